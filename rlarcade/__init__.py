@@ -1,0 +1,94 @@
+"""rlarcade trains, evaluates and ships game-playing agents.
+
+The public names are loaded when they are first used: importing the package has no side effects and
+takes no time.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rlarcade.checkpoint import Checkpoint, Manifest, load_checkpoint
+    from rlarcade.config import TrainConfig
+    from rlarcade.errors import (
+        ActionError,
+        CheckpointError,
+        ConfigError,
+        GameError,
+        ResourceError,
+        RlarcadeError,
+        RunFolderError,
+    )
+    from rlarcade.evaluation import EpisodeResult, Evaluation, evaluate_agent
+    from rlarcade.games import FrameStack, Protocol, get_protocol, make_env, make_vec_env
+    from rlarcade.learning.agent import DQNAgent
+    from rlarcade.learning.replay import Batch, Replay
+    from rlarcade.learning.training import TrainingProgress, TrainingState, train_agent
+
+_HOMES = {
+    "ActionError": "errors",
+    "Batch": "learning.replay",
+    "Checkpoint": "checkpoint",
+    "CheckpointError": "errors",
+    "ConfigError": "errors",
+    "DQNAgent": "learning.agent",
+    "EpisodeResult": "evaluation",
+    "Evaluation": "evaluation",
+    "FrameStack": "games",
+    "GameError": "errors",
+    "Manifest": "checkpoint",
+    "Protocol": "games",
+    "Replay": "learning.replay",
+    "ResourceError": "errors",
+    "RlarcadeError": "errors",
+    "RunFolderError": "errors",
+    "TrainConfig": "config",
+    "TrainingProgress": "learning.training",
+    "TrainingState": "learning.training",
+    "evaluate_agent": "evaluation",
+    "get_protocol": "games",
+    "load_checkpoint": "checkpoint",
+    "make_env": "games",
+    "make_vec_env": "games",
+    "train_agent": "learning.training",
+}
+
+__all__ = [
+    "ActionError",
+    "Batch",
+    "Checkpoint",
+    "CheckpointError",
+    "ConfigError",
+    "DQNAgent",
+    "EpisodeResult",
+    "Evaluation",
+    "FrameStack",
+    "GameError",
+    "Manifest",
+    "Protocol",
+    "Replay",
+    "ResourceError",
+    "RlarcadeError",
+    "RunFolderError",
+    "TrainConfig",
+    "TrainingProgress",
+    "TrainingState",
+    "evaluate_agent",
+    "get_protocol",
+    "load_checkpoint",
+    "make_env",
+    "make_vec_env",
+    "train_agent",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'rlarcade' has no attribute {name!r}")
+    value = getattr(import_module(f"rlarcade.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

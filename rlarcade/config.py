@@ -1,0 +1,277 @@
+"""Settings: frozen, validated, and with one way to say each thing.
+
+Two groups. `TrainConfig` holds whatever may change the learned weights; it is resolved once,
+stored in the run folder and never changes afterwards. `RunSettings` holds the rest: where, how
+often to save, what to print. Periods and budgets are in agent steps summed over all environments.
+
+Precedence: defaults < preset < flags. Presets are TOML files that list departures only.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from rlarcade.errors import ConfigError
+
+DevicePreference = Literal["auto", "cpu", "cuda"]
+Precision = Literal["auto", "fp32", "bf16"]
+
+_Model = TypeVar("_Model", bound=BaseModel)
+_Count = Annotated[int, Field(ge=1)]
+_Steps = Annotated[int, Field(ge=0)]
+_Share = Annotated[float, Field(ge=0, le=1)]
+_Positive = Annotated[float, Field(gt=0)]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+
+class TrainConfig(_Settings):
+    """Everything that may change the learned weights."""
+
+    game: str
+    """Any spelling of a game's name, such as SpaceInvaders."""
+    protocol: Literal["v5", "machado", "nature"] = "v5"
+    """How the game is played: sticky actions, action set, starts."""
+    seed: _Steps = 0
+    """Everything random follows from it."""
+    total_timesteps: _Count = 500_000
+    """Length of the run in agent steps; emulator frames are four times as many."""
+
+    num_envs: Annotated[int, Field(ge=1, le=1024)] = 16
+    """Games played side by side (lanes)."""
+    learning_starts: _Steps = 20_000
+    """Agent steps of random play before the first update."""
+    train_freq: _Count = 4
+    """Agent steps between rounds of updates."""
+    gradient_steps: _Count = 1
+    """Updates in a round."""
+    batch_size: _Count = 32
+    """Transitions in an update."""
+    buffer_size: _Count | None = None
+    """Transitions in replay. Unset: 1,000,000, but no more than total_timesteps and than fit in
+    half of the free memory."""
+    target_update_interval: _Count = 8_000
+    """Agent steps between copies of the online network to the target network."""
+
+    conv_channels: tuple[_Count, _Count, _Count] = (32, 64, 64)
+    """Filters of the three convolutions."""
+    hidden_units: _Count = 512
+    """Width of the hidden layer."""
+
+    double: bool = False
+    """Double Q-learning: the online network picks the next action, the target network values it."""
+    n_steps: _Count = 1
+    """Rewards summed before bootstrapping."""
+    gamma: _Share = 0.99
+    """Discount per agent step."""
+    reward_clip: bool = True
+    """Learn from the sign of rewards. Scores are always raw."""
+    terminal_on_life_loss: bool = True
+    """Learn as if a lost life ended the game (discount 0). The episode itself goes on."""
+
+    learning_rate: Annotated[float, Field(ge=0)] = 1e-4
+    """Adam's step size."""
+    adam_eps: _Positive = 1.5e-4
+    """Adam's epsilon."""
+    max_grad_norm: _Positive | None = None
+    """Clip the gradient to this norm. Unset: not clipped."""
+    exploration_initial_eps: _Share = 1.0
+    """Share of random actions until learning starts."""
+    exploration_final_eps: _Share = 0.01
+    """Share of random actions at the end of exploration."""
+    exploration_fraction: _Share = 0.2
+    """Share of total_timesteps, after learning_starts, over which epsilon falls linearly."""
+    exploration_steps: _Steps | None = None
+    """The same in agent steps. Unset: exploration_fraction × total_timesteps, fixed at the start
+    so that a longer run later keeps its schedule."""
+
+    reseed_interval: _Count = 10_000
+    """Agent steps of one lane after which it gets a new seed at its next episode; bounds what a
+    resumed run must replay."""
+    device: DevicePreference = "auto"
+    """auto takes a CUDA device if there is one."""
+    precision: Precision = "auto"
+    """Arithmetic of the torso; the last layer, the targets and the loss are always fp32."""
+    torch_threads: Annotated[int, Field(ge=0, le=1024)] = 0
+    """CPU threads of the learner; 0 takes every core. Another count gives other rounding."""
+    deterministic: bool = False
+    """On CUDA: the same weights for the same seed, more slowly. On CPU that always holds."""
+    compile: bool = False
+    """Compile the update with torch.compile. On CPU it costs half a minute and gains nothing."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TrainConfig":
+        if self.buffer_size is not None:
+            if self.learning_starts > self.buffer_size:
+                raise ValueError(
+                    f"learning_starts ({self.learning_starts:,}) exceeds buffer_size "
+                    f"({self.buffer_size:,}): learning would start from replay that has already "
+                    "forgotten its beginning. Lower learning_starts or raise buffer_size"
+                )
+            window = self.n_steps + 4
+            if self.buffer_size < self.num_envs * (window + 1):
+                raise ValueError(
+                    f"buffer_size ({self.buffer_size:,}) is too small for num_envs "
+                    f"({self.num_envs}) games with a window of {window} frames each. Raise "
+                    f"buffer_size to at least {self.num_envs * (window + 1):,}, or lower num_envs"
+                )
+        if self.exploration_final_eps > self.exploration_initial_eps:
+            raise ValueError(
+                f"exploration_final_eps ({self.exploration_final_eps}) exceeds "
+                f"exploration_initial_eps ({self.exploration_initial_eps}): exploration would "
+                "grow. Swap them"
+            )
+        return self
+
+    @property
+    def replay_ratio(self) -> float:
+        """Sampled transitions per agent step."""
+        return self.batch_size * self.gradient_steps / self.train_freq
+
+
+class RunSettings(_Settings):
+    """Everything about a run that cannot change what is learned."""
+
+    run_dir: Path | None = None
+    """Folder of the run. Unset: checkpoints/GAME-PRESET-seedN."""
+    resume: Literal["auto", "never"] = "auto"
+    """auto goes on where the run folder stands; never refuses a folder that holds a run."""
+    minutes: _Positive | None = None
+    """Length in minutes instead of total_timesteps: the step count is fixed once, from measured
+    speed."""
+    save_interval: _Count = 50_000
+    """Agent steps between saves of the training state and a policy checkpoint."""
+    eval_interval: _Steps = 0
+    """Agent steps between evaluations on the way; 0 for none."""
+    eval_episodes: _Count = 10
+    """Whole games in an evaluation on the way and at the end."""
+    init_from: Path | None = None
+    """Policy checkpoint whose weights a new run starts from; recorded as its parent."""
+
+
+class Settings(_Settings):
+    """Both groups and the name of the preset they came from."""
+
+    preset: str
+    train: TrainConfig
+    run: RunSettings
+
+
+DEFAULT_PRESET = "dqn"
+
+_FIELDS: dict[str, type[_Settings]] = {
+    **dict.fromkeys(TrainConfig.model_fields, TrainConfig),
+    **dict.fromkeys(RunSettings.model_fields, RunSettings),
+}
+
+
+def preset_names() -> tuple[str, ...]:
+    """Returns the names of the presets that ship with rlarcade."""
+    return tuple(sorted(path.name.removesuffix(".toml") for path in _shipped_presets()))
+
+
+def load_preset(name_or_path: str) -> tuple[str, dict[str, Any]]:
+    """Reads a preset: its name, and the settings in which it departs from the defaults.
+
+    Args:
+        name_or_path: a shipped preset, or the path of a TOML file.
+
+    Raises:
+        ConfigError: no such preset or file, not TOML, or an unknown setting in it.
+    """
+    for shipped in _shipped_presets():
+        if shipped.name == f"{name_or_path}.toml":
+            return name_or_path, _parsed_preset(shipped.read_text("utf-8"), shipped.name)
+    path = Path(name_or_path)
+    if path.suffix != ".toml":
+        near = difflib.get_close_matches(name_or_path, preset_names(), n=1)
+        hint = f"Did you mean {near[0]!r}? " if near else ""
+        raise ConfigError(
+            f"unknown preset {name_or_path!r}. {hint}Choose one of {', '.join(preset_names())}, "
+            "or the path of a .toml file."
+        )
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read preset {path}: {_reason(error)}.") from error
+    return path.stem, _parsed_preset(text, str(path))
+
+
+def _shipped_presets() -> list[Any]:
+    package = resources.files("rlarcade") / "configs"
+    # An editable install has the presets beside the package, a wheel has them inside it.
+    folder = package if package.is_dir() else Path(__file__).parent.parent / "configs"
+    return [path for path in folder.iterdir() if path.name.endswith(".toml")]
+
+
+def _parsed_preset(text: str, where: str) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"preset {where} is not valid TOML: {error}.") from error
+    check_names(values, where)
+    return values
+
+
+def check_names(values: Mapping[str, Any], where: str) -> None:
+    """Refuses settings that do not exist.
+
+    Raises:
+        ConfigError: with the nearest known names.
+    """
+    for name in values:
+        if name not in _FIELDS:
+            near = difflib.get_close_matches(name, _FIELDS, n=2, cutoff=0.6)
+            hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else ""
+            raise ConfigError(f"unknown setting {name!r} in {where}. {hint}".strip())
+
+
+def make_settings(preset: str, values: Mapping[str, Any]) -> Settings:
+    """Validates settings given by name, whichever group they belong to.
+
+    Raises:
+        ConfigError: an unknown name, a wrong type, a value out of range, or values that do not go
+            together.
+    """
+    check_names(values, f"preset {preset!r} or flags")
+    groups: dict[type[_Settings], dict[str, Any]] = {TrainConfig: {}, RunSettings: {}}
+    for name, value in values.items():
+        groups[_FIELDS[name]][name] = value
+    if "game" not in groups[TrainConfig]:
+        raise ConfigError("no game was named. Add --game, such as --game SpaceInvaders.")
+    return Settings(
+        preset=preset,
+        train=validated(TrainConfig, groups[TrainConfig]),
+        run=validated(RunSettings, groups[RunSettings]),
+    )
+
+
+def validated(model: type[_Model], values: Mapping[str, Any]) -> _Model:
+    """Makes a settings group; the first thing wrong becomes one clear line.
+
+    Raises:
+        ConfigError: a wrong type, a value out of range, or values that do not go together.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        if not name:
+            raise ConfigError(f"{message}.") from error
+        message = message[0].lower() + message[1:]
+        raise ConfigError(f"setting {name}: {message}, got {first['input']!r}.") from error
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)

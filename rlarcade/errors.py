@@ -1,0 +1,40 @@
+"""The errors a user can cause. Each says what, where, the numbers and the remedy.
+
+    RlarcadeError
+    ├── ConfigError       a setting, flag or preset that cannot be used
+    │   └── GameError     a game that does not exist or cannot be trained
+    ├── ActionError       an action outside the game's action set
+    ├── CheckpointError   a checkpoint or state file that is damaged, foreign or hostile
+    ├── RunFolderError    a run folder that is locked, unwritable or belongs to another run
+    └── ResourceError     too little memory or disk for what was asked
+
+Commands turn every one of them into one line on stderr and exit code 2.
+"""
+
+
+class RlarcadeError(Exception):
+    """Base of every error that rlarcade raises on purpose."""
+
+
+class ConfigError(RlarcadeError, ValueError):
+    """A setting, flag or preset cannot be used as given."""
+
+
+class GameError(ConfigError):
+    """The named game does not exist, or has no single-player mode."""
+
+
+class ActionError(RlarcadeError, ValueError):
+    """A policy returned something that is not an action of the game."""
+
+
+class CheckpointError(RlarcadeError):
+    """A checkpoint or training state is missing, damaged, foreign or hostile."""
+
+
+class RunFolderError(RlarcadeError):
+    """A run folder is locked, cannot be written, or holds another run."""
+
+
+class ResourceError(RlarcadeError):
+    """The machine has too little memory or disk for what was asked."""

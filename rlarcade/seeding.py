@@ -1,0 +1,37 @@
+"""Every seed of the library: a function of the user's seed and of what it is used for."""
+
+from enum import IntEnum
+
+import numpy as np
+
+
+class SeedUse(IntEnum):
+    """What a seed is for. Streams of different uses never meet, whatever the user's seed."""
+
+    TRAINING = 1
+    """Games of the training lanes, which the agent learns from."""
+    EXPLORATION = 2
+    """Random actions while training."""
+    REPLAY = 3
+    """Which transitions are sampled."""
+    NETWORK = 4
+    """Initial weights."""
+    SELECTION = 5
+    """Evaluations on the way, which a person may use to choose a checkpoint."""
+    EVALUATION = 6
+    """Evaluations of a finished checkpoint."""
+    POLICY = 7
+    """A policy's own randomness within an evaluated episode."""
+    CALIBRATION = 8
+    """Throw-away work that measures speed."""
+
+
+def derived_seed(seed: int, use: SeedUse, *path: int) -> int:
+    """Returns a 31-bit seed, as ALE takes it (a negative one would silently mean unseeded)."""
+    entropy = np.random.SeedSequence([seed, int(use), *path]).generate_state(1, np.uint32)
+    return int(entropy[0] >> 1)
+
+
+def generator(seed: int, use: SeedUse, *path: int) -> np.random.Generator:
+    """Returns an independent stream of random numbers for one use."""
+    return np.random.Generator(np.random.PCG64([seed, int(use), *path]))
