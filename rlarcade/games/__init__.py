@@ -1,0 +1,30 @@
+"""What is played: protocols, the native vector environment, lanes for training, known scores."""
+
+from rlarcade.games.episodes import Episode, EpisodeTracker
+from rlarcade.games.frame_stack import FrameStack
+from rlarcade.games.lanes import LaneStep, TrainingLanes
+from rlarcade.games.names import all_games, display_name, resolve_game
+from rlarcade.games.protocols import FRAMESKIP, Protocol, get_protocol
+from rlarcade.games.scores import human_normalised_score, published_scores
+from rlarcade.games.single import GameEnv, make_env
+from rlarcade.games.vector import GameVectorEnv, make_vec_env
+
+__all__ = [
+    "FRAMESKIP",
+    "Episode",
+    "EpisodeTracker",
+    "FrameStack",
+    "GameEnv",
+    "GameVectorEnv",
+    "LaneStep",
+    "Protocol",
+    "TrainingLanes",
+    "all_games",
+    "display_name",
+    "get_protocol",
+    "human_normalised_score",
+    "make_env",
+    "make_vec_env",
+    "published_scores",
+    "resolve_game",
+]

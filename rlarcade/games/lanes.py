@@ -1,0 +1,217 @@
+"""Games for training: many lanes in step, rebuilt exactly after a kill.
+
+The emulator's state cannot be saved through the vector interface, but a lane's game is a function
+of its last seed and the actions since. So lanes remember both, and a lane whose history has grown
+long is given a new seed, right after one of its episodes ended and started anew. To rebuild, the
+histories are played again.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlarcade.errors import CheckpointError
+from rlarcade.games.protocols import SCREEN, STACK, Protocol
+from rlarcade.games.vector import GameVectorEnv
+from rlarcade.seeding import SeedUse, derived_seed
+
+Progress = Callable[[int, int], None]
+"""Called with (done, total) while something slow goes on."""
+
+_LANES_A_TIME = 4
+
+
+@dataclass(frozen=True, slots=True)
+class LaneStep:
+    """What one step of E lanes returned."""
+
+    observation: NDArray[np.uint8]
+    """(E, 4, 84, 84), after the action; the true last observation where an episode ended."""
+    reward: NDArray[np.float32]
+    """(E,), raw points."""
+    terminated: NDArray[np.bool_]
+    """(E,), the game is over."""
+    truncated: NDArray[np.bool_]
+    """(E,), cut off by the frame cap; a learner bootstraps here."""
+    life_lost: NDArray[np.bool_]
+    """(E,), a life was lost in this step; the episode goes on unless terminated."""
+    reset: NDArray[np.bool_]
+    """(E,), the action was ignored and `observation` opens an episode: not a transition."""
+
+
+class TrainingLanes:
+    """E games in step that can be rebuilt from seeds and actions.
+
+    Attributes:
+        observation: uint8 (E, 4, 84, 84), what the next actions answer to.
+        age: int64 (E,), steps since the first observation of each lane's episode.
+        ended: bool (E,), the episode is over: the next action is ignored and resets the lane.
+    """
+
+    def __init__(
+        self,
+        game: str,
+        *,
+        num_envs: int,
+        protocol: str | Protocol = "v5",
+        seed: int = 0,
+        reseed_interval: int = 10_000,
+        num_threads: int = 0,
+    ) -> None:
+        """Starts the emulators (about 0.25 s of one core each); `start` or `rebuild` comes next."""
+        self._env = GameVectorEnv(game, num_envs, protocol=protocol, num_threads=num_threads)
+        self._seed = seed
+        self._reseed_interval = reseed_interval
+        self._num_reseeds = np.zeros(num_envs, dtype=np.int64)
+        # Rows of actions since the oldest seed in use, uint8 (E,) each; lane e's history begins
+        # at row `_since[e]`.
+        self._rows: list[NDArray[np.uint8]] = []
+        self._since = np.zeros(num_envs, dtype=np.int64)
+        self._actions: NDArray[np.uint8] | None = None
+        self._lives = np.zeros(num_envs, dtype=np.int64)
+        self.observation: NDArray[np.uint8] = np.zeros(
+            (num_envs, STACK, SCREEN, SCREEN), dtype=np.uint8
+        )
+        self.age = np.zeros(num_envs, dtype=np.int64)
+        self.ended: NDArray[np.bool_] = np.zeros(num_envs, dtype=np.bool_)
+
+    @property
+    def num_envs(self) -> int:
+        """Number of lanes, E."""
+        return int(self._env.num_envs)
+
+    @property
+    def num_actions(self) -> int:
+        """Number of actions, A."""
+        return self._env.num_actions
+
+    def start(self, progress: Progress | None = None) -> None:
+        """Gives every lane its first seed and opens its first episode.
+
+        A seeded reset reloads the ROM, about 0.13 s of one core, so lanes start a few at a time
+        and `progress` is told.
+        """
+        # One full reset first (ALE asks for it), unseeded and cheap; then seeds, a few at a time.
+        self._env.reset()
+        seeds = self._seeds()
+        for first in range(0, self.num_envs, _LANES_A_TIME):
+            due = np.zeros(self.num_envs, dtype=np.bool_)
+            due[first : first + _LANES_A_TIME] = True
+            self.observation, info = self._env.reset(seed=seeds[due], options={"reset_mask": due})
+            if progress is not None:
+                progress(int(np.flatnonzero(due)[-1]) + 1, self.num_envs)
+        self._lives = info["lives"].astype(np.int64)
+        self.age = np.zeros(self.num_envs, dtype=np.int64)
+        self.ended = np.zeros(self.num_envs, dtype=np.bool_)
+
+    def send(self, actions: NDArray[np.int64]) -> None:
+        """Sends (E,) actions and returns at once; `recv` waits for the outcome.
+
+        Raises:
+            ActionError: an action outside the game's action set.
+        """
+        self._env.send(actions)
+        self._actions = actions.astype(np.uint8)
+
+    def recv(self) -> LaneStep:
+        """Waits for the emulators and returns what the sent actions did."""
+        assert self._actions is not None, "recv() without send()"
+        observation, reward, terminated, truncated, info = self._env.recv()
+        self._rows.append(self._actions)
+        self._actions = None
+        reset = self.ended
+        lives = info["lives"].astype(np.int64)
+        life_lost = (lives < self._lives) & ~reset
+        self._lives = lives
+        self.ended = terminated | truncated
+        self.age = np.where(reset, 0, self.age + 1)
+        self.observation = observation
+        self._reseed(reset)
+        return LaneStep(
+            observation=self.observation,
+            reward=reward.astype(np.float32),
+            terminated=terminated,
+            truncated=truncated & ~terminated,
+            life_lost=life_lost,
+            reset=reset,
+        )
+
+    def _reseed(self, reset: NDArray[np.bool_]) -> None:
+        """Seeds lanes anew whose history is long and whose episode has just begun."""
+        length = len(self._rows) - self._since
+        due = reset & (length >= self._reseed_interval)
+        if not due.any():
+            return
+        self._num_reseeds[due] += 1
+        seeds = self._seeds()[due]
+        self.observation, info = self._env.reset(seed=seeds, options={"reset_mask": due})
+        self._lives = info["lives"].astype(np.int64)
+        self._since[due] = len(self._rows)
+        oldest = int(self._since.min())
+        del self._rows[:oldest]
+        self._since -= oldest
+
+    def _seeds(self) -> NDArray[np.int32]:
+        return np.array(
+            [
+                derived_seed(self._seed, SeedUse.TRAINING, lane, int(count))
+                for lane, count in enumerate(self._num_reseeds)
+            ],
+            dtype=np.int32,
+        )
+
+    def state(self) -> dict[str, NDArray[np.generic]]:
+        """Returns what `rebuild` needs, as arrays; grows with history, not with the run."""
+        return {
+            "num_reseeds": self._num_reseeds.copy(),
+            "since": self._since.copy(),
+            "actions": np.array(self._rows, dtype=np.uint8).reshape(-1, self.num_envs),
+            "age": self.age.copy(),
+            "ended": self.ended.copy(),
+            "observation": self.observation[:, -1].copy(),
+        }
+
+    def rebuild(
+        self, state: Mapping[str, NDArray[np.generic]], progress: Progress | None = None
+    ) -> None:
+        """Plays the histories of `state()` again until every game stands where it stood.
+
+        All lanes step for as long as the longest history; each gets its seeded reset when exactly
+        its own number of steps remains. Takes lanes × longest history ÷ emulator speed.
+
+        Raises:
+            CheckpointError: the games do not arrive at the saved screens, so this emulator is not
+                the one that the state was saved with.
+        """
+        self._num_reseeds = state["num_reseeds"].astype(np.int64)
+        self._since = state["since"].astype(np.int64)
+        actions = state["actions"].astype(np.uint8)
+        self._rows = list(actions)
+        length = len(actions) - self._since
+        longest = int(length.max(initial=0))
+        seeds = self._seeds()
+        self.observation, info = self._env.reset(seed=seeds)
+        for step in range(len(actions) - longest, len(actions) + 1):
+            due = self._since == step
+            if due.any() and step > len(actions) - longest:
+                self.observation, info = self._env.reset(
+                    seed=seeds[due], options={"reset_mask": due}
+                )
+            if step < len(actions):
+                # lanes whose history begins later play along; their own reset wipes it out
+                self.observation, *_, info = self._env.step(actions[step].astype(np.int64))
+            if progress is not None and step % 256 == 0:
+                progress(step - (len(actions) - longest), longest)
+        self._lives = info["lives"].astype(np.int64)
+        self.age = state["age"].astype(np.int64)
+        self.ended = state["ended"].astype(np.bool_)
+        arrived = (self.observation[:, -1] == state["observation"]).all(axis=(1, 2))
+        if not arrived.all():
+            lanes = ", ".join(map(str, np.flatnonzero(~arrived)))
+            raise CheckpointError(
+                f"the games in flight could not be rebuilt: lanes {lanes} of {self.num_envs} show "
+                "another screen than the saved one. The installed ale-py differs from the one this "
+                "run was saved with; install that version, or start anew in another --run-dir."
+            )

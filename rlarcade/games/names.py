@@ -1,0 +1,56 @@
+"""Names of games: every spelling users write, resolved to one ROM id."""
+
+import difflib
+import re
+from functools import cache
+
+from ale_py import roms
+
+from rlarcade.errors import GameError
+
+MULTIPLAYER_ONLY = frozenset({"combat", "joust", "maze_craze", "warlords"})
+"""ROMs that ship with ALE but have no single-player mode, so nobody can train on them."""
+
+_ENV_ID_DECORATION = re.compile(r"(NoFrameskip|Deterministic|-ramDeterministic|-ram)?(-v\d+)?$")
+
+
+@cache
+def all_games() -> tuple[str, ...]:
+    """Returns the ROM ids of all single-player games of the Arcade Learning Environment."""
+    return tuple(sorted(set(roms.get_all_rom_ids()) - MULTIPLAYER_ONLY))
+
+
+def resolve_game(name: str) -> str:
+    """Turns a user's spelling of a game into its ROM id.
+
+    `SpaceInvaders`, `space_invaders`, `space-invaders`, `ALE/SpaceInvaders-v5` and
+    `SpaceInvadersNoFrameskip-v4` all mean `space_invaders`.
+
+    Raises:
+        GameError: the game is unknown (with the nearest names) or has no single-player mode.
+    """
+    key = _squash(_ENV_ID_DECORATION.sub("", name.strip().removeprefix("ALE/")))
+    by_key = {_squash(game): game for game in (*all_games(), *MULTIPLAYER_ONLY)}
+    game = by_key.get(key)
+    if game in MULTIPLAYER_ONLY:
+        raise GameError(
+            f"game {name!r} cannot be trained: its ROM has no single-player mode "
+            f"(so have {', '.join(sorted(MULTIPLAYER_ONLY - {game}))}). Choose another game."
+        )
+    if game is None:
+        near = difflib.get_close_matches(key, by_key, n=3, cutoff=0.6)
+        hint = f"Did you mean {' or '.join(display_name(by_key[k]) for k in near)}?" if near else ""
+        raise GameError(
+            f"unknown game {name!r}. {hint or 'No name is close.'} "
+            f"{len(all_games())} games are known, such as SpaceInvaders, Pong and Breakout."
+        )
+    return game
+
+
+def display_name(game: str) -> str:
+    """Returns the name users know: `space_invaders` -> `SpaceInvaders`."""
+    return game.title().replace("_", "")
+
+
+def _squash(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())

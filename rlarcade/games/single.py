@@ -1,0 +1,118 @@
+"""One game as a `gymnasium.Env`: one lane of the vector environment, and its RGB twin."""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from rlarcade.errors import ActionError, ConfigError
+from rlarcade.games.protocols import Protocol
+from rlarcade.games.vector import GameVectorEnv
+
+_LARGEST_SEED = 2**31 - 1
+
+
+class GameEnv(gymnasium.Env[NDArray[np.uint8], np.int64]):
+    """One game under a protocol, with Gymnasium's single-environment interface.
+
+    Every episode begins with a seeded reset of the emulator, so it is a function of
+    (game, protocol, seed, actions); `reset()` without a seed draws the next seed from
+    `np_random`. Observations are uint8 (4, 84, 84), newest frame last; rewards are raw points.
+    """
+
+    metadata: dict[str, Any] = {  # noqa: RUF012  (as gymnasium.Env declares it)
+        "render_modes": ["rgb_array"],
+        "render_fps": 15,
+    }
+
+    def __init__(
+        self, game: str, *, protocol: str | Protocol = "v5", render_mode: str | None = None
+    ) -> None:
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            raise ConfigError(
+                f"unknown render_mode {render_mode!r}. Choose 'rgb_array', or None for no pictures."
+            )
+        self.render_mode = render_mode
+        self._lane = GameVectorEnv(game, 1, protocol=protocol, num_threads=1)
+        self._twin = (
+            GameVectorEnv(game, 1, protocol=protocol, num_threads=1, rgb=True)
+            if render_mode
+            else None
+        )
+        self.game, self.protocol = self._lane.game, self._lane.protocol
+        self.observation_space = self._lane.single_observation_space
+        self.action_space = self._lane.single_action_space
+        self._picture: NDArray[np.uint8] | None = None
+        self._over = True
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+        """Starts an episode.
+
+        Args:
+            seed: makes the episode reproducible; without one the next is drawn.
+            options: not used.
+
+        Returns:
+            The first observation, and info with `seed`, the emulator's seed of this episode, and
+            `lives`.
+        """
+        super().reset(seed=seed, options=options)
+        # Each episode has its own 31-bit seed; a given one that fits is used as it is.
+        episode_seed = (
+            seed
+            if seed is not None and seed <= _LARGEST_SEED
+            else int(self.np_random.integers(0, _LARGEST_SEED, endpoint=True))
+        )
+        observation, info = self._lane.reset(seed=np.array([episode_seed], dtype=np.int32))
+        if self._twin is not None:
+            picture, _ = self._twin.reset(seed=np.array([episode_seed], dtype=np.int32))
+            self._picture = picture[0, 0]
+        self._over = False
+        return observation[0], {"seed": episode_seed, "lives": int(info["lives"][0])}
+
+    def step(
+        self, action: np.int64 | int
+    ) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
+        """Plays one action for four frames.
+
+        Raises:
+            ActionError: the action is not one of the game's, or the episode is over.
+        """
+        if self._over:
+            raise ActionError("the episode is over (or never began): call reset() before step().")
+        actions = np.asarray([action])
+        observation, reward, terminated, truncated, info = self._lane.step(actions)
+        if self._twin is not None:
+            self._picture = self._twin.step(actions)[0][0, 0]
+        self._over = bool(terminated[0] or truncated[0])
+        return (
+            observation[0],
+            float(reward[0]),
+            bool(terminated[0]),
+            bool(truncated[0]),
+            {"lives": int(info["lives"][0])},
+        )
+
+    def render(self) -> NDArray[np.uint8] | None:
+        """Returns the current screen, uint8 (210, 160, 3), or None without a render mode."""
+        return self._picture
+
+
+def make_env(
+    game: str, *, protocol: str | Protocol = "v5", render_mode: str | None = None
+) -> GameEnv:
+    """Makes one game as a `gymnasium.Env`, with the preprocessing that training uses.
+
+    Args:
+        game: any spelling of a game's name, such as `SpaceInvaders`.
+        protocol: `v5`, `machado` or `nature`.
+        render_mode: `rgb_array` makes `render()` return the 210×160 screen.
+
+    Raises:
+        GameError: unknown game.
+        ConfigError: unknown protocol or render mode.
+    """
+    return GameEnv(game, protocol=protocol, render_mode=render_mode)
