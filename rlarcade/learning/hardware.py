@@ -1,0 +1,126 @@
+"""What the machine offers: device, precision, threads, free memory. Chosen once, then stored."""
+
+import os
+import time
+from pathlib import Path
+from typing import Literal
+
+import psutil  # type: ignore[import-untyped]
+import torch
+
+from rlarcade.config import DevicePreference, Precision
+from rlarcade.errors import ConfigError, ResourceError
+from rlarcade.learning.networks import QNetwork
+
+_SELF_TEST_SECONDS = 0.5
+
+
+def resolve_device(preference: DevicePreference) -> Literal["cpu", "cuda"]:
+    """Turns `auto` into a device that is there.
+
+    Raises:
+        ConfigError: CUDA was asked for and there is none.
+    """
+    if preference == "cpu":
+        return "cpu"
+    if torch.cuda.is_available():
+        return "cuda"
+    if preference == "cuda":
+        raise ConfigError(
+            f"device cuda was asked for, but torch {torch.__version__} sees no CUDA device here. "
+            "Use --device cpu (or auto), or install a CUDA build of torch."
+        )
+    return "cpu"
+
+
+def resolve_threads(asked: int) -> int:
+    """Returns the learner's CPU threads: as asked, or all the cores this process may use."""
+    return asked or len(os.sched_getaffinity(0))
+
+
+def resolve_precision(preference: Precision, device: str) -> Literal["fp32", "bf16"]:
+    """Turns `auto` into a precision.
+
+    On CUDA that is bf16. On a CPU it is fp32: bf16 is faster where the processor has the
+    instructions (`bf16_is_faster` measures it), but it becomes the default only when a paired test
+    has shown that learning does not suffer; until then it has to be asked for.
+    """
+    if preference != "auto":
+        return preference
+    return "bf16" if device == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+
+
+def has_bf16_instructions() -> bool:
+    """Whether this CPU multiplies bf16 numbers itself; without, torch imitates it slowly."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def bf16_is_faster() -> bool:
+    """Measures for about a second whether bf16 updates are faster than fp32 ones here."""
+    return _seconds_per_update(torch.bfloat16) < _seconds_per_update(torch.float32)
+
+
+def _seconds_per_update(dtype: torch.dtype) -> float:
+    network = QNetwork(num_actions=6)
+    network.dtype = dtype
+    frames = torch.zeros((32, 4, 84, 84), dtype=torch.uint8)
+    network(frames).sum().backward()
+    started, updates = time.perf_counter(), 0
+    while time.perf_counter() - started < _SELF_TEST_SECONDS:
+        network(frames).sum().backward()
+        updates += 1
+    return (time.perf_counter() - started) / updates
+
+
+def free_memory() -> int:
+    """Bytes of memory that can still be taken, within the control group's limit if there is one."""
+    return min(int(psutil.virtual_memory().available), _control_group_free())
+
+
+def _control_group_free() -> int:
+    """Bytes left under a container's memory limit; very many where there is none."""
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit = (group / "memory.max").read_text().strip()
+        used = int((group / "memory.current").read_text())
+        return 2**62 if limit == "max" else int(limit) - used
+    except (OSError, ValueError):
+        return 2**62
+
+
+def require_memory(needed: int, what: str, remedy: str, available: int | None = None) -> None:
+    """Refuses to start what would not fit into memory.
+
+    Raises:
+        ResourceError: with both numbers and what to change.
+    """
+    available = free_memory() if available is None else available
+    if needed > available:
+        raise ResourceError(
+            f"{what} needs {gigabytes(needed)} of memory, {gigabytes(available)} are free. {remedy}"
+        )
+
+
+def require_disk(needed: int, folder: Path, what: str, remedy: str) -> None:
+    """Refuses to start what would not fit on the disk.
+
+    Raises:
+        ResourceError: with both numbers and what to change.
+    """
+    while not folder.exists():
+        folder = folder.parent
+    free = psutil.disk_usage(str(folder)).free
+    if needed > free:
+        raise ResourceError(
+            f"{what} may need {gigabytes(needed)} on the disk of {folder}, {gigabytes(free)} are "
+            f"free. {remedy}"
+        )
+
+
+def gigabytes(count: int) -> str:
+    """Formats bytes: 7065000000 -> '7.07 GB'."""
+    return f"{count / 1e9:.2f} GB"

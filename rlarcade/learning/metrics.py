@@ -1,0 +1,141 @@
+"""Figures of a run: to TensorBoard and to metrics.jsonl, under the same names."""
+
+import json
+import time
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import fmean
+from typing import Any, TextIO
+
+from torch.utils.tensorboard import SummaryWriter
+
+from rlarcade.config import TrainConfig
+from rlarcade.games.protocols import FRAMESKIP
+from rlarcade.learning.schedules import crossed
+from rlarcade.learning.training import TrainingProgress
+
+_LOG_INTERVAL = 1_000  # agent steps between figures
+_RECENT_EPISODES = 100
+
+
+class MetricWriter:
+    """Writes figures by agent step; after a resume both records show one unbroken curve.
+
+    Attributes:
+        earlier: what was written before the resume, oldest first.
+    """
+
+    def __init__(self, run_folder: Path, *, resumed_at: int = 0) -> None:
+        """Opens both records.
+
+        Args:
+            run_folder: the run's folder.
+            resumed_at: figures after this agent step come from work that was lost, and are dropped.
+
+        Raises:
+            OSError: they cannot be written.
+        """
+        self._lines_path = run_folder / "metrics.jsonl"
+        self.earlier = _lines_until(self._lines_path, resumed_at)
+        self._lines_path.write_text("".join(json.dumps(e) + "\n" for e in self.earlier), "utf-8")
+        self._lines: TextIO = self._lines_path.open("a", encoding="utf-8")
+        self._events = SummaryWriter(
+            str(run_folder / "tensorboard"), purge_step=resumed_at + 1 if resumed_at else None
+        )
+
+    def write(self, steps: int, figures: Mapping[str, float]) -> None:
+        """Writes some figures of one agent step."""
+        for name, value in figures.items():
+            self._events.add_scalar(name, value, steps)
+        self._lines.write(json.dumps({"step": steps, **figures}) + "\n")
+
+    def flush(self) -> None:
+        """Hands what was written to the operating system."""
+        self._lines.flush()
+        self._events.flush()
+
+    def close(self) -> None:
+        """Flushes and closes both records."""
+        self._lines.close()
+        self._events.close()
+
+
+class TrainingLog:
+    """Decides what is written of training: every game, and figures every thousand steps."""
+
+    def __init__(self, metrics: MetricWriter, config: TrainConfig) -> None:
+        self._metrics, self._config = metrics, config
+        games = [line for line in metrics.earlier if "charts/episodic_return" in line]
+        self._recent: deque[tuple[float, float]] = deque(
+            ((g["charts/episodic_return"], g["charts/episodic_length"]) for g in games),
+            maxlen=_RECENT_EPISODES,
+        )
+        self._mark: tuple[float, int, dict[str, float]] | None = None
+
+    def observe(self, before: int, progress: TrainingProgress) -> None:
+        """Takes in one step of all lanes, which took the run on from step `before`."""
+        if self._mark is None:
+            self._mark = (time.monotonic(), before, dict.fromkeys(progress.seconds, 0.0))
+        for episode in progress.episodes:
+            self._recent.append((episode.score, episode.steps))
+            self._metrics.write(
+                progress.steps,
+                {"charts/episodic_return": episode.score, "charts/episodic_length": episode.steps},
+            )
+        if crossed(_LOG_INTERVAL, before, progress.steps):
+            self._metrics.write(progress.steps, self._figures(progress, self._mark))
+            self._mark = (time.monotonic(), progress.steps, dict(progress.seconds))
+
+    def _figures(
+        self, progress: TrainingProgress, mark: tuple[float, int, dict[str, float]]
+    ) -> dict[str, float]:
+        then, steps, seconds = mark
+        elapsed = max(time.monotonic() - then, 1e-9)
+        figures: dict[str, float] = {
+            "time/frames": progress.steps * FRAMESKIP,
+            "time/fps": (progress.steps - steps) / elapsed,
+            "rollout/exploration_rate": progress.epsilon,
+            "train/learning_rate": self._config.learning_rate,
+            "train/n_updates": progress.updates,
+        }
+        for part, spent in progress.seconds.items():
+            figures[f"time/{part}_share"] = (spent - seconds[part]) / elapsed
+        if self._recent:
+            figures["rollout/ep_rew_mean"] = fmean(score for score, _ in self._recent)
+            figures["rollout/ep_len_mean"] = fmean(steps for _, steps in self._recent)
+        if progress.update is not None:
+            figures["train/loss"] = progress.update.loss.item()
+            figures["train/q_mean"] = progress.update.mean_q.item()
+        return figures
+
+    def evaluation(self, steps: int, scores: list[float], lengths: list[int]) -> None:
+        """Writes an evaluation on the way."""
+        self._metrics.write(
+            steps, {"eval/mean_reward": fmean(scores), "eval/mean_ep_length": fmean(lengths)}
+        )
+
+    def summary(self, progress: TrainingProgress) -> str:
+        """Returns the figures of the progress line."""
+        parts = []
+        if self._recent:
+            parts.append(f"score {fmean(score for score, _ in self._recent):.1f}")
+        parts.append(f"epsilon {progress.epsilon:.2f}")
+        if progress.update is not None:
+            parts.append(f"loss {progress.update.loss.item():.4f}")
+        return "  ".join(parts)
+
+
+def _lines_until(path: Path, step: int) -> list[dict[str, Any]]:
+    """Reads the lines up to a step; one that a kill cut short is left out."""
+    if not path.exists():
+        return []
+    kept = []
+    for line in path.read_text("utf-8", errors="replace").splitlines():
+        try:
+            figures = json.loads(line)
+            if figures["step"] <= step:
+                kept.append(figures)
+        except (ValueError, KeyError, TypeError):
+            continue
+    return kept

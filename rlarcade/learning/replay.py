@@ -1,0 +1,298 @@
+"""Replay: a ring of single frames, from which stacks and n-step returns are put together.
+
+One row per step of the lanes, one cell per (row, lane): the newest frame of the observation that
+the lane acted on, its action, and what came of it. A frame is stored once (7,056 bytes), not in the
+eight stacks that show it, so a million transitions take 7.1 GB.
+
+A cell is one of:
+- a transition: observation, action, reward, and how the step ended;
+- a reset row: the last observation of an episode. Its action was ignored (the environment reset
+  itself), so it is no transition, but it is what a truncated transition bootstraps from.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rlarcade.games.protocols import STACK
+from rlarcade.learning.losses import n_step_return
+
+_OLDEST_AGE = 255  # ages only matter below STACK; a byte is enough
+BYTES_BESIDE_FRAME = 9  # action 1, reward 4, flags 3, age 1
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """B transitions on the learner's device."""
+
+    observation: Tensor
+    """uint8 (B, 4, *frame), newest frame last, zeros before the episode's start."""
+    action: Tensor
+    """int64 (B,)."""
+    reward: Tensor
+    """float32 (B,), discounted n-step sum."""
+    discount: Tensor
+    """float32 (B,), γⁿ, or 0 where the game terminated on the way."""
+    next_observation: Tensor
+    """uint8 (B, 4, *frame), n steps later, or where the episode was cut off before."""
+
+    def to(self, device: torch.device) -> "Batch":
+        """Returns the batch on a device; itself if it is there already."""
+        return Batch(
+            observation=self.observation.to(device),
+            action=self.action.to(device),
+            reward=self.reward.to(device),
+            discount=self.discount.to(device),
+            next_observation=self.next_observation.to(device),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """What a row of the ring says of each of E lanes."""
+
+    action: NDArray[np.uint8]
+    reward: NDArray[np.float32]
+    """(E,), raw points."""
+    terminal: NDArray[np.bool_]
+    """(E,), bootstrap nothing after this step (game over, or a life lost if that counts)."""
+    last: NDArray[np.bool_]
+    """(E,), the episode ended with this step (game over or truncated)."""
+    reset: NDArray[np.bool_]
+    """(E,), the action was ignored: no transition."""
+    age: NDArray[np.uint8]
+    """(E,), steps since the episode's first observation, at most 255."""
+
+
+class Replay:
+    """A ring of E × `num_rows` cells.
+
+    Row r of the run lies at ring position r mod num_rows. Which cells are drawn is decided by the
+    generator alone, so a restored ring and generator draw the same batches.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        *,
+        num_envs: int,
+        frame_shape: tuple[int, ...],
+        n_steps: int = 1,
+        gamma: float = 0.99,
+        reward_clip: bool = True,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """Reserves the ring; memory is taken as rows are written.
+
+        Args:
+            capacity: cells, rounded down to whole rows of `num_envs`.
+            num_envs: lanes, E.
+            frame_shape: shape of one uint8 frame.
+            n_steps: rewards in a return.
+            gamma: discount per step.
+            reward_clip: learn from the sign of rewards.
+            device: where frames lie and batches are put together.
+
+        Raises:
+            ValueError: the ring would not hold one window.
+        """
+        self.num_rows = capacity // num_envs
+        self.num_envs, self.n_steps, self.gamma = num_envs, n_steps, gamma
+        self.reward_clip = reward_clip
+        self.device = torch.device(device)
+        if self.num_rows < STACK + n_steps:
+            raise ValueError(
+                f"a replay of {capacity} cells has {self.num_rows} rows of {num_envs} lanes, fewer "
+                f"than one window of {STACK + n_steps} frames"
+            )
+        self.frame_shape = frame_shape
+        frame_bytes = int(np.prod(frame_shape))
+        # One frame more than cells: it stays zero and stands for frames before an episode.
+        self._frames = torch.empty(
+            (self.num_rows * num_envs + 1, frame_bytes), dtype=torch.uint8, device=self.device
+        )
+        self._frames[-1] = 0
+        shape = (self.num_rows, num_envs)
+        self._action = np.zeros(shape, dtype=np.uint8)
+        self._reward = np.zeros(shape, dtype=np.float32)
+        self._terminal = np.zeros(shape, dtype=np.bool_)
+        self._last = np.zeros(shape, dtype=np.bool_)
+        self._reset = np.zeros(shape, dtype=np.bool_)
+        self._age = np.zeros(shape, dtype=np.uint8)
+        self.rows_added = 0
+        self._gathered: dict[tuple[int, bool], Tensor] = {}
+
+    @staticmethod
+    def bytes_needed(capacity: int, frame_shape: tuple[int, ...]) -> int:
+        """Returns the memory that a full ring takes."""
+        return capacity * (int(np.prod(frame_shape)) + BYTES_BESIDE_FRAME)
+
+    def __len__(self) -> int:
+        """Number of cells held."""
+        return min(self.rows_added, self.num_rows) * self.num_envs
+
+    @property
+    def can_sample(self) -> bool:
+        """Whether a transition surely has all its frames in the ring.
+
+        Two rows are enough: a lane's reset row is always followed by a transition.
+        """
+        low, high = self._rows_to_draw()
+        return high - low >= 2
+
+    def add(self, frame: NDArray[np.uint8], cells: Cells) -> None:
+        """Writes one row.
+
+        Args:
+            frame: uint8 (E, *frame_shape), newest frame of the observation that was acted on.
+            cells: the rest of the row.
+        """
+        row = self.rows_added % self.num_rows
+        start = row * self.num_envs
+        flat = torch.from_numpy(frame.reshape(self.num_envs, -1))
+        self._frames[start : start + self.num_envs].copy_(flat)
+        self._write(slice(row, row + 1), cells)
+        self.rows_added += 1
+
+    def sample(self, batch_size: int, rng: np.random.Generator) -> Batch:
+        """Draws transitions uniformly, with replacement.
+
+        The batch's tensors are overwritten by the next call of the same size.
+
+        Raises:
+            ValueError: nothing can be drawn yet.
+        """
+        if not self.can_sample:
+            raise ValueError("replay holds no complete transition yet")
+        row, lane = self._draw(batch_size, rng)
+        return self._batch(row, lane)
+
+    def _rows_to_draw(self) -> tuple[int, int]:
+        """Range of run rows whose whole window lies in the ring."""
+        oldest = max(0, self.rows_added - self.num_rows)
+        # At the run's very start no row has frames before it; later the stack's must be there.
+        low = oldest + STACK - 1 if oldest else 0
+        return low, self.rows_added - self.n_steps
+
+    def _draw(
+        self, batch_size: int, rng: np.random.Generator
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        low, high = self._rows_to_draw()
+        cell = rng.integers(low * self.num_envs, high * self.num_envs, batch_size)
+        while True:
+            row, lane = np.divmod(cell, self.num_envs)
+            reset = self._reset[row % self.num_rows, lane]
+            if not reset.any():
+                return row, lane
+            cell[reset] = rng.integers(low * self.num_envs, high * self.num_envs, int(reset.sum()))
+
+    def _batch(self, row: NDArray[np.int64], lane: NDArray[np.int64]) -> Batch:
+        batch_size, n = len(row), self.n_steps
+        reward, discount, length = self._returns(row, lane)
+        # Frames row-3 … row+n once; both stacks are cut from them.
+        window = row[:, None] + np.arange(-STACK + 1, n + 1)
+        born = row - self._age[row % self.num_rows, lane]
+        # The age is a capped byte, but below STACK, where it matters, it is exact.
+        cell = (window % self.num_rows) * self.num_envs + lane[:, None]
+        cell[window < born[:, None]] = self.num_rows * self.num_envs
+        frames = self._gather(cell, self._frames)
+        observation = frames[:, :STACK]
+        if n == 1:
+            next_observation = frames[:, 1 : STACK + 1]
+        else:
+            # Windows that end early bootstrap from where they ended.
+            width = STACK + n
+            index = np.arange(batch_size)[:, None] * width + length[:, None] + np.arange(STACK)
+            next_observation = self._gather(index, frames.view(batch_size * width, -1))
+        return Batch(
+            observation=observation,
+            action=self._to_device(self._action[row % self.num_rows, lane].astype(np.int64)),
+            reward=reward.to(self.device),
+            discount=discount.to(self.device),
+            next_observation=next_observation,
+        )
+
+    def _returns(
+        self, row: NDArray[np.int64], lane: NDArray[np.int64]
+    ) -> tuple[Tensor, Tensor, NDArray[np.int64]]:
+        """N-step returns, bootstrap discounts, and the number of steps that each window has."""
+        window = (row[:, None] + np.arange(self.n_steps)) % self.num_rows
+        lane = lane[:, None]
+        terminal = self._terminal[window, lane]
+        ends = terminal | self._last[window, lane]
+        inside = np.ones_like(ends)
+        inside[:, 1:] = ~np.logical_or.accumulate(ends, axis=1)[:, :-1]
+        reward = self._reward[window, lane]
+        if self.reward_clip:
+            reward = np.sign(reward)
+        discount = np.where(inside, np.where(terminal, 0.0, self.gamma), 1.0)
+        total, bootstrap = n_step_return(
+            torch.from_numpy(np.where(inside, reward, 0.0).astype(np.float32)),
+            torch.from_numpy(discount.astype(np.float32)),
+        )
+        return total, bootstrap, inside.sum(axis=1)
+
+    def _gather(self, cell: NDArray[np.int64], source: Tensor) -> Tensor:
+        """Copies frames into a buffer that is used again: fresh memory would cost page faults."""
+        index = self._to_device(cell.reshape(-1))
+        key = (len(index), source is self._frames)
+        out = self._gathered.get(key)
+        if out is None:
+            out = torch.empty((len(index), source.shape[1]), dtype=torch.uint8, device=self.device)
+            self._gathered[key] = out
+        torch.index_select(source, 0, index, out=out)
+        return out.view(*cell.shape, *self.frame_shape)
+
+    def _to_device(self, array: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(array).to(self.device)
+
+    def _write(self, rows: slice, cells: Cells) -> None:
+        self._action[rows] = cells.action
+        self._reward[rows] = cells.reward
+        self._terminal[rows] = cells.terminal
+        self._last[rows] = cells.last
+        self._reset[rows] = cells.reset
+        self._age[rows] = cells.age
+
+    def export(self, first: int, last: int) -> dict[str, NDArray[np.generic]]:
+        """Copies rows first … last - 1 of the run out of the ring, in order.
+
+        Raises:
+            ValueError: the ring does not hold them.
+        """
+        if not self.rows_added - self.num_rows <= first <= last <= self.rows_added:
+            raise ValueError(f"rows {first} … {last} are not in a ring at row {self.rows_added}")
+        rows = np.arange(first, last) % self.num_rows
+        cells = (rows[:, None] * self.num_envs + np.arange(self.num_envs)).reshape(-1)
+        frames = self._frames.index_select(0, self._to_device(cells)).cpu().numpy()
+        return {
+            "frames": frames.reshape(len(rows), self.num_envs, -1),
+            "action": self._action[rows],
+            "reward": self._reward[rows],
+            "terminal": self._terminal[rows],
+            "last": self._last[rows],
+            "reset": self._reset[rows],
+            "age": self._age[rows],
+        }
+
+    def restore(self, first: int, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+        """Puts exported rows back in their places and counts up to the last of them.
+
+        Rows that a full ring would have forgotten since may be among them.
+        """
+        count = len(arrays["action"])
+        frames = arrays["frames"]
+        for offset in range(count):
+            row = (first + offset) % self.num_rows
+            start = row * self.num_envs
+            self._frames[start : start + self.num_envs].copy_(
+                torch.from_numpy(np.ascontiguousarray(frames[offset], dtype=np.uint8))
+            )
+        rows = np.arange(first, first + count) % self.num_rows
+        for name in ("action", "reward", "terminal", "last", "reset", "age"):
+            getattr(self, f"_{name}")[rows] = arrays[name]
+        self.rows_added = first + count

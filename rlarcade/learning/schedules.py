@@ -1,0 +1,34 @@
+"""What is due when: pure functions of the configuration and the agent steps so far.
+
+Being functions of the step alone, they need no saving, and a resumed run cannot lose its place.
+"""
+
+from rlarcade.config import TrainConfig
+
+
+def epsilon(config: TrainConfig, steps: int) -> float:
+    """Share of random actions: the initial ε until learning starts, then linear to the final ε.
+
+    Needs a resolved configuration (`exploration_steps` set).
+    """
+    assert config.exploration_steps is not None, "epsilon() needs a resolved configuration"
+    into = steps - config.learning_starts
+    if into < 0:
+        return config.exploration_initial_eps
+    if into >= config.exploration_steps:
+        return config.exploration_final_eps
+    done = into / config.exploration_steps
+    return config.exploration_initial_eps + done * (
+        config.exploration_final_eps - config.exploration_initial_eps
+    )
+
+
+def updates_due(config: TrainConfig, steps: int) -> int:
+    """Gradient steps that should have been taken after so many agent steps."""
+    into = max(0, steps - config.learning_starts)
+    return into // config.train_freq * config.gradient_steps
+
+
+def crossed(interval: int, before: int, after: int) -> bool:
+    """Whether a multiple of `interval` lies in (before, after]; never for interval 0."""
+    return interval > 0 and after // interval > before // interval
