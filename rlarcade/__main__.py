@@ -1,0 +1,34 @@
+"""`rlarcade VERB …` is `python -m rlarcade.VERB …`."""
+
+import difflib
+import importlib
+import sys
+
+from rlarcade.console import EXIT_OK, EXIT_USAGE, say, say_error
+
+VERBS = {
+    "train": "train an agent; the same command resumes it",
+    "evaluate": "play whole games with checkpoints and report raw scores",
+}
+
+
+def main() -> int:
+    """Hands over to the verb's module; returns its exit code."""
+    arguments = sys.argv[1:]
+    verb = arguments[0] if arguments else "--help"
+    if verb in ("-h", "--help"):
+        say("usage: rlarcade VERB …   (rlarcade VERB --help tells more)\n")
+        for name, help_text in VERBS.items():
+            say(f"  {name:<10} {help_text}")
+        return EXIT_OK
+    if verb not in VERBS:
+        near = difflib.get_close_matches(verb, VERBS, n=1)
+        hint = f"Did you mean {near[0]}?" if near else f"Choose one of {', '.join(VERBS)}."
+        say_error(f"unknown verb {verb!r}. {hint}")
+        return EXIT_USAGE
+    code: int = importlib.import_module(f"rlarcade.{verb}").main(arguments[1:])
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,363 @@
+"""`python -m rlarcade.train --game SpaceInvaders`: trains an agent; the same command resumes it."""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from pydantic import Field, create_model
+
+from rlarcade import config as settings_of
+from rlarcade.checkpoint import Checkpoint, checkpoint_path, load_checkpoint
+from rlarcade.config import RunSettings, Settings, TrainConfig, load_preset, make_settings
+from rlarcade.console import (
+    EXIT_ERROR,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    ProgressLine,
+    StopSignal,
+    duration,
+    run_command,
+    say,
+    say_error,
+    say_warning,
+    write_json,
+)
+from rlarcade.errors import CheckpointError, RunFolderError
+from rlarcade.evaluation import Evaluation, evaluate_agent
+from rlarcade.evaluation.table import score_lines
+from rlarcade.games import FRAMESKIP, display_name
+from rlarcade.learning.agent import DQNAgent
+from rlarcade.learning.hardware import gigabytes, require_disk
+from rlarcade.learning.metrics import MetricWriter, TrainingLog
+from rlarcade.learning.networks import BLOCKED_FRAME
+from rlarcade.learning.replay import Replay
+from rlarcade.learning.run_folder import (
+    RunFolder,
+    code_commit,
+    continued,
+    default_run_folder,
+    new_record,
+)
+from rlarcade.learning.schedules import crossed, updates_due
+from rlarcade.learning.training import TrainingState, resolved, steps_in, train_agent
+from rlarcade.learning.training_state import StateStore
+from rlarcade.seeding import SeedUse
+
+_DISK_SHARE = 0.1  # of replay's size in memory; screens compress ten to fifty times
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    return run_command(_train_command, argv)
+
+
+def _train_command(argv: Sequence[str]) -> int:
+    settings, json_file, print_config = _parse(argv)
+    if print_config:
+        say(_as_toml(settings))
+        return EXIT_OK
+    path = settings.run.run_dir or default_run_folder(settings)
+    with StopSignal() as stop:
+        folder = RunFolder(path)
+        try:
+            return _Run(settings, folder, stop).execute(json_file)
+        except OSError as error:  # a disk that fills up or goes away; the last good state is kept
+            say_error(f"{error.strerror or error}: {error.filename or path}. Run folder: {path}")
+            return EXIT_ERROR
+        finally:
+            folder.close()
+
+
+def _parse(argv: Sequence[str]) -> tuple[Settings, Path | None, bool]:
+    """Defaults < preset < flags."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--preset", default=settings_of.DEFAULT_PRESET)
+    name, preset = load_preset(first.parse_known_args(list(argv))[0].preset)
+    fields: dict[str, Any] = {
+        "preset": (
+            str,
+            Field(
+                settings_of.DEFAULT_PRESET,
+                description=f"{', '.join(settings_of.preset_names())}, or a TOML file.",
+            ),
+        )
+    }
+    for group in (TrainConfig, RunSettings):
+        for field_name, info in group.model_fields.items():
+            default = preset.get(field_name, ... if info.is_required() else info.default)
+            if isinstance(default, list):
+                default = tuple(default)
+            fields[field_name] = (info.annotation, Field(default, description=info.description))
+    fields["json_file"] = (
+        Annotated[Path | None, tyro.conf.arg(name="json")],
+        Field(None, description="Write the outcome to this file."),
+    )
+    fields["print_config"] = (bool, Field(False, description="Print the settings and exit."))
+    flags_model = create_model("TrainFlags", **fields)
+    flags = tyro.cli(
+        flags_model, args=list(argv), prog="rlarcade train", description=__doc__
+    ).model_dump()
+    flags.pop("preset")
+    json_file, print_config = flags.pop("json_file"), flags.pop("print_config")
+    return make_settings(name, flags), json_file, print_config
+
+
+def _as_toml(settings: Settings) -> str:
+    """Returns the settings as a preset file; unset ones are comments."""
+    lines = []
+    for group in (settings.train, settings.run):
+        for name, value in group.model_dump(mode="json").items():
+            unset = value is None
+            lines.append(f"# {name} is unset" if unset else f"{name} = {json.dumps(value)}")
+    return "\n".join(lines)
+
+
+class _Run:
+    """One training run, from the command line to its last evaluation."""
+
+    def __init__(self, settings: Settings, folder: RunFolder, stop: StopSignal) -> None:
+        self.settings, self.folder, self.stop = settings, folder, stop
+        self.store = StateStore(folder.path / "state")
+        self.saved_at = -1
+        self.started = time.monotonic()
+
+    def execute(self, json_file: Path | None) -> int:
+        record = self.folder.record()
+        if record is None:
+            state = self._begin()
+        else:
+            if self.settings.run.resume == "never":
+                raise RunFolderError(
+                    f"run folder {self.folder.path} already holds a run, and --resume is never. "
+                    "Choose another --run-dir, or leave --resume auto to go on with it."
+                )
+            config, warnings = continued(record, self.settings, self.folder.path)
+            for warning in warnings:
+                say_warning(warning)
+            self._check_parent(record.init_from)
+            longer = config.total_timesteps > record.train.total_timesteps
+            if self.folder.result.exists() and not longer:
+                return self._already_finished(json_file)
+            if config != record.train:
+                self.folder.write_record(record.model_copy(update={"train": config}))
+            self.folder.result.unlink(missing_ok=True)
+            state = self._resume(config, record.init_from)
+        self._show_start(state.config)
+        self.folder.log_command(state.steps)
+        code = self._train(state)
+        return self._finish(state, json_file) if code == EXIT_OK else code
+
+    # Beginning
+
+    def _begin(self) -> TrainingState:
+        run, config = self.settings.run, self.settings.train
+        parent = load_checkpoint(run.init_from) if run.init_from else None
+        if run.minutes is not None:
+            say("measuring this machine's speed …")
+            config = config.model_copy(update={"total_timesteps": steps_in(run.minutes, config)})
+        config = resolved(config)
+        require_disk(
+            self._disk_bytes(config),
+            self.folder.path,
+            "the run",
+            "Free some space, choose --run-dir on another disk, or lower --buffer-size.",
+        )
+        state = TrainingState.create(config, init_from=parent, progress=_show_lanes)
+        self.folder.write_record(new_record(self.settings, config, state.parent))
+        return state
+
+    def _resume(self, config: TrainConfig, parent_sha256: str | None) -> TrainingState:
+        with ProgressLine(1, "rebuilding the games in flight") as line:
+
+            def show(done: int, total: int) -> None:
+                line.update(done, total=total)
+
+            state, problems = self.store.load(config, progress=show)
+        for problem in problems:
+            say_warning(f"{problem} Going on from an older state.")
+        if state is not None:
+            self.saved_at = state.steps
+            if not checkpoint_path(self.folder.path, state.steps).exists():
+                self._save_policy(state)  # the kill came between the two halves of a save
+            say(f"resumed at step {state.steps}")
+            return state
+        parent = None
+        if parent_sha256 is not None:
+            parent = self._parent()
+            if parent is None:
+                raise CheckpointError(
+                    f"the run in {self.folder.path} began from a checkpoint and was stopped before "
+                    "its first save. Name that checkpoint again with --init-from."
+                )
+        say("nothing was saved yet: starting at step 0")
+        return TrainingState.create(config, init_from=parent, progress=_show_lanes)
+
+    def _parent(self) -> Checkpoint | None:
+        path = self.settings.run.init_from
+        return load_checkpoint(path) if path else None
+
+    def _check_parent(self, recorded: str | None) -> None:
+        parent = self._parent()
+        if parent is not None and parent.manifest.weights_sha256 != recorded:
+            raise RunFolderError(
+                f"run folder {self.folder.path} holds a run that began from "
+                f"{(recorded or 'random weights')[:14]}, not from {parent.path} "
+                f"({parent.manifest.weights_sha256[:14]}). Choose another --run-dir."
+            )
+
+    def _already_finished(self, json_file: Path | None) -> int:
+        document = json.loads(self.folder.result.read_text("utf-8"))
+        say(
+            f"already finished at step {document['steps']}: {self.folder.path}\n"
+            f"checkpoint: {document['checkpoint']}\n"
+            "Continue it with a larger --total-timesteps."
+        )
+        write_json(json_file, document)
+        return EXIT_OK
+
+    # Training
+
+    def _train(self, state: TrainingState) -> int:
+        config, run = state.config, self.settings.run
+        metrics = MetricWriter(self.folder.path, resumed_at=state.steps)
+        log = TrainingLog(metrics, config)
+        before = state.steps
+        with ProgressLine(config.total_timesteps, config.game, done=before) as line:
+            for progress in train_agent(state):
+                log.observe(before, progress)
+                line.update(progress.steps, partial(log.summary, progress))
+                if crossed(run.eval_interval, before, progress.steps):
+                    games = self._evaluate_on_the_way(state).episodes
+                    log.evaluation(
+                        progress.steps, [g.score for g in games], [g.steps for g in games]
+                    )
+                if crossed(run.save_interval, before, progress.steps):
+                    metrics.flush()
+                    self._save(state, last=False)
+                before = progress.steps
+                if self.stop.requested:
+                    break
+        metrics.close()
+        if self.saved_at != state.steps:
+            self._save(state, last=True)
+        if self.stop.requested:
+            say(f"stopped at step {state.steps}; the same command goes on from there")
+            return EXIT_INTERRUPTED
+        return EXIT_OK
+
+    def _evaluate_on_the_way(self, state: TrainingState) -> Evaluation:
+        return evaluate_agent(
+            state.agent,
+            episodes=self.settings.run.eval_episodes,
+            seed=state.config.seed,
+            use=SeedUse.SELECTION,
+        )
+
+    def _save(self, state: TrainingState, *, last: bool) -> None:
+        """Writes the training state and a policy checkpoint; a full disk does not end the run."""
+        try:
+            self.store.save(state)
+            self._save_policy(state)
+        except OSError as error:
+            if last:
+                raise
+            kept = f"step {self.store.kept[-1]}" if self.store.kept else "none yet"
+            say_warning(
+                f"could not save at step {state.steps}: {error.strerror}. The last good state is "
+                f"kept ({kept}); training goes on and saves again after --save-interval steps."
+            )
+        else:
+            self.saved_at = state.steps
+
+    def _save_policy(self, state: TrainingState) -> None:
+        state.agent.save(
+            checkpoint_path(self.folder.path, state.steps),
+            steps=state.steps,
+            updates=state.updates,
+            preset=self.settings.preset,
+            parent=state.parent,
+            git_commit=code_commit(),
+        )
+
+    # The end
+
+    def _finish(self, state: TrainingState, json_file: Path | None) -> int:
+        path = checkpoint_path(self.folder.path, state.steps)
+        checkpoint = load_checkpoint(path)
+        episodes = self.settings.run.eval_episodes
+        with ProgressLine(episodes, "evaluating", unit="games") as line:
+            evaluation = evaluate_agent(
+                DQNAgent.load(checkpoint),
+                episodes=episodes,
+                seed=state.config.seed,
+                name=str(path),
+                weights_sha256=checkpoint.manifest.weights_sha256,
+                on_episode=lambda _, done, __: self._evaluated(line, done),
+            )
+        document = {
+            "checkpoint": str(path),
+            "steps": state.steps,
+            "frames": state.steps * FRAMESKIP,
+            "updates": state.updates,
+            "evaluation": evaluation.model_dump(mode="json"),
+        }
+        write_json(self.folder.result, document)
+        write_json(json_file, document)
+        say(f"\ntrained {state.steps:,} steps in {duration(time.monotonic() - self.started)}")
+        say(f"checkpoint: {path}\n")
+        for text in score_lines([evaluation]):
+            say(text)
+        say(f"\nnext: python -m rlarcade.evaluate {path} --episodes 100")
+        return EXIT_OK
+
+    def _evaluated(self, line: ProgressLine, done: int) -> None:
+        line.update(done)
+        if self.stop.requested:
+            raise KeyboardInterrupt
+
+    # The first screen
+
+    def _show_start(self, config: TrainConfig) -> None:
+        assert config.buffer_size is not None
+        frames = config.total_timesteps * FRAMESKIP
+        updates = updates_due(config, config.total_timesteps)
+        replay = Replay.bytes_needed(config.buffer_size, BLOCKED_FRAME)
+        rows = {
+            "game": f"{display_name(config.game)}, protocol {config.protocol}, seed {config.seed}",
+            "device": f"{config.device}, {config.precision}, {config.torch_threads} threads",
+            "preset": self.settings.preset,
+            "length": f"{config.total_timesteps:,} steps = {frames:,} frames",
+            "learning": f"{updates:,} updates of {config.batch_size}, replay ratio "
+            f"{config.replay_ratio:g}, {config.num_envs} games at a time",
+            "replay": f"{config.buffer_size:,} transitions, {gigabytes(replay)} in memory, up to "
+            f"{gigabytes(self._disk_bytes(config))} on disk",
+            "run folder": str(self.folder.path),
+        }
+        for name, value in rows.items():
+            say(f"{name:>10}  {value}")
+        if not updates:
+            say_warning(
+                f"nothing will be learned: learning_starts ({config.learning_starts:,}) is not "
+                f"below total_timesteps ({config.total_timesteps:,}). Lower --learning-starts."
+            )
+
+    def _disk_bytes(self, config: TrainConfig) -> int:
+        assert config.buffer_size is not None
+        replay = Replay.bytes_needed(config.buffer_size, BLOCKED_FRAME)
+        saves = config.total_timesteps // self.settings.run.save_interval + 1
+        return int(_DISK_SHARE * replay) + 100_000_000 + saves * 8_000_000
+
+
+def _show_lanes(done: int, total: int) -> None:
+    if done in (1, total) or done % 16 == 0:
+        say(f"starting games: {done}/{total}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
