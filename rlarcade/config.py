@@ -43,7 +43,7 @@ class TrainConfig(_Settings):
     """How the game is played: sticky actions, action set, starts."""
     seed: _Steps = 0
     """Everything random follows from it."""
-    total_timesteps: _Count = 500_000
+    total_timesteps: _Count = 300_000
     """Length of the run in agent steps; emulator frames are four times as many."""
 
     num_envs: Annotated[int, Field(ge=1, le=1024)] = 16

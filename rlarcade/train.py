@@ -125,6 +125,7 @@ class _Run:
         self.settings, self.folder, self.stop = settings, folder, stop
         self.store = StateStore(folder.path / "state")
         self.saved_at = -1
+        self.save_seconds = 0.0
         self.started = time.monotonic()
 
     def execute(self, json_file: Path | None) -> int:
@@ -261,6 +262,7 @@ class _Run:
 
     def _save(self, state: TrainingState, *, last: bool) -> None:
         """Writes the training state and a policy checkpoint; a full disk does not end the run."""
+        started = time.monotonic()
         try:
             self.store.save(state)
             self._save_policy(state)
@@ -274,6 +276,7 @@ class _Run:
             )
         else:
             self.saved_at = state.steps
+        self.save_seconds += time.monotonic() - started
 
     def _save_policy(self, state: TrainingState) -> None:
         state.agent.save(
@@ -305,6 +308,7 @@ class _Run:
             "steps": state.steps,
             "frames": state.steps * FRAMESKIP,
             "updates": state.updates,
+            "seconds": self._seconds(state),
             "evaluation": evaluation.model_dump(mode="json"),
         }
         write_json(self.folder.result, document)
@@ -315,6 +319,15 @@ class _Run:
             say(text)
         say(f"\nnext: python -m rlarcade.evaluate {path} --episodes 100")
         return EXIT_OK
+
+    def _seconds(self, state: TrainingState) -> dict[str, float]:
+        """Where this process's time went; re-seeding is a part of env."""
+        return {
+            **state.seconds,
+            "save": self.save_seconds,
+            "reseed": getattr(state.lanes, "reseed_seconds", 0.0),
+            "total": time.monotonic() - self.started,
+        }
 
     def _evaluated(self, line: ProgressLine, done: int) -> None:
         line.update(done)

@@ -6,6 +6,7 @@ long is given a new seed, right after one of its episodes ended and started anew
 histories are played again.
 """
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -48,6 +49,7 @@ class TrainingLanes:
         observation: uint8 (E, 4, 84, 84), what the next actions answer to.
         age: int64 (E,), steps since the first observation of each lane's episode.
         ended: bool (E,), the episode is over: the next action is ignored and resets the lane.
+        reseed_seconds: wall time that giving lanes new seeds has taken.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class TrainingLanes:
         )
         self.age = np.zeros(num_envs, dtype=np.int64)
         self.ended: NDArray[np.bool_] = np.zeros(num_envs, dtype=np.bool_)
+        self.reseed_seconds = 0.0
 
     @property
     def num_envs(self) -> int:
@@ -144,6 +147,7 @@ class TrainingLanes:
         due = reset & (length >= self._reseed_interval)
         if not due.any():
             return
+        started = time.perf_counter()
         self._num_reseeds[due] += 1
         seeds = self._seeds()[due]
         self.observation, info = self._env.reset(seed=seeds, options={"reset_mask": due})
@@ -152,6 +156,7 @@ class TrainingLanes:
         oldest = int(self._since.min())
         del self._rows[:oldest]
         self._since -= oldest
+        self.reseed_seconds += time.perf_counter() - started
 
     def _seeds(self) -> NDArray[np.int32]:
         return np.array(

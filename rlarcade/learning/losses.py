@@ -26,6 +26,7 @@ def max_target(reward: Tensor, discount: Tensor, next_q: Tensor) -> Tensor:
     Raises:
         ValueError: shapes that would broadcast into something else.
     """
+    _require_shape("reward", reward, (len(reward),))
     _require_shape("discount", discount, reward.shape)
     _require_shape("next_q", next_q, (reward.shape[0], next_q.shape[-1]))
     return (reward + discount * next_q.amax(dim=1)).detach()
@@ -51,6 +52,7 @@ def double_target(
     Raises:
         ValueError: shapes that would broadcast into something else.
     """
+    _require_shape("reward", reward, (len(reward),))
     _require_shape("discount", discount, reward.shape)
     _require_shape("next_q_online", next_q_online, (reward.shape[0], next_q_online.shape[-1]))
     _require_shape("next_q_target", next_q_target, next_q_online.shape)

@@ -108,7 +108,7 @@ def build_network(num_actions: int, settings: dict[str, Any]) -> QNetwork:
     """Builds a network from the settings kept in a checkpoint's manifest.
 
     Raises:
-        TypeError, ValueError: the settings are not a network's.
+        KeyError, TypeError, ValueError: the settings are not a network's.
     """
     settings = dict(settings)
     channels = tuple(int(width) for width in settings.pop("conv_channels"))

@@ -104,10 +104,10 @@ class Replay:
         self.num_envs, self.n_steps, self.gamma = num_envs, n_steps, gamma
         self.reward_clip = reward_clip
         self.device = torch.device(device)
-        if self.num_rows < STACK + n_steps:
+        if self.num_rows < STACK + n_steps + 1:
             raise ValueError(
-                f"a replay of {capacity} cells has {self.num_rows} rows of {num_envs} lanes, fewer "
-                f"than one window of {STACK + n_steps} frames"
+                f"a replay of {capacity} cells has {self.num_rows} rows of {num_envs} lanes; with "
+                f"windows of {STACK + n_steps} frames it needs {STACK + n_steps + 1} to draw from"
             )
         self.frame_shape = frame_shape
         frame_bytes = int(np.prod(frame_shape))
@@ -264,8 +264,11 @@ class Replay:
         Raises:
             ValueError: the ring does not hold them.
         """
-        if not self.rows_added - self.num_rows <= first <= last <= self.rows_added:
-            raise ValueError(f"rows {first} … {last} are not in a ring at row {self.rows_added}")
+        oldest = max(0, self.rows_added - self.num_rows)
+        if not oldest <= first < last <= self.rows_added:
+            raise ValueError(
+                f"rows {first} … {last} are not in a ring that holds {oldest} … {self.rows_added}"
+            )
         rows = np.arange(first, last) % self.num_rows
         cells = (rows[:, None] * self.num_envs + np.arange(self.num_envs)).reshape(-1)
         frames = self._frames.index_select(0, self._to_device(cells)).cpu().numpy()

@@ -1,0 +1,122 @@
+import json
+
+import pytest
+
+from rlarcade.config import TrainConfig
+from rlarcade.learning.agent import DQNAgent
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    path = tmp_path_factory.mktemp("c") / "checkpoint"
+    config = TrainConfig(game="pong", conv_channels=(2, 2, 2), hidden_units=4)
+    DQNAgent(config, num_actions=6).save(path, steps=8, updates=1)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def short_games(monkeypatch):
+    from rlarcade.games import protocols
+
+    short = protocols.get_protocol("v5").model_copy(update={"frame_cap": 400})
+    monkeypatch.setattr(
+        "rlarcade.learning.agent.DQNAgent.load",
+        lambda c, device, real=DQNAgent.load: _with_protocol(real(c, device=device), short),
+    )
+
+
+def _with_protocol(agent, protocol):
+    agent.protocol = protocol
+    return agent
+
+
+def test_whole_games_are_played_and_written_as_a_document(command, checkpoint, tmp_path):
+    flags = ["--episodes", 3, "--seed", 5, "--json", tmp_path / "new" / "e.json"]
+    code, out, err = command("evaluate", checkpoint, *flags)
+    assert (code, err) == (0, "")
+    (evaluation,) = json.loads((tmp_path / "new" / "e.json").read_text())["evaluations"]
+    assert [set(e) for e in evaluation["episodes"]] == [{"seed", "score", "steps", "ended"}] * 3
+    assert evaluation["episodes"][0] | {"seed": 0, "score": 0} == {
+        "seed": 0,
+        "score": 0,
+        "steps": 100,
+        "ended": "truncated",
+    }
+    mean = sum(e["score"] for e in evaluation["episodes"]) / 3
+    assert evaluation["mean"] == pytest.approx(mean)
+    assert evaluation["human_normalized"] == pytest.approx((mean + 20.7) / (14.6 + 20.7))
+    assert f"mean {mean:.1f}" in out
+    assert "(3 cut by the frame cap)" in out
+
+
+def test_the_same_seed_plays_the_same_games_and_another_does_not(command, checkpoint, tmp_path):
+    documents = []
+    for number, seed in enumerate((1, 1, 2)):
+        path = tmp_path / f"{number}.json"
+        command("evaluate", checkpoint, "--episodes", 2, "--seed", seed, "--json", path)
+        documents.append(json.loads(path.read_text()))
+    assert documents[0] == documents[1] != documents[2]
+
+
+def test_a_game_without_a_human_score_shows_a_dash():
+    from rlarcade.evaluation import EpisodeResult, Evaluation
+    from rlarcade.evaluation.table import score_lines
+    from rlarcade.games import get_protocol
+
+    evaluation = Evaluation(
+        checkpoint="x",
+        weights_sha256=None,
+        game="tetris",
+        protocol=get_protocol("v5"),
+        epsilon=0.01,
+        seed=0,
+        episodes=(EpisodeResult(seed=1, score=3, steps=9, ended="terminated"),),
+    )
+    assert score_lines([evaluation])[-1] == "  random –   human –   human-normalised –"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["nowhere"], "nowhere does not exist"),
+        ([], "no checkpoint was named"),
+        (["CHECKPOINT", "--episodes", 0], "episodes must be at least 1, got 0"),
+        (["CHECKPOINT", "--seed", -1], "seed must not be negative, got -1"),
+        (["CHECKPOINT", "--json", "/proc/x/y.json", "--episodes", 1], "cannot be written"),
+    ],
+    ids=str,
+)
+def test_bad_input_is_refused_in_words(command, checkpoint, flags, message):
+    flags = [checkpoint if flag == "CHECKPOINT" else flag for flag in flags]
+    code, _, err = command("evaluate", *flags)
+    assert code == 2
+    assert message in err
+
+
+def test_tensors_of_another_network_are_refused(command, checkpoint, tmp_path):
+    import shutil
+
+    shutil.copytree(checkpoint, tmp_path / "c")
+    path = tmp_path / "c" / "manifest.json"
+    good = json.loads(path.read_text())
+    for change, message in [
+        ({"network": {"conv_channels": [2, 2, 2], "hidden_units": 5}}, "do not fit the network"),
+        ({"network": {"conv_channels": [2, 2]}}, "describes a network that cannot be built"),
+        ({"network": {"width": 3}}, "describes a network that cannot be built"),
+        ({"config": {"game": "pong", "gamma": 7}}, "describes a network that cannot be built"),
+    ]:
+        path.write_text(json.dumps(good | change))
+        code, _, err = command("evaluate", tmp_path / "c")
+        assert code == 2
+        assert message in err
+
+
+def test_a_verb_can_be_misspelled(capfd, monkeypatch):
+    from rlarcade.__main__ import main
+
+    monkeypatch.setattr("sys.argv", ["rlarcade", "evalute"])
+    assert main() == 2
+    assert "unknown verb 'evalute'. Did you mean evaluate?" in capfd.readouterr().err
+    monkeypatch.setattr("sys.argv", ["rlarcade"])
+    assert main() == 0
+    assert "train" in capfd.readouterr().out

@@ -1,0 +1,359 @@
+"""The training command end to end, as a user sees it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from rlarcade.checkpoint import list_checkpoints, load_checkpoint
+
+TINY = (
+    *("--game", "SpaceInvaders", "--preset", "quick", "--device", "cpu", "--num-envs", "2"),
+    *("--total-timesteps", "600", "--learning-starts", "200", "--save-interval", "200"),
+    *("--batch-size", "16", "--conv-channels", "4", "4", "4", "--hidden-units", "16"),
+    *("--eval-episodes", "1"),
+)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """One finished run, made by the real command."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    result = subprocess.run(
+        [
+            *(sys.executable, "-m", "rlarcade.train", *TINY, "--run-dir", folder, "--seed", "3"),
+            *("--json", folder.parent / "out.json", "--eval-interval", "400"),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return folder, result
+
+
+def test_the_first_screen_tells_what_will_happen(finished):
+    _, result = finished
+    for text in (
+        "SpaceInvaders, protocol v5, seed 3",
+        "cpu, fp32",
+        "600 steps = 2,400 frames",
+        "25 updates of 16, replay ratio 1, 2 games at a time",
+        "600 transitions, 0.00 GB in memory",
+        str(finished[0]),
+    ):
+        assert text in result.stdout
+    assert result.stderr == ""
+
+
+def test_the_end_tells_where_the_checkpoint_is_its_scores_and_what_to_do_next(finished):
+    folder, result = finished
+    checkpoint = folder / "checkpoints" / "step-000000000600"
+    assert f"checkpoint: {checkpoint}" in result.stdout
+    assert "random 148   human 1668.7   human-normalised" in result.stdout
+    assert f"next: python -m rlarcade.evaluate {checkpoint}" in result.stdout
+    document = json.loads((folder.parent / "out.json").read_text())
+    assert document["steps"], document["frames"] == (600, 2400)
+    assert document["evaluation"]["episodes"][0]["ended"] == "terminated"
+    assert document["evaluation"]["game"] == "space_invaders"
+
+
+def test_the_run_folder_holds_everything_of_the_run(finished):
+    folder, _ = finished
+    names = {path.name for path in folder.iterdir()}
+    assert names == {
+        *("run.json", "commands.jsonl", "lock", "metrics.jsonl", "tensorboard"),
+        *("checkpoints", "state", "result.json"),
+    }
+    assert [p.name for p in list_checkpoints(folder)] == [
+        "step-000000000200",
+        "step-000000000400",
+        "step-000000000600",
+    ]
+    manifest = load_checkpoint(folder).manifest
+    assert (manifest.counters.steps, manifest.counters.frames) == (600, 2400)
+    assert manifest.counters.updates == 25
+    assert manifest.preset == "quick"
+    record = json.loads((folder / "run.json").read_text())
+    assert record["train"]["game"] == "space_invaders"
+    assert None not in (record["train"]["buffer_size"], record["train"]["exploration_steps"])
+    assert "--seed" in json.loads((folder / "commands.jsonl").read_text())["command"]
+    pickles = [p for p in folder.rglob("*") if p.suffix in (".pkl", ".pt", ".pth")]
+    assert not pickles
+
+
+def test_figures_go_to_tensorboard_and_to_a_file_under_the_same_names(finished):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder, _ = finished
+    events = EventAccumulator(str(folder / "tensorboard"))
+    events.Reload()
+    tags = set(events.Tags()["scalars"])
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert tags == {name for line in lines for name in line} - {"step"}
+    assert {"charts/episodic_return", "charts/episodic_length", "eval/mean_reward"} <= tags
+    by_file = [(x["step"], x["eval/mean_reward"]) for x in lines if "eval/mean_reward" in x]
+    by_board = [(e.step, e.value) for e in events.Scalars("eval/mean_reward")]
+    assert [step for step, _ in by_board] == [step for step, _ in by_file]
+    assert by_board[0][1] == pytest.approx(by_file[0][1])
+    assert [step for step, _ in by_file] == [400]
+
+
+def test_the_same_command_again_says_that_the_run_is_finished(finished, command):
+    folder, _ = finished
+    code, out, err = command("train", *TINY, "--run-dir", folder, "--seed", 3)
+    assert (code, err) == (0, "")
+    assert f"already finished at step 600: {folder}" in out
+
+
+def test_settings_that_cannot_change_learning_may_differ(finished, command):
+    folder, _ = finished
+    code, _, err = command(
+        "train",
+        *TINY,
+        "--run-dir",
+        folder,
+        "--seed",
+        3,
+        "--save-interval",
+        50,
+        "--eval-episodes",
+        2,
+    )
+    assert (code, err) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--seed", 4], "with seed = 3, now it is 4. Continue it with --seed 3, or begin another"),
+        (["--seed", 3, "--batch-size", 8], "with batch_size = 16, now it is 8"),
+        (["--seed", 3, "--game", "Pong"], "with game = space_invaders, now it is pong"),
+        (["--seed", 3, "--total-timesteps", 500], "with total_timesteps = 600, now it is 500"),
+        (["--seed", 3, "--no-double"], "with double = true, now it is false"),
+        (["--seed", 3, "--minutes", 5], "it cannot become one of 5 minutes"),
+        (["--seed", 3, "--resume", "never"], "already holds a run, and --resume is never"),
+    ],
+    ids=str,
+)
+def test_a_run_folder_of_another_run_is_refused_with_both_values(finished, command, flags, message):
+    folder, _ = finished
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name != "lock"}
+    code, _, err = command("train", *TINY, "--run-dir", folder, *flags)
+    assert code == 2
+    assert message in err
+    assert err.count("\n") == 1
+    assert before == {
+        p: p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name != "lock"
+    }
+
+
+def test_a_larger_total_continues_a_finished_run_with_its_schedules(finished, command, tmp_path):
+    import shutil
+
+    folder = tmp_path / "longer"
+    shutil.copytree(finished[0], folder)
+    flags = ["--run-dir", folder, "--seed", 3, "--total-timesteps", 800]
+    code, out, _ = command("train", *TINY, *flags)
+    assert code == 0
+    assert "resumed at step 600" in out
+    assert load_checkpoint(folder).manifest.counters.steps == 800
+    record = json.loads((folder / "run.json").read_text())["train"]
+    assert record["total_timesteps"] == 800
+    assert record["exploration_steps"] == 180  # 0.3 of the 600 steps it began with
+    steps = [json.loads(x)["step"] for x in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps)
+
+
+def test_another_thread_count_is_allowed_with_a_warning(finished, command, tmp_path):
+    import shutil
+
+    folder = tmp_path / "threads"
+    shutil.copytree(finished[0], folder)
+    flags = ["--run-dir", folder, "--seed", 3, "--total-timesteps", 620, "--torch-threads", 1]
+    code, _, err = command("train", *TINY, *flags)
+    assert code == 0
+    assert "torch_threads is 1, the run began with" in err
+
+
+def test_a_lock_refuses_a_second_process(command, tmp_path):
+    from rlarcade.learning.run_folder import RunFolder
+
+    folder = RunFolder(tmp_path / "run")
+    code, _, err = command("train", *TINY, "--run-dir", tmp_path / "run")
+    folder.close()
+    assert code == 2
+    assert f"is in use by process {os.getpid()}" in err
+
+
+def test_a_run_starts_from_a_checkpoint_and_records_its_parent(finished, command, tmp_path):
+    folder, _ = finished
+    parent = load_checkpoint(folder).manifest.weights_sha256
+    flags = [*TINY, "--run-dir", tmp_path / "child", "--init-from", folder]
+    code, _, _ = command("train", *flags, "--total-timesteps", 300)
+    assert code == 0
+    assert load_checkpoint(tmp_path / "child").manifest.parent == parent
+    other = folder / "checkpoints" / "step-000000000200"
+    flags[-1] = str(other)
+    code, _, err = command("train", *flags, "--total-timesteps", 300)
+    assert code == 2
+    assert "holds a run that began from" in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_exits_130_and_the_same_command_goes_on(tmp_path, number):
+    command = [sys.executable, "-m", "rlarcade.train", *TINY, "--run-dir", str(tmp_path / "run")]
+    command[command.index("600")] = "50000"
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        while "run folder" not in process.stdout.readline():
+            pass
+        time.sleep(0.5)
+        process.send_signal(number)
+        out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    stopped = int(out.split("stopped at step ")[1].split(";")[0])
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        line = ""
+        while "resumed" not in line:
+            line = process.stdout.readline()
+        process.send_signal(number)
+        process.communicate(timeout=60)
+    assert line.strip() == f"resumed at step {stopped}"
+
+
+def test_a_second_ctrl_c_quits_at_once(tmp_path):
+    code = (
+        "import os, signal, time\n"
+        "from rlarcade.console import StopSignal\n"
+        "with StopSignal() as stop:\n"
+        "    os.kill(os.getpid(), signal.SIGINT); assert stop.requested\n"
+        "    os.kill(os.getpid(), signal.SIGINT); time.sleep(60)\n"
+    )
+    started = time.monotonic()
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 130
+    assert time.monotonic() - started < 30
+
+
+# Bad input: one clear line, exit code 2, nothing lost
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--game", "SpaceInvader"], "unknown game 'SpaceInvader'. Did you mean SpaceInvaders"),
+        (["--game", "joust"], "game 'joust' cannot be trained: its ROM has no single-player mode"),
+        ([], "--game"),
+        (["--game", "Pong", "--preset", "dqm"], "unknown preset 'dqm'. Did you mean 'dqn'"),
+        (["--game", "Pong", "--batchsize", "3"], "--batch-size"),
+        (["--game", "Pong", "--batch-size", "x"], "--batch-size"),
+        (["--game", "Pong", "--batch-size", "-5"], "batch_size: input should be greater than"),
+        (["--game", "Pong", "--protocol", "v4"], "invalid choice 'v4'"),
+        (
+            ["--game", "Pong", "--buffer-size", "100", "--num-envs", "2"],
+            "learning_starts (20,000) exceeds buffer_size (100)",
+        ),
+        (["--game", "Pong", "--buffer-size", "90000000000"], "lower --buffer-size"),
+        (["--game", "Pong", "--init-from", "nowhere"], "nowhere does not exist"),
+        (["--game", "Pong", "--run-dir", "/proc/nope"], "run folder /proc/nope cannot be used"),
+    ],
+    ids=str,
+)
+def test_bad_input_is_refused_in_words(command, tmp_path, monkeypatch, flags, message):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = command("train", *flags)
+    assert code == 2
+    assert message in err
+
+
+@pytest.mark.skipif(__import__("torch").cuda.is_available(), reason="there is a CUDA device")
+def test_cuda_where_there_is_none_is_refused(command, tmp_path):
+    code, _, err = command("train", *TINY, "--device", "cuda", "--run-dir", tmp_path / "r")
+    assert code == 2
+    assert "device cuda was asked for" in err
+
+
+def test_a_run_record_that_was_altered_is_refused(command, tmp_path):
+    (tmp_path / "run.json").write_text('{"preset": 3}')
+    code, _, err = command("train", *TINY, "--run-dir", tmp_path)
+    assert code == 2
+    assert "run.json cannot be read" in err
+    (tmp_path / "run.json").write_bytes(b"\xff\xfe")
+    code, _, err = command("train", *TINY, "--run-dir", tmp_path)
+    assert code == 2
+
+
+def test_print_config_shows_a_preset_that_gives_the_same_settings(command, tmp_path):
+    code, out, _ = command("train", *TINY, "--print-config")
+    assert code == 0
+    assert "batch_size = 16" in out
+    path = tmp_path / "printed.toml"
+    path.write_text(out)
+    assert command("train", "--preset", path, "--print-config")[1] == out
+
+
+def test_a_preset_file_may_be_overruled_by_flags(command, tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('game = "Pong"\nbatch_size = 7\ndouble = true\n')
+    _, out, _ = command("train", "--preset", path, "--batch-size", 9, "--print-config")
+    assert "batch_size = 9" in out
+    assert "double = true" in out
+    assert 'game = "Pong"' in out
+
+
+def test_the_default_run_folder_is_a_function_of_game_preset_and_seed():
+    from rlarcade.config import make_settings
+    from rlarcade.learning.run_folder import default_run_folder
+
+    settings = make_settings("quick", {"game": "ALE/SpaceInvaders-v5", "seed": 4})
+    assert str(default_run_folder(settings)) == "checkpoints/space_invaders-quick-seed4"
+
+
+def test_a_full_disk_on_the_way_is_told_and_training_goes_on(command, tmp_path, monkeypatch):
+    from rlarcade.learning.training_state import StateStore
+
+    real, calls = StateStore.save, []
+
+    def sometimes(self, state):
+        calls.append(state.steps)
+        if len(calls) == 2:
+            raise OSError(28, "No space left on device")
+        real(self, state)
+
+    monkeypatch.setattr(StateStore, "save", sometimes)
+    code, _, err = command("train", *TINY, "--run-dir", tmp_path / "run")
+    assert code == 0
+    assert "could not save at step 400: No space left on device. The last good state" in err
+    assert "kept (step 200)" in err
+
+
+def test_a_full_disk_at_the_end_is_an_error_and_keeps_the_last_good_state(
+    command, tmp_path, monkeypatch
+):
+    from rlarcade.learning.training_state import StateStore
+
+    real = StateStore.save
+
+    def never_at_the_end(self, state):
+        if state.steps >= 590:
+            raise OSError(28, "No space left on device")
+        real(self, state)
+
+    monkeypatch.setattr(StateStore, "save", never_at_the_end)
+    code, _, err = command("train", *TINY, "--run-dir", tmp_path / "run")
+    assert code == 1
+    assert "No space left on device" in err
+    monkeypatch.undo()
+    code, out, _ = command("train", *TINY, "--run-dir", tmp_path / "run")
+    assert code == 0
+    assert "resumed at step 400" in out
+
+
+def test_a_warm_up_longer_than_the_run_is_told(command, tmp_path):
+    code, _, err = command("train", *TINY, "--total-timesteps", 100, "--run-dir", tmp_path / "run")
+    assert code == 0
+    assert (
+        "nothing will be learned: learning_starts (200) is not below total_timesteps (100)" in err
+    )

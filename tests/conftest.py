@@ -1,0 +1,97 @@
+"""What tests share: skipping GPU tests without a GPU, small configurations, running commands."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from rlarcade.config import TrainConfig
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+@pytest.fixture
+def tiny_config() -> TrainConfig:
+    """A run that takes a second or two, wraps its ring twice and re-seeds its lanes."""
+    return TrainConfig(
+        game="breakout",
+        seed=7,
+        total_timesteps=1200,
+        num_envs=2,
+        learning_starts=200,
+        train_freq=8,
+        batch_size=16,
+        buffer_size=500,
+        n_steps=3,
+        double=True,
+        target_update_interval=200,
+        conv_channels=(4, 4, 4),
+        hidden_units=16,
+        exploration_steps=400,
+        reseed_interval=100,
+        learning_rate=1e-3,
+        device="cpu",
+        precision="fp32",
+        torch_threads=2,
+    )
+
+
+@pytest.fixture
+def run_verb() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs `python -m rlarcade.VERB …` as a user would."""
+
+    def run(
+        verb: str, *arguments: object, timeout: float = 280
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [
+                sys.executable,
+                "-W",
+                "error::UserWarning",
+                "-m",
+                f"rlarcade.{verb}",
+                *map(str, arguments),
+            ],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+
+    return run
+
+
+@pytest.fixture
+def command(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Runs a verb's `main` in this process; returns exit code, stdout and stderr."""
+
+    def run(verb: str, *arguments: object) -> tuple[int, str, str]:
+        from importlib import import_module
+
+        try:
+            code = import_module(f"rlarcade.{verb}").main([str(a) for a in arguments])
+        except SystemExit as exit_:  # tyro ends the process on a bad flag
+            code = int(exit_.code or 0)
+        captured = capfd.readouterr()
+        assert "Traceback" not in captured.err + captured.out
+        return code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def newest() -> Callable[[Path], Path]:
+    from rlarcade.checkpoint import find_checkpoint
+
+    return find_checkpoint

@@ -1,0 +1,238 @@
+"""How rlarcade.learning.agent acts: the same values in any company, and honest dice."""
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.monitor import Monitor
+
+import rlarcade
+from rlarcade.config import TrainConfig
+from rlarcade.learning.agent import DQNAgent
+
+NUM_ACTIONS = 6
+
+
+@pytest.fixture(params=["fp32", "bf16"])
+def agent(request):
+    return make_agent(precision=request.param)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Threads waiting for each other make batches this small slow on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def make_agent(*, precision="fp32", seed=0, **settings):
+    config = TrainConfig(game="pong", **settings)
+    return DQNAgent(config, num_actions=NUM_ACTIONS, precision=precision, seed=seed)
+
+
+def small_agent():
+    return make_agent(conv_channels=(4, 4, 4), hidden_units=16)
+
+
+def observations(batch, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (batch, 4, 84, 84), dtype=np.uint8)
+
+
+def alone(agent, batch):
+    """Values of each observation, asked for one at a time."""
+    return np.concatenate([agent.q_values(one[None]) for one in batch])
+
+
+# Values
+
+
+def test_values_are_those_of_the_online_network(agent):
+    batch = observations(5)
+    with torch.no_grad():
+        expected = agent.online(torch.from_numpy(batch)).numpy()
+    values = agent.q_values(batch)
+    assert (values.dtype, values.shape) == (np.float32, (5, NUM_ACTIONS))
+    np.testing.assert_allclose(values, expected, rtol=0, atol=1e-3)
+    assert (values.std(axis=0) > 1e-4).all(), "observations make a difference"
+
+
+def test_values_are_the_same_bits_alone_and_in_any_batch(agent):
+    batch = observations(40)
+    expected = alone(agent, batch)
+    for size in range(1, 41):
+        np.testing.assert_array_equal(agent.q_values(batch[:size]), expected[:size])
+
+
+def test_values_are_the_same_bits_in_any_position_and_beside_any_neighbours(agent):
+    one, others = observations(1), observations(19, seed=1)
+    expected = agent.q_values(one)[0]
+    for position in (0, 1, 6, 7, 8, 13, 18, 19):
+        batch = np.insert(others, position, one, axis=0)
+        np.testing.assert_array_equal(agent.q_values(batch)[position], expected)
+    for neighbour in (np.zeros_like(one), np.full_like(one, 255), one):
+        values = agent.q_values(np.concatenate((neighbour.repeat(4, axis=0), one)))
+        np.testing.assert_array_equal(values[-1], expected)
+
+
+def test_values_are_the_same_bits_with_one_thread_and_with_two(agent):
+    batch = observations(11)
+    with_one = agent.q_values(batch)
+    torch.set_num_threads(2)
+    np.testing.assert_array_equal(agent.q_values(batch), with_one)
+    np.testing.assert_array_equal(alone(agent, batch), with_one)
+
+
+def test_values_of_a_view_are_those_of_its_copy():
+    agent, batch = small_agent(), observations(6)
+    np.testing.assert_array_equal(agent.q_values(batch[::2]), agent.q_values(batch[::2].copy()))
+    assert agent.q_values(batch[:0]).shape == (0, NUM_ACTIONS)
+
+
+@pytest.mark.parametrize(
+    ("observation", "got"),
+    [
+        (np.zeros((2, 4, 84, 84), np.float32), r"float32 \(2, 4, 84, 84\)"),
+        (np.zeros((4, 84, 84), np.uint8), r"uint8 \(4, 84, 84\)"),
+        (np.zeros((2, 84, 84, 4), np.uint8), r"uint8 \(2, 84, 84, 4\)"),
+        (np.zeros((2, 3, 84, 84), np.uint8), r"uint8 \(2, 3, 84, 84\)"),
+    ],
+)
+def test_observations_of_another_kind_are_refused(observation, got):
+    agent = small_agent()
+    message = r"observations are uint8 \(B, 4, 84, 84\), newest frame last; got " + got
+    with pytest.raises(ValueError, match=message):
+        agent.q_values(observation)
+    with pytest.raises(ValueError, match=message):
+        agent.act(observation, 0.0, np.random.default_rng(0))
+
+
+# Actions
+
+
+def test_epsilon_zero_is_greedy():
+    agent, batch = small_agent(), observations(30)
+    actions = agent.act(batch, 0.0, np.random.default_rng(0))
+    assert (actions.dtype, actions.shape) == (np.int64, (30,))
+    np.testing.assert_array_equal(actions, agent.q_values(batch).argmax(axis=1))
+
+
+def test_epsilon_one_takes_every_action_equally_often():
+    agent = small_agent()
+    actions = agent.act(np.zeros((12_000, 4, 84, 84), np.uint8), 1.0, np.random.default_rng(0))
+    counts = np.bincount(actions, minlength=NUM_ACTIONS)
+    assert len(counts) == NUM_ACTIONS
+    assert (np.abs(counts - 2000) < 5 * np.sqrt(2000)).all()
+
+
+def test_epsilon_is_the_share_of_random_actions():
+    agent = small_agent()
+    batch = observations(1).repeat(800, axis=0)
+    greedy = agent.act(batch[:1], 0.0, np.random.default_rng(0))[0]
+    actions = agent.act(batch, 0.3, np.random.default_rng(0))
+    others = (actions != greedy).mean()
+    assert others == pytest.approx(0.3 * (NUM_ACTIONS - 1) / NUM_ACTIONS, abs=0.05)
+
+
+def test_the_same_random_numbers_are_drawn_whatever_epsilon_is():
+    agent, batch = small_agent(), observations(9)
+    states = []
+    for share in (0.0, 0.01, 0.5, 1.0):
+        rng = np.random.default_rng(4)
+        agent.act(batch, share, rng)
+        states.append(rng.bit_generator.state)
+    assert all(state == states[0] for state in states)
+    assert states[0] != np.random.default_rng(4).bit_generator.state
+
+
+def test_an_observation_explored_at_a_small_epsilon_is_explored_alike_at_a_larger_one():
+    agent, batch = small_agent(), observations(40)
+    greedy = agent.q_values(batch).argmax(axis=1)
+    few, many, all_of_them = (
+        agent.act(batch, share, np.random.default_rng(4)) for share in (0.3, 0.6, 1.0)
+    )
+    assert 0 < (few != greedy).sum() < (many != greedy).sum() < 40
+    np.testing.assert_array_equal(few[few != greedy], all_of_them[few != greedy])
+    np.testing.assert_array_equal(many[many != greedy], all_of_them[many != greedy])
+
+
+# predict
+
+
+def test_predict_takes_one_observation_or_many():
+    agent, batch = small_agent(), observations(9)
+    greedy = agent.q_values(batch).argmax(axis=1)
+    actions, state = agent.predict(batch)
+    np.testing.assert_array_equal(actions, greedy)
+    assert (actions.shape, actions.dtype, state) == ((9,), np.int64, None)
+    for observation, expected in zip(batch, greedy, strict=True):
+        action, state = agent.predict(observation, state=("kept",), episode_start=np.array([True]))
+        assert (np.shape(action), action.dtype) == ((), np.int64)
+        assert action == expected
+        assert state == ("kept",)
+
+
+def test_predict_explores_as_the_protocol_says_unless_it_is_deterministic():
+    agent, batch = small_agent(), observations(1).repeat(200, axis=0)
+    agent.protocol = agent.protocol.model_copy(update={"evaluation_epsilon": 1.0})
+    assert len(set(agent.predict(batch)[0].tolist())) == 1
+    first, second = (agent.predict(batch, deterministic=False)[0] for _ in range(2))
+    assert set(first.tolist()) == set(range(NUM_ACTIONS))
+    assert (first != second).any(), "drawn anew"
+
+
+def short_pong():
+    """Pong of 50 steps, whose next reset() is a function of this seed."""
+    env = gymnasium.wrappers.TimeLimit(rlarcade.make_env("Pong"), max_episode_steps=50)
+    env.reset(seed=3)
+    return env
+
+
+def test_stable_baselines_evaluates_an_agent_as_if_it_were_its_own():
+    agent = small_agent()
+    scores, lengths = evaluate_policy(
+        agent, Monitor(short_pong()), n_eval_episodes=2, return_episode_rewards=True
+    )
+    env = short_pong()
+    for score, length in zip(scores, lengths, strict=True):
+        observation, _ = env.reset()
+        total, steps, over = 0.0, 0, False
+        while not over:
+            action = agent.q_values(observation[None]).argmax()
+            observation, reward, terminated, truncated, _ = env.step(action)
+            total, steps, over = total + reward, steps + 1, terminated or truncated
+        assert (score, length) == (total, steps)
+    assert lengths == [50, 50]
+
+
+# Weights
+
+
+def test_initial_weights_are_a_function_of_the_seed():
+    torch.manual_seed(1)
+    one = make_agent(seed=5).weights()
+    torch.manual_seed(2)
+    same, other = make_agent(seed=5).weights(), make_agent(seed=6).weights()
+    for name, array in one.items():
+        np.testing.assert_array_equal(array, same[name], err_msg=name)
+        assert (array != other[name]).any(), name
+
+
+def test_making_an_agent_leaves_torchs_own_dice_alone():
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    small_agent()
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_the_target_network_starts_as_the_online_network_and_does_not_learn():
+    agent = small_agent()
+    for online, target in zip(agent.online.parameters(), agent.target.parameters(), strict=True):
+        assert torch.equal(online, target)
+        assert online.requires_grad
+        assert not target.requires_grad
+        assert online.data_ptr() != target.data_ptr()

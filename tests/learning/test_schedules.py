@@ -1,0 +1,144 @@
+"""rlarcade.learning.schedules against Dopamine's epsilon and against counting step by step."""
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlarcade.config import TrainConfig
+from rlarcade.learning.schedules import crossed, epsilon, updates_due
+
+
+def make_config(**settings):
+    return TrainConfig(game="pong", **settings)
+
+
+# Epsilon
+
+
+def dopamine_epsilon(decay_period, step, warmup_steps, final):
+    """linearly_decaying_epsilon of google/dopamine @5873f54, dqn_agent.py."""
+    steps_left = decay_period + warmup_steps - step
+    bonus = (1.0 - final) * steps_left / decay_period
+    return final + min(max(bonus, 0.0), 1.0 - final)
+
+
+@given(
+    decay=st.integers(1, 10**6),
+    step=st.integers(0, 3 * 10**6),
+    warmup=st.integers(0, 10**6),
+    final=st.floats(0, 1),
+)
+def test_epsilon_is_dopamines(decay, step, warmup, final):
+    config = make_config(
+        exploration_steps=decay, learning_starts=warmup, exploration_final_eps=final
+    )
+    assert epsilon(config, step) == pytest.approx(dopamine_epsilon(decay, step, warmup, final))
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [
+        (0, 0.9),
+        (99, 0.9),
+        (100, 0.9),
+        (125, 0.7),
+        (150, 0.5),
+        (199, 0.108),
+        (200, 0.1),
+        (10**9, 0.1),
+    ],
+)
+def test_epsilon_falls_in_a_line_from_the_first_update(step, expected):
+    config = make_config(
+        exploration_initial_eps=0.9,
+        exploration_final_eps=0.1,
+        learning_starts=100,
+        exploration_steps=100,
+    )
+    assert epsilon(config, step) == pytest.approx(expected, abs=1e-12)
+
+
+def test_without_exploration_steps_epsilon_drops_at_once():
+    config = make_config(learning_starts=10, exploration_steps=0, exploration_final_eps=0.05)
+    assert [epsilon(config, step) for step in (0, 9, 10, 11)] == [1.0, 1.0, 0.05, 0.05]
+
+
+def test_epsilon_never_rises_and_reaches_its_end_exactly():
+    config = make_config(learning_starts=7, exploration_steps=13, exploration_final_eps=0.01)
+    course = [epsilon(config, step) for step in range(40)]
+    assert all(later <= earlier for earlier, later in itertools.pairwise(course))
+    assert course[20] == course[-1] == 0.01
+
+
+# Updates
+
+
+def updates_counted(config, steps):
+    """One step after the other: a round every train_freq steps after learning starts."""
+    updates = 0
+    for step in range(1, steps + 1):
+        into = step - config.learning_starts
+        if into > 0 and into % config.train_freq == 0:
+            updates += config.gradient_steps
+    return updates
+
+
+@given(
+    starts=st.integers(0, 50),
+    freq=st.integers(1, 20),
+    rounds=st.integers(1, 5),
+    steps=st.integers(0, 200),
+)
+def test_updates_due_are_those_counted_step_by_step(starts, freq, rounds, steps):
+    config = make_config(learning_starts=starts, train_freq=freq, gradient_steps=rounds)
+    assert updates_due(config, steps) == updates_counted(config, steps)
+
+
+@pytest.mark.parametrize("train_freq", [1, 3, 4, 8, 100])
+@pytest.mark.parametrize("gradient_steps", [1, 2])
+def test_catching_up_takes_the_same_updates_however_many_games_run_side_by_side(
+    train_freq, gradient_steps
+):
+    totals = set()
+    for num_envs in (1, 2, 4, 6, 16, 48):
+        config = make_config(
+            num_envs=num_envs,
+            learning_starts=50,
+            train_freq=train_freq,
+            gradient_steps=gradient_steps,
+        )
+        updates = 0
+        for steps in range(num_envs, 480 + 1, num_envs):
+            while updates < updates_due(config, steps):
+                updates += 1
+            assert updates == updates_counted(config, steps)
+        totals.add(updates)
+    assert totals == {430 // train_freq * gradient_steps}
+
+
+def test_nothing_is_due_before_learning_starts():
+    config = make_config(learning_starts=1000, train_freq=1)
+    assert [updates_due(config, steps) for steps in (0, 999, 1000, 1001)] == [0, 0, 0, 1]
+
+
+# Periods
+
+
+@given(st.integers(1, 30), st.integers(0, 100), st.integers(0, 100))
+def test_a_period_is_crossed_when_a_multiple_of_it_is_passed(interval, before, more):
+    passed = any(step % interval == 0 for step in range(before + 1, before + more + 1))
+    assert crossed(interval, before, before + more) is passed
+
+
+@given(st.integers(1, 16), st.integers(1, 40))
+def test_a_period_is_crossed_once_a_multiple_however_long_the_strides(stride, interval):
+    strides = range(0, 40 * stride, stride)
+    times = sum(crossed(interval, before, before + stride) for before in strides)
+    end = 40 * stride
+    assert times == (end // interval if stride <= interval else 40)
+
+
+def test_period_zero_is_never_crossed():
+    assert crossed(0, 0, 10**9) is False

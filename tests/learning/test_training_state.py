@@ -1,0 +1,216 @@
+"""Saving and going on: the same bits as if nothing had happened."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from test_training import weights_digest
+from toy_games import CatchLanes
+
+from rlarcade.errors import CheckpointError
+from rlarcade.learning.training import TrainingState, resolved, train_agent
+from rlarcade.learning.training_state import StateStore
+
+
+@pytest.fixture
+def config(tiny_config):
+    return resolved(tiny_config)
+
+
+def run_until(state, steps):
+    for progress in train_agent(state):
+        if progress.steps >= steps:
+            break
+    return state
+
+
+def saved_run(config, folder, at):
+    """A run that was saved at some steps; returns its store."""
+    store = StateStore(folder)
+    state = TrainingState.create(config)
+    for steps in at:
+        run_until(state, steps)
+        store.save(state)
+    return store
+
+
+@pytest.fixture
+def uninterrupted(config):
+    state = TrainingState.create(config)
+    list(train_agent(state))
+    return weights_digest(state)
+
+
+@pytest.mark.parametrize("at", [(150,), (300, 620), (300, 700, 1100)], ids=str)
+def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(
+    config, tmp_path, uninterrupted, at
+):
+    # the ring of 500 cells wraps at step 500, lanes are seeded anew about every 100 of theirs
+    saved_run(config, tmp_path, at)
+    state, problems = StateStore(tmp_path).load(config)
+    assert not problems
+    assert state.steps == at[-1]
+    list(train_agent(state))
+    assert weights_digest(state) == uninterrupted
+
+
+def test_every_part_of_the_state_comes_back(config, tmp_path):
+    state = run_until(TrainingState.create(config), 640)
+    StateStore(tmp_path).save(state)
+    back, _ = StateStore(tmp_path).load(config)
+    for name in ("steps", "updates", "parent"):
+        assert getattr(back, name) == getattr(state, name)
+    assert back.explore_rng.bit_generator.state == state.explore_rng.bit_generator.state
+    assert back.replay_rng.bit_generator.state == state.replay_rng.bit_generator.state
+    for part in ("agent", "lanes", "tracker"):
+        old, new = getattr(state, part).state(), getattr(back, part).state()
+        assert set(old) == set(new)
+        for key in old:
+            np.testing.assert_array_equal(old[key], new[key], err_msg=f"{part} {key}")
+    rows = (state.replay.rows_added - state.replay.num_rows, state.replay.rows_added)
+    old, new = state.replay.export(*rows), back.replay.export(*rows)
+    for key in old:
+        np.testing.assert_array_equal(old[key], new[key], err_msg=key)
+
+
+def test_saving_changes_nothing(config, tmp_path, uninterrupted):
+    state = saved_run_state(config, tmp_path, range(100, 1200, 100))
+    list(train_agent(state))
+    assert weights_digest(state) == uninterrupted
+
+
+def saved_run_state(config, folder, at):
+    store = StateStore(folder)
+    state = TrainingState.create(config)
+    for steps in at:
+        store.save(run_until(state, steps))
+    return state
+
+
+def test_a_save_writes_only_rows_that_are_new_and_prunes_old_ones(config, tmp_path):
+    store = saved_run(config, tmp_path, (200, 400, 600, 800, 1000))
+    rows = sorted(path.name for path in (tmp_path / "rows").iterdir())
+    # 250 rows of 2 lanes fit the ring; the two kept states (800, 1000) need rows from 150 on
+    assert rows[0].startswith("000000000100-")
+    firsts = [int(name[:12]) for name in rows]
+    lasts = [int(name[13:25]) for name in rows]
+    assert firsts[1:] == lasts[:-1]  # no row twice, none missing
+    assert lasts[-1] == 500
+    assert [p.name for p in sorted(tmp_path.glob("step-*"))] == [
+        "step-000000000800",
+        "step-000000001000",
+    ]
+    assert store.kept == [800, 1000]
+
+
+def test_nothing_saved_means_nothing_loaded(config, tmp_path):
+    assert StateStore(tmp_path).load(config) == (None, [])
+
+
+DAMAGE = {
+    "truncated arrays": ("step-000000000800/arrays.safetensors", lambda data: data[:-1]),
+    "a flipped bit in arrays": (
+        "step-000000000800/arrays.safetensors",
+        lambda data: data[:5000] + bytes([data[5000] ^ 1]) + data[5001:],
+    ),
+    "a changed counter": (
+        "step-000000000800/state.json",
+        lambda data: data.replace(b'"updates": 75', b'"updates": 76'),
+    ),
+    "not JSON": ("step-000000000800/state.json", lambda data: b"\x80\x04pickle"),
+    "another format": (
+        "step-000000000800/state.json",
+        lambda data: resealed(data, format_version=2),
+    ),
+    "a missing file": ("step-000000000800/state.json", None),
+    "damaged rows": ("rows/000000000300-000000000400.safetensors", lambda data: data[::-1]),
+    "missing rows": ("rows/000000000300-000000000400.safetensors", None),
+}
+
+
+def resealed(data, **changes):
+    from rlarcade.learning.training_state import _sealed
+
+    return _sealed(json.loads(data)["body"] | changes)
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_state_is_noticed_and_the_older_one_used(config, tmp_path, uninterrupted, damage):
+    saved_run(config, tmp_path, (600, 800))
+    name, change = DAMAGE[damage]
+    path = tmp_path / name
+    if change is None:
+        path.unlink()
+    else:
+        data = path.read_bytes()
+        assert change(data) != data, "the damage must change something"
+        path.write_bytes(change(data))
+    store = StateStore(tmp_path)
+    state, problems = store.load(config)
+    assert state.steps == 600
+    assert len(problems) == 1
+    assert str(path) in problems[0]
+    run_until(state, 800)
+    store.save(state)
+    assert sorted(p.name for p in tmp_path.glob("step-*")) == [
+        "step-000000000600",
+        "step-000000000800",
+    ]
+    list(train_agent(state))
+    assert weights_digest(state) == uninterrupted
+
+
+def test_when_every_state_is_damaged_nothing_is_started_over_silently(config, tmp_path):
+    saved_run(config, tmp_path, (600, 800))
+    for path in tmp_path.glob("step-*/arrays.safetensors"):
+        path.write_bytes(b"")
+    with pytest.raises(CheckpointError, match="none of the 2 training states .*--init-from"):
+        StateStore(tmp_path).load(config)
+
+
+def test_a_disk_that_fills_up_in_any_write_of_a_save_leaves_the_last_good_state(
+    config, tmp_path, monkeypatch
+):
+    import os
+
+    saved_run(config, tmp_path / "start", (600,))
+    real = os.fsync
+    failures = 0
+    for nth in range(1, 30):
+        folder = tmp_path / f"n{nth}"
+        shutil.copytree(tmp_path / "start", folder)
+        store = StateStore(folder)
+        state, _ = store.load(config)
+        run_until(state, 800)
+        calls = iter(range(1, 100))
+
+        def full(descriptor, calls=calls, nth=nth):
+            if next(calls) == nth:
+                raise OSError(28, "No space left on device")
+            real(descriptor)
+
+        monkeypatch.setattr("rlarcade.checkpoint.os.fsync", full)
+        try:
+            store.save(state)
+        except OSError:
+            failures += 1
+        else:
+            break
+        finally:
+            monkeypatch.setattr("rlarcade.checkpoint.os.fsync", real)
+        back, problems = StateStore(folder).load(config)
+        assert back.steps in (600, 800), nth  # 800 only if the folder already had its final name
+        assert not problems
+        store.save(state)  # once there is space again, the same run can save
+        assert StateStore(folder).load(config)[0].steps == 800
+    assert failures >= 5
+
+
+def test_only_games_that_can_be_rebuilt_are_saved(tiny_config, tmp_path):
+    config = tiny_config.model_copy(update={"game": "pong"})
+    state = TrainingState.create(config, lanes=CatchLanes(2))
+    with pytest.raises(
+        TypeError, match="only runs on TrainingLanes can be saved, not on CatchLanes"
+    ):
+        StateStore(tmp_path).save(state)

@@ -1,0 +1,39 @@
+"""The house has one direction: a module imports only from rooms before its own."""
+
+import ast
+from pathlib import Path
+
+import rlarcade
+
+PACKAGE = Path(rlarcade.__file__).parent
+ROOMS = [
+    {"errors", "config", "seeding"},
+    {"games"},
+    {"checkpoint"},
+    {"learning"},
+    {"evaluation"},
+    {"console"},
+    {"train", "evaluate", "__main__"},
+]
+LEVEL = {name: level for level, names in enumerate(ROOMS) for name in names}
+
+
+def imported_rooms(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("rlarcade"):
+            parts = (node.module or "").split(".")
+            yield from [parts[1]] if len(parts) > 1 else [alias.name for alias in node.names]
+
+
+def test_every_module_imports_only_from_rooms_before_its_own():
+    wrong = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        if room == "__init__":
+            continue
+        assert room in LEVEL, f"give {room} a place in ROOMS"
+        for imported in imported_rooms(path):
+            same_room = imported == room or imported == "errors" or imported == "seeding"
+            if not same_room and LEVEL[imported] >= LEVEL[room]:
+                wrong.append(f"{path.relative_to(PACKAGE)} -> {imported}")
+    assert not wrong, wrong
