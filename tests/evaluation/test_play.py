@@ -1,0 +1,249 @@
+"""Evaluation against a plain loop: one game at a time, with `make_env`."""
+
+import json
+from statistics import mean, median
+
+import numpy as np
+import pytest
+
+from rlarcade.errors import ActionError, ConfigError, GameError
+from rlarcade.evaluation import EpisodeResult, Evaluation, evaluate_agent
+from rlarcade.games import Protocol, get_protocol, make_env
+from rlarcade.seeding import SeedUse, derived_seed, generator
+
+SHORT = get_protocol("v5").model_copy(update={"frame_cap": 240, "evaluation_epsilon": 0.3})
+
+
+class HashAgent:
+    """Values that follow from the newest frames, one observation at a time, in exact integers."""
+
+    def __init__(self, game="space_invaders", protocol=SHORT, num_actions=6) -> None:
+        self.game, self.protocol = game, protocol
+        self.weights = np.random.default_rng(0).integers(0, 1_000, (84 * 84, num_actions))
+        self.batches: list[int] = []
+
+    def q_values(self, observation: np.ndarray) -> np.ndarray:
+        assert observation.dtype == np.uint8
+        assert observation.shape[1:] == (4, 84, 84)
+        self.batches.append(len(observation))
+        frames = observation[:, [1, 3]].astype(np.int64).sum(axis=1).reshape(len(observation), -1)
+        return (frames @ self.weights % 997).astype(np.float32)
+
+
+class ConstantAgent:
+    """Always wants the same action."""
+
+    def __init__(self, game, protocol, values) -> None:
+        self.game, self.protocol, self.values = game, protocol, values
+
+    def q_values(self, observation: np.ndarray) -> np.ndarray:
+        return np.tile(np.array(self.values, dtype=np.float32), (len(observation), 1))
+
+
+def slow_episode(agent, seed: int) -> EpisodeResult:
+    """The oracle: what docs say an evaluated episode is, in one plain loop."""
+    env = make_env(agent.game, protocol=agent.protocol)
+    rng = generator(seed, SeedUse.POLICY)
+    observation, _ = env.reset(seed=seed)
+    score, steps = 0.0, 0
+    while True:
+        explore = rng.random() < agent.protocol.evaluation_epsilon
+        random_action = int(rng.integers(0, env.action_space.n))
+        greedy = int(np.argmax(agent.q_values(observation[None])[0]))
+        observation, reward, terminated, truncated, _ = env.step(
+            random_action if explore else greedy
+        )
+        score, steps = score + reward, steps + 1
+        if terminated or truncated:
+            ended = "terminated" if terminated else "truncated"
+            return EpisodeResult(seed=seed, score=score, steps=steps, ended=ended)
+
+
+@pytest.fixture(scope="module")
+def evaluation() -> Evaluation:
+    return evaluate_agent(HashAgent(), episodes=4, seed=3, num_lanes=3, name="hash")
+
+
+def test_episodes_are_those_of_a_plain_loop_over_one_game(evaluation):
+    assert list(evaluation.episodes) == [
+        slow_episode(HashAgent(), episode.seed) for episode in evaluation.episodes
+    ]
+    assert len({episode.score for episode in evaluation.episodes}) > 1
+    assert {episode.ended for episode in evaluation.episodes} == {"truncated"}
+    assert {episode.steps for episode in evaluation.episodes} == {60}  # 240 frames of 4
+
+
+@pytest.mark.parametrize("num_lanes", [1, 8])
+def test_the_number_of_lanes_changes_no_episode(evaluation, num_lanes):
+    agent = HashAgent()
+
+    found = evaluate_agent(agent, episodes=4, seed=3, num_lanes=num_lanes, name="hash")
+
+    assert found == evaluation
+    assert max(agent.batches) <= min(num_lanes, 4)
+
+
+def test_episodes_that_end_at_different_times_stay_in_the_order_of_their_seeds():
+    # Breakout without a good policy is over after some 150 to 300 steps.
+    protocol = get_protocol("v5").model_copy(update={"evaluation_epsilon": 1.0})
+    agent = ConstantAgent("breakout", protocol, [0, 0, 0, 0])
+    order = []
+
+    evaluation = evaluate_agent(
+        agent,
+        episodes=3,
+        seed=8,
+        num_lanes=2,
+        on_episode=lambda result, done, total: order.append(result),
+    )
+
+    seeds = [derived_seed(8, SeedUse.EVALUATION, index) for index in range(3)]
+    assert [episode.seed for episode in evaluation.episodes] == seeds
+    assert list(evaluation.episodes) == [slow_episode(agent, seed) for seed in seeds]
+    assert {episode.ended for episode in evaluation.episodes} == {"terminated"}
+    assert len({episode.steps for episode in evaluation.episodes}) == 3
+    assert sorted(order, key=lambda result: seeds.index(result.seed)) == list(evaluation.episodes)
+
+
+def test_fewer_episodes_are_the_first_of_more(evaluation):
+    fewer = evaluate_agent(HashAgent(), episodes=2, seed=3, num_lanes=2)
+
+    assert fewer.episodes == evaluation.episodes[:2]
+
+
+def test_another_seed_or_another_use_plays_other_games(evaluation):
+    seeds = {episode.seed for episode in evaluation.episodes}
+    for settings in [{"seed": 4}, {"seed": 3, "use": SeedUse.SELECTION}]:
+        other = evaluate_agent(HashAgent(), episodes=1, **settings)
+        assert seeds.isdisjoint(episode.seed for episode in other.episodes)
+        assert other.seed == settings["seed"]
+
+
+def test_the_protocols_epsilon_decides_how_often_the_policy_is_overruled():
+    # FIRE serves Breakout's ball; a player who never fires plays on until the frame cap.
+    never_fires = [1, 0, 0, 0]
+    for epsilon, ends in [(0.0, "truncated"), (1.0, "terminated")]:
+        protocol = get_protocol("v5").model_copy(
+            update={"frame_cap": 2_500, "evaluation_epsilon": epsilon}
+        )
+        agent = ConstantAgent("breakout", protocol, never_fires)
+        evaluation = evaluate_agent(agent, episodes=1, seed=1)
+        assert evaluation.epsilon == epsilon
+        assert evaluation.episodes[0].ended == ends
+        if epsilon == 0:
+            assert evaluation.episodes[0].score == 0
+
+
+@pytest.mark.parametrize(("name", "num_actions"), [("nature", 6), ("machado", 18)])
+def test_the_agents_protocol_is_the_one_that_is_played(name, num_actions):
+    protocol = get_protocol(name).model_copy(update={"frame_cap": 160})
+    agent = HashAgent(protocol=protocol, num_actions=num_actions)
+
+    evaluation = evaluate_agent(agent, episodes=2, seed=0)
+
+    assert evaluation.protocol == protocol
+    assert evaluation.epsilon == get_protocol(name).evaluation_epsilon
+    assert list(evaluation.episodes) == [
+        slow_episode(agent, episode.seed) for episode in evaluation.episodes
+    ]
+
+
+def test_every_game_is_reported_once_as_it_ends():
+    reported = []
+
+    evaluation = evaluate_agent(
+        HashAgent(), episodes=4, seed=3, num_lanes=2, on_episode=lambda *told: reported.append(told)
+    )
+
+    assert [(done, total) for _, done, total in reported] == [(n, 4) for n in range(1, 5)]
+    assert {result for result, _, _ in reported} == set(evaluation.episodes)
+
+
+def test_the_result_says_what_was_evaluated(evaluation):
+    named = evaluate_agent(HashAgent(), episodes=1, seed=3, name="mine", weights_sha256="abc")
+
+    assert (evaluation.checkpoint, evaluation.weights_sha256) == ("hash", None)
+    assert (named.checkpoint, named.weights_sha256) == ("mine", "abc")
+    assert (evaluation.game, evaluation.seed) == ("space_invaders", 3)
+
+
+def test_a_document_survives_json(evaluation):
+    text = evaluation.model_dump_json()
+
+    assert Evaluation.model_validate_json(text) == evaluation
+    assert Evaluation.model_validate_json(text).model_dump_json() == text
+    document = json.loads(text)
+    assert document["episodes"][0] == {
+        "seed": derived_seed(3, SeedUse.EVALUATION, 0),
+        "score": evaluation.episodes[0].score,
+        "steps": 60,
+        "ended": "truncated",
+    }
+    assert document["protocol"]["frame_cap"] == 240
+    assert document["mean"] == evaluation.mean
+
+
+def result(score: float, seed: int = 0) -> EpisodeResult:
+    return EpisodeResult(seed=seed, score=score, steps=1, ended="terminated")
+
+
+def document(game: str, scores: list[float], protocol: Protocol = SHORT) -> Evaluation:
+    return Evaluation(
+        checkpoint="x",
+        weights_sha256=None,
+        game=game,
+        protocol=protocol,
+        epsilon=0.01,
+        seed=0,
+        episodes=tuple(result(score) for score in scores),
+    )
+
+
+@pytest.mark.parametrize("scores", [[5.0], [1.0, 2.0, 9.0], [0.0, 10.0, 20.0, 1000.0]])
+def test_summaries_are_those_of_the_episodes(scores):
+    summary = document("space_invaders", scores)
+
+    assert summary.mean == pytest.approx(mean(scores))
+    assert summary.median == pytest.approx(median(scores))
+    # Space Invaders: random 148.0, human 1668.7
+    assert summary.human_normalized == pytest.approx((mean(scores) - 148.0) / (1668.7 - 148.0))
+
+
+def test_a_game_without_published_scores_is_not_normalised():
+    unknown = document("tetris", [1.0])
+
+    assert unknown.human_normalized is None
+    assert Evaluation.model_validate_json(unknown.model_dump_json()) == unknown
+
+
+@pytest.mark.parametrize("settings", [{"episodes": 0}, {"episodes": -1}, {"num_lanes": 0}])
+def test_fewer_than_one_episode_or_lane_is_refused(settings):
+    with pytest.raises(ConfigError, match="must be at least 1"):
+        evaluate_agent(HashAgent(), **{"episodes": 1, **settings})
+
+
+def test_an_agent_of_an_unknown_game_is_refused():
+    with pytest.raises(GameError, match="Did you mean"):
+        evaluate_agent(HashAgent(game="space_invadrs"), episodes=2)
+
+
+def test_an_agent_with_more_actions_than_the_game_is_refused():
+    greedy = SHORT.model_copy(update={"evaluation_epsilon": 0.0})
+    agent = ConstantAgent("space_invaders", greedy, [0, 0, 0, 0, 0, 0, 1])
+
+    with pytest.raises(ActionError, match="action 6"):
+        evaluate_agent(agent, episodes=2, num_lanes=2)
+
+
+def test_an_error_in_the_policy_or_the_callback_reaches_the_caller():
+    class Broken(HashAgent):
+        def q_values(self, observation):
+            raise RuntimeError("no network")
+
+    def interrupt(*told):
+        raise KeyboardInterrupt
+
+    with pytest.raises(RuntimeError, match="no network"):
+        evaluate_agent(Broken(), episodes=3, num_lanes=2)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_agent(HashAgent(), episodes=3, num_lanes=2, on_episode=interrupt)
