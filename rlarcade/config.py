@@ -102,7 +102,8 @@ class TrainConfig(_Settings):
     precision: Precision = "auto"
     """Arithmetic of the torso; the last layer, the targets and the loss are always fp32."""
     torch_threads: Annotated[int, Field(ge=0, le=1024)] = 0
-    """CPU threads of the learner; 0 takes every core. Another count gives other rounding."""
+    """CPU threads of the learner; 0 takes every core, or OMP_NUM_THREADS. Another count gives other
+    rounding."""
     deterministic: bool = False
     """On CUDA: the same weights for the same seed, more slowly. On CPU that always holds."""
     compile: bool = False

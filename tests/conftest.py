@@ -1,9 +1,14 @@
 """What tests share: skipping GPU tests without a GPU, small configurations, running commands."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+
+# Tiny networks gain nothing from threads, and threads that wait for each other on a busy machine
+# make a test ten times slower. Commands that tests start inherit it.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch
@@ -43,7 +48,7 @@ def tiny_config() -> TrainConfig:
         learning_rate=1e-3,
         device="cpu",
         precision="fp32",
-        torch_threads=2,
+        torch_threads=1,
     )
 
 

@@ -34,8 +34,13 @@ def resolve_device(preference: DevicePreference) -> Literal["cpu", "cuda"]:
 
 
 def resolve_threads(asked: int) -> int:
-    """Returns the learner's CPU threads: as asked, or all the cores this process may use."""
-    return asked or len(os.sched_getaffinity(0))
+    """Returns the learner's CPU threads: as asked, or all the cores this process may use.
+
+    OMP_NUM_THREADS lowers the default, as it does for other programs that share a machine.
+    """
+    cores = len(os.sched_getaffinity(0))
+    allowed = os.environ.get("OMP_NUM_THREADS", "")
+    return asked or (min(cores, int(allowed)) if allowed.isdigit() and int(allowed) else cores)
 
 
 def resolve_precision(preference: Precision, device: str) -> Literal["fp32", "bf16"]:

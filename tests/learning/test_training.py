@@ -40,7 +40,7 @@ def catch_config(**changes):
             "buffer_size": 6_000,
             "device": "cpu",
             "precision": "fp32",
-            "torch_threads": 2,
+            "torch_threads": 1,
         }
         | changes
     )
@@ -179,6 +179,14 @@ def test_wall_time_is_attributed_to_parts():
 
 
 # What is resolved once
+
+
+@pytest.mark.parametrize(("allowed", "threads"), [("1", 1), ("", 2), ("0", 2), ("64", 2)])
+def test_the_learner_takes_every_core_or_what_the_machine_allows(monkeypatch, allowed, threads):
+    monkeypatch.setattr(hardware.os, "sched_getaffinity", lambda pid: {0, 1})
+    monkeypatch.setenv("OMP_NUM_THREADS", allowed)
+    assert hardware.resolve_threads(0) == threads
+    assert hardware.resolve_threads(7) == 7
 
 
 def test_every_automatic_setting_is_resolved(tiny_config):

@@ -1,0 +1,76 @@
+"""The README tells the truth."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import rlarcade
+from rlarcade.config import TrainConfig, load_preset, preset_names
+from rlarcade.games import get_protocol
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+def table_rows(heading):
+    section = README.split(f"## {heading}\n")[1].split("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows[2:]]
+
+
+def test_the_table_of_presets_is_what_the_presets_are():
+    rows = {re.findall(r"`(.+?)`", row[0])[0]: row for row in table_rows("Presets")}
+    assert set(rows) == set(preset_names())
+    for name, row in rows.items():
+        config = TrainConfig.model_validate(
+            {"game": "pong"}
+            | {k: v for k, v in load_preset(name)[1].items() if k in TrainConfig.model_fields}
+        )
+        assert row[2] == ("Double" if config.double else "max")
+        assert row[3] == str(config.n_steps)
+        assert row[4] == f"{config.batch_size} / {config.train_freq}"
+        assert row[5] == f"{config.total_timesteps:,}"
+
+
+def test_the_table_of_protocols_is_what_the_protocols_are():
+    for row in table_rows("Protocols"):
+        protocol = get_protocol(re.findall(r"`(.+?)`", row[0])[0])
+        assert float(row[1]) == protocol.sticky
+        assert ("18" in row[2]) == protocol.full_action_space
+        assert ("no-ops" in row[3]) == bool(protocol.max_noops)
+        assert float(row[4]) == protocol.evaluation_epsilon
+
+
+def test_every_name_that_the_readme_imports_is_public():
+    (names,) = re.findall(r"from rlarcade import (.+)", README)
+    assert set(names.split(", ")) <= set(rlarcade.__all__)
+
+
+def test_the_python_example_runs_as_written_but_shorter(tmp_path):
+    (example,) = re.findall(r"```python\n(.+?)```", README, flags=re.DOTALL)
+    code = example.replace("100_000", "64").replace("episodes=10", "episodes=1")
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=200)
+
+
+def test_ci_runs_the_test_command_of_the_readme():
+    script = (ROOT / ".ci" / "run").read_text()
+    extraction = re.findall(r"command=\$\((.+)\)", script)[0]
+    command = subprocess.run(
+        ["bash", "-c", extraction], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout
+    assert command.strip() == "pip install -c constraints.txt '.[test]' && python -m pytest"
+
+
+def test_the_figures_about_speed_are_those_of_the_recorded_benchmark():
+    recorded = json.loads((ROOT / "docs/results/training-speed.json").read_text())
+    rows = {row[0]: row[1:] for row in table_rows("Speed")}
+    for setting, name in (("same_schedule", "the same"), ("large_batch", "256 / 32")):
+        row = next(row for key, row in rows.items() if name in key)
+        for cell, peer in zip(row, ("cleanrl", "sb3"), strict=True):
+            assert float(cell.rstrip("×")) == pytest.approx(
+                recorded["ratio"][setting][peer], abs=0.05
+            )
