@@ -41,7 +41,7 @@ class TrainConfig(_Settings):
     """Any spelling of a game's name, such as SpaceInvaders."""
     protocol: Literal["v5", "machado", "nature"] = "v5"
     """How the game is played: sticky actions, action set, starts."""
-    seed: _Steps = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Everything random follows from it."""
     total_timesteps: _Count = 300_000
     """Length of the run in agent steps; emulator frames are four times as many."""

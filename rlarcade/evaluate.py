@@ -42,8 +42,8 @@ def _evaluate_command(argv: Sequence[str]) -> int:
     flags = tyro.cli(_Flags, args=list(argv), prog="rlarcade evaluate", description=__doc__)
     if not flags.checkpoints:
         raise ConfigError("no checkpoint was named. Name at least one, or the folder of a run.")
-    if flags.seed < 0:
-        raise ConfigError(f"seed must not be negative, got {flags.seed}.")
+    if not 0 <= flags.seed < 2**32:
+        raise ConfigError(f"seed must be 0 to {2**32 - 1}, got {flags.seed}.")
     if flags.episodes < 1:
         raise ConfigError(f"episodes must be at least 1, got {flags.episodes}.")
     device = resolve_device(flags.device)

@@ -27,11 +27,27 @@ class SeedUse(IntEnum):
 
 
 def derived_seed(seed: int, use: SeedUse, *path: int) -> int:
-    """Returns a 31-bit seed, as ALE takes it (a negative one would silently mean unseeded)."""
-    entropy = np.random.SeedSequence([seed, int(use), *path]).generate_state(1, np.uint32)
+    """Returns a 31-bit seed, as ALE takes it (a negative one would silently mean unseeded).
+
+    Raises:
+        ValueError: the seed or a part of the path has more than 32 bits, or is negative.
+    """
+    entropy = np.random.SeedSequence(_words(seed, use, path)).generate_state(1, np.uint32)
     return int(entropy[0] >> 1)
 
 
 def generator(seed: int, use: SeedUse, *path: int) -> np.random.Generator:
-    """Returns an independent stream of random numbers for one use."""
-    return np.random.Generator(np.random.PCG64([seed, int(use), *path]))
+    """Returns an independent stream of random numbers for one use.
+
+    Raises:
+        ValueError: the seed or a part of the path has more than 32 bits, or is negative.
+    """
+    return np.random.Generator(np.random.PCG64(_words(seed, use, path)))
+
+
+def _words(seed: int, use: SeedUse, path: tuple[int, ...]) -> list[int]:
+    """One 32-bit word each, and how many: no two different calls give the same words."""
+    for word in (seed, *path):
+        if not 0 <= word < 2**32:
+            raise ValueError(f"seeds and their paths are 0 … 2**32 - 1, got {word}")
+    return [seed, int(use), len(path), *path]

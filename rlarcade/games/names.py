@@ -11,7 +11,7 @@ from rlarcade.errors import GameError
 MULTIPLAYER_ONLY = frozenset({"combat", "joust", "maze_craze", "warlords"})
 """ROMs that ship with ALE but have no single-player mode, so nobody can train on them."""
 
-_ENV_ID_DECORATION = re.compile(r"(NoFrameskip|Deterministic|-ramDeterministic|-ram)?(-v\d+)?$")
+_ENV_ID_DECORATION = re.compile(r"(-ram)?(NoFrameskip|Deterministic)?(-v\d+)?$")
 
 
 @cache

@@ -30,7 +30,8 @@ class Protocol(BaseModel):
     max_noops: int
     """An episode starts with 0 to this many no-op frames, drawn from its seed."""
     frame_cap: int = 108_000
-    """Emulator frames (60 a second) after which an episode is truncated."""
+    """Emulator frames (60 a second) after which an episode is truncated, counted from its first
+    observation: no-ops and a game's own start-up frames are not among them."""
     evaluation_epsilon: float
     """Share of random actions while a policy is evaluated."""
 

@@ -81,7 +81,7 @@ def test_a_game_without_a_human_score_shows_a_dash():
         (["nowhere"], "nowhere does not exist"),
         ([], "no checkpoint was named"),
         (["CHECKPOINT", "--episodes", 0], "episodes must be at least 1, got 0"),
-        (["CHECKPOINT", "--seed", -1], "seed must not be negative, got -1"),
+        (["CHECKPOINT", "--seed", -1], "seed must be 0 to 4294967295, got -1"),
         (["CHECKPOINT", "--json", "/proc/x/y.json", "--episodes", 1], "cannot be written"),
     ],
     ids=str,

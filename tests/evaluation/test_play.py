@@ -11,7 +11,7 @@ from rlarcade.evaluation import EpisodeResult, Evaluation, evaluate_agent
 from rlarcade.games import Protocol, get_protocol, make_env
 from rlarcade.seeding import SeedUse, derived_seed, generator
 
-SHORT = get_protocol("v5").model_copy(update={"frame_cap": 240, "evaluation_epsilon": 0.3})
+SHORT = get_protocol("v5").model_copy(update={"frame_cap": 160, "evaluation_epsilon": 0.3})
 
 
 class HashAgent:
@@ -60,8 +60,21 @@ def slow_episode(agent, seed: int) -> EpisodeResult:
 
 
 @pytest.fixture(scope="module")
-def evaluation() -> Evaluation:
-    return evaluate_agent(HashAgent(), episodes=4, seed=3, num_lanes=3, name="hash")
+def reported() -> list[tuple[EpisodeResult, int, int]]:
+    """What `on_episode` was told while `evaluation` was played."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def evaluation(reported) -> Evaluation:
+    return evaluate_agent(
+        HashAgent(),
+        episodes=4,
+        seed=3,
+        num_lanes=3,
+        name="hash",
+        on_episode=lambda *told: reported.append(told),
+    )
 
 
 def test_episodes_are_those_of_a_plain_loop_over_one_game(evaluation):
@@ -70,7 +83,7 @@ def test_episodes_are_those_of_a_plain_loop_over_one_game(evaluation):
     ]
     assert len({episode.score for episode in evaluation.episodes}) > 1
     assert {episode.ended for episode in evaluation.episodes} == {"truncated"}
-    assert {episode.steps for episode in evaluation.episodes} == {60}  # 240 frames of 4
+    assert {episode.steps for episode in evaluation.episodes} == {40}  # 160 frames of 4
 
 
 @pytest.mark.parametrize("num_lanes", [1, 8])
@@ -148,13 +161,7 @@ def test_the_agents_protocol_is_the_one_that_is_played(name, num_actions):
     ]
 
 
-def test_every_game_is_reported_once_as_it_ends():
-    reported = []
-
-    evaluation = evaluate_agent(
-        HashAgent(), episodes=4, seed=3, num_lanes=2, on_episode=lambda *told: reported.append(told)
-    )
-
+def test_every_game_is_reported_once_as_it_ends(reported, evaluation):
     assert [(done, total) for _, done, total in reported] == [(n, 4) for n in range(1, 5)]
     assert {result for result, _, _ in reported} == set(evaluation.episodes)
 
@@ -176,10 +183,10 @@ def test_a_document_survives_json(evaluation):
     assert document["episodes"][0] == {
         "seed": derived_seed(3, SeedUse.EVALUATION, 0),
         "score": evaluation.episodes[0].score,
-        "steps": 60,
+        "steps": 40,
         "ended": "truncated",
     }
-    assert document["protocol"]["frame_cap"] == 240
+    assert document["protocol"]["frame_cap"] == 160
     assert document["mean"] == evaluation.mean
 
 
@@ -244,6 +251,6 @@ def test_an_error_in_the_policy_or_the_callback_reaches_the_caller():
         raise KeyboardInterrupt
 
     with pytest.raises(RuntimeError, match="no network"):
-        evaluate_agent(Broken(), episodes=3, num_lanes=2)
+        evaluate_agent(Broken(), episodes=2, num_lanes=1)
     with pytest.raises(KeyboardInterrupt):
-        evaluate_agent(HashAgent(), episodes=3, num_lanes=2, on_episode=interrupt)
+        evaluate_agent(HashAgent(), episodes=2, num_lanes=1, on_episode=interrupt)

@@ -141,7 +141,7 @@ class PlainLane:
         # the no-ops of a new seed open on another screen than those of the old one would
         ("demon_attack", changed("nature", frame_cap=160), 50, 2, 90),
         # a whole game that ends by itself, with lives lost on the way
-        ("breakout", changed("v5"), 150, 2, 280),
+        ("breakout", changed("v5"), 150, 2, 260),
         pytest.param("breakout", changed("v5"), 300, 3, 800, marks=pytest.mark.slow),
         pytest.param("seaquest", changed("machado"), 300, 2, 1000, marks=pytest.mark.slow),
     ],
@@ -247,7 +247,9 @@ def test_another_seed_plays_other_games_and_no_two_lanes_play_the_same():
     assert len(screens) == 4
 
 
-@pytest.mark.parametrize(("interval", "changes"), [(22, 3), (23, 1), (9_999, 0)])
+@pytest.mark.parametrize(
+    ("interval", "changes"), [(22, 3), (23, 1), pytest.param(9_999, 0, marks=pytest.mark.slow)]
+)
 def test_seeds_change_only_at_reset_rows_and_after_the_interval(interval, changes):
     protocol = changed("v5", frame_cap=82)  # 21 steps and a reset row: endings every 22
     lanes = make_lanes("space_invaders", protocol, num_envs=2, reseed_interval=interval)
@@ -266,7 +268,7 @@ def test_seeds_change_only_at_reset_rows_and_after_the_interval(interval, change
     ("interval", "frame_cap", "steps"),
     [
         (1, 240, 130),
-        (50, 160, 200),
+        pytest.param(50, 160, 200, marks=pytest.mark.slow),
         pytest.param(1, 108_000, 900, marks=pytest.mark.slow),
         pytest.param(100, 108_000, 900, marks=pytest.mark.slow),
     ],
@@ -299,7 +301,7 @@ SITUATIONS = {
 }
 
 
-SLOW_SITUATIONS = ("one step in", "a new seed at every ending", "all actions")
+QUICK_SITUATIONS = ("freshly started", "mid-history, several seeds later")
 
 
 def uneven(lanes: TrainingLanes, *, steps: int, until) -> np.ndarray:
@@ -343,7 +345,7 @@ def assert_rebuilt(lanes: TrainingLanes, game: str, protocol: Protocol, **settin
 @pytest.mark.parametrize(
     "situation",
     [
-        pytest.param(name, marks=pytest.mark.slow) if name in SLOW_SITUATIONS else name
+        name if name in QUICK_SITUATIONS else pytest.param(name, marks=pytest.mark.slow)
         for name in SITUATIONS
     ],
 )
@@ -387,6 +389,7 @@ def test_rebuilt_lanes_go_on_where_one_has_just_ended():
     np.testing.assert_array_equal(future[0].reset.any(), True)
 
 
+@pytest.mark.slow
 def test_rebuilt_lanes_go_on_where_lives_have_been_lost_and_histories_differ():
     lanes, protocol, settings = lives_game()
     uneven(
@@ -402,6 +405,7 @@ def test_rebuilt_lanes_go_on_where_lives_have_been_lost_and_histories_differ():
     assert any(row.life_lost.any() for row in future)
 
 
+@pytest.mark.slow
 def test_lanes_can_be_rebuilt_again_after_having_been_rebuilt():
     lanes, protocol, settings = lives_game()
     play(lanes, random_actions(60, 2))

@@ -34,7 +34,7 @@ DEFAULT_GAMES = [
     ("space_invaders", "v5", {"frame_cap": 834}),
     ("pong", "v5", {"frame_cap": 603}),
     ("seaquest", "machado", {"frame_cap": 902}),
-    ("boxing", "v5", {"frame_cap": 402}),
+    pytest.param("boxing", "v5", {"frame_cap": 402}, marks=pytest.mark.slow),
 ]
 
 
@@ -144,7 +144,7 @@ def test_every_game_begins_as_in_gymnasiums_preprocessing():
         assert_same_games(game, changed("v5", frame_cap=90), steps=26, seed=seed)
 
 
-@pytest.mark.parametrize("game", ["space_invaders", "pong"])
+@pytest.mark.parametrize("game", ["pong", pytest.param("space_invaders", marks=pytest.mark.slow)])
 def test_nature_starts_are_no_ops_and_then_gymnasiums_preprocessing(game):
     protocol = changed("nature", frame_cap=203)
     env = make_vec_env(game, 1, protocol=protocol)

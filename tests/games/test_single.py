@@ -30,7 +30,7 @@ def random_actions(count: int) -> list[int]:
 
 
 def test_gymnasiums_checker_is_content():
-    env = make_env("SpaceInvaders", protocol=SHORT, render_mode="rgb_array")
+    env = make_env("SpaceInvaders", protocol=SHORT)
 
     # The checker makes an env of its own for each render mode, from a spec, which ours has none of.
     check_env(env, skip_render_check=True)
@@ -97,7 +97,7 @@ def test_an_episode_can_be_played_again_from_the_seed_in_its_info():
     assert play(env, random_actions(100)) == first
 
 
-@pytest.mark.parametrize("seed", [2**31 - 1, 2**31])
+@pytest.mark.parametrize("seed", [2**31, 2**40])
 def test_seeds_too_large_for_the_emulator_are_reproducible_as_well(seed):
     env = make_env("SpaceInvaders", protocol=SHORT)
     games, infos = [], []
@@ -111,19 +111,18 @@ def test_seeds_too_large_for_the_emulator_are_reproducible_as_well(seed):
     assert games[0] == games[1]
 
 
-@pytest.mark.parametrize("game", ["Breakout", "SpaceInvaders"])
-def test_rendered_screens_are_those_of_the_game_at_every_step(game):
+def test_rendered_screens_are_those_of_the_game_at_every_step():
     # Gymnasium's own preprocessing in colour and at full size (so cv2's resize changes nothing);
     # it pools the last two frames of a step, as the twin does.
     seed = 1  # see test_preprocessing.py: the emulator's seed is the second word
     emulator_seed = int(np.random.SeedSequence(seed).generate_state(2)[1])
     oracle = AtariPreprocessing(
-        gymnasium.make(f"ALE/{game}-v5", frameskip=1, repeat_action_probability=0.0),
+        gymnasium.make("ALE/SpaceInvaders-v5", frameskip=1, repeat_action_probability=0.0),
         noop_max=0,
         screen_size=(160, 210),
         grayscale_obs=False,
     )
-    env = make_env(game, protocol=NO_STICKY, render_mode="rgb_array")
+    env = make_env("SpaceInvaders", protocol=NO_STICKY, render_mode="rgb_array")
     expected, _ = oracle.reset(seed=seed)
     env.reset(seed=emulator_seed)
     pictures = [env.render()]
@@ -139,10 +138,10 @@ def test_rendered_screens_are_those_of_the_game_at_every_step(game):
     assert len({picture.tobytes() for picture in pictures}) > 12
 
 
-@pytest.mark.parametrize("protocol", ["v5", "nature"])
-def test_the_picture_stays_in_step_with_the_observation(protocol):
+def test_the_picture_stays_in_step_with_the_observation_through_no_ops_and_sticky_actions():
     import cv2
 
+    protocol = get_protocol("nature").model_copy(update={"sticky": 0.25})
     env = make_env("Seaquest", protocol=protocol, render_mode="rgb_array")
     luma = np.array([0.299, 0.587, 0.114])
     env.reset(seed=4)
