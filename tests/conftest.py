@@ -26,7 +26,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_config() -> TrainConfig:
     """A run that takes a second or two, wraps its ring twice and re-seeds its lanes."""
     return TrainConfig(
