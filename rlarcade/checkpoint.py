@@ -222,7 +222,11 @@ def _read_manifest(path: Path) -> Manifest:
 
 
 def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
-    """Writes a folder of files so that a kill at any moment leaves the old one or the new one.
+    """Writes a folder of files, whole under its final name or not there under it.
+
+    A kill at any moment leaves a new folder whole or absent. A folder that is replaced is absent
+    between two renames (a rename cannot replace a folder that is not empty), so callers keep
+    something older to go back to, as the training states do, or can write it again.
 
     Raises:
         OSError: the disk is full or cannot be written; the temporary folder is removed.
