@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         ActionError,
         CheckpointError,
         ConfigError,
+        DivergenceError,
         GameError,
         ResourceError,
         RlarcadeError,
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from rlarcade.games import FrameStack, Protocol, get_protocol, make_env, make_vec_env
     from rlarcade.learning.agent import DQNAgent
     from rlarcade.learning.replay import Batch, Replay
-    from rlarcade.learning.training import TrainingProgress, TrainingState, train_agent
+    from rlarcade.learning.state import TrainingState
+    from rlarcade.learning.training import TrainingProgress, train_agent
 
 _HOMES = {
     "ActionError": "errors",
@@ -32,6 +34,7 @@ _HOMES = {
     "CheckpointError": "errors",
     "ConfigError": "errors",
     "DQNAgent": "learning.agent",
+    "DivergenceError": "errors",
     "EpisodeResult": "evaluation",
     "Evaluation": "evaluation",
     "FrameStack": "games",
@@ -44,7 +47,7 @@ _HOMES = {
     "RunFolderError": "errors",
     "TrainConfig": "config",
     "TrainingProgress": "learning.training",
-    "TrainingState": "learning.training",
+    "TrainingState": "learning.state",
     "evaluate_agent": "evaluation",
     "get_protocol": "games",
     "load_checkpoint": "checkpoint",
@@ -60,6 +63,7 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "DQNAgent",
+    "DivergenceError",
     "EpisodeResult",
     "Evaluation",
     "FrameStack",

@@ -110,7 +110,7 @@ def save_checkpoint(path: Path, tensors: Tensors, **manifest: Any) -> Manifest:
     Raises:
         OSError: the disk is full or cannot be written; nothing is left at the temporary name.
     """
-    weights = save_tensors({name: np.ascontiguousarray(t) for name, t in tensors.items()})
+    weights = save_tensors({name: np.asarray(t, order="C") for name, t in tensors.items()})
     document = Manifest(
         libraries=library_versions(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -9,10 +9,10 @@ Precedence: defaults < preset < flags. Presets are TOML files that list departur
 
 import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -34,7 +34,54 @@ class _Settings(BaseModel):
     )
 
 
-class TrainConfig(_Settings):
+class NetworkSettings(_Settings):
+    """What a network is made of; kept in every checkpoint, which is rebuilt from it."""
+
+    torso: Literal["nature", "impala"] = "nature"
+    """Turns frames into features: three convolutions, or residual blocks (much slower)."""
+    conv_channels: tuple[_Count, _Count, _Count] = (32, 64, 64)
+    """Filters of the nature torso's three convolutions."""
+    impala_width: _Count = 1
+    """Multiplies the impala torso's 16, 32, 32 filters."""
+    spectral_norm: bool = False
+    """Keep the residual convolutions' largest singular value at 1 (impala torso)."""
+    pool_size: Annotated[int, Field(ge=0, le=11)] = 0
+    """Max-pool the impala torso's 11×11 features to this many a side; 0 leaves them."""
+    norm: Literal["none", "layer", "channel"] = "none"
+    """Normalise after each convolution (impala: each stack's first) and the hidden layer: over the
+    whole layer, or over the channels of each position."""
+    hidden_units: _Count = 512
+    """Width of the hidden layer."""
+    head: Literal["expected", "categorical", "quantile", "implicit"] = "expected"
+    """What is learned of returns: their mean, or their distribution (C51, QR-DQN, IQN)."""
+    num_atoms: Annotated[int, Field(ge=2)] = 51
+    """Possible returns of the categorical head."""
+    value_min: float = -10.0
+    """Smallest of them."""
+    value_max: float = 10.0
+    """Largest of them."""
+    num_quantiles: _Count = 200
+    """Quantiles of the quantile head."""
+    num_taus: _Count = 8
+    """Quantile fractions that the implicit head draws for each transition."""
+    dueling: bool = False
+    """Separate streams for the state's value and the actions' advantages."""
+    noisy: bool = False
+    """Noisy layers, which explore by themselves; off in evaluation."""
+    noisy_sigma: _Positive = 0.5
+    """How strong their noise is at the start."""
+
+    @model_validator(mode="after")
+    def _support(self) -> Self:
+        if self.value_min >= self.value_max:
+            raise ValueError(
+                f"value_min ({self.value_min:g}) is not below value_max ({self.value_max:g}): the "
+                "categorical head needs a range of returns. Swap them"
+            )
+        return self
+
+
+class TrainConfig(NetworkSettings):
     """Everything that may change the learned weights."""
 
     game: str
@@ -62,13 +109,37 @@ class TrainConfig(_Settings):
     target_update_interval: _Count = 8_000
     """Agent steps between copies of the online network to the target network."""
 
-    conv_channels: tuple[_Count, _Count, _Count] = (32, 64, 64)
-    """Filters of the three convolutions."""
-    hidden_units: _Count = 512
-    """Width of the hidden layer."""
+    memory: Literal["replay", "none"] = "replay"
+    """Learn from replay, or replay-free from the newest rollout with Q(λ)."""
+    prioritized: bool = False
+    """Draw transitions from replay by how wrong they were last time."""
+    priority_exponent: _Share = 0.5
+    """How much priority counts: 0 draws uniformly, 1 in proportion to the error."""
+    importance_exponent: _Share = 0.4
+    """How much of the bias of drawing by priority is corrected at first."""
+    importance_final_exponent: _Share = 1.0
+    """The same at the end."""
+    importance_steps: _Count | None = None
+    """Agent steps over which the correction grows. Unset: total_timesteps, fixed at the start."""
+    rollout_steps: _Count = 32
+    """Steps of every lane between rounds of replay-free learning."""
+    num_epochs: _Count = 2
+    """Times that such a round goes over the rollout, batch_size transitions at a time."""
+    q_lambda: _Share = 0.65
+    """λ of Q(λ): 0 bootstraps after one step, 1 at the end of the rollout."""
 
     double: bool = False
     """Double Q-learning: the online network picks the next action, the target network values it."""
+    munchausen: bool = False
+    """Munchausen target: a soft maximum, and the log-policy added to the reward."""
+    munchausen_alpha: _Share = 0.9
+    """Share of the log-policy that is added."""
+    munchausen_tau: _Positive = 0.03
+    """Temperature of the soft policy."""
+    munchausen_clip: Annotated[float, Field(le=0)] = -1.0
+    """Lower bound of the temperature-scaled log-policy."""
+    munchausen_policy: Literal["target", "online"] = "target"
+    """Network whose log-policy is added; the online one saves a forward pass."""
     n_steps: _Count = 1
     """Rewards summed before bootstrapping."""
     gamma: _Share = 0.99
@@ -78,6 +149,10 @@ class TrainConfig(_Settings):
     terminal_on_life_loss: bool = True
     """Learn as if a lost life ended the game (discount 0). The episode itself goes on."""
 
+    loss: Literal["huber", "mse"] = "huber"
+    """Loss of the expected head."""
+    optimizer: Literal["adam", "radam"] = "adam"
+    """Adam, or rectified Adam."""
     learning_rate: Annotated[float, Field(ge=0)] = 1e-4
     """Adam's step size."""
     adam_eps: _Positive = 1.5e-4
@@ -110,8 +185,8 @@ class TrainConfig(_Settings):
     """Compile the update with torch.compile. On CPU it costs half a minute and gains nothing."""
 
     @model_validator(mode="after")
-    def _consistent(self) -> "TrainConfig":
-        if self.buffer_size is not None:
+    def _consistent(self) -> Self:
+        if self.buffer_size is not None and self.memory == "replay":
             if self.learning_starts > self.buffer_size:
                 raise ValueError(
                     f"learning_starts ({self.learning_starts:,}) exceeds buffer_size "
@@ -131,12 +206,103 @@ class TrainConfig(_Settings):
                 f"exploration_initial_eps ({self.exploration_initial_eps}): exploration would "
                 "grow. Swap them"
             )
+        _check_composition(self)
         return self
+
+    @property
+    def network(self) -> NetworkSettings:
+        """What the network is made of."""
+        return NetworkSettings(**{n: getattr(self, n) for n in NetworkSettings.model_fields})
+
+    @property
+    def rollout_size(self) -> int:
+        """Agent steps in a rollout of all lanes."""
+        return self.num_envs * self.rollout_steps
+
+    @property
+    def warm_up(self) -> int:
+        """Agent steps before the first update is due."""
+        return self.learning_starts if self.memory == "replay" else 0
 
     @property
     def replay_ratio(self) -> float:
         """Sampled transitions per agent step."""
+        if self.memory == "none":
+            batches = self.rollout_size // self.batch_size
+            return self.num_epochs * batches * self.batch_size / self.rollout_size
         return self.batch_size * self.gradient_steps / self.train_freq
+
+    def unused(self) -> tuple[str, ...]:
+        """Returns the settings that this composition of parts does not look at."""
+        return tuple(name for names, used in _NEEDS if not used(self) for name in names)
+
+
+def _check_composition(config: TrainConfig) -> None:
+    """Refuses parts that do not go together, with the reason."""
+    if config.munchausen and config.double:
+        raise ValueError(
+            "munchausen and double do not go together: the Munchausen target averages over a soft "
+            "policy, so no action is picked that another network could value. Choose one"
+        )
+    if config.munchausen and config.head == "categorical":
+        raise ValueError(
+            "munchausen does not go with the categorical head: its log-policy shifts each action's "
+            "returns off the fixed atoms. Use head implicit, quantile or expected"
+        )
+    if config.memory == "none":
+        for name, wanted, why in (
+            ("prioritized", False, "there is no replay to draw from"),
+            ("double", False, "there is no target network"),
+            ("munchausen", False, "there is no target network"),
+            ("head", "expected", "Q(λ) targets are expected returns"),
+        ):
+            if getattr(config, name) != wanted:
+                raise ValueError(
+                    f"memory none does not go with {name} = {str(getattr(config, name)).lower()}: "
+                    f"{why}. Use {name} = {str(wanted).lower()}, or memory replay"
+                )
+        if config.batch_size > config.rollout_size:
+            raise ValueError(
+                f"batch_size ({config.batch_size:,}) exceeds the rollout: num_envs × rollout_steps "
+                f"= {config.rollout_size:,} transitions. Lower batch_size or raise rollout_steps"
+            )
+
+
+# Which settings matter only where a part is used.
+_NEEDS: tuple[tuple[tuple[str, ...], Callable[[TrainConfig], bool]], ...] = (
+    (("conv_channels",), lambda c: c.torso == "nature"),
+    (("impala_width", "spectral_norm", "pool_size"), lambda c: c.torso == "impala"),
+    (("num_atoms", "value_min", "value_max"), lambda c: c.head == "categorical"),
+    (("num_quantiles",), lambda c: c.head == "quantile"),
+    (("num_taus",), lambda c: c.head == "implicit"),
+    (("noisy_sigma",), lambda c: c.noisy),
+    (("loss",), lambda c: c.head == "expected"),
+    (
+        (
+            "learning_starts",
+            "train_freq",
+            "gradient_steps",
+            "buffer_size",
+            "target_update_interval",
+            "n_steps",
+        ),
+        lambda c: c.memory == "replay",
+    ),
+    (("rollout_steps", "num_epochs", "q_lambda"), lambda c: c.memory == "none"),
+    (
+        (
+            "priority_exponent",
+            "importance_exponent",
+            "importance_final_exponent",
+            "importance_steps",
+        ),
+        lambda c: c.prioritized,
+    ),
+    (
+        ("munchausen_alpha", "munchausen_tau", "munchausen_clip", "munchausen_policy"),
+        lambda c: c.munchausen,
+    ),
+)
 
 
 class RunSettings(_Settings):
@@ -169,10 +335,13 @@ class Settings(_Settings):
 
 DEFAULT_PRESET = "dqn"
 
-_FIELDS: dict[str, type[_Settings]] = {
-    **dict.fromkeys(TrainConfig.model_fields, TrainConfig),
+FIELDS: dict[str, type[_Settings]] = {
+    # `game` first; a class lists what it inherits before what is its own
+    **dict.fromkeys(TrainConfig.__annotations__, TrainConfig),
+    **dict.fromkeys(NetworkSettings.model_fields, TrainConfig),
     **dict.fromkeys(RunSettings.model_fields, RunSettings),
 }
+"""Every setting and its group, in the order in which they are shown."""
 
 
 def preset_names() -> tuple[str, ...]:
@@ -230,8 +399,8 @@ def check_names(values: Mapping[str, Any], where: str) -> None:
         ConfigError: with the nearest known names.
     """
     for name in values:
-        if name not in _FIELDS:
-            near = difflib.get_close_matches(name, _FIELDS, n=2, cutoff=0.6)
+        if name not in FIELDS:
+            near = difflib.get_close_matches(name, FIELDS, n=2, cutoff=0.6)
             hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else ""
             raise ConfigError(f"unknown setting {name!r} in {where}. {hint}".strip())
 
@@ -246,7 +415,7 @@ def make_settings(preset: str, values: Mapping[str, Any]) -> Settings:
     check_names(values, f"preset {preset!r} or flags")
     groups: dict[type[_Settings], dict[str, Any]] = {TrainConfig: {}, RunSettings: {}}
     for name, value in values.items():
-        groups[_FIELDS[name]][name] = value
+        groups[FIELDS[name]][name] = value
     if "game" not in groups[TrainConfig]:
         raise ConfigError("no game was named. Add --game, such as --game SpaceInvaders.")
     return Settings(

@@ -6,9 +6,11 @@
     ├── ActionError       an action outside the game's action set
     ├── CheckpointError   a checkpoint or state file that is damaged, foreign or hostile
     ├── RunFolderError    a run folder that is locked, unwritable or belongs to another run
-    └── ResourceError     too little memory or disk for what was asked
+    ├── ResourceError     too little memory or disk for what was asked
+    └── DivergenceError   training went beyond all numbers
 
-Commands turn every one of them into one line on stderr and exit code 2.
+Commands turn every one of them into one line on stderr and exit code 2, except the last, which is
+no mistake in how the command was written: exit code 1.
 """
 
 
@@ -38,3 +40,7 @@ class RunFolderError(RlarcadeError):
 
 class ResourceError(RlarcadeError):
     """The machine has too little memory or disk for what was asked."""
+
+
+class DivergenceError(RlarcadeError):
+    """The loss is no finite number any more; what was saved before is as good as it was."""

@@ -13,8 +13,8 @@ import tyro
 from pydantic import Field, create_model
 
 from rlarcade import config as settings_of
-from rlarcade.checkpoint import Checkpoint, checkpoint_path, load_checkpoint
-from rlarcade.config import RunSettings, Settings, TrainConfig, load_preset, make_settings
+from rlarcade.checkpoint import Checkpoint, checkpoint_path, load_checkpoint, write_file
+from rlarcade.config import FIELDS, Settings, TrainConfig, load_preset, make_settings
 from rlarcade.console import (
     EXIT_ERROR,
     EXIT_INTERRUPTED,
@@ -28,14 +28,15 @@ from rlarcade.console import (
     say_warning,
     write_json,
 )
-from rlarcade.errors import CheckpointError, RunFolderError
+from rlarcade.errors import CheckpointError, DivergenceError, RunFolderError
 from rlarcade.evaluation import Evaluation, evaluate_agent
 from rlarcade.evaluation.table import score_lines
 from rlarcade.games import FRAMESKIP, display_name
 from rlarcade.learning.agent import DQNAgent
+from rlarcade.learning.frames import BLOCKED_FRAME
 from rlarcade.learning.hardware import gigabytes, require_disk
 from rlarcade.learning.metrics import MetricWriter, TrainingLog
-from rlarcade.learning.networks import BLOCKED_FRAME
+from rlarcade.learning.pace import steps_in
 from rlarcade.learning.replay import Replay
 from rlarcade.learning.run_folder import (
     RunFolder,
@@ -44,9 +45,10 @@ from rlarcade.learning.run_folder import (
     default_run_folder,
     new_record,
 )
-from rlarcade.learning.schedules import crossed, updates_due
-from rlarcade.learning.training import TrainingState, resolved, steps_in, train_agent
-from rlarcade.learning.training_state import StateStore
+from rlarcade.learning.schedules import crossed, updates_due, whole_length
+from rlarcade.learning.state import TrainingState, replay_capacity, resolved
+from rlarcade.learning.state_store import StateStore
+from rlarcade.learning.training import train_agent
 from rlarcade.seeding import SeedUse
 
 _DISK_SHARE = 0.1  # of replay's size in memory; screens compress ten to fifty times
@@ -70,6 +72,9 @@ def _train_command(argv: Sequence[str]) -> int:
         except OSError as error:  # a disk that fills up or goes away; the last good state is kept
             say_error(f"{error.strerror or error}: {error.filename or path}. Run folder: {path}")
             return EXIT_ERROR
+        except DivergenceError as error:
+            say_error(str(error))
+            return EXIT_ERROR
         finally:
             folder.close()
 
@@ -88,12 +93,12 @@ def _parse(argv: Sequence[str]) -> tuple[Settings, Path | None, bool]:
             ),
         )
     }
-    for group in (TrainConfig, RunSettings):
-        for field_name, info in group.model_fields.items():
-            default = preset.get(field_name, ... if info.is_required() else info.default)
-            if isinstance(default, list):
-                default = tuple(default)
-            fields[field_name] = (info.annotation, Field(default, description=info.description))
+    for field_name, group in FIELDS.items():
+        info = group.model_fields[field_name]
+        default = preset.get(field_name, ... if info.is_required() else info.default)
+        if isinstance(default, list):
+            default = tuple(default)
+        fields[field_name] = (info.annotation, Field(default, description=info.description))
     fields["json_file"] = (
         Annotated[Path | None, tyro.conf.arg(name="json")],
         Field(None, description="Write the outcome to this file."),
@@ -109,12 +114,17 @@ def _parse(argv: Sequence[str]) -> tuple[Settings, Path | None, bool]:
 
 
 def _as_toml(settings: Settings) -> str:
-    """Returns the settings as a preset file; unset ones are comments."""
+    """Returns the settings as a preset file; unset ones are comments, unused ones have one."""
+    unused = settings.train.unused()
+    values = {
+        **settings.train.model_dump(mode="json"),
+        **settings.run.model_dump(mode="json"),
+    }
     lines = []
-    for group in (settings.train, settings.run):
-        for name, value in group.model_dump(mode="json").items():
-            unset = value is None
-            lines.append(f"# {name} is unset" if unset else f"{name} = {json.dumps(value)}")
+    for name in sorted(values, key=list(FIELDS).index):
+        value = values[name]
+        line = f"# {name} is unset" if value is None else f"{name} = {json.dumps(value)}"
+        lines.append(f"{line}  # not used by this composition" if name in unused else line)
     return "\n".join(lines)
 
 
@@ -229,7 +239,7 @@ class _Run:
         metrics = MetricWriter(self.folder.path, resumed_at=state.steps)
         log = TrainingLog(metrics, config)
         before = state.steps
-        with ProgressLine(config.total_timesteps, config.game, done=before) as line:
+        with ProgressLine(whole_length(config), config.game, done=before) as line:
             for progress in train_agent(state):
                 log.observe(before, progress)
                 line.update(progress.steps, partial(log.summary, progress))
@@ -311,7 +321,8 @@ class _Run:
             "seconds": self._seconds(state),
             "evaluation": evaluation.model_dump(mode="json"),
         }
-        write_json(self.folder.result, document)
+        # whole or not at all: its presence says that the run is finished
+        write_file(self.folder.result, (json.dumps(document, indent=2) + "\n").encode())
         write_json(json_file, document)
         say(f"\ntrained {state.steps:,} steps in {duration(time.monotonic() - self.started)}")
         say(f"checkpoint: {path}\n")
@@ -337,21 +348,23 @@ class _Run:
     # The first screen
 
     def _show_start(self, config: TrainConfig) -> None:
-        assert config.buffer_size is not None
-        frames = config.total_timesteps * FRAMESKIP
-        updates = updates_due(config, config.total_timesteps)
-        replay = Replay.bytes_needed(config.buffer_size, BLOCKED_FRAME)
+        length = whole_length(config)
+        updates = updates_due(config, length)
+        capacity = replay_capacity(config)
+        replay = Replay.bytes_needed(capacity, BLOCKED_FRAME)
         rows = {
             "game": f"{display_name(config.game)}, protocol {config.protocol}, seed {config.seed}",
             "device": f"{config.device}, {config.precision}, {config.torch_threads} threads",
             "preset": self.settings.preset,
-            "length": f"{config.total_timesteps:,} steps = {frames:,} frames",
+            "length": f"{length:,} steps = {length * FRAMESKIP:,} frames",
             "learning": f"{updates:,} updates of {config.batch_size}, replay ratio "
             f"{config.replay_ratio:g}, {config.num_envs} games at a time",
-            "replay": f"{config.buffer_size:,} transitions, {gigabytes(replay)} in memory, up to "
+            "replay": f"{capacity:,} transitions, {gigabytes(replay)} in memory, up to "
             f"{gigabytes(self._disk_bytes(config))} on disk",
             "run folder": str(self.folder.path),
         }
+        if idle := _unused(self.settings.train):
+            rows["unused"] = f"{', '.join(idle)} (this composition has no part that looks at them)"
         for name, value in rows.items():
             say(f"{name:>10}  {value}")
         if not updates:
@@ -361,10 +374,15 @@ class _Run:
             )
 
     def _disk_bytes(self, config: TrainConfig) -> int:
-        assert config.buffer_size is not None
-        replay = Replay.bytes_needed(config.buffer_size, BLOCKED_FRAME)
+        replay = Replay.bytes_needed(replay_capacity(config), BLOCKED_FRAME)
         saves = config.total_timesteps // self.settings.run.save_interval + 1
         return int(_DISK_SHARE * replay) + 100_000_000 + saves * 8_000_000
+
+
+def _unused(config: TrainConfig) -> list[str]:
+    """Names settings that were given but change nothing."""
+    fields = TrainConfig.model_fields
+    return [name for name in config.unused() if getattr(config, name) != fields[name].default]
 
 
 def _show_lanes(done: int, total: int) -> None:

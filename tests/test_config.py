@@ -1,4 +1,5 @@
 import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -16,21 +17,71 @@ def settings(**values):
     return make_settings("dqn", {"game": "Pong", **values})
 
 
-@pytest.mark.parametrize("name", preset_names())
-def test_every_shipped_preset_loads_and_only_departs_from_defaults(name):
+PRESETS = (
+    "btr",
+    "double-dqn",
+    "dqn",
+    "fast",
+    "iqn",
+    "munchausen-iqn",
+    "pqn",
+    "qrdqn",
+    "quick",
+    "rainbow",
+)
+
+
+def test_the_presets_that_the_documentation_names_are_there():
+    assert preset_names() == PRESETS
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_shipped_preset_loads_and_says_what_it_sets(name):
     loaded, values = load_preset(name)
     assert loaded == name
     config = settings(**values)
     for key, value in values.items():
-        group = TrainConfig if key in TrainConfig.model_fields else RunSettings
-        default = group.model_fields[key].default
-        assert getattr(config.train if group is TrainConfig else config.run, key) != default, (
-            f"{name}: {key} = {value} is the default already"
-        )
+        group = config.train if key in TrainConfig.model_fields else config.run
+        found = getattr(group, key)
+        assert (list(found) if isinstance(found, tuple) else found) == value, key
 
 
-def test_the_presets_that_the_documentation_names_are_there():
-    assert {"dqn", "double-dqn", "quick"} <= set(preset_names())
+@pytest.mark.parametrize("name", PRESETS)
+def test_no_preset_sets_what_its_composition_does_not_use(name):
+    _, values = load_preset(name)
+    assert not set(values) & set(settings(**values).train.unused())
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_shipped_preset_begins_with_a_comment_that_names_its_source(name):
+    text = (Path(__file__).parent.parent / "configs" / f"{name}.toml").read_text()
+    lines = text.splitlines()
+    first = next((n for n, line in enumerate(lines) if not line.startswith("#")), len(lines))
+    comment = "\n".join(lines[:first])
+    if name == "quick":  # the library's own
+        assert "demonstration" in comment
+    else:
+        assert "https://" in comment
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        # Hessel et al. (2018): all six extensions of DQN
+        ("rainbow", {"head": "categorical", "n_steps": 3} | dict.fromkeys(
+            ("double", "dueling", "noisy", "prioritized"), True)),
+        ("double-dqn", {"double": True, "head": "expected", "prioritized": False}),
+        ("qrdqn", {"head": "quantile", "num_quantiles": 200, "prioritized": True}),
+        ("iqn", {"head": "implicit", "n_steps": 3, "munchausen": False}),
+        ("munchausen-iqn", {"head": "implicit", "munchausen": True, "n_steps": 1}),
+        ("btr", {"torso": "impala", "impala_width": 2, "spectral_norm": True, "head": "implicit",
+                 "munchausen": True, "noisy": True, "prioritized": True, "n_steps": 3}),
+        ("pqn", {"memory": "none", "num_envs": 128, "rollout_steps": 32, "optimizer": "radam"}),
+    ],
+)  # fmt: skip
+def test_a_preset_is_made_of_the_parts_of_its_paper(name, parts):
+    config = settings(**load_preset(name)[1]).train
+    assert {part: getattr(config, part) for part in parts} == parts
 
 
 def test_a_preset_may_be_any_toml_file(tmp_path):
@@ -107,6 +158,133 @@ def test_a_setting_that_cannot_be_used_is_named_with_its_value(values, message):
         settings(**values)
 
 
+# Compositions
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"munchausen": True, "double": True},
+            "munchausen and double do not go together: .*no action is picked.* Choose one",
+        ),
+        (
+            {"munchausen": True, "head": "categorical"},
+            "munchausen does not go with the categorical head: .*atoms. Use head implicit",
+        ),
+        (
+            {"memory": "none", "prioritized": True},
+            "memory none does not go with prioritized = true: there is no replay.* Use "
+            "prioritized = false, or memory replay",
+        ),
+        (
+            {"memory": "none", "double": True},
+            "memory none does not go with double = true: there is no target network",
+        ),
+        (
+            {"memory": "none", "munchausen": True},
+            "memory none does not go with munchausen = true: there is no target network",
+        ),
+        *(
+            (
+                {"memory": "none", "head": head},
+                f"memory none does not go with head = {head}: .*expected returns.*head = expected",
+            )
+            for head in ("categorical", "quantile", "implicit")
+        ),
+        (
+            {"memory": "none", "num_envs": 4, "rollout_steps": 8, "batch_size": 33},
+            r"batch_size \(33\) exceeds the rollout: num_envs × rollout_steps = 32 .*Lower batch_s",
+        ),
+        (
+            {"head": "categorical", "value_min": 1.0, "value_max": 1.0},
+            r"value_min \(1\) is not below value_max \(1\)",
+        ),
+        ({"value_min": 3.0, "value_max": -3.0}, r"value_min \(3\) is not below value_max \(-3\)"),
+    ],
+)
+def test_parts_that_do_not_go_together_are_refused_with_the_reason(values, message):
+    with pytest.raises(ConfigError, match=message):
+        settings(**values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"munchausen": True, "head": head, "dueling": True, "noisy": True, "prioritized": True}
+        for head in ("expected", "quantile", "implicit")
+    ]
+    + [
+        {"double": True, "head": head, "torso": "impala", "spectral_norm": True, "n_steps": 5}
+        for head in ("expected", "categorical", "quantile", "implicit")
+    ]
+    + [
+        {"memory": "none", "num_envs": 4, "rollout_steps": 8, "batch_size": 32, "noisy": True},
+        # what memory none does not look at cannot be in its way
+        {"memory": "none", "learning_starts": 500, "buffer_size": 1, "torso": "impala"},
+    ],
+    ids=str,
+)
+def test_all_other_parts_go_together(values):
+    config = settings(**values).train
+    assert {name: getattr(config, name) for name in values} == values
+
+
+IMPALA = {"impala_width", "spectral_norm", "pool_size"}
+ATOMS = {"num_atoms", "value_min", "value_max"}
+REPLAY = {
+    "learning_starts",
+    "train_freq",
+    "gradient_steps",
+    "buffer_size",
+    "target_update_interval",
+    "n_steps",
+}
+ROLLOUTS = {"rollout_steps", "num_epochs", "q_lambda"}
+PRIORITIES = {
+    "priority_exponent",
+    "importance_exponent",
+    "importance_final_exponent",
+    "importance_steps",
+}
+MUNCHAUSEN = {"munchausen_alpha", "munchausen_tau", "munchausen_clip", "munchausen_policy"}
+
+
+@pytest.mark.parametrize(
+    ("preset", "unused"),
+    [
+        (
+            "dqn",
+            IMPALA | ATOMS | ROLLOUTS | PRIORITIES | MUNCHAUSEN
+            | {"num_quantiles", "num_taus", "noisy_sigma"},
+        ),
+        ("rainbow", IMPALA | ROLLOUTS | MUNCHAUSEN | {"num_quantiles", "num_taus", "loss"}),
+        ("qrdqn", IMPALA | ATOMS | ROLLOUTS | MUNCHAUSEN | {"num_taus", "noisy_sigma", "loss"}),
+        (
+            "munchausen-iqn",
+            IMPALA | ATOMS | ROLLOUTS | PRIORITIES | {"num_quantiles", "noisy_sigma", "loss"},
+        ),
+        ("btr", ATOMS | ROLLOUTS | {"conv_channels", "num_quantiles", "loss"}),
+        (
+            "pqn",
+            IMPALA | ATOMS | REPLAY | PRIORITIES | MUNCHAUSEN
+            | {"num_quantiles", "num_taus", "noisy_sigma"},
+        ),
+    ],
+)  # fmt: skip
+def test_settings_that_a_composition_does_not_look_at_are_listed(preset, unused):
+    found = settings(**load_preset(preset)[1]).train.unused()
+    assert set(found) == unused
+    assert len(found) == len(set(found))
+
+
+def test_every_setting_is_used_by_some_composition():
+    never = set(TrainConfig.model_fields)
+    for name in PRESETS:
+        never &= set(settings(**load_preset(name)[1]).train.unused())
+    assert not never
+
+
 def test_a_run_without_a_game_is_refused():
     with pytest.raises(ConfigError, match="no game was named. Add --game"):
         make_settings("dqn", {})
@@ -122,6 +300,19 @@ def test_replay_ratio_is_sampled_transitions_per_agent_step():
     assert config.replay_ratio == 16
 
 
+@pytest.mark.parametrize(
+    ("values", "ratio"),
+    [
+        ({"num_envs": 8, "rollout_steps": 16, "num_epochs": 2, "batch_size": 32}, 2),
+        # 100 transitions are three batches of 32; four stay out
+        ({"num_envs": 10, "rollout_steps": 10, "num_epochs": 1, "batch_size": 32}, 0.96),
+        ({"num_envs": 1, "rollout_steps": 5, "num_epochs": 3, "batch_size": 5}, 3),
+    ],
+)
+def test_the_replay_ratio_of_rollouts_counts_the_transitions_of_whole_batches(values, ratio):
+    assert TrainConfig(game="Pong", memory="none", **values).replay_ratio == pytest.approx(ratio)
+
+
 def test_every_setting_has_a_help_text():
     for group in (TrainConfig, RunSettings):
         for name, field in group.model_fields.items():
@@ -129,8 +320,6 @@ def test_every_setting_has_a_help_text():
 
 
 def test_the_packaging_files_agree_on_what_is_installed():
-    from pathlib import Path
-
     root = Path(__file__).parent.parent
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
     pinned = {

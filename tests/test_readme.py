@@ -30,10 +30,22 @@ def test_the_table_of_presets_is_what_the_presets_are():
             {"game": "pong"}
             | {k: v for k, v in load_preset(name)[1].items() if k in TrainConfig.model_fields}
         )
-        assert row[2] == ("Double" if config.double else "max")
-        assert row[3] == str(config.n_steps)
-        assert row[4] == f"{config.batch_size} / {config.train_freq}"
-        assert row[5] == f"{config.total_timesteps:,}"
+        _, torso, head, target, memory, n_steps, batch, steps, _ = row
+        assert ("Impala" in torso) == (config.torso == "impala")
+        assert ("spectral" in torso) == config.spectral_norm
+        assert ("norm" in torso.replace("spectral norm", "")) == (config.norm != "none")
+        assert head.split(",")[0].split(" ")[0] == config.head
+        assert ("dueling" in head, "noisy" in head) == (config.dueling, config.noisy)
+        assert ("Double" in target, "Munchausen" in target) == (config.double, config.munchausen)
+        assert ("none" in memory) == ("Q(λ)" in target) == (config.memory == "none")
+        assert ("prioritised" in memory) == config.prioritized
+        assert steps == f"{config.total_timesteps:,}"
+        if config.memory == "none":
+            assert batch == f"{config.batch_size}, {config.num_epochs} epochs"
+            continue
+        assert n_steps == str(config.n_steps)
+        rounds = "" if config.gradient_steps == 1 else f"{config.gradient_steps} × "
+        assert batch == f"{rounds}{config.batch_size} / {config.train_freq}"
 
 
 def test_the_table_of_protocols_is_what_the_protocols_are():

@@ -3,12 +3,12 @@
 import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from rlarcade.checkpoint import Checkpoint, Counters, Manifest, load_checkpoint, save_checkpoint
 from rlarcade.config import TrainConfig
@@ -16,9 +16,20 @@ from rlarcade.errors import CheckpointError
 from rlarcade.games.names import resolve_game
 from rlarcade.games.protocols import FRAMESKIP, SCREEN, STACK, Protocol, get_protocol
 from rlarcade.games.single import GameEnv, make_env
-from rlarcade.learning.losses import double_target, huber_td_loss, max_target
+from rlarcade.learning.heads import Draws, Returns
+from rlarcade.learning.losses import (
+    cross_entropy,
+    huber_loss,
+    munchausen_bonus,
+    project_onto_atoms,
+    quantile_huber_loss,
+    soft_values,
+    squared_loss,
+    td_target,
+)
 from rlarcade.learning.networks import QNetwork, build_network
 from rlarcade.learning.replay import Batch
+from rlarcade.learning.torsos import ForeignTorso
 
 # Rows of one forward for acting. torch picks kernels by batch size, and their rounding differs (on
 # the CPUs tried: batches of 1-3 and of 5-7 against the rest), so observations are always taken this
@@ -37,6 +48,18 @@ class Update:
     """float32 (), mean over the batch."""
     mean_q: Tensor
     """float32 (), mean of Q(s, a) over the batch and all actions."""
+    error: Tensor
+    """float32 (B,), how wrong each transition was: |TD error| of the expected head, otherwise the
+    loss. Prioritised replay draws by it."""
+
+
+class _UpdateDraws(NamedTuple):
+    """Random numbers of one update: a forward pass each draws its own, as in DQN Zoo."""
+
+    online: Draws
+    target: Draws
+    pick: Draws | None
+    """Of the pass that picks next actions (double) or whose log-policy is added (Munchausen)."""
 
 
 class DQNAgent:
@@ -59,6 +82,7 @@ class DQNAgent:
         device: str = "cpu",
         precision: Literal["fp32", "bf16"] = "fp32",
         seed: int = 0,
+        torso: nn.Module | None = None,
     ) -> None:
         """Makes an agent with random weights, drawn from `seed` alone.
 
@@ -67,16 +91,19 @@ class DQNAgent:
             num_actions: actions of the game.
             device: where the networks live.
             precision: arithmetic of the torso.
-            seed: of the initial weights.
+            seed: of the initial weights, and of the noise and quantile fractions of learning.
+            torso: a module of your own in the torso's place, uint8 (B, 4, 84, 84) to float (B, F).
+                Loading its checkpoints needs it again.
+
+        Raises:
+            ValueError: `torso` returns something else.
         """
-        network = {
-            "conv_channels": list(config.conv_channels),
-            "hidden_units": config.hidden_units,
-        }
+        network = config.network.model_dump(mode="json")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            online = build_network(num_actions, network)
+            online = build_network(num_actions, network, torso)
         self._set_up(config, network, online, num_actions, device, precision)
+        self.rng = np.random.default_rng(seed)
 
     def _set_up(
         self,
@@ -96,17 +123,22 @@ class DQNAgent:
         online.dtype = _DTYPES[precision]
         self.online = online.to(self.device)
         self.target = copy.deepcopy(self.online).requires_grad_(False)
-        self.optimizer = torch.optim.Adam(
-            self.online.parameters(), lr=config.learning_rate, eps=config.adam_eps, fused=True
-        )
+        self.optimizer = _make_optimizer(config, self.online)
+        self.rng = np.random.default_rng()
         self._loss = torch.compile(self._compute_loss) if config.compile else self._compute_loss
 
     # Acting
 
-    def q_values(self, observation: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def q_values(
+        self, observation: NDArray[np.uint8], *, noise: bool = False
+    ) -> NDArray[np.float32]:
         """Returns Q(s, ·), float32 (B, A), of observations uint8 (B, 4, 84, 84).
 
         An observation's values are the same bits alone or in any batch.
+
+        Args:
+            observation: newest frame last.
+            noise: draw the noise of noisy layers anew, for all observations together.
 
         Raises:
             ValueError: another shape or dtype.
@@ -118,28 +150,47 @@ class DQNAgent:
             )
         rows = _ROWS[self.device.type]
         values = np.empty((len(observation), self.num_actions), dtype=np.float32)
+        draws = self._draws(rows, taus=False) if noise else None
         with torch.inference_mode():
             for first in range(0, len(observation), rows):
                 some = observation[first : first + rows]
                 padded = torch.zeros((rows, STACK, SCREEN, SCREEN), dtype=torch.uint8)
                 padded[: len(some)] = torch.from_numpy(np.ascontiguousarray(some))
-                q_values: Tensor = self.online(padded.to(self.device))
+                q_values: Tensor = self.online(padded.to(self.device), draws)
                 values[first : first + rows] = q_values[: len(some)].cpu().numpy()
         return values
 
     def act(
-        self, observation: NDArray[np.uint8], epsilon: float, rng: np.random.Generator
+        self,
+        observation: NDArray[np.uint8],
+        epsilon: float,
+        rng: np.random.Generator,
+        *,
+        noise: bool = False,
     ) -> NDArray[np.int64]:
         """Returns ε-greedy actions, int64 (B,), for observations uint8 (B, 4, 84, 84).
 
-        The same count of random numbers is drawn whatever epsilon is.
+        The same count of random numbers is drawn from `rng` whatever epsilon is. `noise` as in
+        `q_values`: on while training, off in evaluation.
         """
-        explore = rng.random(len(observation)) < epsilon
-        actions = rng.integers(0, self.num_actions, len(observation))
+        explore, actions = self._coins(len(observation), epsilon, rng)
         if not explore.all():
-            greedy = self.q_values(observation).argmax(axis=1)
+            greedy = self.q_values(observation, noise=noise).argmax(axis=1)
             actions = np.where(explore, actions, greedy)
         return actions
+
+    def explore(
+        self, q_values: NDArray[np.float32], epsilon: float, rng: np.random.Generator
+    ) -> NDArray[np.int64]:
+        """Returns ε-greedy actions, int64 (B,), for Q-values float32 (B, A), as `act` would."""
+        explore, actions = self._coins(len(q_values), epsilon, rng)
+        return np.where(explore, actions, q_values.argmax(axis=1))
+
+    def _coins(
+        self, count: int, epsilon: float, rng: np.random.Generator
+    ) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+        explore = rng.random(count) < epsilon
+        return explore, rng.integers(0, self.num_actions, count)
 
     def predict(
         self,
@@ -169,34 +220,100 @@ class DQNAgent:
     # Learning
 
     def update(self, batch: Batch) -> Update:
-        """Takes one gradient step."""
+        """Takes one gradient step on transitions from replay."""
+        size = len(batch.action)
+        picks = self.config.double or self.config.munchausen
+        draws = _UpdateDraws(
+            online=self._draws(size),
+            target=self._draws(size),
+            pick=self._draws(size, taus=False) if picks else None,
+        )
+        self.online.train()  # spectral norm takes its power iteration here, and nowhere else
+        errors, mean_q, loss = self._loss(batch, draws)
+        self.online.eval()
+        return self._step(loss, mean_q, errors)
+
+    def fit(self, observation: Tensor, action: Tensor, target: Tensor) -> Update:
+        """Takes one gradient step towards known returns, as replay-free learning does.
+
+        Args:
+            observation: uint8 (B, 4, *frame).
+            action: int64 (B,).
+            target: float32 (B,).
+        """
+        draws = self._draws(len(action))
+        self.online.train()
+        returns = self.online.returns(observation, draws)
+        self.online.eval()
+        losses, errors = self._losses(returns.of(action), Returns(target.unsqueeze(1)))
+        return self._step(losses.mean(), returns.mean().detach().mean(), errors)
+
+    def _step(self, loss: Tensor, mean_q: Tensor, error: Tensor) -> Update:
         self.optimizer.zero_grad(set_to_none=True)
-        loss, mean_q = self._loss(batch)
         loss.backward()  # type: ignore[no-untyped-call]
         if self.config.max_grad_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.online.parameters(), self.config.max_grad_norm)
         self.optimizer.step()
-        return Update(loss=loss.detach(), mean_q=mean_q)
+        return Update(loss=loss.detach(), mean_q=mean_q, error=error)
 
-    def _compute_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _compute_loss(self, batch: Batch, draws: _UpdateDraws) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns each transition's error (B,), the mean Q () and the loss ()."""
         with torch.no_grad():
-            next_q: Tensor = self.target(batch.next_observation)
-            if self.config.double:
-                picks: Tensor = self.online(batch.next_observation)
-                target = double_target(batch.reward, batch.discount, picks, next_q)
-            else:
-                target = max_target(batch.reward, batch.discount, next_q)
-        q_values: Tensor = self.online(batch.observation)
-        loss = huber_td_loss(q_values, batch.action, target).mean()
-        return loss, q_values.detach().mean()
+            target = self._target(batch, draws)
+        returns = self.online.returns(batch.observation, draws.online)
+        losses, errors = self._losses(returns.of(batch.action), target)
+        if batch.weight is not None:
+            losses = losses * batch.weight
+        return errors, returns.mean().detach().mean(), losses.mean()
+
+    def _target(self, batch: Batch, draws: _UpdateDraws) -> Returns:
+        """Possible returns of (s, a), (B, M), seen from where the transition ended."""
+        config = self.config
+        ahead = self.target.returns(batch.next_observation, draws.target)
+        if config.munchausen:
+            judge = self.target if config.munchausen_policy == "target" else self.online
+            bonus = munchausen_bonus(
+                judge(batch.observation, draws.pick),
+                batch.action,
+                alpha=config.munchausen_alpha,
+                tau=config.munchausen_tau,
+                clip=config.munchausen_clip,
+            )
+            values = soft_values(ahead.values, config.munchausen_tau)
+            return Returns(td_target(batch.reward + bonus, batch.discount, values))
+        picks = self.online(batch.next_observation, draws.pick) if config.double else ahead.mean()
+        chosen = ahead.of(picks.argmax(dim=1))
+        return chosen._replace(values=td_target(batch.reward, batch.discount, chosen.values))
+
+    def _losses(self, predicted: Returns, target: Returns) -> tuple[Tensor, Tensor]:
+        """Each transition's loss and error, both (B,), the error detached."""
+        if predicted.log_probabilities is not None:
+            assert target.log_probabilities is not None
+            aim = project_onto_atoms(
+                target.values, target.log_probabilities.exp(), predicted.values
+            )
+            losses = cross_entropy(predicted.log_probabilities, aim)
+            return losses, losses.detach()
+        if predicted.taus is not None:
+            losses = quantile_huber_loss(predicted.values, predicted.taus, target.values)
+            return losses, losses.detach()
+        taken, aim = predicted.values.squeeze(1), target.values.squeeze(1)
+        losses = (huber_loss if self.config.loss == "huber" else squared_loss)(taken, aim)
+        return losses, (aim - taken).detach().abs()
+
+    def _draws(self, batch_size: int, *, taus: bool = True) -> Draws:
+        draws = self.online.head.draw(batch_size, self.rng, taus=taus)
+        return Draws(
+            tuple(part.to(self.device) for part in draws.noise),
+            None if draws.taus is None else draws.taus.to(self.device),
+        )
 
     def sync_target(self) -> None:
-        """Copies the online network to the target network."""
+        """Copies the online network to the target network, spectral norm's vectors included."""
         with torch.no_grad():
-            for frozen, learned in zip(
-                self.target.parameters(), self.online.parameters(), strict=True
-            ):
-                frozen.copy_(learned)
+            learned = self.online.state_dict()
+            for name, frozen in self.target.state_dict().items():
+                frozen.copy_(learned[name])
 
     # On disk
 
@@ -252,7 +369,9 @@ class DQNAgent:
         )
 
     @classmethod
-    def load(cls, path: str | Path | Checkpoint, *, device: str = "cpu") -> Self:
+    def load(
+        cls, path: str | Path | Checkpoint, *, device: str = "cpu", torso: nn.Module | None = None
+    ) -> Self:
         """Loads an agent from a policy checkpoint; no code of the checkpoint's is run.
 
         It acts in fp32, so that a checkpoint plays the same game on every machine of a kind.
@@ -260,6 +379,7 @@ class DQNAgent:
         Args:
             path: a checkpoint's folder, or a run folder, which means its newest.
             device: where the networks live.
+            torso: the module of your own that the agent was made with, if it was.
 
         Raises:
             CheckpointError: nothing is there, or it is damaged, foreign or hostile.
@@ -268,8 +388,8 @@ class DQNAgent:
         manifest = checkpoint.manifest
         try:
             config = TrainConfig.model_validate(manifest.config)
-            online = build_network(manifest.num_actions, manifest.network)
-        except (ValueError, TypeError, KeyError, RuntimeError) as error:
+            online = build_network(manifest.num_actions, manifest.network, torso)
+        except (ValueError, TypeError, RuntimeError) as error:
             raise CheckpointError(
                 f"{checkpoint.path} describes a network that cannot be built ({error}). "
                 "It was written by another rlarcade, or altered."
@@ -329,14 +449,21 @@ def _arrays(network: QNetwork) -> dict[str, NDArray[Any]]:
 def _fill(network: QNetwork, tensors: dict[str, NDArray[Any]], where: Path | str) -> None:
     """Copies arrays into a network's parameters, keeping their memory order."""
     own = network.state_dict()
+    kinds = {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in own.items()}
+    foreign_torso = any(name.startswith("torso.module.") for name in tensors)
+    if foreign_torso and not isinstance(network.torso, ForeignTorso):
+        raise CheckpointError(
+            f"{where} was made with a torso of your own. Pass the same module: "
+            "DQNAgent.load(path, torso=module)."
+        )
     foreign = {name: array.shape for name, array in tensors.items() if name not in own}
     missing = sorted(set(own) - set(tensors))
     wrong = [
         f"{name} is {tensors[name].dtype} {tensors[name].shape}, "
-        f"not float32 {tuple(own[name].shape)}"
+        f"not {kinds[name]} {tuple(own[name].shape)}"
         for name in own
         if name in tensors
-        and (tensors[name].shape != tuple(own[name].shape) or tensors[name].dtype != np.float32)
+        and (tensors[name].shape != tuple(own[name].shape) or tensors[name].dtype != kinds[name])
     ]
     if foreign or missing or wrong:
         problem = wrong[0] if wrong else f"missing {missing[:2]}, unknown {sorted(foreign)[:2]}"
@@ -346,3 +473,10 @@ def _fill(network: QNetwork, tensors: dict[str, NDArray[Any]], where: Path | str
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(torch.from_numpy(np.array(tensors[name])))
+
+
+def _make_optimizer(config: TrainConfig, network: QNetwork) -> torch.optim.Optimizer:
+    parameters, rate, eps = network.parameters(), config.learning_rate, config.adam_eps
+    if config.optimizer == "radam":
+        return torch.optim.RAdam(parameters, lr=rate, eps=eps)
+    return torch.optim.Adam(parameters, lr=rate, eps=eps, fused=True)

@@ -10,66 +10,55 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def max_target(reward: Tensor, discount: Tensor, next_q: Tensor) -> Tensor:
-    """Q-learning target: y = R + discount · maxₐ Q(s′, a).
+def td_target(reward: Tensor, discount: Tensor, values: Tensor) -> Tensor:
+    """Moves possible returns of s′ one (n-step) transition back: y = R + discount · z.
 
-    Mnih et al. (2015), https://www.nature.com/articles/nature14236.
+    With z = maxₐ Q(s′, a) this is the target of Q-learning, Mnih et al. (2015),
+    https://www.nature.com/articles/nature14236.
 
     Args:
         reward: float32 (B,), discounted sum of the n rewards after s.
         discount: float32 (B,), γⁿ, or 0 where the game terminated on the way.
-        next_q: float32 (B, A), Q(s′, ·) under the target network.
+        values: float32 (B, M), possible returns of s′; or (M,), if all share them.
 
     Returns:
-        float32 (B,), detached.
+        float32 (B, M), detached.
 
     Raises:
         ValueError: shapes that would broadcast into something else.
     """
     _require_shape("reward", reward, (len(reward),))
     _require_shape("discount", discount, reward.shape)
-    _require_shape("next_q", next_q, (reward.shape[0], next_q.shape[-1]))
-    return (reward + discount * next_q.amax(dim=1)).detach()
+    if values.dim() != 1:
+        _require_shape("values", values, (reward.shape[0], values.shape[-1]))
+    return (reward.unsqueeze(1) + discount.unsqueeze(1) * values).detach()
 
 
-def double_target(
-    reward: Tensor, discount: Tensor, next_q_online: Tensor, next_q_target: Tensor
-) -> Tensor:
-    """Double Q-learning target: y = R + discount · Q_target(s′, argmaxₐ Q_online(s′, a)).
+def soft_values(values: Tensor, tau: float) -> Tensor:
+    """Possible returns of s′ under a soft policy, entropy included: Σₐ π(a)·(zₐ − τ log π(a)).
 
-    One network picks the action and the other values it, which removes most of the upward bias of a
-    plain max. van Hasselt, Guez & Silver (2016), https://arxiv.org/abs/1509.06461.
+    Their mean is τ·logsumexp(Q/τ), which approaches maxₐ Q as τ falls. Vieillard, Pietquin & Geist
+    (2020), https://arxiv.org/abs/2007.14430.
 
     Args:
-        reward: float32 (B,), discounted sum of the n rewards after s.
-        discount: float32 (B,), γⁿ, or 0 where the game terminated on the way.
-        next_q_online: float32 (B, A), Q(s′, ·) under the online network.
-        next_q_target: float32 (B, A), Q(s′, ·) under the target network.
+        values: float32 (B, A, M), possible returns of each action; Q is their mean.
+        tau: temperature, above 0.
 
     Returns:
-        float32 (B,), detached: no gradient reaches either network through it.
-
-    Raises:
-        ValueError: shapes that would broadcast into something else.
+        float32 (B, M).
     """
-    _require_shape("reward", reward, (len(reward),))
-    _require_shape("discount", discount, reward.shape)
-    _require_shape("next_q_online", next_q_online, (reward.shape[0], next_q_online.shape[-1]))
-    _require_shape("next_q_target", next_q_target, next_q_online.shape)
-    greedy_action = next_q_online.argmax(dim=1, keepdim=True)  # (B, 1)
-    bootstrap = next_q_target.gather(1, greedy_action).squeeze(1)  # (B,)
-    return (reward + discount * bootstrap).detach()
+    policy, scaled_log = soft_policy(values.mean(dim=-1), tau)
+    return (policy.unsqueeze(-1) * (values - scaled_log.unsqueeze(-1))).sum(dim=1)
 
 
-def huber_td_loss(q_values: Tensor, action: Tensor, target: Tensor) -> Tensor:
+def huber_loss(predicted: Tensor, target: Tensor) -> Tensor:
     """Huber loss of each transition's TD error.
 
     Huber with δ = 1 has the gradient of "clipping the error term to be between −1 and 1", Mnih et
     al. (2015), Methods, https://www.nature.com/articles/nature14236.
 
     Args:
-        q_values: float32 (B, A), Q(s, ·) under the online network.
-        action: int64 (B,), the action taken in s.
+        predicted: float32 (B,), Q(s, a) of the action taken.
         target: float32 (B,).
 
     Returns:
@@ -78,10 +67,163 @@ def huber_td_loss(q_values: Tensor, action: Tensor, target: Tensor) -> Tensor:
     Raises:
         ValueError: shapes that would broadcast into something else.
     """
-    _require_shape("target", target, action.shape)
+    _require_shape("predicted", predicted, (len(predicted),))
+    _require_shape("target", target, predicted.shape)
+    return F.huber_loss(predicted, target.detach(), reduction="none", delta=1.0)
+
+
+def squared_loss(predicted: Tensor, target: Tensor) -> Tensor:
+    """Half the squared TD error of each transition; arguments and result as of `huber_loss`.
+
+    Raises:
+        ValueError: shapes that would broadcast into something else.
+    """
+    _require_shape("predicted", predicted, (len(predicted),))
+    _require_shape("target", target, predicted.shape)
+    return 0.5 * (predicted - target.detach()) ** 2
+
+
+def quantile_huber_loss(
+    predicted: Tensor, taus: Tensor, target: Tensor, *, kappa: float = 1.0
+) -> Tensor:
+    """Quantile regression of predicted quantiles onto samples of the target.
+
+    ρ_τ(u) = |τ − 1{u < 0}| · L_κ(u)/κ for u = target − predicted, summed over predicted quantiles
+    and averaged over target samples. Dabney et al. (2018), eq. 10, https://arxiv.org/abs/1710.10044.
+
+    Args:
+        predicted: float32 (B, N), quantiles of the action taken.
+        taus: float32 (B, N) or (1, N), the fractions that they stand for.
+        target: float32 (B, M), samples of the target's return; no gradient flows into them.
+        kappa: where the loss turns from quadratic to linear.
+
+    Returns:
+        float32 (B,), not reduced.
+
+    Raises:
+        ValueError: shapes that would broadcast into something else.
+    """
+    _require_shape("target", target, (predicted.shape[0], target.shape[-1]))
+    _require_shape("taus", taus, (taus.shape[0], predicted.shape[1]))
+    if taus.shape[0] not in (1, predicted.shape[0]):
+        raise ValueError(f"taus must have 1 or {predicted.shape[0]} rows, got {taus.shape[0]}")
+    error = target.detach().unsqueeze(1) - predicted.unsqueeze(2)  # (B, N, M)
+    size = error.abs()
+    huber = torch.where(size <= kappa, 0.5 * error**2, kappa * (size - 0.5 * kappa)) / kappa
+    weight = (taus.detach().unsqueeze(2) - (error.detach() < 0).to(error.dtype)).abs()
+    return (weight * huber).mean(dim=2).sum(dim=1)
+
+
+def project_onto_atoms(values: Tensor, probabilities: Tensor, atoms: Tensor) -> Tensor:
+    """Moves a distribution onto fixed atoms, each value's share split between its two neighbours.
+
+    Values beyond the range count as its ends; no probability is lost where a value meets an atom.
+    Bellemare, Dabney & Munos (2017), eq. 7, https://arxiv.org/abs/1707.06887.
+
+    Args:
+        values: float32 (B, M), possible returns, in any order.
+        probabilities: float32 (B, M), of each.
+        atoms: float32 (N,), evenly spaced, ascending.
+
+    Returns:
+        Probabilities of the atoms, float32 (B, N).
+
+    Raises:
+        ValueError: shapes that would broadcast into something else.
+    """
+    _require_shape("probabilities", probabilities, values.shape)
+    spacing = (atoms[-1] - atoms[0]) / (len(atoms) - 1)
+    clipped = values.clamp(atoms[0], atoms[-1]).unsqueeze(1)  # (B, 1, M)
+    distance = (clipped - atoms.view(1, -1, 1)).abs() / spacing  # (B, N, M)
+    return ((1 - distance).clamp(min=0) * probabilities.unsqueeze(1)).sum(dim=2)
+
+
+def cross_entropy(log_probabilities: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy −Σ p log q of predicted log-probabilities (B, N) under a target (B, N).
+
+    Returns:
+        float32 (B,), not reduced.
+
+    Raises:
+        ValueError: the two shapes differ.
+    """
+    _require_shape("target", target, log_probabilities.shape)
+    return -(target.detach() * log_probabilities).sum(dim=1)
+
+
+def soft_policy(q_values: Tensor, tau: float) -> tuple[Tensor, Tensor]:
+    """The policy softmax(Q/τ), and τ·log of it, computed without overflow.
+
+    Vieillard, Pietquin & Geist (2020), appendix B.1, https://arxiv.org/abs/2007.14430.
+
+    Args:
+        q_values: float32 (B, A).
+        tau: temperature, above 0.
+
+    Returns:
+        The policy and its scaled logarithm, both float32 (B, A).
+    """
+    log_policy = (q_values / tau).log_softmax(dim=-1)
+    return log_policy.exp(), tau * log_policy
+
+
+def munchausen_bonus(
+    q_values: Tensor, action: Tensor, *, alpha: float, tau: float, clip: float
+) -> Tensor:
+    """What Munchausen learning adds to the reward: α·τ log π(a|s), with τ log π clipped to [l₀, 0].
+
+    Vieillard, Pietquin & Geist (2020), eq. 4, https://arxiv.org/abs/2007.14430. With n-step returns
+    it is added once, for the first action.
+
+    Args:
+        q_values: float32 (B, A), Q(s, ·) of the network whose policy counts.
+        action: int64 (B,), the action taken in s.
+        alpha: share that is added.
+        tau: temperature.
+        clip: l₀, at most 0.
+
+    Returns:
+        float32 (B,), detached.
+    """
     _require_shape("q_values", q_values, (action.shape[0], q_values.shape[-1]))
-    q_taken = q_values.gather(1, action.unsqueeze(1)).squeeze(1)  # (B,)
-    return F.huber_loss(q_taken, target, reduction="none", delta=1.0)
+    _, scaled_log = soft_policy(q_values, tau)
+    taken = scaled_log.gather(1, action.unsqueeze(1)).squeeze(1)
+    return (alpha * taken.clamp(clip, 0)).detach()
+
+
+def lambda_targets(
+    reward: Tensor, discount: Tensor, next_value: Tensor, carry: Tensor, q_lambda: float
+) -> Tensor:
+    """Targets of Q(λ) over a rollout, without importance weights or cuts at exploring actions.
+
+    yₜ = rₜ + γₜ·[λ·yₜ₊₁ + (1 − λ)·maxₐ Q(sₜ₊₁, a)], backwards from the rollout's end, where
+    y = r + γ·max Q. Gallici et al. (2025), https://arxiv.org/abs/2407.04811.
+
+    Args:
+        reward: float32 (T, E).
+        discount: float32 (T, E), γ, or 0 where the game terminated.
+        next_value: float32 (T, E), maxₐ Q(sₜ₊₁, a); the true last observation's where one was cut
+            off.
+        carry: bool (T, E), whether row t + 1 goes on with the same episode; false at its end,
+            however it ended, and without meaning in the last row.
+        q_lambda: λ, 0 … 1.
+
+    Returns:
+        float32 (T, E), detached.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    for name, tensor in (("discount", discount), ("next_value", next_value), ("carry", carry)):
+        _require_shape(name, tensor, reward.shape)
+    targets = torch.empty_like(reward)
+    later = next_value[-1]
+    for t in range(len(reward) - 1, -1, -1):
+        mixed = torch.lerp(next_value[t], later, q_lambda)
+        bootstrap = torch.where(carry[t], mixed, next_value[t]) if t < len(reward) - 1 else later
+        targets[t] = reward[t] + discount[t] * bootstrap
+        later = targets[t]
+    return targets.detach()
 
 
 def n_step_return(reward: Tensor, discount: Tensor) -> tuple[Tensor, Tensor]:

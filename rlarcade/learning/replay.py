@@ -11,7 +11,7 @@ A cell is one of:
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -20,8 +20,10 @@ from torch import Tensor
 
 from rlarcade.games.protocols import STACK
 from rlarcade.learning.losses import n_step_return
+from rlarcade.learning.priorities import SumTree
 
 _OLDEST_AGE = 255  # ages only matter below STACK; a byte is enough
+_SMALLEST_ERROR = 1e-10
 BYTES_BESIDE_FRAME = 9  # action 1, reward 4, flags 3, age 1
 
 
@@ -39,6 +41,10 @@ class Batch:
     """float32 (B,), γⁿ, or 0 where the game terminated on the way."""
     next_observation: Tensor
     """uint8 (B, 4, *frame), n steps later, or where the episode was cut off before."""
+    weight: Tensor | None = None
+    """float32 (B,), how much each transition counts, at most 1; None: all count the same."""
+    cell: NDArray[np.int64] | None = None
+    """(B,), where the transitions lie, for `Replay.set_priorities`; None without priorities."""
 
     def to(self, device: torch.device) -> "Batch":
         """Returns the batch on a device; itself if it is there already."""
@@ -48,6 +54,8 @@ class Batch:
             reward=self.reward.to(device),
             discount=self.discount.to(device),
             next_observation=self.next_observation.to(device),
+            weight=None if self.weight is None else self.weight.to(device),
+            cell=self.cell,
         )
 
 
@@ -72,7 +80,12 @@ class Replay:
     """A ring of E × `num_rows` cells.
 
     Row r of the run lies at ring position r mod num_rows. Which cells are drawn is decided by the
-    generator alone, so a restored ring and generator draw the same batches.
+    generator (and by priorities, if there are any), so a restored ring and generator draw the same
+    batches.
+
+    With priorities (Schaul et al. 2016, https://arxiv.org/abs/1511.05952, the proportional kind) a
+    transition is drawn in proportion to its error^α. New ones get the largest priority so far.
+    Cells that are no transition, or whose frames are not all there, have priority 0.
     """
 
     def __init__(
@@ -84,6 +97,7 @@ class Replay:
         n_steps: int = 1,
         gamma: float = 0.99,
         reward_clip: bool = True,
+        priority_exponent: float | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         """Reserves the ring; memory is taken as rows are written.
@@ -95,6 +109,7 @@ class Replay:
             n_steps: rewards in a return.
             gamma: discount per step.
             reward_clip: learn from the sign of rewards.
+            priority_exponent: α; None draws uniformly.
             device: where frames lie and batches are put together.
 
         Raises:
@@ -124,6 +139,9 @@ class Replay:
         self._reset = np.zeros(shape, dtype=np.bool_)
         self._age = np.zeros(shape, dtype=np.uint8)
         self.rows_added = 0
+        self._alpha = priority_exponent
+        self._tree = None if priority_exponent is None else SumTree(self.num_rows * num_envs)
+        self._largest_priority = 1.0
         self._gathered: dict[tuple[int, bool], Tensor] = {}
 
     @staticmethod
@@ -156,20 +174,88 @@ class Replay:
         flat = torch.from_numpy(frame.reshape(self.num_envs, -1))
         self._frames[start : start + self.num_envs].copy_(flat)
         self._write(slice(row, row + 1), cells)
+        before = self._rows_to_draw()
         self.rows_added += 1
+        if self._tree is not None:
+            self._admit(before, self._rows_to_draw())
 
-    def sample(self, batch_size: int, rng: np.random.Generator) -> Batch:
-        """Draws transitions uniformly, with replacement.
+    def sample(
+        self, batch_size: int, rng: np.random.Generator, *, importance_exponent: float = 1.0
+    ) -> Batch:
+        """Draws transitions with replacement: uniformly, or by priority.
 
         The batch's tensors are overwritten by the next call of the same size.
+
+        Args:
+            batch_size: transitions, B.
+            rng: decides which.
+            importance_exponent: β; how much of the bias of drawing by priority the weights correct:
+                (P_min/P)^β over the batch, so the largest weight is 1.
 
         Raises:
             ValueError: nothing can be drawn yet.
         """
         if not self.can_sample:
             raise ValueError("replay holds no complete transition yet")
-        row, lane = self._draw(batch_size, rng)
-        return self._batch(row, lane)
+        if self._tree is None:
+            return self.at(*self._draw(batch_size, rng))
+        total = self._tree.total
+        # a product that rounds up to the total would lie outside
+        cell = self._tree.find(np.minimum(rng.random(batch_size) * total, np.nextafter(total, 0)))
+        ring_row, lane = np.divmod(cell, self.num_envs)
+        newest = self.rows_added - 1
+        batch = self.at(newest - (newest - ring_row) % self.num_rows, lane)
+        priority = self._tree.of(cell)
+        weight = (priority.min() / priority) ** importance_exponent
+        return replace(
+            batch, weight=torch.from_numpy(weight.astype(np.float32)).to(self.device), cell=cell
+        )
+
+    def set_priorities(self, cell: NDArray[np.int64], error: NDArray[np.float32]) -> None:
+        """Tells how wrong drawn transitions were.
+
+        Args:
+            cell: (B,), from the batch.
+            error: (B,), at least 0; α is applied here, and nowhere else.
+
+        Raises:
+            ValueError: the replay has no priorities, or an error is negative or not a number.
+        """
+        if self._tree is None or self._alpha is None:
+            raise ValueError("this replay draws uniformly: it was made without priority_exponent")
+        # a transition without any error stays possible to draw
+        priority = ((error + _SMALLEST_ERROR) ** self._alpha).astype(np.float32)
+        self._tree.set(cell, priority)
+        self._largest_priority = max(self._largest_priority, float(priority.max()))
+
+    def priorities(self) -> dict[str, NDArray[np.generic]]:
+        """Returns all priorities, for `restore_priorities`; empty without any."""
+        if self._tree is None:
+            return {}
+        largest = np.array(self._largest_priority, dtype=np.float64)
+        return {"priority": self._tree.values(), "largest_priority": largest}
+
+    def restore_priorities(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+        """Takes back what `priorities` returned."""
+        if self._tree is not None:
+            cells = np.arange(self.num_rows * self.num_envs)
+            self._tree.set(cells, arrays["priority"].astype(np.float32))
+            self._largest_priority = float(arrays["largest_priority"])
+
+    def _admit(self, before: tuple[int, int], after: tuple[int, int]) -> None:
+        """Gives rows a priority that can be drawn now, and takes it from those that no longer can.
+
+        A row has n rows after it when it is admitted, and is dropped before its frames are.
+        """
+        assert self._tree is not None
+        lanes = np.arange(self.num_envs)
+        for row in range(max(0, before[1]), max(0, after[1])):
+            at = row % self.num_rows
+            fresh = np.where(self._reset[at], 0.0, self._largest_priority).astype(np.float32)
+            self._tree.set(at * self.num_envs + lanes, fresh)
+        for row in range(before[0], after[0]):
+            cells = row % self.num_rows * self.num_envs + lanes
+            self._tree.set(cells, np.zeros(self.num_envs, dtype=np.float32))
 
     def _rows_to_draw(self) -> tuple[int, int]:
         """Range of run rows whose whole window lies in the ring."""
@@ -190,7 +276,11 @@ class Replay:
                 return row, lane
             cell[reset] = rng.integers(low * self.num_envs, high * self.num_envs, int(reset.sum()))
 
-    def _batch(self, row: NDArray[np.int64], lane: NDArray[np.int64]) -> Batch:
+    def at(self, row: NDArray[np.int64], lane: NDArray[np.int64]) -> Batch:
+        """Returns the transitions of given rows of the run and lanes, (B,) each.
+
+        The batch's tensors are overwritten by the next call of the same size.
+        """
         batch_size, n = len(row), self.n_steps
         reward, discount, length = self._returns(row, lane)
         # Frames row-3 … row+n once; both stacks are cut from them.

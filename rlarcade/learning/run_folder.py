@@ -76,6 +76,7 @@ class RunFolder:
             RunFolderError: another process works on it, or it cannot be written.
         """
         self.path = path
+        self._made = not path.exists()
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(path / "lock")
@@ -86,7 +87,10 @@ class RunFolder:
             ) from error
 
     def close(self) -> None:
-        """Gives the lock back."""
+        """Gives the lock back; a folder made for a run that was then refused goes away again."""
+        if self._made and [entry.name for entry in self.path.iterdir()] == ["lock"]:
+            (self.path / "lock").unlink()
+            self.path.rmdir()
         self._lock.close()
 
     @property

@@ -12,7 +12,7 @@ def epsilon(config: TrainConfig, steps: int) -> float:
     Needs a resolved configuration (`exploration_steps` set).
     """
     assert config.exploration_steps is not None, "epsilon() needs a resolved configuration"
-    into = steps - config.learning_starts
+    into = steps - config.warm_up
     if into < 0:
         return config.exploration_initial_eps
     if into >= config.exploration_steps:
@@ -23,10 +23,30 @@ def epsilon(config: TrainConfig, steps: int) -> float:
     )
 
 
+def importance_exponent(config: TrainConfig, steps: int) -> float:
+    """β of prioritised replay: linear from its first to its final value.
+
+    Needs a resolved configuration (`importance_steps` set).
+    """
+    assert config.importance_steps is not None, "importance_exponent() needs a resolved config"
+    done = min(1.0, steps / config.importance_steps)
+    first, final = config.importance_exponent, config.importance_final_exponent
+    return first + done * (final - first)
+
+
 def updates_due(config: TrainConfig, steps: int) -> int:
     """Gradient steps that should have been taken after so many agent steps."""
+    if config.memory == "none":
+        batches = config.rollout_size // config.batch_size
+        return steps // config.rollout_size * config.num_epochs * batches
     into = max(0, steps - config.learning_starts)
     return into // config.train_freq * config.gradient_steps
+
+
+def whole_length(config: TrainConfig) -> int:
+    """Agent steps of the run: total_timesteps, rounded up to whole steps, or rollouts, of all."""
+    unit = config.rollout_size if config.memory == "none" else config.num_envs
+    return -(-config.total_timesteps // unit) * unit
 
 
 def crossed(interval: int, before: int, after: int) -> bool:

@@ -2,51 +2,26 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Protocol as Interface
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rlarcade.checkpoint import Checkpoint
-from rlarcade.config import TrainConfig, validated
-from rlarcade.errors import CheckpointError, ConfigError
-from rlarcade.games.episodes import Episode, EpisodeTracker
-from rlarcade.games.lanes import LaneStep, Progress, TrainingLanes
-from rlarcade.games.names import resolve_game
-from rlarcade.learning import hardware
-from rlarcade.learning.agent import DQNAgent, Update
-from rlarcade.learning.networks import BLOCKED_FRAME, block_frames
-from rlarcade.learning.replay import Cells, Replay
-from rlarcade.learning.schedules import crossed, epsilon, updates_due
-from rlarcade.seeding import SeedUse, derived_seed, generator
-
-_LARGEST_DEFAULT_BUFFER = 1_000_000
-
-
-class Lanes(Interface):
-    """What the loop needs of games; `TrainingLanes` for Atari, anything alike for research."""
-
-    observation: NDArray[np.uint8]
-    age: NDArray[np.int64]
-
-    @property
-    def num_envs(self) -> int:
-        """Number of lanes, E."""
-
-    @property
-    def num_actions(self) -> int:
-        """Number of actions, A."""
-
-    def start(self, progress: Progress | None = None) -> None:
-        """Opens the first episode of every lane."""
-
-    def send(self, actions: NDArray[np.int64]) -> None:
-        """Sends (E,) actions."""
-
-    def recv(self) -> LaneStep:
-        """Waits for what they did."""
+from rlarcade.config import TrainConfig
+from rlarcade.games.episodes import Episode
+from rlarcade.games.lanes import LaneStep
+from rlarcade.learning.agent import Update
+from rlarcade.learning.frames import block_frames
+from rlarcade.learning.losses import lambda_targets
+from rlarcade.learning.replay import Cells
+from rlarcade.learning.schedules import (
+    crossed,
+    epsilon,
+    importance_exponent,
+    updates_due,
+)
+from rlarcade.learning.state import TrainingState
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,90 +42,8 @@ class TrainingProgress:
     """Wall time since this process began training, by part: env, act, replay, learn."""
 
 
-@dataclass(slots=True)
-class TrainingState:
-    """Everything that a run consists of between two steps; what is saved to go on exactly."""
-
-    config: TrainConfig
-    agent: DQNAgent
-    lanes: Lanes
-    replay: Replay
-    tracker: EpisodeTracker
-    explore_rng: np.random.Generator
-    replay_rng: np.random.Generator
-    steps: int = 0
-    updates: int = 0
-    parent: str | None = None
-    """sha256 of the weights that the run started from, if not from random ones."""
-    seconds: dict[str, float] = field(
-        default_factory=lambda: dict.fromkeys(("env", "act", "replay", "learn"), 0.0)
-    )
-
-    @classmethod
-    def create(
-        cls,
-        config: TrainConfig,
-        *,
-        lanes: Lanes | None = None,
-        init_from: Checkpoint | None = None,
-        progress: Progress | None = None,
-    ) -> "TrainingState":
-        """Builds a run at step 0.
-
-        Args:
-            config: settings; `auto` and unset ones are resolved here, see `state.config`.
-            lanes: games to play instead of the configured Atari game.
-            init_from: a checkpoint of the same game to take the first weights from.
-            progress: told while the lanes start, about 0.25 s each.
-
-        Raises:
-            ConfigError, GameError: settings that cannot be used.
-            ResourceError: replay would not fit into memory.
-            CheckpointError: `init_from` is of another game, action set or network.
-        """
-        config = resolved(config)
-        state = cls.unstarted(config, lanes=lanes)
-        if init_from is not None:
-            _take_weights(state.agent, init_from)
-            state.parent = init_from.manifest.weights_sha256
-        state.lanes.start(progress)
-        return state
-
-    @classmethod
-    def unstarted(cls, config: TrainConfig, *, lanes: Lanes | None = None) -> "TrainingState":
-        """Builds a run from a resolved configuration, its games not begun."""
-        torch.set_num_threads(config.torch_threads)
-        if config.deterministic:
-            torch.use_deterministic_algorithms(mode=True)
-        replay = _make_replay(config)
-        if lanes is None:
-            lanes = TrainingLanes(
-                config.game,
-                num_envs=config.num_envs,
-                protocol=config.protocol,
-                seed=config.seed,
-                reseed_interval=config.reseed_interval,
-            )
-        agent = DQNAgent(
-            config,
-            num_actions=lanes.num_actions,
-            device=config.device,
-            precision="bf16" if config.precision == "bf16" else "fp32",
-            seed=derived_seed(config.seed, SeedUse.NETWORK),
-        )
-        return cls(
-            config=config,
-            agent=agent,
-            lanes=lanes,
-            replay=replay,
-            tracker=EpisodeTracker(config.num_envs),
-            explore_rng=generator(config.seed, SeedUse.EXPLORATION),
-            replay_rng=generator(config.seed, SeedUse.REPLAY),
-        )
-
-
 def train_agent(run: TrainConfig | TrainingState) -> Iterator[TrainingProgress]:
-    """Deep Q-learning with experience replay (Mnih et al. 2015, Algorithm 1), step by step.
+    """Deep Q-learning, step by step: with experience replay, or from rollouts without it.
 
     Learning is paced by the data: how many updates are due is a function of the agent steps so far,
     so it does not depend on how many games run side by side. The state is whole whenever the
@@ -164,13 +57,21 @@ def train_agent(run: TrainConfig | TrainingState) -> Iterator[TrainingProgress]:
         run: a configuration, or a state to go on from.
 
     Yields:
-        Where training stands after every step of the lanes, until `total_timesteps` is reached
-        (rounded up to whole steps of all lanes).
+        Where training stands after every step of the lanes (without replay: after every rollout),
+        until `total_timesteps` is reached, rounded up to a whole one.
+
+    Raises:
+        DivergenceError: the loss is no finite number any more.
     """
     state = run if isinstance(run, TrainingState) else TrainingState.create(run)
+    learn = _learn_from_replay if state.config.memory == "replay" else _learn_from_rollouts
+    return learn(state)
+
+
+def _learn_from_replay(state: TrainingState) -> Iterator[TrainingProgress]:
+    """Deep Q-learning with experience replay, Mnih et al. (2015), Algorithm 1."""
     config, agent, lanes, replay = state.config, state.agent, state.lanes, state.replay
     clock = _Clock(state.seconds)
-    update: Update | None = None
     # Where the learner has a processor of its own, the emulators work while it learns. The order of
     # events is the same: actions are chosen before, and this step is stored after the update.
     overlap = agent.device.type == "cuda"
@@ -178,7 +79,7 @@ def train_agent(run: TrainConfig | TrainingState) -> Iterator[TrainingProgress]:
     while state.steps < config.total_timesteps:
         clock.start()
         share = epsilon(config, state.steps)
-        actions = agent.act(lanes.observation, share, state.explore_rng)
+        actions = agent.act(lanes.observation, share, state.explore_rng, noise=config.noisy)
         frame, age = block_frames(lanes.observation[:, -1]), lanes.age
         clock.lap("act")
         lanes.send(actions)
@@ -187,11 +88,20 @@ def train_agent(run: TrainConfig | TrainingState) -> Iterator[TrainingProgress]:
 
         after = state.steps + lanes.num_envs
         while state.updates < updates_due(config, after) and replay.can_sample:
-            batch = replay.sample(config.batch_size, state.replay_rng).to(agent.device)
+            beta = importance_exponent(config, state.steps)
+            batch = replay.sample(config.batch_size, state.replay_rng, importance_exponent=beta)
+            batch = batch.to(agent.device)
             clock.lap("replay")
-            update = agent.update(batch)
-            state.updates += 1
+            if overlap:
+                state.require_finite()  # of the update before, which the GPU has finished
+            state.learned(agent.update(batch), batch.reward)
+            if not overlap:
+                state.require_finite()
             clock.lap("learn")
+            if batch.cell is not None:
+                assert state.newest is not None
+                replay.set_priorities(batch.cell, state.newest.error.cpu().numpy())
+                clock.lap("replay")
         if crossed(config.target_update_interval, state.steps, after):
             agent.sync_target()
             clock.lap("learn")
@@ -202,129 +112,96 @@ def train_agent(run: TrainConfig | TrainingState) -> Iterator[TrainingProgress]:
         replay.add(frame, _cells(config, actions, age, step))
         clock.lap("replay")
         state.steps = after
-        yield TrainingProgress(
-            steps=state.steps,
-            updates=state.updates,
-            epsilon=share,
-            episodes=state.tracker.observe(step),
-            update=update,
-            seconds=state.seconds,
-        )
+        yield _progress(state, share, state.tracker.observe(step))
 
 
-def resolved(config: TrainConfig) -> TrainConfig:
-    """Replaces every `auto` and unset setting by what this machine makes of it, once for all.
+def _learn_from_rollouts(state: TrainingState) -> Iterator[TrainingProgress]:
+    """Q(λ) without replay and target network: Gallici et al. (2025), PQN.
 
-    Raises:
-        ConfigError, GameError: settings that cannot be used here.
-        ResourceError: not even a small replay fits into memory.
+    https://arxiv.org/abs/2407.04811. All lanes play a rollout; then the network goes over it a few
+    times. The targets come from the Q-values that acting computed anyway.
     """
-    device = hardware.resolve_device(config.device)
-    exploration_steps = config.exploration_steps
-    if exploration_steps is None:
-        exploration_steps = round(config.exploration_fraction * config.total_timesteps)
-    return validated(
-        TrainConfig,
-        {
-            **config.model_dump(),
-            "game": resolve_game(config.game),
-            "device": device,
-            "precision": hardware.resolve_precision(config.precision, device),
-            "torch_threads": hardware.resolve_threads(config.torch_threads),
-            "buffer_size": config.buffer_size or _default_buffer_size(config),
-            "exploration_steps": exploration_steps,
-        },
+    config, agent, lanes, replay = state.config, state.agent, state.lanes, state.replay
+    clock = _Clock(state.seconds)
+    rows = np.arange(config.rollout_steps)
+
+    while state.steps < config.total_timesteps:
+        clock.start()
+        first_row = replay.rows_added
+        played: list[Cells] = []
+        values: list[NDArray[np.float32]] = []
+        episodes: list[Episode] = []
+        for _ in rows:
+            share = epsilon(config, state.steps)
+            q_values = agent.q_values(lanes.observation, noise=config.noisy)
+            actions = agent.explore(q_values, share, state.explore_rng)
+            values.append(q_values.max(axis=1))
+            frame, age = block_frames(lanes.observation[:, -1]), lanes.age
+            clock.lap("act")
+            lanes.send(actions)
+            step = lanes.recv()
+            clock.lap("env")
+            played.append(_cells(config, actions, age, step))
+            replay.add(frame, played[-1])
+            clock.lap("replay")
+            episodes.extend(state.tracker.observe(step))
+            state.steps += lanes.num_envs
+        values.append(agent.q_values(lanes.observation, noise=config.noisy).max(axis=1))
+        clock.lap("act")
+
+        targets = _rollout_targets(config, played, np.array(values[1:]))
+        usable = np.flatnonzero(~np.array([cells.reset for cells in played]))
+        for _ in range(config.num_epochs):
+            for cell in _minibatches(config, usable, state.replay_rng):
+                row, lane = np.divmod(cell, lanes.num_envs)
+                batch = replay.at(first_row + row, lane).to(agent.device)
+                clock.lap("replay")
+                target = torch.from_numpy(targets[row, lane]).to(agent.device)
+                state.learned(agent.fit(batch.observation, batch.action, target), batch.reward)
+                state.require_finite()
+                clock.lap("learn")
+        yield _progress(state, share, tuple(episodes))
+
+
+def _rollout_targets(
+    config: TrainConfig, played: list[Cells], next_values: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Q(λ) targets, (T, E), of a rollout's rows; those of reset rows mean nothing."""
+    reward = np.array([cells.reward for cells in played], dtype=np.float32)
+    terminal = np.array([cells.terminal for cells in played])
+    last = np.array([cells.last for cells in played])
+    targets = lambda_targets(
+        torch.from_numpy(np.sign(reward) if config.reward_clip else reward),
+        torch.from_numpy(np.where(terminal, 0.0, config.gamma).astype(np.float32)),
+        torch.from_numpy(next_values),
+        torch.from_numpy(~last),
+        config.q_lambda,
     )
+    return targets.numpy()
 
 
-def measured_speed(config: TrainConfig, seconds: float = 8.0) -> tuple[float, float]:
-    """Measures this machine's speed on throw-away work, so that a length in minutes can be fixed.
+def _minibatches(
+    config: TrainConfig, usable: NDArray[np.int64], rng: np.random.Generator
+) -> Iterator[NDArray[np.int64]]:
+    """Shuffles the usable cells of a rollout into batches, all of one size.
 
-    Returns:
-        Agent steps per second before and after learning starts.
+    Reset rows leave a few cells missing; the first of the shuffled ones then come twice.
     """
-    trial = config.model_copy(
-        update={
-            "seed": derived_seed(config.seed, SeedUse.CALIBRATION),
-            "total_timesteps": 10**9,
-            "learning_starts": 64 * config.num_envs,
-            "buffer_size": 256 * config.num_envs,
-            "exploration_steps": 0,  # the network acts, as it will for most of the run
-        }
-    )
-    state = TrainingState.create(trial)
-    started, random_speed, learning_from = time.perf_counter(), 0.0, 0.0
-    steps_then = 0
-    for progress in train_agent(state):
-        now = time.perf_counter()
-        if progress.steps <= trial.learning_starts:
-            random_speed = progress.steps / (now - started)
-        elif progress.updates >= 3 and not learning_from:  # the first updates are slow
-            learning_from, steps_then = now, progress.steps
-        elif learning_from and now - learning_from > seconds:
-            break
-    return random_speed, (progress.steps - steps_then) / (now - learning_from)
+    count = config.rollout_size // config.batch_size * config.batch_size
+    order = np.resize(rng.permutation(usable), count)
+    yield from order.reshape(-1, config.batch_size)
 
 
-def steps_in(minutes: float, config: TrainConfig) -> int:
-    """Returns the agent steps that fit into so many minutes, from measured speed.
-
-    A twentieth is left for the start, saves and the evaluation at the end.
-    """
-    started = time.perf_counter()
-    random_speed, learning_speed = measured_speed(config)
-    left = minutes * 60 * 0.95 - (time.perf_counter() - started)
-    warm_up = config.learning_starts / random_speed
-    steps = int(
-        left * random_speed
-        if left < warm_up
-        else config.learning_starts + (left - warm_up) * learning_speed
-    )
-    if steps < config.num_envs:
-        raise ConfigError(
-            f"minutes = {minutes:g} is too short: measuring this machine's speed takes longer. "
-            "Raise --minutes, or give --total-timesteps."
-        )
-    return steps
-
-
-def _default_buffer_size(config: TrainConfig) -> int:
-    """1,000,000, but no more than the run fills and than fits in half of the free memory."""
-    per_transition = Replay.bytes_needed(1, BLOCKED_FRAME)
-    fits = hardware.free_memory() // 2 // per_transition
-    size = min(_LARGEST_DEFAULT_BUFFER, max(config.total_timesteps, 64 * config.num_envs), fits)
-    if size < min(config.learning_starts, config.total_timesteps):
-        hardware.require_memory(
-            config.learning_starts * per_transition,
-            f"a replay of learning_starts = {config.learning_starts:,} transitions",
-            "Lower --learning-starts, or free memory.",
-            hardware.free_memory() // 2,
-        )
-    # a run shorter than its warm-up is allowed: it fills replay and learns nothing
-    return max(size, min(config.learning_starts, fits))
-
-
-def _make_replay(config: TrainConfig) -> Replay:
-    assert config.buffer_size is not None, "unstarted() needs a resolved configuration"
-    needed = Replay.bytes_needed(config.buffer_size, BLOCKED_FRAME)
-    device = "cpu"
-    if config.device == "cuda" and needed < 0.8 * torch.cuda.mem_get_info()[0]:
-        device = "cuda"
-    if device == "cpu":
-        hardware.require_memory(
-            needed,
-            f"a replay of buffer_size = {config.buffer_size:,} transitions",
-            "Lower --buffer-size "
-            f"(to {hardware.free_memory() // 2 // Replay.bytes_needed(1, BLOCKED_FRAME):,}, say).",
-        )
-    return Replay(
-        config.buffer_size,
-        num_envs=config.num_envs,
-        frame_shape=BLOCKED_FRAME,
-        n_steps=config.n_steps,
-        gamma=config.gamma,
-        reward_clip=config.reward_clip,
-        device=device,
+def _progress(
+    state: TrainingState, share: float, episodes: tuple[Episode, ...]
+) -> TrainingProgress:
+    return TrainingProgress(
+        steps=state.steps,
+        updates=state.updates,
+        epsilon=share,
+        episodes=episodes,
+        update=state.newest,
+        seconds=state.seconds,
     )
 
 
@@ -342,17 +219,6 @@ def _cells(
         reset=step.reset,
         age=np.minimum(age, 255).astype(np.uint8),
     )
-
-
-def _take_weights(agent: DQNAgent, checkpoint: Checkpoint) -> None:
-    manifest = checkpoint.manifest
-    if (manifest.game, manifest.num_actions) != (agent.game, agent.num_actions):
-        raise CheckpointError(
-            f"{checkpoint.path} was trained on {manifest.game} with {manifest.num_actions} "
-            f"actions, but this run plays {agent.game} with {agent.num_actions}. A network's last "
-            "layer cannot be resized: start from a checkpoint of the same game and protocol."
-        )
-    agent.load_weights(dict(checkpoint.tensors), checkpoint.path)
 
 
 class _Clock:

@@ -318,7 +318,7 @@ def test_the_default_run_folder_is_a_function_of_game_preset_and_seed():
 
 
 def test_a_full_disk_on_the_way_is_told_and_training_goes_on(command, tmp_path, monkeypatch):
-    from rlarcade.learning.training_state import StateStore
+    from rlarcade.learning.state_store import StateStore
 
     real, calls = StateStore.save, []
 
@@ -338,7 +338,7 @@ def test_a_full_disk_on_the_way_is_told_and_training_goes_on(command, tmp_path, 
 def test_a_full_disk_at_the_end_is_an_error_and_keeps_the_last_good_state(
     command, tmp_path, monkeypatch
 ):
-    from rlarcade.learning.training_state import StateStore
+    from rlarcade.learning.state_store import StateStore
 
     real = StateStore.save
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from rlarcade.learning.networks import BLOCKED_FRAME, QNetwork, block_frames, build_network
+from rlarcade.learning.frames import BLOCKED_FRAME, block_frames, whole_frames
+from rlarcade.learning.networks import QNetwork, build_network
 
 SMALL = {"conv_channels": [4, 6, 5], "hidden_units": 16}
 LAYOUTS = {"plain": lambda frames: frames, "blocked": block_frames}
@@ -118,6 +119,12 @@ def test_every_pixel_goes_to_its_block():
     for y in range(84):
         for x in range(84):
             assert blocked[y // 4, x // 4, 4 * (y % 4) + x % 4] == frame[y, x]
+
+
+def test_blocks_are_put_together_again():
+    frames = torch.from_numpy(random_frames(3))
+    assert torch.equal(whole_frames(torch.from_numpy(block_frames(frames.numpy()))), frames)
+    assert whole_frames(frames) is frames
 
 
 @pytest.mark.parametrize("lead", [(3,), (2, 4), (0,)])
@@ -236,17 +243,55 @@ def test_a_network_is_built_as_its_settings_say():
     assert settings == SMALL, "they are not used up"
 
 
-@pytest.mark.parametrize("channels", [[], [4, 4], [4, 4, 4, 4], [4, 0, 4], [4, 4, -1]])
-def test_channels_that_are_not_three_positive_widths_are_refused(channels):
-    with pytest.raises(ValueError, match="conv_channels must be three positive widths, got"):
+@pytest.mark.parametrize("head", ["expected", "categorical", "quantile", "implicit"])
+@pytest.mark.parametrize("torso", ["nature", "impala"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_every_torso_goes_with_every_head(torso, head, dtype):
+    network = seeded(num_actions=3, **SMALL, torso=torso, head=head)
+    network.dtype = dtype
+    with torch.no_grad():
+        values = network(torch.from_numpy(random_frames(2)))
+    assert (values.dtype, tuple(values.shape)) == (torch.float32, (2, 3))
+    assert values.isfinite().all()
+    assert (values[0] != values[1]).all(), "the frames make a difference"
+
+
+def test_a_network_is_built_in_evaluation_mode():
+    assert not any(module.training for module in seeded(**SMALL).modules())
+
+
+@pytest.mark.parametrize(
+    ("channels", "message"),
+    [
+        ([], r"conv_channels\.0\n\s+Field required"),
+        ([4, 4], r"conv_channels\.2\n\s+Field required"),
+        ([4, 4, 4, 4], r"conv_channels\n\s+Tuple should have at most 3 items"),
+        ([4, 0, 4], r"conv_channels\.1\n\s+Input should be greater than or equal to 1"),
+        ([4, 4, -1], r"conv_channels\.2\n\s+Input should be greater than or equal to 1"),
+        (["wide"] * 3, r"conv_channels\.0\n\s+Input should be a valid integer"),
+    ],
+)
+def test_channels_that_are_not_three_positive_widths_are_refused(channels, message):
+    with pytest.raises(ValueError, match=message):
         build_network(3, {"conv_channels": channels, "hidden_units": 16})
 
 
-def test_channels_that_are_not_numbers_are_refused():
-    with pytest.raises(ValueError, match="invalid literal"):
-        build_network(3, {"conv_channels": ["wide", "wide", "wide"]})
+def test_unknown_settings_are_refused():
+    with pytest.raises(ValueError, match=r"num_wheels\n\s+Extra inputs are not permitted"):
+        build_network(3, {**SMALL, "num_wheels": 4})
 
 
-def test_settings_of_another_kind_of_network_are_refused():
-    with pytest.raises(TypeError, match="num_quantiles"):
-        build_network(3, {**SMALL, "num_quantiles": 32})
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"torso": "resnet"}, "Input should be 'nature' or 'impala'"),
+        ({"head": "c51"}, "Input should be 'expected', 'categorical', 'quantile' or 'implicit'"),
+        ({"num_atoms": 1}, "greater than or equal to 2"),
+        ({"pool_size": 12}, "less than or equal to 11"),
+        ({"value_min": 10.0}, r"value_min \(10\) is not below value_max \(10\)"),
+        ({"value_max": float("inf")}, "finite number"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        build_network(3, {**SMALL, **settings})

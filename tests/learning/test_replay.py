@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles.replay import Episode, SlowReplay
 
-from rlarcade.learning.networks import BLOCKED_FRAME
+from rlarcade.learning.frames import BLOCKED_FRAME
 from rlarcade.learning.replay import Batch, Cells, Replay
 
 FRAME = (2, 2)
@@ -80,9 +80,15 @@ def play(scripts, slow, *, draw_picture=picture, rewards=None, seed=0):
     return rows
 
 
-def make_pair(num_rows, num_envs, *, spare=0, **learning):
+def make_pair(num_rows, num_envs, *, spare=0, alpha=None, **learning):
     learning = {"n_steps": 1, "gamma": 0.9, "reward_clip": True} | learning
-    replay = Replay(num_rows * num_envs + spare, num_envs=num_envs, frame_shape=FRAME, **learning)
+    replay = Replay(
+        num_rows * num_envs + spare,
+        num_envs=num_envs,
+        frame_shape=FRAME,
+        priority_exponent=alpha,
+        **learning,
+    )
     return replay, SlowReplay(**learning)
 
 
@@ -93,11 +99,13 @@ def fill(replay, rows):
 
 def arrays(batch):
     """A copy of a batch, as NumPy arrays by field."""
-    names = ("observation", "action", "reward", "discount", "next_observation")
-    return {name: getattr(batch, name).numpy().copy() for name in names}
+    names = ("observation", "action", "reward", "discount", "next_observation", "weight", "cell")
+    values = {name: getattr(batch, name) for name in names}
+    return {n: np.asarray(value).copy() for n, value in values.items() if value is not None}
 
 
 def assert_same_batch(one, other):
+    assert set(arrays(one)) == set(arrays(other))
     for name, array in arrays(one).items():
         np.testing.assert_array_equal(array, arrays(other)[name], err_msg=name)
 
@@ -109,9 +117,18 @@ def draw_and_compare(replay, slow, draws=1024, seed=0):
         for row, lane, transition in slow.drawable(replay.rows_added, replay.num_rows)
     }
     drawn = arrays(replay.sample(draws, np.random.default_rng(seed)))
-    rows, lanes = seen_at(drawn["observation"][:, -1])
-    keys = list(zip(rows.tolist(), lanes.tolist(), strict=True))
+    keys = keys_of(drawn)
     assert set(keys) == set(expected)
+    assert_lived_through(drawn, keys, expected)
+
+
+def keys_of(drawn):
+    """The (row, lane) that each drawn transition shows."""
+    rows, lanes = seen_at(drawn["observation"][:, -1])
+    return list(zip(rows.tolist(), lanes.tolist(), strict=True))
+
+
+def assert_lived_through(drawn, keys, expected):
     for name in ("observation", "action", "next_observation"):
         right = np.stack([getattr(expected[key], name) for key in keys])
         np.testing.assert_array_equal(drawn[name], right, err_msg=name)
@@ -139,6 +156,7 @@ def runs(draw):
         n_steps=n_steps,
         gamma=draw(st.sampled_from((0.99, 0.5, 1.0))),
         reward_clip=draw(st.booleans()),
+        alpha=draw(st.sampled_from((None, None, 0.0, 0.6, 1.0))),
     )
     assert replay.num_rows == num_rows
     length = draw(st.integers(n_steps + 2, 4 * num_rows))
@@ -321,7 +339,197 @@ def test_rewards_are_clipped_to_their_sign():
         assert [found[step] for step in range(6)] == expected
 
 
+# Prioritised
+
+
+class SlowPriorities:
+    """Knows the priority of every cell that can be drawn, from the definition."""
+
+    def __init__(self, slow, num_rows, alpha):
+        self.slow, self.num_rows, self.alpha = slow, num_rows, alpha
+        self.priority, self.largest = {}, 1.0
+
+    def goes_on(self, rows_added):
+        cells = [key[:2] for key in self.slow.drawable(rows_added, self.num_rows)]
+        self.priority = {key: self.priority.get(key, self.largest) for key in cells}
+
+    def told(self, key, error):
+        self.priority[key] = error**self.alpha
+        self.largest = max(self.largest, error**self.alpha)
+
+
+@settings(deadline=None, max_examples=100)
+@given(runs(), st.integers(0, 99), st.sampled_from((0.0, 0.5, 1.0)))
+def test_priorities_are_the_defined_ones_after_every_row_and_all_others_are_zero(run, seed, alpha):
+    uniform, slow, rows = run
+    replay, _ = make_pair(uniform.num_rows, uniform.num_envs, alpha=alpha, n_steps=uniform.n_steps)
+    oracle, rng = SlowPriorities(slow, replay.num_rows, alpha), np.random.default_rng(seed)
+    for added, row in enumerate(rows, start=1):
+        replay.add(row.frame, row.cells)
+        oracle.goes_on(added)
+        expected = np.zeros((replay.num_rows, replay.num_envs))
+        for (number, lane), priority in oracle.priority.items():
+            expected[number % replay.num_rows, lane] = priority
+        found = replay.priorities()["priority"].reshape(expected.shape)
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+        assert ((found > 0) == (expected > 0)).all()
+        if replay.can_sample and rng.random() < 0.3:
+            drawn = arrays(replay.sample(5, rng))
+            keys = keys_of(drawn)
+            assert set(keys) <= set(oracle.priority)
+            error = {key: float(rng.choice([0.01, 0.5, 1, 30])) for key in keys}
+            replay.set_priorities(
+                drawn["cell"], np.array([error[key] for key in keys], dtype=np.float32)
+            )
+            for key in keys:
+                oracle.told(key, error[key])
+
+
+def with_errors(alpha, *, length=50, seed=0):
+    """A wrapped ring in which every cell was told an error of its own, and those errors."""
+    replay, slow = make_pair(20, 3, alpha=alpha, n_steps=2)
+    script = [[ON] * length, [ON, OVER] * (length // 2), [ON, ON, CUT, ON, LIFE] * (length // 5)]
+    fill(replay, play(script, slow))
+    drawn = arrays(replay.sample(4096, np.random.default_rng(seed)))
+    keys = keys_of(drawn)
+    rng = np.random.default_rng(seed)
+    cells = {key: number for number, key in enumerate(sorted(set(keys)))}
+    assert set(cells) == {key[:2] for key in slow.drawable(length, 20)}
+    sizes = rng.uniform(0.05, 4, len(cells)).astype(np.float32)
+    error = {key: float(sizes[number]) for key, number in cells.items()}
+    told = np.array([error[key] for key in keys], dtype=np.float32)
+    for _ in range(3):  # once or often: what counts is the error
+        replay.set_priorities(drawn["cell"], told)
+    return replay, error
+
+
+def chi_square(replay, chances, draws=100):
+    rng, counts = np.random.default_rng(1), dict.fromkeys(chances, 0)
+    for _ in range(draws):
+        for key in keys_of(arrays(replay.sample(1024, rng))):
+            counts[key] += 1
+    scale = draws * 1024 / sum(chances.values())
+    return sum((counts[key] - scale * c) ** 2 / (scale * c) for key, c in chances.items())
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
+def test_transitions_are_drawn_in_proportion_to_their_error_to_the_power_alpha(alpha):
+    replay, error = with_errors(alpha)
+    freedom = len(error) - 1
+    bound = freedom + 4 * np.sqrt(2 * freedom)
+    assert chi_square(replay, {key: e**alpha for key, e in error.items()}) < bound
+    other = 0.5 if alpha != 0.5 else 1.0
+    assert chi_square(replay, {key: e**other for key, e in error.items()}) > 2 * bound
+
+
+@pytest.mark.parametrize("alpha", [0.3, 1.0])
+@pytest.mark.parametrize("beta", [0.0, 0.4, 1.0])
+def test_weights_correct_the_bias_of_drawing_and_the_largest_is_one(alpha, beta):
+    replay, error = with_errors(alpha)
+    drawn = arrays(replay.sample(32, np.random.default_rng(7), importance_exponent=beta))
+    chance = np.array([error[key] ** alpha for key in keys_of(drawn)])
+    np.testing.assert_allclose(drawn["weight"], (chance.min() / chance) ** beta, rtol=1e-4)
+    assert drawn["weight"].max() == 1
+    assert drawn["weight"].dtype == np.float32
+
+
+def test_with_alpha_zero_all_weights_are_one():
+    replay, _ = with_errors(0.0)
+    assert (arrays(replay.sample(64, np.random.default_rng(0)))["weight"] == 1).all()
+
+
+def test_a_weighted_average_of_drawn_transitions_is_the_average_of_all():
+    # β = 1 undoes the bias of drawing by priority: what importance sampling is
+    replay, error = with_errors(0.7)
+    drawn = arrays(replay.sample(200_000, np.random.default_rng(3)))
+    number = {key: k for k, key in enumerate(error)}
+    seen = np.array([number[key] for key in keys_of(drawn)])
+    weighted = (seen * drawn["weight"]).sum() / drawn["weight"].sum()
+    assert weighted == pytest.approx(np.mean(list(number.values())), rel=0.02)
+    assert seen.mean() != pytest.approx(np.mean(list(number.values())), rel=0.02)
+
+
+def test_new_transitions_get_the_largest_priority_so_far():
+    replay, slow = make_pair(30, 1, alpha=0.5)
+    rows = play([[ON] * 60], slow)
+    fill(replay, rows[:3])
+    assert replay.priorities()["priority"][:2].tolist() == [1, 1]
+    replay.set_priorities(np.array([0, 1]), np.array([16, 0.25], dtype=np.float32))
+    fill(replay, rows[3:4])
+    assert replay.priorities()["priority"][:4].tolist() == [4, 0.5, 4, 0]
+    # the largest so far stays the measure when it is there no more
+    replay.set_priorities(np.array([0, 2]), np.array([0.25, 0.25], dtype=np.float32))
+    fill(replay, rows[4:5])
+    assert replay.priorities()["priority"][:5].tolist() == [0.5, 0.5, 0.5, 4, 0]
+
+
+def test_a_transition_without_any_error_can_still_be_drawn():
+    for alpha in (0.2, 0.5, 1.0):
+        replay, slow = make_pair(20, 1, alpha=alpha)
+        fill(replay, play([[ON] * 12], slow))
+        cells = np.arange(11)
+        replay.set_priorities(cells, np.zeros(11, dtype=np.float32))
+        assert set(arrays(replay.sample(999, np.random.default_rng(0)))["cell"]) == set(cells)
+
+
+@settings(deadline=None, max_examples=30)
+@given(runs(), st.integers(0, 99))
+def test_what_is_drawn_by_priority_is_what_the_lane_lived_through(run, seed):
+    uniform, slow, rows = run
+    replay, _ = make_pair(
+        uniform.num_rows,
+        uniform.num_envs,
+        alpha=0.8,
+        n_steps=uniform.n_steps,
+        gamma=uniform.gamma,
+        reward_clip=uniform.reward_clip,
+    )
+    rng = np.random.default_rng(seed)
+    for added, row in enumerate(rows, start=1):
+        replay.add(row.frame, row.cells)
+        if not replay.can_sample:
+            continue
+        expected = {key[:2]: key[2] for key in slow.drawable(added, replay.num_rows)}
+        drawn = arrays(replay.sample(4, rng))
+        assert_lived_through(drawn, keys_of(drawn), expected)
+        replay.set_priorities(drawn["cell"], (drawn["cell"] % 7).astype(np.float32))
+
+
+def test_a_uniform_replay_knows_no_priorities():
+    replay, slow = make_pair(20, 2)
+    fill(replay, play([[ON] * 30] * 2, slow))
+    batch = replay.sample(8, np.random.default_rng(0))
+    assert batch.weight is None
+    assert batch.cell is None
+    assert replay.priorities() == {}
+    with pytest.raises(ValueError, match="this replay draws uniformly: it was made without"):
+        replay.set_priorities(np.array([3]), np.array([1.0], dtype=np.float32))
+
+
+@pytest.mark.parametrize(("alpha", "error"), [(0.5, np.nan), (1.0, np.nan), (1.0, -1.0)])
+def test_errors_that_are_negative_or_no_numbers_are_refused_and_change_nothing(alpha, error):
+    replay, slow = make_pair(20, 1, alpha=alpha)
+    fill(replay, play([[ON] * 30], slow))
+    before = replay.priorities()["priority"]
+    with pytest.raises(ValueError, match="priorities are finite and at least 0"):
+        replay.set_priorities(np.array([4, 5]), np.array([2.0, error], dtype=np.float32))
+    np.testing.assert_array_equal(replay.priorities()["priority"], before)
+
+
 # Batches
+
+
+@settings(deadline=None, max_examples=50)
+@given(runs(), st.randoms(use_true_random=False))
+def test_the_transitions_of_given_rows_and_lanes_come_in_the_given_order(run, random):
+    replay, slow, rows = run
+    fill(replay, rows)
+    expected = {key[:2]: key[2] for key in slow.drawable(replay.rows_added, replay.num_rows)}
+    keys = random.choices(list(expected), k=20)
+    row, lane = np.array(keys).T
+    batch = arrays(replay.at(row, lane))
+    assert keys_of(batch) == keys
+    assert_lived_through(batch, keys, expected)
 
 
 @pytest.mark.parametrize("frame_shape", [(2, 2), (3, 1, 2), (5,)])
@@ -342,6 +550,15 @@ def test_batches_have_the_documented_shapes_and_types(frame_shape, n_steps):
     assert (batch.action.dtype, tuple(batch.action.shape)) == (torch.int64, (7,))
     assert (batch.reward.dtype, tuple(batch.reward.shape)) == (torch.float32, (7,))
     assert (batch.discount.dtype, tuple(batch.discount.shape)) == (torch.float32, (7,))
+
+
+def test_weights_and_cells_go_with_the_batch_to_its_device():
+    replay, _ = with_errors(0.5)
+    batch = replay.sample(7, np.random.default_rng(0))
+    moved = batch.to(torch.device("cpu"))
+    assert (moved.weight.dtype, tuple(moved.weight.shape)) == (torch.float32, (7,))
+    assert (moved.cell.dtype, moved.cell.shape) == (np.int64, (7,))
+    assert_same_batch(batch, moved)
 
 
 @pytest.mark.parametrize("n_steps", [1, 3])
@@ -367,6 +584,7 @@ def fresh_like(replay):
         n_steps=replay.n_steps,
         gamma=replay.gamma,
         reward_clip=replay.reward_clip,
+        priority_exponent=replay._alpha,
     )
 
 
@@ -380,16 +598,27 @@ def test_a_restored_ring_draws_and_goes_on_like_the_exported_one(run, rest):
     replay, slow, rows = run
     saved = max(replay.n_steps + 2, len(rows) - rest)
     fill(replay, rows[:saved])
+    tell_some_errors(replay, replay.sample(20, np.random.default_rng(2)))
     restored = fresh_like(replay)
     restored.restore(oldest_row(replay), replay.export(oldest_row(replay), replay.rows_added))
+    restored.restore_priorities(replay.priorities())
     assert (restored.rows_added, len(restored)) == (replay.rows_added, len(replay))
     one, other = np.random.default_rng(3), np.random.default_rng(3)
     assert_same_batch(replay.sample(200, one), restored.sample(200, other))
     for row in rows[saved:]:
         replay.add(row.frame, row.cells)
         restored.add(row.frame, row.cells)
-        assert_same_batch(replay.sample(9, one), restored.sample(9, other))
-    draw_and_compare(restored, slow)
+        first, second = replay.sample(9, one), restored.sample(9, other)
+        assert_same_batch(first, second)
+        tell_some_errors(replay, first)
+        tell_some_errors(restored, second)
+    draw_and_compare(restored, slow, draws=4096)
+
+
+def tell_some_errors(replay, batch):
+    """Errors that keep every cell likely enough to be drawn; the largest are above 1."""
+    if batch.cell is not None:
+        replay.set_priorities(batch.cell, (1 + batch.cell % 3).astype(np.float32) / 2)
 
 
 @settings(deadline=None, max_examples=50)
@@ -411,6 +640,7 @@ def test_rows_saved_bit_by_bit_restore_the_ring_even_those_it_has_forgotten(run,
     at_once.restore(0, whole)
     batch = replay.sample(200, np.random.default_rng(3))
     for restored in (by_piece, at_once):
+        restored.restore_priorities(replay.priorities())
         assert restored.rows_added == len(rows)
         assert_same_batch(batch, restored.sample(200, np.random.default_rng(3)))
 

@@ -7,11 +7,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlarcade.config import TrainConfig
-from rlarcade.learning.schedules import crossed, epsilon, updates_due
+from rlarcade.learning.schedules import (
+    crossed,
+    epsilon,
+    importance_exponent,
+    updates_due,
+    whole_length,
+)
 
 
 def make_config(**settings):
     return TrainConfig(game="pong", **settings)
+
+
+def make_rollouts(**settings):
+    return make_config(memory="none", **settings)
 
 
 # Epsilon
@@ -72,6 +82,48 @@ def test_epsilon_never_rises_and_reaches_its_end_exactly():
     assert course[20] == course[-1] == 0.01
 
 
+def test_without_replay_epsilon_falls_from_the_first_step():
+    fall = {"exploration_steps": 100, "exploration_final_eps": 0.0, "learning_starts": 50}
+    rollouts, replay = make_rollouts(**fall), make_config(**fall)
+    for step, share in ((0, 1.0), (1, 0.99), (50, 0.5), (99, 0.01), (100, 0.0), (149, 0.0)):
+        assert epsilon(rollouts, step) == pytest.approx(share, abs=1e-12)
+        assert epsilon(replay, step + 50) == pytest.approx(share, abs=1e-12)
+    assert rollouts.warm_up == 0
+    assert replay.warm_up == 50
+
+
+# The correction of drawing by priority
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"), [(0, 0.4), (50, 0.55), (100, 0.7), (199, 0.997), (200, 1.0), (10**9, 1.0)]
+)
+def test_the_importance_exponent_moves_in_a_line_from_the_first_step(step, expected):
+    config = make_config(importance_steps=200, learning_starts=100)
+    assert importance_exponent(config, step) == pytest.approx(expected, abs=1e-12)
+
+
+@given(
+    first=st.floats(0, 1), final=st.floats(0, 1), length=st.integers(1, 10**9), at=st.floats(0, 3)
+)
+def test_the_importance_exponent_stays_between_its_ends_and_keeps_its_share_of_the_way(
+    first, final, length, at
+):
+    config = make_config(
+        importance_exponent=first, importance_final_exponent=final, importance_steps=length
+    )
+    step = int(at * length)
+    beta = importance_exponent(config, step)
+    assert min(first, final) - 1e-12 <= beta <= max(first, final) + 1e-12
+    left = max(0, length - step) / length
+    assert beta == pytest.approx(left * first + (1 - left) * final, abs=1e-9)
+
+
+def test_an_importance_exponent_with_equal_ends_is_constant():
+    config = make_config(importance_exponent=0.5, importance_final_exponent=0.5, importance_steps=7)
+    assert {importance_exponent(config, step) for step in range(20)} == {0.5}
+
+
 # Updates
 
 
@@ -121,6 +173,48 @@ def test_catching_up_takes_the_same_updates_however_many_games_run_side_by_side(
 def test_nothing_is_due_before_learning_starts():
     config = make_config(learning_starts=1000, train_freq=1)
     assert [updates_due(config, steps) for steps in (0, 999, 1000, 1001)] == [0, 0, 0, 1]
+
+
+rollouts = st.fixed_dictionaries(
+    {
+        "num_envs": st.integers(1, 12),
+        "rollout_steps": st.integers(1, 40),
+        "num_epochs": st.integers(1, 4),
+        "batch_size": st.integers(1, 50),
+    }
+).filter(lambda values: values["batch_size"] <= values["num_envs"] * values["rollout_steps"])
+
+
+@given(values=rollouts, rounds=st.integers(0, 5))
+def test_after_every_rollout_each_epoch_takes_the_whole_minibatches_that_fit(values, rounds):
+    config = make_rollouts(**values, learning_starts=10**6, train_freq=7)
+    counted = 0
+    cells = values["num_envs"] * values["rollout_steps"]
+    for _ in range(rounds * values["num_epochs"]):
+        left = cells
+        while left >= values["batch_size"]:
+            left -= values["batch_size"]
+            counted += 1
+    assert updates_due(config, rounds * cells) == counted
+    assert updates_due(config, rounds * cells + cells - 1) == counted
+
+
+# Lengths
+
+
+@given(total=st.integers(1, 10_000), values=rollouts)
+def test_a_run_ends_with_the_first_whole_step_or_rollout_that_reaches_its_budget(total, values):
+    for config, stride in (
+        (make_config(total_timesteps=total, num_envs=values["num_envs"]), values["num_envs"]),
+        (
+            make_rollouts(total_timesteps=total, **values),
+            values["num_envs"] * values["rollout_steps"],
+        ),
+    ):
+        steps = 0
+        while steps < total:
+            steps += stride
+        assert whole_length(config) == steps
 
 
 # Periods

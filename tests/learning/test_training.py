@@ -1,4 +1,9 @@
+"""rlarcade.learning.training: every composition learns; what it learns from is right."""
+
+import dataclasses
 import hashlib
+import itertools
+import re
 import subprocess
 import sys
 
@@ -8,11 +13,13 @@ import torch
 from conftest import DEVICES
 from toy_games import CatchLanes
 
-from rlarcade.config import TrainConfig
-from rlarcade.errors import CheckpointError, ConfigError, ResourceError
-from rlarcade.learning import hardware, training
+from rlarcade.config import TrainConfig, load_preset, preset_names
+from rlarcade.errors import CheckpointError, ConfigError, DivergenceError, ResourceError
+from rlarcade.games import LaneStep
+from rlarcade.learning import hardware, pace
 from rlarcade.learning.schedules import updates_due
-from rlarcade.learning.training import TrainingState, resolved, train_agent
+from rlarcade.learning.state import TrainingState, resolved
+from rlarcade.learning.training import train_agent
 
 
 def weights_digest(state):
@@ -23,47 +30,137 @@ def weights_digest(state):
     return digest.hexdigest()
 
 
+SIZES = {
+    "game": "pong",  # only a name here: the lanes play catch
+    "total_timesteps": 6_000,
+    "num_envs": 8,
+    "learning_starts": 500,
+    "train_freq": 2,
+    "batch_size": 32,
+    "target_update_interval": 200,
+    "conv_channels": (8, 8, 8),
+    "hidden_units": 32,
+    "learning_rate": 1e-3,
+    "exploration_steps": 2_500,
+    "buffer_size": 6_000,
+    "device": "cpu",
+    "precision": "fp32",
+    "torch_threads": 1,
+}
+IMPALA = {
+    "impala_width": 1,
+    "total_timesteps": 2_000,
+    "learning_starts": 200,
+    "train_freq": 8,
+    "exploration_steps": 800,
+}
+# What makes each preset's composition learn catch in seconds: sizes and pace, never its parts.
+COMPOSITIONS = {
+    "dqn": {},
+    "double-dqn": {},
+    "quick": {},
+    "qrdqn": {"num_quantiles": 20},
+    "iqn": {},
+    "rainbow": {"exploration_steps": 0},  # as in the preset: the noise explores
+    "munchausen-iqn": {},
+    "btr": IMPALA,
+    "fast": IMPALA,
+    "pqn": {"num_envs": 16, "rollout_steps": 8, "batch_size": 32, "total_timesteps": 12_000},
+}
+SLOW = ("btr", "fast")
+
+
 def catch_config(**changes):
-    return TrainConfig(
-        **{
-            "game": "pong",  # only a name here: the lanes play catch
-            "total_timesteps": 6_000,
-            "num_envs": 8,
-            "learning_starts": 500,
-            "train_freq": 2,
-            "batch_size": 32,
-            "target_update_interval": 200,
-            "conv_channels": (8, 8, 8),
-            "hidden_units": 32,
-            "learning_rate": 1e-3,
-            "exploration_steps": 2_500,
-            "buffer_size": 6_000,
-            "device": "cpu",
-            "precision": "fp32",
-            "torch_threads": 1,
-        }
-        | changes
-    )
+    return TrainConfig(**SIZES | changes)
 
 
-def mean_score_at_the_end(config):
+def composition(name, **changes):
+    """A preset's parts in the sizes of a toy."""
+    _, values = load_preset(name)
+    parts = {key: value for key, value in values.items() if key in TrainConfig.model_fields}
+    return TrainConfig(**parts | SIZES | COMPOSITIONS[name] | changes)
+
+
+def compositions(slow=SLOW):
+    return [
+        pytest.param(name, marks=[pytest.mark.slow] if name in slow else [])
+        for name in COMPOSITIONS
+    ]
+
+
+def caught(config):
+    """Trains; returns the state and the mean score at the end."""
     state = TrainingState.create(config, lanes=CatchLanes(config.num_envs, seed=1))
     scores = []
     for progress in train_agent(state):
         scores += [(progress.steps, episode.score) for episode in progress.episodes]
     late = [score for steps, score in scores if steps > config.total_timesteps * 0.85]
-    return sum(late) / len(late)
+    return state, sum(late) / len(late)
 
 
-@pytest.mark.parametrize(
-    "changes", [{}, {"double": True, "n_steps": 3}], ids=["dqn", "double-3step"]
-)
-def test_the_agent_learns_a_tiny_pixel_game(changes):
-    assert mean_score_at_the_end(catch_config(**changes)) > 0.8
+def test_every_preset_is_among_the_compositions():
+    assert sorted(COMPOSITIONS) == sorted(preset_names())
 
 
-def test_nothing_is_learned_with_learning_rate_zero():
-    assert mean_score_at_the_end(catch_config(learning_rate=0.0)) < 0.2
+@pytest.mark.parametrize("name", compositions())
+def test_the_agent_learns_a_tiny_pixel_game(name):
+    _, score = caught(composition(name))
+    assert score > 0.8
+
+
+@pytest.mark.parametrize("name", compositions())
+def test_nothing_is_learned_with_learning_rate_zero(name):
+    short = {"total_timesteps": 1_280, "exploration_steps": 0, "learning_rate": 0.0}
+    config = composition(name, **short, train_freq=64 if name in SLOW else 8)
+    before = TrainingState.create(config, lanes=CatchLanes(config.num_envs)).agent.weights()
+    state, score = caught(config)
+    assert state.updates >= 10
+    assert score < 0.2
+    for weight, array in state.agent.weights().items():
+        if not weight.endswith(("._u", "._v")):  # spectral norm's estimates are not learned
+            np.testing.assert_array_equal(array, before[weight], err_msg=weight)
+
+
+OTHERWISE = {
+    "impala_width": 3,
+    "spectral_norm": True,
+    "pool_size": 2,
+    "num_atoms": 7,
+    "value_min": -2.0,
+    "value_max": 3.0,
+    "num_quantiles": 3,
+    "num_taus": 3,
+    "noisy_sigma": 2.0,
+    "loss": "mse",
+    "learning_starts": 77,
+    "train_freq": 3,
+    "gradient_steps": 5,
+    "buffer_size": 500,
+    "target_update_interval": 33,
+    "n_steps": 4,
+    "rollout_steps": 5,
+    "num_epochs": 5,
+    "q_lambda": 0.1,
+    "priority_exponent": 0.9,
+    "importance_exponent": 0.1,
+    "importance_final_exponent": 0.2,
+    "importance_steps": 10,
+    "munchausen_alpha": 0.1,
+    "munchausen_tau": 1.0,
+    "munchausen_clip": -5.0,
+    "munchausen_policy": "online",
+}
+
+
+@pytest.mark.parametrize("name", ["dqn", "qrdqn", "rainbow", "munchausen-iqn", "pqn"])
+def test_settings_called_unused_change_nothing(name):
+    config = composition(name, total_timesteps=1024, train_freq=16, exploration_steps=100)
+    unused = {key: OTHERWISE[key] for key in config.unused()}
+    assert len(unused) >= 8
+    changed = TrainConfig(**config.model_dump() | unused)
+    one, other = (caught(either)[0] for either in (config, changed))
+    assert one.updates == other.updates > 10
+    assert weights_digest(one) == weights_digest(other)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -145,11 +242,12 @@ def test_a_budget_is_rounded_up_to_whole_steps_of_all_lanes():
     assert [p.steps for p in train_agent(state)][-1] == 104
 
 
-def test_the_loop_can_be_driven_stopped_and_gone_on_with():
-    config = catch_config(total_timesteps=1200)
-    whole = TrainingState.create(config, lanes=CatchLanes(8))
+@pytest.mark.parametrize("name", ["dqn", "rainbow", "munchausen-iqn", "pqn"])
+def test_the_loop_can_be_driven_stopped_and_gone_on_with(name):
+    config = composition(name, total_timesteps=1200, train_freq=8)
+    whole = TrainingState.create(config, lanes=CatchLanes(config.num_envs))
     list(train_agent(whole))
-    parts = TrainingState.create(config, lanes=CatchLanes(8))
+    parts = TrainingState.create(config, lanes=CatchLanes(config.num_envs))
     for progress in train_agent(parts):
         if progress.steps >= 640:
             break
@@ -178,6 +276,293 @@ def test_wall_time_is_attributed_to_parts():
     assert all(seconds > 0 for seconds in progress.seconds.values())
 
 
+# Prioritised replay in the loop
+
+
+def test_every_update_tells_replay_the_errors_of_the_transitions_it_drew():
+    config = composition("rainbow", total_timesteps=700, learning_starts=300, train_freq=8)
+    state = TrainingState.create(config, lanes=CatchLanes(8))
+    drawn, told = [], []
+    sample, update, tell = state.replay.sample, state.agent.update, state.replay.set_priorities
+
+    def noted_sample(*args, **kwargs):
+        drawn.append((state.steps, kwargs["importance_exponent"], sample(*args, **kwargs)))
+        return drawn[-1][2]
+
+    def noted_update(batch):
+        assert batch.weight.max() == 1
+        told.append([batch.cell.copy(), update(batch)])
+        return told[-1][1]
+
+    def noted_tell(cell, error):
+        np.testing.assert_array_equal(cell, told[-1][0])
+        np.testing.assert_array_equal(error, told[-1][1].error.numpy())
+        told[-1].append("told")
+        tell(cell, error)
+
+    state.replay.sample, state.replay.set_priorities = noted_sample, noted_tell
+    state.agent.update = noted_update
+    list(train_agent(state))
+    assert len(drawn) == state.updates == 50
+    assert all(len(entry) == 3 for entry in told)
+    for steps, beta, _ in drawn:  # 0.4 … 1 over the run
+        assert beta == pytest.approx(0.4 + 0.6 * steps / 700)
+
+
+# Rollouts
+
+
+class TaggedLanes:
+    """Frames that tell their lane and time in three pixels; episodes that end in every way."""
+
+    num_actions = 3
+
+    def __init__(self, num_envs, seed=0):
+        self.num_envs, self._rng, self.time = num_envs, np.random.default_rng(seed), 0
+        self._ended = np.zeros(num_envs, dtype=bool)
+        self.age = np.zeros(num_envs, dtype=np.int64)
+        self.observation = np.zeros((num_envs, 4, 84, 84), dtype=np.uint8)
+        self.seen, self.steps, self.actions = [], [], []
+
+    def start(self, progress=None):
+        self._look(np.ones(self.num_envs, dtype=bool))
+
+    def send(self, actions):
+        self.actions.append(actions.copy())
+
+    def recv(self):
+        self.time += 1
+        draw, reset = self._rng.random((3, self.num_envs)), self._ended
+        terminated = ~reset & (draw[0] < 0.1)
+        truncated = ~reset & ~terminated & (draw[1] < 0.1)
+        self._look(reset)
+        self.age = np.where(reset, 0, self.age + 1)
+        self._ended = terminated | truncated
+        reward = self._rng.choice([-3.0, 0.0, 0.0, 1.0, 4.0], self.num_envs).astype(np.float32)
+        reward[reset] = 77.0  # belongs to nobody
+        self.steps.append(
+            LaneStep(
+                observation=self.observation,
+                reward=reward,
+                terminated=terminated,
+                truncated=truncated,
+                life_lost=~reset & (draw[2] < 0.1),
+                reset=reset,
+            )
+        )
+        return self.steps[-1]
+
+    def _look(self, fresh):
+        frame = self._rng.integers(0, 256, (self.num_envs, 84, 84)).astype(np.uint8)
+        frame[:, 0, 0] = 1 + np.arange(self.num_envs)
+        frame[:, 0, 1], frame[:, 0, 2] = 1 + self.time % 200, 1 + self.time // 200
+        self.observation = np.roll(self.observation, -1, axis=1)
+        self.observation[fresh] = 0
+        self.observation[:, -1] = frame
+        self.seen.append(self.observation.copy())
+
+
+def blocked(frames):
+    """4×4 blocks of pixels side by side, pixel by pixel."""
+    laid = np.empty((*frames.shape[:-2], 21, 21, 16), dtype=np.uint8)
+    for row, column in itertools.product(range(4), range(4)):
+        laid[..., 4 * row + column] = frames[..., row::4, column::4]
+    return laid
+
+
+class Rollouts:
+    """A replay-free run on tagged lanes, and notes of all that it saw, valued and learned."""
+
+    def __init__(self, **settings):
+        sizes = {
+            "num_envs": 5,
+            "rollout_steps": 12,
+            "batch_size": 20,
+            "num_epochs": 3,
+            "gamma": 0.9,
+            "total_timesteps": 240,
+            "exploration_steps": 100,
+        }
+        self.config = composition("pqn", **sizes | settings)
+        self.lanes = TaggedLanes(self.config.num_envs)
+        self.state = TrainingState.create(self.config, lanes=self.lanes)
+        self.values, self.fits, self.progress = [], [], []
+        agent = self.state.agent
+        q_values, fit = agent.q_values, agent.fit
+
+        def noted_values(observation, **kwargs):
+            np.testing.assert_array_equal(observation, self.lanes.seen[-1])
+            self.values.append((self.lanes.time, q_values(observation, **kwargs)))
+            return self.values[-1][1]
+
+        def noted_fit(observation, action, target):
+            self.fits.append((observation.clone().numpy(), action.numpy(), target.clone().numpy()))
+            return fit(observation, action, target)
+
+        agent.q_values, agent.fit = noted_values, noted_fit
+        self.progress = list(train_agent(self.state))
+
+    @property
+    def fits_each(self):
+        config = self.config
+        return config.num_epochs * (config.rollout_size // config.batch_size)
+
+    def learned(self, rollout):
+        """Yields (time, lane, observation, action, target) of every cell that was fitted."""
+        some = self.fits[rollout * self.fits_each : (rollout + 1) * self.fits_each]
+        for observation, action, target in some:
+            newest = observation[:, -1, 0, 0, :3].astype(int) - 1
+            for n, (lane, low, high) in enumerate(newest):
+                yield low + 200 * high, lane, observation[n], action[n], target[n]
+
+    def target(self, rollout, time, lane):
+        """Q(λ) from the definition, step after step."""
+        config, step = self.config, self.lanes.steps[time]
+        reward = float(step.reward[lane])
+        if config.reward_clip:
+            reward = float((reward > 0) - (reward < 0))
+        if step.terminated[lane] or (config.terminal_on_life_loss and step.life_lost[lane]):
+            return reward
+        length = config.rollout_steps
+        then, values = self.values[rollout * (length + 1) + time - rollout * length + 1]
+        assert then == time + 1
+        ahead = float(values[lane].max())
+        if not step.truncated[lane] and time + 1 < (rollout + 1) * length:
+            later = self.target(rollout, time + 1, lane)
+            ahead = config.q_lambda * later + (1 - config.q_lambda) * ahead
+        return reward + config.gamma * ahead
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"q_lambda": 1.0, "terminal_on_life_loss": False},
+        {"q_lambda": 0.0, "reward_clip": False, "num_epochs": 1},
+        {"rollout_steps": 1, "batch_size": 5, "total_timesteps": 200},
+        {"noisy": True, "batch_size": 7, "rollout_steps": 40, "total_timesteps": 1000},
+    ],
+    ids=str,
+)
+def test_rollouts_are_learned_with_the_targets_of_the_definition(settings):
+    run = Rollouts(**settings)
+    length, endings = run.config.rollout_steps, set()
+    for rollout in range(len(run.progress)):
+        for time, lane, observation, action, target in run.learned(rollout):
+            assert rollout * length <= time < (rollout + 1) * length, "of this rollout"
+            step = run.lanes.steps[time]
+            assert not step.reset[lane], "a reset row is no transition"
+            np.testing.assert_array_equal(observation, blocked(run.lanes.seen[time][lane]))
+            assert action == run.lanes.actions[time][lane]
+            assert target == pytest.approx(run.target(rollout, time, lane), rel=1e-4, abs=1e-5)
+            endings.add((step.terminated[lane], step.truncated[lane], step.life_lost[lane]))
+    assert len(endings) >= 4, "the lanes ended episodes in every way"
+
+
+def test_every_epoch_goes_over_every_transition_of_the_rollout_in_batches_of_one_size():
+    run = Rollouts()
+    assert {len(action) for _, action, _ in run.fits} == {20}
+    assert len(run.fits) == run.state.updates == updates_due(run.config, 240) == 4 * 9
+    resets = 0
+    for rollout in range(4):
+        cells = [(time, lane) for time, lane, *_ in run.learned(rollout)]
+        played = {
+            (time, lane)
+            for time in range(12 * rollout, 12 * rollout + 12)
+            for lane in range(5)
+            if not run.lanes.steps[time].reset[lane]
+        }
+        resets += 60 - len(played)
+        orders = set()
+        for epoch in range(3):
+            some = cells[60 * epoch : 60 * epoch + 60]
+            assert set(some) == played
+            assert max(some.count(cell) for cell in played) <= 2
+            orders.add(tuple(some))
+        assert len(orders) == 3, "shuffled anew"
+    assert resets > 5
+
+
+def test_without_a_transition_in_the_rollout_nothing_wrong_is_learned():
+    run = Rollouts(num_envs=1, rollout_steps=1, batch_size=1, num_epochs=1, total_timesteps=150)
+    assert sum(step.reset[0] for step in run.lanes.steps) > 5
+    for rollout in range(150):
+        assert not any(run.lanes.steps[time].reset[0] for time, *_ in run.learned(rollout))
+
+
+def test_a_budget_is_rounded_up_to_whole_rollouts():
+    run = Rollouts(total_timesteps=181)
+    assert [progress.steps for progress in run.progress] == [60, 120, 180, 240]
+    assert [progress.updates for progress in run.progress] == [9, 18, 27, 36]
+    assert Rollouts(total_timesteps=180).state.steps == 180
+
+
+def test_every_game_that_ends_in_a_rollout_is_reported_once():
+    run = Rollouts()
+    told = sum(len(progress.episodes) for progress in run.progress)
+    ended = sum((step.terminated | step.truncated).sum() for step in run.lanes.steps)
+    assert told == ended > 20
+
+
+def test_actions_are_those_of_the_recorded_values_once_exploration_is_over():
+    run = Rollouts(exploration_steps=0, exploration_final_eps=0.0)
+    values = [q for n, (_, q) in enumerate(run.values) if n % 13 != 12]  # not those of the end
+    for actions, q in zip(run.lanes.actions, values, strict=True):
+        np.testing.assert_array_equal(actions, q.argmax(axis=1))
+
+
+# Divergence
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["dqn", "rainbow", "munchausen-iqn", "pqn"])
+def test_a_loss_that_is_no_number_stops_the_run_at_once(name, loss):
+    config = composition(name, total_timesteps=1280)
+    state = TrainingState.create(config, lanes=CatchLanes(config.num_envs))
+    part = "fit" if config.memory == "none" else "update"
+    real, calls = getattr(state.agent, part), []
+
+    def breaks(*args):
+        calls.append(real(*args))
+        if len(calls) < 5:
+            return calls[-1]
+        error = torch.full_like(calls[-1].error, loss)
+        return dataclasses.replace(calls[-1], loss=torch.tensor(loss), error=error)
+
+    setattr(state.agent, part, breaks)
+    with pytest.raises(DivergenceError) as stopped:
+        list(train_agent(state))
+    assert len(calls) == state.updates == 5
+    message = str(stopped.value)
+    assert f"the loss became {loss} at step {state.steps:,} (update 5)" in message
+    low, high = map(float, re.search(r"rewards were (\S+) … (\S+),", message).groups())
+    assert -1 <= low <= high <= 1
+    assert f"--learning-rate (it is {config.learning_rate:g})" in message
+    assert f"--max-grad-norm (it is {config.max_grad_norm or 'off'})" in message
+    assert "--reward-clip (it is on)" in message
+    assert "--precision fp32 (it is fp32)" in message
+    assert "--init-from" in message
+
+
+@pytest.mark.parametrize("name", ["dqn", "qrdqn", "rainbow", "iqn", "munchausen-iqn", "pqn"])
+def test_weights_that_are_no_numbers_stop_the_run_with_the_next_update(name):
+    config = composition(name, total_timesteps=1280)
+    state = TrainingState.create(config, lanes=CatchLanes(config.num_envs))
+    for progress in train_agent(state):
+        if progress.updates:
+            break
+    with torch.no_grad():
+        state.agent.online.head.values.weight.fill_(float("nan"))
+    with pytest.raises(DivergenceError, match=r"the loss became nan at step"):
+        list(train_agent(state))
+    assert state.updates == progress.updates + 1
+
+
+def test_a_learning_rate_beyond_all_measure_is_told_so():
+    with pytest.raises(DivergenceError, match=r"--learning-rate \(it is 1e\+20\)"):
+        caught(catch_config(learning_rate=1e20, total_timesteps=1280))
+
+
 # What is resolved once
 
 
@@ -198,8 +583,24 @@ def test_every_automatic_setting_is_resolved(tiny_config):
     assert config.precision in ("fp32", "bf16")
     assert config.torch_threads >= 1
     assert config.exploration_steps == 10_000
+    assert config.importance_steps == 50_000
     assert config.buffer_size == 50_000  # never more than the run fills
     assert resolved(config) == config
+
+
+def test_a_longer_run_keeps_the_schedules_of_its_start():
+    config = resolved(TrainConfig(game="pong", total_timesteps=50_000, learning_starts=100))
+    longer = resolved(config.model_copy(update={"total_timesteps": 90_000}))
+    assert longer.importance_steps == 50_000
+    assert longer.exploration_steps == 10_000
+
+
+def test_without_replay_no_memory_for_it_is_asked_for(monkeypatch):
+    monkeypatch.setattr(hardware, "free_memory", lambda: 100_000_000)
+    config = resolved(TrainConfig(game="pong", memory="none", total_timesteps=10**7))
+    assert config.buffer_size is None
+    state = TrainingState.create(config, lanes=CatchLanes(16))
+    assert state.replay.num_rows < 2 * config.rollout_steps
 
 
 def test_the_default_replay_takes_at_most_half_of_the_free_memory(monkeypatch):
@@ -242,16 +643,26 @@ def test_cuda_without_cuda_is_refused():
 
 def test_a_length_in_minutes_becomes_steps_by_measured_speed(monkeypatch):
     config = TrainConfig(game="pong", learning_starts=1000)
-    monkeypatch.setattr(training, "measured_speed", lambda config: (1000.0, 100.0))
+    monkeypatch.setattr(pace, "measured_speed", lambda config: (1000.0, 100.0))
     # 114 s are left for training: 1 s of warm-up, then 100 steps a second
-    assert training.steps_in(2, config) == pytest.approx(1000 + 113 * 100, abs=50)
+    assert pace.steps_in(2, config) == pytest.approx(1000 + 113 * 100, abs=50)
     with pytest.raises(ConfigError, match=r"minutes = 1e-06 is too short"):
-        training.steps_in(1e-6, config)
+        pace.steps_in(1e-6, config)
 
 
-def test_measured_speed_is_positive_and_learning_is_slower(tiny_config):
-    before, after = training.measured_speed(tiny_config, seconds=0.5)
-    assert before > 0
+def test_a_length_in_minutes_without_replay_has_no_warm_up(monkeypatch):
+    config = TrainConfig(game="pong", memory="none", learning_starts=1000)
+    monkeypatch.setattr(pace, "measured_speed", lambda config: (0.0, 100.0))
+    assert pace.steps_in(2, config) == pytest.approx(114 * 100, abs=50)
+    with pytest.raises(ConfigError, match=r"minutes = 1e-06 is too short"):
+        pace.steps_in(1e-6, config)
+
+
+@pytest.mark.parametrize("memory", ["replay", "none"])
+def test_measured_speed_is_positive(tiny_config, memory):
+    parts = {"memory": memory, "double": False, "rollout_steps": 16}
+    before, after = pace.measured_speed(tiny_config.model_copy(update=parts), seconds=0.5)
+    assert before > 0 if memory == "replay" else before == 0
     assert after > 0
 
 

@@ -29,9 +29,9 @@ from rlarcade.config import TrainConfig
 from rlarcade.errors import CheckpointError
 from rlarcade.games.lanes import Progress, TrainingLanes
 from rlarcade.learning.replay import Replay
-from rlarcade.learning.training import TrainingState
+from rlarcade.learning.state import TrainingState
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _KEPT = 2  # whole states; the older one is there for when the newer is damaged
 _CHUNK_CELLS = 4096  # cells exported at a time: bounds the memory that a save takes
 _ARRAYS, _DOCUMENT = "arrays.safetensors", "state.json"
@@ -70,17 +70,20 @@ class StateStore:
 
         Raises:
             OSError: the disk is full or cannot be written. The older states are as they were.
+            DivergenceError: the newest loss is no number, so the weights are not worth keeping.
             TypeError: the state's games are not `TrainingLanes`, which alone can be rebuilt.
         """
         if not isinstance(state.lanes, TrainingLanes):
             raise TypeError(
                 f"only runs on TrainingLanes can be saved, not on {type(state.lanes).__name__}"
             )
+        state.require_finite()
         self._save_rows(state.replay)
         arrays = {f"agent.{name}": array for name, array in state.agent.state().items()}
         arrays |= {f"lanes.{name}": array for name, array in state.lanes.state().items()}
         arrays |= {f"tracker.{name}": array for name, array in state.tracker.state().items()}
-        data = save_tensors({name: np.ascontiguousarray(a) for name, a in arrays.items()})
+        arrays |= {f"replay.{name}": array for name, array in state.replay.priorities().items()}
+        data = save_tensors({name: np.asarray(a, order="C") for name, a in arrays.items()})
         body = {
             "format_version": FORMAT_VERSION,
             "steps": state.steps,
@@ -90,6 +93,7 @@ class StateStore:
             "segments": [[s.first, s.last, s.sha256] for s in self.segments],
             "explore_rng": state.explore_rng.bit_generator.state,
             "replay_rng": state.replay_rng.bit_generator.state,
+            "agent_rng": state.agent.rng.bit_generator.state,
             "arrays_sha256": hashlib.sha256(data).hexdigest(),
         }
         write_folder(self._path(state.steps), {_ARRAYS: data, _DOCUMENT: _sealed(body)})
@@ -184,6 +188,8 @@ class StateStore:
         state.parent = body["parent"]
         state.explore_rng.bit_generator.state = body["explore_rng"]
         state.replay_rng.bit_generator.state = body["replay_rng"]
+        state.agent.rng.bit_generator.state = body["agent_rng"]
+        state.replay.restore_priorities(_part(arrays, "replay"))
         state.agent.restore(_part(arrays, "agent"), path)
         state.tracker.restore(_part(arrays, "tracker"))
         assert isinstance(state.lanes, TrainingLanes)

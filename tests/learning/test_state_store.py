@@ -1,16 +1,19 @@
 """Saving and going on: the same bits as if nothing had happened."""
 
+import dataclasses
 import json
 import shutil
 
 import numpy as np
 import pytest
+import torch
 from test_training import weights_digest
 from toy_games import CatchLanes
 
-from rlarcade.errors import CheckpointError
-from rlarcade.learning.training import TrainingState, resolved, train_agent
-from rlarcade.learning.training_state import StateStore
+from rlarcade.errors import CheckpointError, DivergenceError
+from rlarcade.learning.state import TrainingState, resolved
+from rlarcade.learning.state_store import StateStore
+from rlarcade.learning.training import train_agent
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +104,134 @@ def saved_run_state(config, folder, at):
     return state
 
 
+# Every composition
+
+
+COMPOSITIONS = {
+    "priorities": {"prioritized": True},
+    "rainbow": {
+        "prioritized": True,
+        "noisy": True,
+        "head": "categorical",
+        "num_atoms": 11,
+        "dueling": True,
+        "importance_steps": 600,
+    },
+    "munchausen-iqn": {
+        "double": False,
+        "munchausen": True,
+        "head": "implicit",
+        "num_taus": 4,
+        "prioritized": True,
+    },
+    "impala": {  # spectral norm keeps vectors beside the weights
+        "torso": "impala",
+        "spectral_norm": True,
+        "pool_size": 3,
+        "noisy": True,
+        "head": "quantile",
+        "num_quantiles": 5,
+        "total_timesteps": 240,
+        "learning_starts": 60,
+        "train_freq": 20,
+        "target_update_interval": 70,
+        "batch_size": 4,
+        "buffer_size": 150,
+    },
+    "rollouts": {
+        "memory": "none",
+        "double": False,
+        "rollout_steps": 20,
+        "batch_size": 8,
+        "optimizer": "radam",
+        "norm": "channel",
+        "noisy": True,
+    },
+}
+
+
+def whole(state):
+    """Everything that decides how a run goes on, by name."""
+    found = {f"agent {name}": array for name, array in state.agent.state().items()}
+    found |= {f"replay {name}": array for name, array in state.replay.priorities().items()}
+    found |= {f"lanes {name}": array for name, array in state.lanes.state().items()}
+    generators = {
+        "agent": state.agent.rng,
+        "explore": state.explore_rng,
+        "replay": state.replay_rng,
+    }
+    found |= {
+        f"{name} rng": np.array(str(rng.bit_generator.state)) for name, rng in generators.items()
+    }
+    return found | {"steps": np.array(state.steps), "updates": np.array(state.updates)}
+
+
+def assert_same(one, other):
+    one, other = whole(one), whole(other)
+    assert set(one) == set(other)
+    for name, array in one.items():
+        np.testing.assert_array_equal(array, other[name], err_msg=name)
+
+
+@pytest.mark.parametrize("name", COMPOSITIONS)
+def test_every_composition_goes_on_with_the_same_bits(config, tmp_path, name):
+    parts = {"total_timesteps": 800} | COMPOSITIONS[name]
+    config = resolved(config.model_copy(update=parts))
+    uninterrupted = TrainingState.create(config)
+    list(train_agent(uninterrupted))
+    half = config.total_timesteps * 3 // 4  # the ring has wrapped
+    saved = run_until(TrainingState.create(config), half)
+    assert saved.updates > 5
+    StateStore(tmp_path).save(saved)
+    back, problems = StateStore(tmp_path).load(config)
+    assert not problems
+    assert_same(saved, back)
+    list(train_agent(back))
+    assert_same(uninterrupted, back)
+    assert weights_digest(saved) != weights_digest(back)
+
+
+def test_priorities_go_on_with_the_run(config, tmp_path):
+    config = resolved(config.model_copy(update=COMPOSITIONS["priorities"]))
+    state = run_until(TrainingState.create(config), 640)
+    priority = state.replay.priorities()["priority"]
+    assert len(set(priority.tolist())) > 20, "the test needs priorities that differ"
+    StateStore(tmp_path).save(state)
+    back, _ = StateStore(tmp_path).load(config)
+    one, other = (
+        each.replay.sample(64, np.random.default_rng(0), importance_exponent=0.5)
+        for each in (state, back)
+    )
+    np.testing.assert_array_equal(one.cell, other.cell)
+    assert torch.equal(one.weight, other.weight)
+    assert torch.equal(one.observation, other.observation)
+
+
+def test_a_state_without_replay_is_small_however_often_it_is_saved(config, tmp_path):
+    config = resolved(config.model_copy(update=COMPOSITIONS["rollouts"]))
+    saved_run(config, tmp_path, range(40, 801, 40))
+    kept = [int(path.name[13:25]) - int(path.name[:12]) for path in (tmp_path / "rows").iterdir()]
+    assert sum(kept) <= 2 * (config.rollout_steps + 5 + config.rollout_steps)
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_a_state_that_diverged_is_not_saved_and_the_older_ones_stay(config, store_folder, loss):
+    store = StateStore(store_folder)
+    state, _ = store.load(config)
+    run_until(state, 840)
+    before = {path: path.read_bytes() for path in store_folder.rglob("*") if path.is_file()}
+    state.newest = dataclasses.replace(state.newest, loss=torch.tensor(loss))
+    with pytest.raises(DivergenceError, match=f"the loss became {loss} at step 840"):
+        store.save(state)
+    assert before == {p: p.read_bytes() for p in store_folder.rglob("*") if p.is_file()}
+    back, problems = StateStore(store_folder).load(config)
+    assert back.steps == 800
+    assert not problems
+
+
+# On the disk
+
+
 def test_a_save_writes_only_rows_that_are_new_and_prunes_old_ones(config, tmp_path):
     store = saved_run(config, tmp_path, (200, 400, 600, 800, 1000))
     rows = sorted(path.name for path in (tmp_path / "rows").iterdir())
@@ -134,7 +265,7 @@ DAMAGE = {
     "not JSON": ("step-000000000800/state.json", lambda data: b"\x80\x04pickle"),
     "another format": (
         "step-000000000800/state.json",
-        lambda data: resealed(data, format_version=2),
+        lambda data: resealed(data, format_version=1),
     ),
     "a missing file": ("step-000000000800/state.json", None),
     "damaged rows": ("rows/000000000300-000000000400.safetensors", lambda data: data[::-1]),
@@ -143,7 +274,7 @@ DAMAGE = {
 
 
 def resealed(data, **changes):
-    from rlarcade.learning.training_state import _sealed
+    from rlarcade.learning.state_store import _sealed
 
     return _sealed(json.loads(data)["body"] | changes)
 

@@ -1,0 +1,53 @@
+"""Frames on their way into a network.
+
+They are uint8 and enter as (B, 4, 84, 84), or *blocked* as (B, 4, 21, 21, 16): every 4×4 block of
+pixels laid side by side. A first convolution of 8×8 with stride 4 then is a 2×2 convolution over 64
+channels with the same weights, which is faster on every processor; replay stores frames that way.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rlarcade.games.protocols import SCREEN, STACK
+
+_BLOCK = 4
+_GRID = SCREEN // _BLOCK  # 21
+BLOCKED_FRAME = (_GRID, _GRID, _BLOCK * _BLOCK)
+
+
+def block_frames(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Lays the 4×4 blocks of frames side by side: uint8 (…, 84, 84) -> (…, 21, 21, 16)."""
+    *batch, _, _ = frames.shape
+    split = frames.reshape(*batch, _GRID, _BLOCK, _GRID, _BLOCK)
+    return np.ascontiguousarray(split.swapaxes(-3, -2)).reshape(*batch, *BLOCKED_FRAME)
+
+
+def whole_frames(frames: Tensor) -> Tensor:
+    """Undoes `block_frames`: (B, 4, 21, 21, 16) -> (B, 4, 84, 84); others are returned as is."""
+    if frames.dim() == 4:
+        return frames
+    batch = frames.shape[0]
+    split = frames.reshape(batch, STACK, _GRID, _GRID, _BLOCK, _BLOCK)
+    return split.transpose(3, 4).reshape(batch, STACK, SCREEN, SCREEN)
+
+
+def blocks_as_channels(frames: Tensor, dtype: torch.dtype) -> Tensor:
+    """Returns `dtype` (B, 64, 21, 21) in channels-last memory, scaled to [0, 1]."""
+    batch = frames.shape[0]
+    if frames.dim() == 4:
+        split = frames.reshape(batch, STACK, _GRID, _BLOCK, _GRID, _BLOCK)
+        blocked = split.permute(0, 2, 4, 1, 3, 5)
+    else:
+        blocked = frames.permute(0, 2, 3, 1, 4)
+    x = blocked.to(dtype, memory_format=torch.contiguous_format)
+    x = x.view(batch, _GRID, _GRID, STACK * _BLOCK * _BLOCK)
+    return x.mul_(1 / 255).permute(0, 3, 1, 2)
+
+
+def blocked_kernel(weight: Tensor) -> Tensor:
+    """Returns 8×8 kernels (C, 4, 8, 8) as 2×2 kernels over blocks, (C, 64, 2, 2)."""
+    split = weight.reshape(-1, STACK, 2, _BLOCK, 2, _BLOCK)
+    kernel = split.permute(0, 2, 4, 1, 3, 5).reshape(-1, 2, 2, STACK * _BLOCK * _BLOCK)
+    return kernel.permute(0, 3, 1, 2)  # channels-last memory

@@ -1,0 +1,60 @@
+"""How fast this machine trains, so that a length in minutes becomes a number of steps."""
+
+import time
+
+from rlarcade.config import TrainConfig
+from rlarcade.errors import ConfigError
+from rlarcade.learning.state import TrainingState
+from rlarcade.learning.training import train_agent
+from rlarcade.seeding import SeedUse, derived_seed
+
+
+def measured_speed(config: TrainConfig, seconds: float = 8.0) -> tuple[float, float]:
+    """Measures this machine's speed on throw-away work, so that a length in minutes can be fixed.
+
+    Returns:
+        Agent steps per second before and after learning starts.
+    """
+    trial = config.model_copy(
+        update={
+            "seed": derived_seed(config.seed, SeedUse.CALIBRATION),
+            "total_timesteps": 10**9,
+            "learning_starts": 64 * config.num_envs,
+            "buffer_size": 256 * config.num_envs,
+            "exploration_steps": 0,  # the network acts, as it will for most of the run
+        }
+    )
+    state = TrainingState.create(trial)
+    started, random_speed, learning_from = time.perf_counter(), 0.0, 0.0
+    steps_then = 0
+    for progress in train_agent(state):
+        now = time.perf_counter()
+        if progress.steps <= trial.warm_up:
+            random_speed = progress.steps / (now - started)
+        elif progress.updates >= 3 and not learning_from:  # the first updates are slow
+            learning_from, steps_then = now, progress.steps
+        elif learning_from and now - learning_from > seconds:
+            break
+    return random_speed, (progress.steps - steps_then) / (now - learning_from)
+
+
+def steps_in(minutes: float, config: TrainConfig) -> int:
+    """Returns the agent steps that fit into so many minutes, from measured speed.
+
+    A twentieth is left for the start, saves and the evaluation at the end.
+    """
+    started = time.perf_counter()
+    random_speed, learning_speed = measured_speed(config)
+    left = minutes * 60 * 0.95 - (time.perf_counter() - started)
+    warm_up = config.warm_up / random_speed if config.warm_up else 0.0
+    steps = int(
+        left * random_speed
+        if left < warm_up
+        else config.warm_up + (left - warm_up) * learning_speed
+    )
+    if steps < config.num_envs:
+        raise ConfigError(
+            f"minutes = {minutes:g} is too short: measuring this machine's speed takes longer. "
+            "Raise --minutes, or give --total-timesteps."
+        )
+    return steps

@@ -1,0 +1,267 @@
+"""What a training run consists of, in memory: made from settings, learned on, saved."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Protocol as Interface
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from rlarcade.checkpoint import Checkpoint
+from rlarcade.config import NetworkSettings, TrainConfig, validated
+from rlarcade.errors import CheckpointError, DivergenceError
+from rlarcade.games.episodes import EpisodeTracker
+from rlarcade.games.lanes import LaneStep, Progress, TrainingLanes
+from rlarcade.games.names import resolve_game
+from rlarcade.games.protocols import STACK
+from rlarcade.learning import hardware
+from rlarcade.learning.agent import DQNAgent, Update
+from rlarcade.learning.frames import BLOCKED_FRAME
+from rlarcade.learning.replay import Replay
+from rlarcade.seeding import SeedUse, derived_seed, generator
+
+_LARGEST_DEFAULT_BUFFER = 1_000_000
+
+
+class Lanes(Interface):
+    """What the loop needs of games; `TrainingLanes` for Atari, anything alike for research."""
+
+    observation: NDArray[np.uint8]
+    age: NDArray[np.int64]
+
+    @property
+    def num_envs(self) -> int:
+        """Number of lanes, E."""
+
+    @property
+    def num_actions(self) -> int:
+        """Number of actions, A."""
+
+    def start(self, progress: Progress | None = None) -> None:
+        """Opens the first episode of every lane."""
+
+    def send(self, actions: NDArray[np.int64]) -> None:
+        """Sends (E,) actions."""
+
+    def recv(self) -> LaneStep:
+        """Waits for what they did."""
+
+
+@dataclass(slots=True)
+class TrainingState:
+    """Everything that a run consists of between two steps; what is saved to go on exactly."""
+
+    config: TrainConfig
+    agent: DQNAgent
+    lanes: Lanes
+    replay: Replay
+    tracker: EpisodeTracker
+    explore_rng: np.random.Generator
+    replay_rng: np.random.Generator
+    steps: int = 0
+    updates: int = 0
+    parent: str | None = None
+    """sha256 of the weights that the run started from, if not from random ones."""
+    seconds: dict[str, float] = field(
+        default_factory=lambda: dict.fromkeys(("env", "act", "replay", "learn"), 0.0)
+    )
+    newest: Update | None = None
+    """The newest gradient step of this process."""
+    newest_reward: Tensor | None = None
+    """The rewards that it learned from, float32 (B,)."""
+
+    @classmethod
+    def create(
+        cls,
+        config: TrainConfig,
+        *,
+        lanes: Lanes | None = None,
+        init_from: Checkpoint | None = None,
+        progress: Progress | None = None,
+        torso: nn.Module | None = None,
+    ) -> "TrainingState":
+        """Builds a run at step 0.
+
+        Args:
+            config: settings; `auto` and unset ones are resolved here, see `state.config`.
+            lanes: games to play instead of the configured Atari game.
+            init_from: a checkpoint of the same game to take the first weights from.
+            progress: told while the lanes start, about 0.25 s each.
+            torso: a module of your own in the torso's place, see `DQNAgent`.
+
+        Raises:
+            ConfigError, GameError: settings that cannot be used.
+            ResourceError: replay would not fit into memory.
+            CheckpointError: `init_from` is of another game, action set or network.
+        """
+        config = resolved(config)
+        state = cls.unstarted(config, lanes=lanes, torso=torso)
+        if init_from is not None:
+            _take_weights(state.agent, init_from)
+            state.parent = init_from.manifest.weights_sha256
+        state.lanes.start(progress)
+        return state
+
+    @classmethod
+    def unstarted(
+        cls, config: TrainConfig, *, lanes: Lanes | None = None, torso: nn.Module | None = None
+    ) -> "TrainingState":
+        """Builds a run from a resolved configuration, its games not begun."""
+        torch.set_num_threads(config.torch_threads)
+        if config.deterministic:
+            torch.use_deterministic_algorithms(mode=True)
+        replay = _make_replay(config)
+        if lanes is None:
+            lanes = TrainingLanes(
+                config.game,
+                num_envs=config.num_envs,
+                protocol=config.protocol,
+                seed=config.seed,
+                reseed_interval=config.reseed_interval,
+            )
+        agent = DQNAgent(
+            config,
+            num_actions=lanes.num_actions,
+            device=config.device,
+            precision="bf16" if config.precision == "bf16" else "fp32",
+            seed=derived_seed(config.seed, SeedUse.NETWORK),
+            torso=torso,
+        )
+        return cls(
+            config=config,
+            agent=agent,
+            lanes=lanes,
+            replay=replay,
+            tracker=EpisodeTracker(config.num_envs),
+            explore_rng=generator(config.seed, SeedUse.EXPLORATION),
+            replay_rng=generator(config.seed, SeedUse.REPLAY),
+        )
+
+    def learned(self, update: Update, reward: Tensor) -> None:
+        """Counts a gradient step."""
+        self.updates += 1
+        self.newest, self.newest_reward = update, reward
+
+    def require_finite(self) -> None:
+        """Stops a run whose loss is no number: every weight may be lost already.
+
+        Raises:
+            DivergenceError: with the step, what went in, and the settings to look at.
+        """
+        if self.newest is None or self.newest_reward is None:
+            return
+        loss = self.newest.loss.item()
+        if math.isfinite(loss):
+            return
+        low, high = self.newest_reward.min().item(), self.newest_reward.max().item()
+        config = self.config
+        raise DivergenceError(
+            f"the loss became {loss} at step {self.steps:,} (update {self.updates:,}); the batch's "
+            f"rewards were {low:g} … {high:g}, its mean Q {self.newest.mean_q.item():g}. What was "
+            "saved before is kept, but going on from it would end here again. Begin another run "
+            f"with a lower --learning-rate (it is {config.learning_rate:g}), a --max-grad-norm (it "
+            f"is {config.max_grad_norm or 'off'}), --reward-clip (it is "
+            f"{'on' if config.reward_clip else 'off'}) or --precision fp32 (it is "
+            f"{config.precision}); --init-from can take up the last checkpoint."
+        )
+
+
+def resolved(config: TrainConfig) -> TrainConfig:
+    """Replaces every `auto` and unset setting by what this machine makes of it, once for all.
+
+    Raises:
+        ConfigError, GameError: settings that cannot be used here.
+        ResourceError: not even a small replay fits into memory.
+    """
+    device = hardware.resolve_device(config.device)
+    exploration_steps = config.exploration_steps
+    if exploration_steps is None:
+        exploration_steps = round(config.exploration_fraction * config.total_timesteps)
+    return validated(
+        TrainConfig,
+        {
+            **config.model_dump(),
+            "game": resolve_game(config.game),
+            "device": device,
+            "precision": hardware.resolve_precision(config.precision, device),
+            "torch_threads": hardware.resolve_threads(config.torch_threads),
+            "buffer_size": _buffer_size(config),
+            "exploration_steps": exploration_steps,
+            "importance_steps": config.importance_steps or config.total_timesteps,
+        },
+    )
+
+
+def replay_capacity(config: TrainConfig) -> int:
+    """Cells of the ring: buffer_size, or without replay the newest rollout and frames before it.
+
+    Needs a resolved configuration.
+    """
+    if config.memory == "none":
+        return config.num_envs * (config.rollout_steps + STACK + 1)
+    assert config.buffer_size is not None, "replay_capacity() needs a resolved configuration"
+    return config.buffer_size
+
+
+def _buffer_size(config: TrainConfig) -> int | None:
+    """As asked; by default 1,000,000, but no more than the run fills and half the memory holds."""
+    if config.buffer_size is not None or config.memory == "none":
+        return config.buffer_size
+    per_transition = Replay.bytes_needed(1, BLOCKED_FRAME)
+    fits = hardware.free_memory() // 2 // per_transition
+    size = min(_LARGEST_DEFAULT_BUFFER, max(config.total_timesteps, 64 * config.num_envs), fits)
+    if size < min(config.learning_starts, config.total_timesteps):
+        hardware.require_memory(
+            config.learning_starts * per_transition,
+            f"a replay of learning_starts = {config.learning_starts:,} transitions",
+            "Lower --learning-starts, or free memory.",
+            hardware.free_memory() // 2,
+        )
+    # a run shorter than its warm-up is allowed: it fills replay and learns nothing
+    return max(size, min(config.learning_starts, fits))
+
+
+def _make_replay(config: TrainConfig) -> Replay:
+    capacity = replay_capacity(config)
+    needed = Replay.bytes_needed(capacity, BLOCKED_FRAME)
+    device = "cpu"
+    if config.device == "cuda" and needed < 0.8 * torch.cuda.mem_get_info()[0]:
+        device = "cuda"
+    if device == "cpu":
+        hardware.require_memory(
+            needed,
+            f"a replay of buffer_size = {capacity:,} transitions",
+            "Lower --buffer-size "
+            f"(to {hardware.free_memory() // 2 // Replay.bytes_needed(1, BLOCKED_FRAME):,}, say).",
+        )
+    return Replay(
+        capacity,
+        num_envs=config.num_envs,
+        frame_shape=BLOCKED_FRAME,
+        n_steps=config.n_steps if config.memory == "replay" else 1,
+        gamma=config.gamma,
+        reward_clip=config.reward_clip,
+        priority_exponent=config.priority_exponent if config.prioritized else None,
+        device=device,
+    )
+
+
+def _take_weights(agent: DQNAgent, checkpoint: Checkpoint) -> None:
+    manifest = checkpoint.manifest
+    own, theirs = agent.network, NetworkSettings.model_validate(manifest.network)
+    for name, value in theirs.model_dump(mode="json").items():
+        if own[name] != value:
+            raise CheckpointError(
+                f"{checkpoint.path} is a network with {name} = {value}, but this run's has "
+                f"{name} = {own[name]}: their weights do not fit each other. Choose the preset or "
+                "the flags that the checkpoint was trained with."
+            )
+    if (manifest.game, manifest.num_actions) != (agent.game, agent.num_actions):
+        raise CheckpointError(
+            f"{checkpoint.path} was trained on {manifest.game} with {manifest.num_actions} "
+            f"actions, but this run plays {agent.game} with {agent.num_actions}. A network's last "
+            "layer cannot be resized: start from a checkpoint of the same game and protocol."
+        )
+    agent.load_weights(dict(checkpoint.tensors), checkpoint.path)

@@ -1,0 +1,166 @@
+"""Torsos: frames in, features out.
+
+A torso is a module with `num_features` and `forward(frames, dtype)`, uint8 frames (B, 4, 84, 84) or
+blocked to features (B, num_features) of `dtype`. Parameters are always float32.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import spectral_norm
+
+from rlarcade.config import NetworkSettings
+from rlarcade.games.protocols import SCREEN, STACK
+from rlarcade.learning.frames import blocked_kernel, blocks_as_channels, whole_frames
+
+_NATURE_SIDES = (20, 9, 7)  # of the maps after each convolution
+_IMPALA_FILTERS = (16, 32, 32)
+_IMPALA_SIDE = 11
+
+
+class NatureTorso(nn.Module):
+    """Three convolutions, as in Mnih et al. (2015), https://www.nature.com/articles/nature14236.
+
+    Parameters have the published shapes whatever layout the frames have, and PyTorch's default
+    initialisation, which is U(±1/√fan_in) for weights and biases as in DQN Zoo.
+    """
+
+    def __init__(self, settings: NetworkSettings) -> None:
+        super().__init__()
+        first, second, third = settings.conv_channels
+        self.conv1 = nn.Conv2d(STACK, first, kernel_size=8, stride=4)
+        self.conv2 = nn.Conv2d(first, second, kernel_size=4, stride=2)
+        self.conv3 = nn.Conv2d(second, third, kernel_size=3, stride=1)
+        self.norms = nn.ModuleList(
+            make_norm(settings.norm, channels, side)
+            for channels, side in zip(settings.conv_channels, _NATURE_SIDES, strict=True)
+        )
+        self.num_features = third * _NATURE_SIDES[-1] ** 2
+
+    def forward(self, frames: Tensor, dtype: torch.dtype) -> Tensor:
+        """Returns features of `dtype`, (B, num_features)."""
+        x = blocks_as_channels(frames, dtype)
+        x = F.conv2d(x, blocked_kernel(self.conv1.weight).to(dtype), cast(self.conv1.bias, dtype))
+        x = self.norms[0](x).relu_()
+        for conv, norm in ((self.conv2, self.norms[1]), (self.conv3, self.norms[2])):
+            x = F.conv2d(x, conv.weight.to(dtype), cast(conv.bias, dtype), stride=conv.stride)
+            x = norm(x).relu_()
+        features: Tensor = x.flatten(1)
+        return features
+
+
+class ImpalaTorso(nn.Module):
+    """Residual blocks, as in Espeholt et al. (2018), https://arxiv.org/abs/1802.01561.
+
+    Wider, spectrally normalised in the residual convolutions and pooled to 6×6, it is the torso of
+    BTR: Clark et al. (2024), https://arxiv.org/abs/2411.03820.
+    """
+
+    def __init__(self, settings: NetworkSettings) -> None:
+        super().__init__()
+        stacks: list[nn.Module] = []
+        channels, side = STACK, SCREEN
+        for filters in _IMPALA_FILTERS:
+            side = (side + 1) // 2
+            stacks.append(_ImpalaStack(channels, filters * settings.impala_width, side, settings))
+            channels = filters * settings.impala_width
+        self.stacks = nn.ModuleList(stacks)
+        self.pool_size = settings.pool_size
+        self.num_features = channels * (settings.pool_size or _IMPALA_SIDE) ** 2
+
+    def forward(self, frames: Tensor, dtype: torch.dtype) -> Tensor:
+        """Returns features of `dtype`, (B, num_features)."""
+        x = whole_frames(frames).to(dtype, memory_format=torch.channels_last).mul_(1 / 255)
+        for stack in self.stacks:
+            x = stack(x)
+        x = x.relu()
+        if self.pool_size:
+            x = F.adaptive_max_pool2d(x, self.pool_size)
+        return x.flatten(1)
+
+
+class _ImpalaStack(nn.Module):
+    """A convolution, a max-pool that halves the sides, and two residual blocks."""
+
+    def __init__(self, channels: int, filters: int, side: int, settings: NetworkSettings) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(channels, filters, 3, padding=1)
+        self.norm = make_norm(settings.norm, filters, side)
+        residual = [nn.Conv2d(filters, filters, 3, padding=1) for _ in range(4)]
+        # The stem is left free: normalised as well, learning suffers (Clark et al. 2024).
+        self.residual = nn.ModuleList(
+            spectral_norm(conv) if settings.spectral_norm else conv for conv in residual
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(F.max_pool2d(_conv(self.stem, x), 3, stride=2, padding=1))
+        for first, second in ((0, 1), (2, 3)):
+            inner = _conv(self.residual[first], x.relu())
+            x = x + _conv(self.residual[second], inner.relu_())
+        return x
+
+
+class ForeignTorso(nn.Module):
+    """A user's own module, uint8 (B, 4, 84, 84) to float (B, F), in the place of a torso."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module.eval()  # a look at it must not move running averages
+        with torch.no_grad():
+            features = module(torch.zeros((2, STACK, SCREEN, SCREEN), dtype=torch.uint8))
+        if features.dim() != 2 or len(features) != 2 or not features.is_floating_point():
+            raise ValueError(
+                "a torso of your own takes uint8 (B, 4, 84, 84) and returns float (B, F); for two "
+                f"observations it returned {features.dtype} {tuple(features.shape)}"
+            )
+        self.num_features = int(features.shape[1])
+
+    def forward(self, frames: Tensor, dtype: torch.dtype) -> Tensor:
+        """Returns features of `dtype`, (B, num_features)."""
+        features: Tensor = self.module(whole_frames(frames))
+        return features.to(dtype)
+
+
+def make_torso(settings: NetworkSettings) -> NatureTorso | ImpalaTorso:
+    """Builds the torso that the settings name, with random weights."""
+    return NatureTorso(settings) if settings.torso == "nature" else ImpalaTorso(settings)
+
+
+class _MapNorm(nn.Module):
+    """Layer normalisation of maps, Ba et al. (2016), https://arxiv.org/abs/1607.06450.
+
+    `channel` normalises the channels of each position, as flax does by default; `layer` normalises
+    the whole map. They are different networks.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(shape))
+        self.bias = nn.Parameter(torch.zeros(shape))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalises (B, C, H, W) maps in channels-last memory, or (B, F) features."""
+        rows = x.permute(0, 2, 3, 1) if x.dim() == 4 else x
+        normed = F.layer_norm(
+            rows, self.weight.shape, self.weight.to(x.dtype), self.bias.to(x.dtype)
+        )
+        return normed.permute(0, 3, 1, 2) if x.dim() == 4 else normed
+
+
+def make_norm(norm: str, channels: int, side: int | None = None) -> nn.Module:
+    """Returns the normalisation of `channels` features, or of maps of side × side."""
+    if norm == "none":
+        return nn.Identity()
+    whole = norm == "layer" and side is not None
+    return _MapNorm((side, side, channels) if whole and side is not None else (channels,))
+
+
+def cast(bias: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """Returns a layer's bias in the arithmetic of the layer."""
+    assert bias is not None
+    return bias.to(dtype)
+
+
+def _conv(conv: nn.Module, x: Tensor) -> Tensor:
+    assert isinstance(conv, nn.Conv2d)
+    return F.conv2d(x, conv.weight.to(x.dtype), cast(conv.bias, x.dtype), padding=1)

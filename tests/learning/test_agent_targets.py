@@ -1,0 +1,626 @@
+"""What rlarcade.learning.agent learns: targets, losses and gradient steps.
+
+Most tests put tables in the networks' place, whose rows are picked by the first pixel. Rows that a
+target must not look at hold NaN, which would spread.
+"""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from rlarcade.config import TrainConfig
+from rlarcade.learning.agent import DQNAgent, _UpdateDraws
+from rlarcade.learning.heads import Draws, Returns
+from rlarcade.learning.losses import n_step_return
+from rlarcade.learning.replay import Batch
+
+NAN = float("nan")
+NO_DRAWS = _UpdateDraws(Draws(), Draws(), Draws())
+
+# google-deepmind/rlax @4c5d25b, rlax/_src/value_learning_test.py
+RLAX_Q = [[1.0, 1.0, 0.0], [1.0, 2.0, 0.0]]
+RLAX = {"action": [0, 1], "reward": [1.0, 1.0], "discount": [0.0, 1.0]}
+RLAX_TD_ERROR = [0.0, 1.0]
+
+C51_ATOMS = [0.5, 1.0, 1.5]
+C51_LOGITS = [
+    [[1, 1, 1], [0, 9, 9], [0, 9, 0], [0, 0, 0]],
+    [[9, 9, 0], [9, 0, 9], [0, 0, 0], [9, -9, 0]],
+    [[1, 1, 1], [0, 9, 9], [0, 0, 0], [0, 9, 0]],
+    [[9, 9, 0], [9, 0, 9], [0, 0, 0], [9, -9, 0]],
+    [[9, 9, 0], [9, 0, 9], [0, 0, 0], [9, -9, 0]],
+]
+C51_NEXT_LOGITS = [
+    [[1, 1, 1], [9, 0, 9], [1, 0, 0], [0, 0, 9]],
+    [[9, 9, 0], [9, 0, 0], [1, 1, 1], [9, -9, 0]],
+    [[1, 1, 1], [9, 0, 9], [0, 0, 9], [1, 0, 0]],
+    [[9, 9, 0], [9, 0, 0], [1, 1, 1], [9, -9, 0]],
+    [[9, 9, 0], [9, 0, 0], [0, 9, 9], [9, -9, 0]],
+]
+C51_SELECTOR = [[1, 0, 0, 9], [9, 0, 1, 1], [1, 9, 1, 1], [0, 1, 0, 9], [1, 1, 1, 9]]
+C51 = {
+    "action": [2, 1, 3, 0, 1],
+    "reward": [0.5, 0.0, 0.5, 0.8, -0.1],
+    "discount": [0.8, 1.0, 0.8, 0.0, 1.0],
+}
+C51_LOSS = [8.998915, 3.6932087, 8.998915, 0.69320893, 5.1929307]
+C51_DOUBLE_LOSS = [8.998915, 5.192931, 5.400247, 0.693209, 0.693431]
+
+# QuantileLearningTest, whose shapes are batch, quantiles, actions
+QR_QUANTILES = [
+    [[0, 1, -5, 6], [-1, 3, 0, -2]],
+    [[-5, 9, -5, 6], [2, 3, 1, -4]],
+    [[5, 1, -5, 7], [-1, 3, 0, -2]],
+]
+QR_TAUS = [[0.2, 0.7], [0.1, 0.5], [0.3, 0.4]]
+QR = {"action": [1, 2, 0], "reward": [0.5, -1.0, 0.0], "discount": [0.5, 0.0, 1.0]}
+QR_NEXT = [
+    [[0, 5, 2, 2], [0, -3, 2, 2]],
+    [[-3, -1, 4, -3], [1, 3, 1, -4]],
+    [[-2, 2, -5, -7], [1, 3, 2, -2]],
+]
+QR_SELECTOR = [
+    [[0, 7, 2, -2], [0, 4, 2, 2]],
+    [[-3, -1, 4, 3], [1, 3, 1, 4]],
+    [[-1, -2, -5, -6], [-1, -5, 2, -2]],
+]
+QR_TARGET = [[3.0, -1.0], [-1.0, -1.0], [-2.0, 1.0]]  # a comment there works them out
+
+
+class NoDice:
+    """A head that draws nothing."""
+
+    def draw(self, batch_size, rng, *, taus=True):
+        return Draws()
+
+
+class Table(torch.nn.Module):
+    """A network of a few states: row s (A, N) is learned of the state whose first pixel is s."""
+
+    def __init__(self, rows, taus=None, atoms=None):
+        super().__init__()
+        rows = torch.as_tensor(np.array(rows, dtype=np.float32))
+        self.rows = torch.nn.Parameter(rows.unsqueeze(-1) if rows.dim() == 2 else rows)
+        self.taus = None if taus is None else torch.tensor(taus)
+        self.atoms = None if atoms is None else torch.tensor(atoms)
+        self.head = NoDice()
+
+    def returns(self, frames, draws=None):
+        states = frames[:, 0, 0, 0].long()
+        rows = self.rows[states]
+        if self.atoms is not None:
+            return Returns(self.atoms, log_probabilities=rows.log_softmax(dim=-1))
+        return Returns(rows, taus=None if self.taus is None else self.taus[states])
+
+    def forward(self, frames, draws=None):
+        return self.returns(frames, draws).mean()
+
+
+def make_agent(num_actions=3, **settings):
+    small = {"conv_channels": (4, 4, 4), "hidden_units": 16, "num_quantiles": 5, "num_atoms": 11}
+    config = TrainConfig(game="pong", **{**small, **settings})
+    return DQNAgent(config, num_actions=num_actions)
+
+
+def tabular(online, target, *, rate=1.0, **settings):
+    """An agent of two tables, which learns by plain gradient descent."""
+    agent = make_agent(**settings)
+    agent.online, agent.target = online, target.requires_grad_(False)
+    agent.optimizer = torch.optim.SGD(online.parameters(), lr=rate)
+    return agent
+
+
+def states(numbers):
+    frames = torch.zeros(len(numbers), 4, 84, 84, dtype=torch.uint8)
+    frames[:, 0, 0, 0] = torch.tensor(numbers)
+    return frames
+
+
+def tabular_batch(action, reward, discount, weight=None):
+    """Transitions from states 0, 1, … to as many others that follow them."""
+    count = len(action)
+    return Batch(
+        observation=states(list(range(count))),
+        action=torch.tensor(action),
+        reward=torch.tensor(reward),
+        discount=torch.tensor(discount),
+        next_observation=states(list(range(count, 2 * count))),
+        weight=None if weight is None else torch.tensor(weight),
+    )
+
+
+def nan_like(rows):
+    return np.full_like(np.array(rows, dtype=np.float32), NAN)
+
+
+def before_and_after(before, after):
+    return np.concatenate([np.array(before, np.float32), np.array(after, np.float32)])
+
+
+def random_problem(seed, batch=6, actions=3, samples=4):
+    """Two tables' rows for states and for next states (4 × (B, A, N)), and a batch."""
+    rng = np.random.default_rng(seed)
+    rows = rng.normal(size=(4, batch, actions, samples)).astype(np.float32)
+    discount = rng.random(batch).astype(np.float32)
+    discount[::3] = 0.0
+    parts = {
+        "action": rng.integers(0, actions, batch).tolist(),
+        "reward": rng.normal(size=batch).astype(np.float32).tolist(),
+        "discount": discount.tolist(),
+    }
+    return rows, parts
+
+
+# The maximum
+
+
+def test_plain_q_learning_gives_rlax_its_td_errors():
+    next_q = [[0.0, 1.0, 0.0], [1.0, 2.0, 0.0]]
+    online = Table(before_and_after(RLAX_Q, nan_like(next_q)))
+    agent = tabular(online, Table(before_and_after(nan_like(RLAX_Q), next_q)))
+    batch = tabular_batch(**RLAX)
+    target = agent._target(batch, NO_DRAWS).values[:, 0]
+    taken = torch.tensor([1.0, 2.0])
+    torch.testing.assert_close(target - taken, torch.tensor(RLAX_TD_ERROR))
+    assert agent.update(batch).error.tolist() == RLAX_TD_ERROR
+
+
+def test_double_q_learning_gives_rlax_its_td_errors():
+    value = [[99.0, 1.0, 98.0], [91.0, 2.0, 66.0]]
+    selector = [[2.0, 10.0, 1.0], [11.0, 20.0, 1.0]]
+    online = Table(before_and_after(RLAX_Q, selector))
+    agent = tabular(online, Table(before_and_after(nan_like(RLAX_Q), value)), double=True)
+    assert agent.update(tabular_batch(**RLAX)).error.tolist() == RLAX_TD_ERROR
+
+
+def test_the_target_network_values_what_the_online_network_picks():
+    online = Table([[0.0, 0.0, 0.0], [2.0, 10.0, 1.0]])
+    frozen = Table([[NAN] * 3, [99.0, 3.0, 98.0]])  # 99 and 98 are what a maximum would take
+    agent = tabular(online, frozen, double=True)
+    target = agent._target(tabular_batch([2], [1.0], [0.5]), NO_DRAWS)
+    assert target.values.tolist() == [[1.0 + 0.5 * 3.0]]
+
+
+@pytest.mark.parametrize("double", [False, True])
+@pytest.mark.parametrize("samples", [1, 4])
+@pytest.mark.parametrize("seed", range(3))
+def test_targets_match_the_definition(double, samples, seed):
+    rows, parts = random_problem(seed, samples=samples)
+    online_next, target_next = rows[1], rows[3]
+    online = Table(before_and_after(rows[0], online_next if double else nan_like(online_next)))
+    agent = tabular(online, Table(before_and_after(nan_like(rows[2]), target_next)), double=double)
+    expected = []
+    for b, (r, d) in enumerate(zip(parts["reward"], parts["discount"], strict=True)):
+        picks = (online_next if double else target_next)[b].mean(axis=1)
+        best = max(range(3), key=lambda a: picks[a])
+        expected.append([r + d * z for z in target_next[b, best].tolist()])
+    target = agent._target(tabular_batch(**parts), NO_DRAWS)
+    torch.testing.assert_close(target.values, torch.tensor(expected))
+    assert not target.values.requires_grad
+
+
+def test_a_terminated_transition_does_not_bootstrap():
+    table = [[0.0] * 3, [1e6, 2e6, 3e6]]
+    for settings in ({}, {"double": True}):
+        agent = tabular(Table(table), Table(table), **settings)
+        target = agent._target(tabular_batch([0], [-1.0], [0.0]), NO_DRAWS)
+        assert target.values.tolist() == [[-1.0]]
+
+
+def test_the_discount_of_n_steps_is_used_as_it_comes():
+    reward, discount = n_step_return(torch.tensor([[1.0, 2.0, 4.0]]), torch.full((1, 3), 0.5))
+    agent = tabular(Table([[0.0, 0.0], [NAN] * 2]), Table([[NAN] * 2, [16.0, 8.0]]), gamma=0.9)
+    batch = tabular_batch([1], reward.tolist(), discount.tolist())
+    expected = 1 + 0.5 * 2 + 0.25 * 4 + 0.125 * 16
+    assert agent._target(batch, NO_DRAWS).values.tolist() == [[expected]]
+
+
+# Distributions
+
+
+def test_categorical_learning_gives_rlax_its_losses():
+    online = Table(before_and_after(C51_LOGITS, nan_like(C51_NEXT_LOGITS)), atoms=C51_ATOMS)
+    frozen = Table(before_and_after(nan_like(C51_LOGITS), C51_NEXT_LOGITS), atoms=C51_ATOMS)
+    update = tabular(online, frozen).update(tabular_batch(**C51))
+    np.testing.assert_allclose(update.error, C51_LOSS, rtol=1e-4)
+    assert update.loss.item() == pytest.approx(np.mean(C51_LOSS), rel=1e-4)
+
+
+def test_double_categorical_learning_gives_rlax_its_losses():
+    # logits (0, 0, x) have a mean that grows with x, as the selector's values do
+    selector = [[[0, 0, x] for x in row] for row in C51_SELECTOR]
+    online = Table(before_and_after(C51_LOGITS, selector), atoms=C51_ATOMS)
+    frozen = Table(before_and_after(nan_like(C51_LOGITS), C51_NEXT_LOGITS), atoms=C51_ATOMS)
+    update = tabular(online, frozen, double=True).update(tabular_batch(**C51))
+    np.testing.assert_allclose(update.error, C51_DOUBLE_LOSS, rtol=1e-4)
+
+
+def slow_quantile_loss(predicted, taus, target):
+    total = 0.0
+    for theta, tau in zip(predicted, taus, strict=True):
+        for y in target:
+            u = y - theta
+            huber = u * u / 2 if abs(u) <= 1 else abs(u) - 0.5
+            total += abs(tau - (1.0 if u < 0 else 0.0)) * huber / len(target)
+    return total
+
+
+def test_quantile_learning_regresses_to_rlax_targets():
+    quantiles, following, selector = (
+        np.array(x, np.float32).transpose(0, 2, 1) for x in (QR_QUANTILES, QR_NEXT, QR_SELECTOR)
+    )
+    online = Table(before_and_after(quantiles, selector), taus=[*QR_TAUS, *[[NAN] * 2] * 3])
+    frozen = Table(before_and_after(nan_like(quantiles), following), taus=[[NAN] * 2] * 6)
+    agent, batch = tabular(online, frozen, double=True), tabular_batch(**QR)
+    assert agent._target(batch, NO_DRAWS).values.tolist() == QR_TARGET
+    expected = [
+        slow_quantile_loss(quantiles[b, a].tolist(), QR_TAUS[b], QR_TARGET[b])
+        for b, a in enumerate(QR["action"])
+    ]
+    np.testing.assert_allclose(agent.update(batch).error, expected, rtol=1e-6)
+
+
+# Munchausen
+
+
+def slow_munchausen(row, following, action, reward, discount, *, alpha, tau, clip):
+    """Vieillard et al. (2020), eq. 2 and 4, of one transition: (A, N) rows -> N returns."""
+
+    def log_policy(values):
+        q = [sum(zs) / len(zs) / tau for zs in values]
+        total = max(q) + math.log(sum(math.exp(x - max(q)) for x in q))
+        return [x - total for x in q]
+
+    bonus = alpha * min(0.0, max(clip, tau * log_policy(row)[action]))
+    logs, returns = log_policy(following), []
+    for j in range(len(following[0])):
+        soft = sum(
+            math.exp(log) * (zs[j] - tau * log) for log, zs in zip(logs, following, strict=True)
+        )
+        returns.append(reward + bonus + discount * soft)
+    return returns
+
+
+@pytest.mark.parametrize("policy", ["target", "online"])
+@pytest.mark.parametrize("samples", [1, 4])
+@pytest.mark.parametrize("tau", [0.03, 0.5])
+def test_munchausen_targets_match_the_definition(policy, samples, tau):
+    rows, parts = random_problem(0, samples=samples)
+    judged, following = (rows[2] if policy == "target" else rows[0]), rows[3]
+    own = rows[2] if policy == "target" else nan_like(rows[2])
+    online = Table(before_and_after(rows[0], nan_like(rows[1])))
+    agent = tabular(
+        online,
+        Table(before_and_after(own, following)),
+        munchausen=True,
+        munchausen_policy=policy,
+        munchausen_tau=tau,
+        munchausen_alpha=0.7,
+        munchausen_clip=-0.8,
+        n_steps=3,  # the discount says it already, and the bonus is added once
+    )
+    expected = [
+        slow_munchausen(
+            judged[b].tolist(), following[b].tolist(), a, r, d, alpha=0.7, tau=tau, clip=-0.8
+        )
+        for b, (a, r, d) in enumerate(zip(*parts.values(), strict=True))
+    ]
+    target = agent._target(tabular_batch(**parts), NO_DRAWS)
+    torch.testing.assert_close(target.values, torch.tensor(expected), rtol=1e-4, atol=1e-5)
+    assert not target.values.requires_grad
+
+
+def test_munchausen_without_bonus_and_temperature_is_q_learning():
+    rows, parts = random_problem(1, samples=1)
+    batch, targets = tabular_batch(**parts), []
+    for settings in (
+        {},
+        {"munchausen": True, "munchausen_alpha": 0.0, "munchausen_tau": 1e-6},
+    ):
+        agent = tabular(
+            Table(before_and_after(rows[0], rows[1])),
+            Table(before_and_after(rows[2], rows[3])),
+            **settings,
+        )
+        targets.append(agent._target(batch, NO_DRAWS).values)
+    torch.testing.assert_close(targets[1], targets[0], rtol=0, atol=1e-5)
+
+
+def test_munchausen_does_not_bootstrap_past_a_terminal_but_adds_its_bonus():
+    table = [[0.0, 0.0, 0.0, 0.0], [1e6, 2e6, 3e6, 4e6]]
+    agent = tabular(Table(table), Table(table), munchausen=True)
+    target = agent._target(tabular_batch([1], [-1.0], [0.0]), NO_DRAWS)
+    expected = -1.0 - 0.9 * 0.03 * math.log(4)
+    assert target.values.item() == pytest.approx(expected, abs=1e-6)
+
+
+# The loss and the step
+
+
+def one_step_problem(rate=1.0, **settings):
+    """Q(s, a) of 0, 1, 2, 3 for targets of 0.5, 0, -3, 13: TD errors 0.5, -1, -5, 10."""
+    online = Table([[0.0, 7.0], [7.0, 1.0], [2.0, 7.0], [7.0, 3.0], *[[NAN] * 2] * 4])
+    frozen = Table([*[[NAN] * 2] * 4, [0.0, -1.0], [5.0, 8.0], [-8.0, -4.0], [20.0, 0.0]])
+    agent = tabular(online, frozen, rate=rate, **settings)
+    return agent, {
+        "action": [0, 1, 0, 1],
+        "reward": [0.5, 0.0, -1.0, 3.0],
+        "discount": [0.5, 0.0, 0.5, 0.5],
+    }
+
+
+ERRORS = torch.tensor([0.5, -1.0, -5.0, 10.0])
+
+
+def test_the_error_of_the_expected_head_is_the_td_errors_size():
+    for loss in ("huber", "mse"):
+        agent, parts = one_step_problem(loss=loss)
+        assert torch.equal(agent.update(tabular_batch(**parts)).error, ERRORS.abs())
+
+
+@pytest.mark.parametrize(
+    ("loss", "losses", "slopes"),
+    [
+        ("huber", [0.125, 0.5, 4.5, 9.5], [0.5, -1.0, -1.0, 1.0]),
+        ("mse", [0.125, 0.5, 12.5, 50.0], [0.5, -1.0, -5.0, 10.0]),
+    ],
+)
+@pytest.mark.parametrize("weight", [None, [1.0, 0.5, 0.25, 0.0]])
+def test_a_step_moves_taken_values_down_the_weighted_mean_loss(loss, losses, slopes, weight):
+    agent, parts = one_step_problem(loss=loss)
+    before = agent.online.rows.detach().clone()
+    update = agent.update(tabular_batch(**parts, weight=weight))
+    scale = torch.tensor(weight or [1.0] * 4)
+    assert update.loss.item() == pytest.approx((torch.tensor(losses) * scale).mean().item())
+    assert torch.equal(update.error, ERRORS.abs()), "priorities are not weighted"
+    expected = before.clone()
+    for state, action in enumerate(parts["action"]):
+        expected[state, action, 0] += scale[state] * slopes[state] / 4
+    torch.testing.assert_close(agent.online.rows.detach(), expected, equal_nan=True)
+
+
+@pytest.mark.parametrize("kind", ["categorical", "quantile"])
+def test_weights_scale_the_losses_of_distributions_too(kind):
+    weight, updates = [1.0, 0.5, 0.25, 0.0, 0.1], []
+    taus, atoms = ([[0.1, 0.5, 0.8]] * 10, None) if kind == "quantile" else (None, C51_ATOMS)
+    for some in (None, weight):
+        rows = before_and_after(C51_LOGITS, C51_NEXT_LOGITS)
+        agent = tabular(Table(rows, taus, atoms), Table(rows, taus, atoms))
+        updates.append(agent.update(tabular_batch(**C51, weight=some)))
+    plain, weighted = updates
+    assert torch.equal(plain.error, weighted.error)
+    expected = (plain.error * torch.tensor(weight)).mean().item()
+    assert weighted.loss.item() == pytest.approx(expected)
+    assert plain.loss.item() == pytest.approx(plain.error.mean().item())
+
+
+@pytest.mark.parametrize("exponent", [0.0, 1.0])
+def test_weights_come_ready_from_replay(exponent):
+    agent, parts = one_step_problem(
+        prioritized=True, priority_exponent=exponent, importance_exponent=exponent
+    )
+    update = agent.update(tabular_batch(**parts, weight=[0.5] * 4))
+    assert update.loss.item() == 0.5 * (0.125 + 0.5 + 4.5 + 9.5) / 4
+
+
+def test_mean_q_is_that_of_the_online_network_over_states_and_actions():
+    agent, parts = one_step_problem()
+    assert agent.update(tabular_batch(**parts)).mean_q.item() == (4 * 7 + 0 + 1 + 2 + 3) / 8
+
+
+def test_the_gradient_is_clipped_to_its_largest_norm():
+    for limit, expected in (
+        (0.25, 0.25),
+        (100.0, (0.5**2 + 1 + 25 + 100) ** 0.5 / 4),
+        (None, None),
+    ):
+        agent, parts = one_step_problem(loss="mse", max_grad_norm=limit)
+        before = agent.online.rows.detach().clone()
+        agent.update(tabular_batch(**parts))
+        moved = (agent.online.rows.detach() - before).nan_to_num().norm().item()
+        assert moved == pytest.approx(expected or (0.5**2 + 1 + 25 + 100) ** 0.5 / 4, rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["expected", "quantile", "categorical"])
+@pytest.mark.parametrize("double", [False, True])
+def test_values_of_a_chain_become_discounted_rewards(kind, double):
+    """States 0 → 1 → 2 → end with reward 1 at the end by action 1; action 0 goes nowhere."""
+    start, gamma = np.zeros((3, 2, 11 if kind == "categorical" else 3)), 0.5
+    taus = [[1 / 6, 1 / 2, 5 / 6]] * 3 if kind == "quantile" else None
+    atoms = np.linspace(0, 1, 11, dtype=np.float32).tolist() if kind == "categorical" else None
+    start = start[..., :1] if kind == "expected" else start
+    agent = tabular(Table(start, taus, atoms), Table(start, taus, atoms), rate=1.0, double=double)
+    agent.optimizer = torch.optim.Adam(agent.online.parameters(), lr=0.1)
+    batch = Batch(
+        observation=states([0, 0, 1, 1, 2, 2]),
+        action=torch.tensor([0, 1, 0, 1, 0, 1]),
+        reward=torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, 1.0]),
+        discount=torch.tensor([gamma] * 5 + [0.0]),
+        next_observation=states([0, 1, 1, 2, 2, 2]),
+    )
+    for step in range(360):
+        agent.update(batch)
+        if step % 60 == 59:
+            agent.sync_target()
+    values = agent.online(states([0, 1, 2])).detach()
+    best = torch.tensor([gamma**2, gamma, 1.0])
+    expected = torch.stack([gamma * best, best], dim=1)
+    torch.testing.assert_close(values, expected, rtol=0, atol=0.03)
+
+
+# Known returns
+
+
+def test_fit_takes_a_step_to_the_returns_it_is_given():
+    agent, parts = one_step_problem()
+    before = agent.online.rows.detach().clone()
+    targets = torch.tensor([0.5, 0.0, -3.0, 13.0])
+    update = agent.fit(states([0, 1, 2, 3]), torch.tensor(parts["action"]), targets)
+    assert torch.equal(update.error, ERRORS.abs())
+    assert update.loss.item() == (0.125 + 0.5 + 4.5 + 9.5) / 4
+    assert update.mean_q.item() == (4 * 7 + 0 + 1 + 2 + 3) / 8
+    for state, slope in enumerate([0.5, -1.0, -1.0, 1.0]):
+        before[state, parts["action"][state], 0] += slope / 4
+    torch.testing.assert_close(agent.online.rows.detach(), before, equal_nan=True)
+
+
+@pytest.mark.parametrize("loss", ["huber", "mse"])
+def test_fitting_again_and_again_learns_the_returns(loss):
+    agent = make_agent(memory="none", norm="layer", learning_rate=3e-3, loss=loss)
+    frames, action = random_frames(4), torch.tensor([0, 1, 2, 1])
+    target = torch.tensor([1.0, -2.0, 0.5, 3.0])
+    for _ in range(150):
+        update = agent.fit(frames, action, target)
+    assert update.error.max() < 0.05
+    values = torch.from_numpy(agent.q_values(frames.numpy()))
+    torch.testing.assert_close(values[torch.arange(4), action], target, rtol=0, atol=0.1)
+
+
+# Real networks
+
+
+def random_frames(batch, seed=0):
+    rng = np.random.default_rng(seed)
+    return torch.from_numpy(rng.integers(0, 256, (batch, 4, 84, 84), dtype=np.uint8))
+
+
+def real_batch(size=4, seed=0):
+    rng = np.random.default_rng(seed)
+    return Batch(
+        observation=random_frames(size, seed),
+        action=torch.from_numpy(rng.integers(0, 3, size)),
+        reward=torch.from_numpy(rng.normal(size=size).astype(np.float32)),
+        discount=torch.tensor([0.9, 0.0] * (size // 2)),
+        next_observation=random_frames(size, seed + 1),
+    )
+
+
+def spy_on_draws(agent, batch):
+    """Draws of each forward pass of an update: of the online and of the target network."""
+    seen = {"online": [], "target": []}
+    for name, network in (("online", agent.online), ("target", agent.target)):
+        network.head.register_forward_pre_hook(
+            lambda _, inputs, name=name: seen[name].append(inputs[1])
+        )
+    agent.update(batch)
+    return seen["online"], seen["target"]
+
+
+@pytest.mark.parametrize(
+    "settings", [{"double": True}, {"munchausen": True, "munchausen_policy": "online"}]
+)
+def test_the_three_passes_of_an_update_have_draws_of_their_own(settings):
+    agent = make_agent(head="implicit", noisy=True, num_taus=6, **settings)
+    (pick, learning), (ahead,) = spy_on_draws(agent, real_batch())
+    assert pick.taus is None, "means are taken at midpoints"
+    assert learning.taus.shape == ahead.taus.shape == (4, 6)
+    assert (learning.taus != ahead.taus).any()
+    for one, other in itertools.combinations((pick, learning, ahead), 2):
+        assert len(one.noise) == len(other.noise) == 4
+        for mine, yours in zip(one.noise, other.noise, strict=True):
+            assert (mine != yours).any()
+
+
+def test_munchausen_may_ask_the_target_network_twice():
+    agent = make_agent(head="implicit", noisy=True, munchausen=True)
+    (learning,), (ahead, judging) = spy_on_draws(agent, real_batch())
+    assert judging.taus is None
+    assert (ahead.noise[0] != judging.noise[0]).any()
+    assert (learning.noise[0] != judging.noise[0]).any()
+
+
+COMPOSITIONS = [
+    {"head": head, "noisy": noisy, **extra}
+    for head, noisy, extra in itertools.product(
+        ("expected", "categorical", "quantile", "implicit"),
+        (False, True),
+        ({"double": True}, {"munchausen": True, "dueling": True}),
+    )
+    if not (head == "categorical" and "munchausen" in extra)
+]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    COMPOSITIONS,
+    ids=lambda s: " ".join(k if v is True else str(v) for k, v in s.items() if v),
+)
+def test_updates_are_a_function_of_weights_batch_and_generator(settings):
+    def learned(seed):
+        agent = make_agent(learning_rate=1e-2, **settings)
+        agent.rng = np.random.default_rng(seed)
+        losses = [agent.update(real_batch(seed=i)).loss.item() for i in range(2)]
+        return losses, agent.weights()
+
+    torch.manual_seed(1)
+    losses, weights = learned(seed=3)
+    torch.manual_seed(2)
+    same_losses, same_weights = learned(seed=3)
+    assert losses == same_losses
+    for name, array in weights.items():
+        np.testing.assert_array_equal(array, same_weights[name], err_msg=name)
+    other_losses, _ = learned(seed=4)
+    random = settings["noisy"] or settings["head"] == "implicit"
+    assert (losses != other_losses) == random
+
+
+@pytest.mark.parametrize("settings", COMPOSITIONS[::3], ids=str)
+def test_every_composition_learns_in_bf16_with_float32_parameters(settings):
+    config = TrainConfig(game="pong", conv_channels=(4, 4, 4), hidden_units=16, **settings)
+    agent = DQNAgent(config, num_actions=3, precision="bf16")
+    before = agent.weights()
+    update = agent.update(real_batch())
+    assert update.loss.dtype == update.error.dtype == torch.float32
+    assert update.loss.isfinite()
+    assert tuple(update.error.shape) == (4,)
+    for name, array in agent.weights().items():
+        assert array.dtype == np.float32
+        assert (array != before[name]).any(), name
+
+
+def test_the_target_network_is_left_alone_until_it_is_synced():
+    agent, batch = make_agent(learning_rate=1e-2), real_batch()
+    before = {name: t.clone() for name, t in agent.target.state_dict().items()}
+    agent.update(batch)
+    for name, tensor in agent.target.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+        assert (agent.online.state_dict()[name] != tensor).any(), name
+    agent.sync_target()
+    for name, tensor in agent.target.state_dict().items():
+        assert torch.equal(agent.online.state_dict()[name], tensor), name
+    agent.update(batch)
+    moved = [
+        (agent.online.state_dict()[name] != tensor).any()
+        for name, tensor in agent.target.state_dict().items()
+    ]
+    assert all(moved), "it is a copy, not the same memory"
+
+
+def test_spectral_norm_iterates_in_updates_alone_and_is_synced():
+    agent = make_agent(
+        torso="impala", spectral_norm=True, pool_size=2, learning_rate=1e-2, double=True
+    )
+    frames = random_frames(2)
+
+    def vectors(network):
+        return {name: t.clone() for name, t in network.named_buffers() if name[-2:] in ("_u", "_v")}
+
+    start = vectors(agent.online)
+    assert len(start) == 24
+    agent.q_values(frames.numpy())
+    agent.act(frames.numpy(), 0.0, np.random.default_rng(0))
+    assert all(torch.equal(t, start[name]) for name, t in vectors(agent.online).items())
+    agent.update(real_batch(2))
+    for name, tensor in vectors(agent.online).items():
+        assert (tensor != start[name]).any(), name
+    assert all(torch.equal(t, start[name]) for name, t in vectors(agent.target).items())
+    assert not any(module.training for module in agent.online.modules())
+    with torch.no_grad():
+        assert (agent.online(frames) != agent.target(frames)).any()
+        agent.sync_target()
+        assert torch.equal(agent.online(frames), agent.target(frames))
+    synced = vectors(agent.online)
+    assert all(torch.equal(t, synced[name]) for name, t in vectors(agent.target).items())
