@@ -1,5 +1,6 @@
 """What is played: protocols, the native vector environment, lanes for training, known scores."""
 
+from rlarcade.games.curves import PublishedPoint, published_curve
 from rlarcade.games.episodes import Episode, EpisodeTracker
 from rlarcade.games.frame_stack import FrameStack
 from rlarcade.games.lanes import LaneStep, TrainingLanes
@@ -18,6 +19,7 @@ __all__ = [
     "GameVectorEnv",
     "LaneStep",
     "Protocol",
+    "PublishedPoint",
     "TrainingLanes",
     "all_games",
     "display_name",
@@ -25,6 +27,7 @@ __all__ = [
     "human_normalised_score",
     "make_env",
     "make_vec_env",
+    "published_curve",
     "published_scores",
     "resolve_game",
 ]

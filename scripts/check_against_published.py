@@ -1,0 +1,108 @@
+"""Compares a run with the public learning curve of its kind: inside, below or above mean ± 2 sd.
+
+    python scripts/check_against_published.py checkpoints/space_invaders-dqn-seed0 --json check.json
+
+Like the published points, a run's are mean training returns of the last million frames.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from rlarcade import TrainConfig
+from rlarcade.games import FRAMESKIP, published_curve
+
+_WINDOW = 1_000_000  # frames that a published point averages over
+
+
+def public_twin(config: TrainConfig) -> str | None:
+    """Names the published algorithm that a composition is closest to; None where there is none."""
+    if config.memory == "none" or config.munchausen:
+        return None
+    if config.head == "categorical":
+        return "Rainbow" if config.prioritized else "C51"
+    return {"expected": "DQN", "quantile": "QR-DQN", "implicit": "IQN"}[config.head]
+
+
+def departures(config: TrainConfig) -> list[str]:
+    """Lists in which ways the run was made under other conditions than the published ones."""
+    conditions = {
+        "protocol": ("v5", config.protocol),
+        "terminal_on_life_loss": (False, config.terminal_on_life_loss),
+        "final ε": (0.01, config.exploration_final_eps),
+        "exploration_steps": (250_000, config.exploration_steps),
+        "replay ratio": (8.0, config.replay_ratio),
+    }
+    return [
+        f"{name} {own} instead of {theirs}"
+        for name, (theirs, own) in conditions.items()
+        if own != theirs
+    ]
+
+
+def check(run: Path) -> dict[str, Any]:
+    """Returns a document with a verdict at every published point that the run has reached."""
+    config = TrainConfig.model_validate(json.loads((run / "run.json").read_text())["train"])
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    twin = public_twin(config)
+    reached = max((line["step"] for line in lines), default=0) * FRAMESKIP
+    points = []
+    for point in published_curve(config.game, twin or "", config.torso):
+        scores = [
+            line["charts/episodic_return"]
+            for line in lines
+            if "charts/episodic_return" in line
+            and point.frames - _WINDOW < line["step"] * FRAMESKIP <= point.frames
+        ]
+        if point.frames > reached or not scores:
+            continue
+        low, high = point.mean - 2 * point.sd, point.mean + 2 * point.sd
+        mean = fmean(scores)
+        points.append(
+            {
+                "frames": point.frames,
+                "mean": mean,
+                "games": len(scores),
+                "published_mean": point.mean,
+                "band": [low, high],
+                "verdict": "below" if mean < low else "above" if mean > high else "inside",
+            }
+        )
+    return {
+        "run": run.name,
+        "game": config.game,
+        "published": twin,
+        "torso": config.torso,
+        "departures": departures(config),
+        "points": points,
+    }
+
+
+def main() -> int:
+    """Prints the comparison; exit code 1 if there was nothing to compare with."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument("--json", type=Path, help="write the outcome to this file")
+    asked = parser.parse_args()
+    document = check(asked.run)
+    print(f"{document['run']} against {document['published']} ({document['torso']} torso)")
+    for departure in document["departures"]:
+        print(f"  differs: {departure}")
+    for point in document["points"]:
+        low, high = point["band"]
+        print(
+            f"{point['frames'] / 1e6:>6g}M frames  {point['mean']:8.1f}  {point['verdict']} "
+            f"{low:.1f} … {high:.1f} ({point['games']} games)"
+        )
+    if asked.json:
+        asked.json.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
+    if not document["points"]:
+        print("nothing to compare: no published curve, or the run is shorter than a million frames")
+    return 0 if document["points"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
