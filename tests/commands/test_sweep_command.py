@@ -1,0 +1,427 @@
+"""Many training runs from one file, as a user sees them."""
+
+import json
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+TINY = """
+[settings]
+game = "SpaceInvaders"
+preset = "quick"
+device = "cpu"
+num_envs = 2
+total_timesteps = 600
+learning_starts = 300
+buffer_size = 600
+batch_size = 16
+conv_channels = [4, 4, 4]
+hidden_units = 16
+eval_episodes = 1
+"""
+SEEDS = "[grid]\nseed = [0, 1]\n"
+
+
+def written(folder, text, name="tiny.toml"):
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def labels_of(out):
+    return [line for line in out.splitlines() if not line.startswith(" ")]
+
+
+def commands_of(out):
+    return [shlex.split(line) for line in out.splitlines() if line.startswith(" ")]
+
+
+def wait_for(text, path, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not (path.exists() and text in path.read_text()):
+        assert time.monotonic() < deadline, f"{path} never said {text!r}"
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def nothing_starts(monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("a run was started")
+
+    monkeypatch.setattr("rlarcade.sweep.subprocess.Popen", refuse)
+
+
+class Trainings:
+    """Stands in for the training processes; each has finished when it is looked at thrice."""
+
+    def __init__(self):
+        self.started, self.threads, self.side_by_side = [], [], []
+        self.alive = 0
+
+    def __call__(self, command, *, env, start_new_session, **_):
+        assert start_new_session
+        self.alive += 1
+        self.started.append(Path(command[-1]).name)
+        self.threads.append(env["OMP_NUM_THREADS"])
+        self.side_by_side.append(self.alive)
+        return _Training(self, Path(command[-1]))
+
+
+class _Training:
+    def __init__(self, trainings, folder):
+        self.trainings, self.folder, self.looks = trainings, folder, 0
+
+    def poll(self):
+        self.looks += 1
+        if self.looks < 3:
+            return None
+        self.trainings.alive -= 1
+        self.folder.mkdir()
+        (self.folder / "run.json").write_text("{}")
+        evaluation = {"mean": 10.0, "median": 9.5, "human_normalized": None}
+        result = {"steps": 600, "seconds": {"total": 90.0}, "evaluation": evaluation}
+        (self.folder / "result.json").write_text(json.dumps(result))
+        return 0
+
+
+@pytest.fixture
+def trainings(monkeypatch):
+    monkeypatch.setattr("rlarcade.sweep._POLL_SECONDS", 0)
+    fake = Trainings()
+    monkeypatch.setattr("rlarcade.sweep.subprocess.Popen", fake)
+    return fake
+
+
+# What a file asks for
+
+
+def test_labels_come_from_what_varies_in_the_files_order(command, tmp_path, nothing_starts):
+    path = written(
+        tmp_path,
+        'settings.preset = "quick"\n'
+        '[grid]\ngame = ["SpaceInvaders", "ALE/Breakout-v5"]\nseed = [0, 1]\n'
+        '[[variants]]\nname = "plain"\n'
+        '[[variants]]\nname = "bf16"\nprecision = "bf16"\n',
+    )
+    code, out, err = command("sweep", path, "--list", "--dir", tmp_path / "runs")
+    assert (code, err) == (0, "")
+    assert labels_of(out) == [
+        *("space_invaders-plain-seed0", "space_invaders-plain-seed1"),
+        *("breakout-plain-seed0", "breakout-plain-seed1"),
+        *("space_invaders-bf16-seed0", "space_invaders-bf16-seed1"),
+        *("breakout-bf16-seed0", "breakout-bf16-seed1"),
+    ]
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("grid", "label"),
+    [
+        ("batch_size = [256]", "pong-batch_size256"),
+        ("learning_rate = [1e-5]", "pong-learning_rate1e-05"),
+        ("double = [true]", "pong-doubletrue"),
+        ("conv_channels = [[8, 16, 16]]", "pong-conv_channels8x16x16"),
+        ('preset = ["double-dqn"]', "pong-presetdouble-dqn"),
+        ("", "pong"),
+    ],
+)
+def test_a_label_is_a_safe_name_of_a_file(command, tmp_path, grid, label):
+    path = written(tmp_path, f'settings.game = "Pong"\n[grid]\n{grid}\n')
+    assert labels_of(command("sweep", path, "--list")[1]) == [label]
+
+
+def test_the_listed_command_trains_with_the_settings_of_the_file(command, tmp_path):
+    path = written(
+        tmp_path,
+        'threads = 3\n[settings]\ngame = "ALE/Pong-v5"\npreset = "quick"\nlearning_rate = 1e-5\n'
+        "conv_channels = [8, 8, 8]\nhidden_units = 64\nreward_clip = true\n"
+        '[[variants]]\nname = "x"\ndouble = false\nhidden_units = 32\n',
+    )
+    code, out, _ = command("sweep", path, "--list", "--dir", tmp_path / "a b")
+    assert code == 0
+    (parts,) = commands_of(out)
+    assert parts[:4] == ["OMP_NUM_THREADS=3", sys.executable, "-m", "rlarcade.train"]
+    code, out, _ = command("train", *parts[4:], "--print-config")
+    assert code == 0
+    for line in (
+        'game = "pong"',
+        "learning_rate = 1e-05",
+        "conv_channels = [8, 8, 8]",
+        "hidden_units = 32",  # the variant's, not the one of [settings]
+        "reward_clip = true",
+        "double = false",  # the variant's, not the preset's
+        "batch_size = 64",  # the preset's
+        f'run_dir = "{tmp_path}/a b/pong-x"',
+    ):
+        assert line in out.splitlines()
+
+
+def test_the_folder_is_called_after_the_sweep_and_the_sweep_after_its_file(command, tmp_path):
+    (parts,) = commands_of(command("sweep", written(tmp_path, TINY), "--list")[1])
+    assert parts[-1] == "checkpoints/sweeps/tiny/space_invaders"
+    path = written(tmp_path, 'name = "other"\n' + TINY)
+    (parts,) = commands_of(command("sweep", path, "--list")[1])
+    assert parts[-1] == "checkpoints/sweeps/other/space_invaders"
+
+
+def test_rlarcade_sweep_is_the_same_command(capfd, tmp_path, monkeypatch):
+    from rlarcade.__main__ import main
+
+    monkeypatch.setattr("sys.argv", ["rlarcade", "sweep", str(written(tmp_path, TINY)), "--list"])
+    assert main() == 0
+    assert labels_of(capfd.readouterr().out) == ["space_invaders"]
+
+
+PONG = 'settings.game = "Pong"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("jobs = ", "cannot read sweep FILE: Invalid value"),
+        ("jbos = 2\n", "sweep FILE: setting jbos: extra inputs are not permitted"),
+        ("jobs = 0\n", "setting jobs: input should be greater than or equal to 1, got 0"),
+        ("jobs = true\n", "setting jobs: input should be a valid integer, got True"),
+        ("threads = 0\n", "setting threads: input should be greater than or equal to 1, got 0"),
+        ('name = "../x"\n', "setting name: string should match pattern"),
+        ("settings = 3\n", "setting settings: input should be a valid dictionary, got 3"),
+        ("settings.batchsize = 3\n", "'batchsize' in [settings]. Did you mean 'batch_size'"),
+        (PONG + "grid.sed = [3]\n", "unknown setting 'sed' in [grid]. Did you mean 'seed'"),
+        (PONG + "grid.seed = []\n", "setting grid.seed: list should have at least 1 item"),
+        (PONG + "grid.seed = 3\n", "setting grid.seed: input should be a valid list, got 3"),
+        (PONG + 'grid.game = ["Pong"]\n', "game is in both [settings] and [grid]. Remove it"),
+        (PONG + "grid.seed = [1, 1]\n", "two runs would be called 'pong-seed1'"),
+        ('grid.game = ["Pong", "pong"]\n', "two runs would be called 'pong'"),
+        ("grid.seed = [1]\n", "no game was named. Add game to [settings]"),
+        (PONG + "variants = []\n", "setting variants: list should have at least 1 item"),
+        (PONG + "[[variants]]\nseed = 3\n", "setting variants.0.name: field required"),
+        (PONG + '[[variants]]\nname = "a b"\n', "setting variants.0.name: string should match"),
+        (PONG + '[[variants]]\nname = "a"\n' * 2, "two variants are called 'a'. Rename one"),
+        (
+            PONG + '[[variants]]\nname = "a"\nsede = 3\n',
+            "unknown setting 'sede' in variant 'a'. Did you mean 'seed'",
+        ),
+        (
+            PONG + 'grid.seed = [1]\n[[variants]]\nname = "a"\nseed = 3\n',
+            "seed is in both variant 'a' and [grid]. Remove it from one",
+        ),
+        (PONG + 'settings.run_dir = "x"\n', "[settings] cannot set run_dir: a sweep does that"),
+        (PONG + 'grid.resume = ["never"]\n', "[grid] cannot set resume: a sweep does that"),
+        (
+            PONG + '[[variants]]\nname = "a"\ninit_from = "x"\n',
+            "variant 'a' cannot set init_from: a sweep does that itself",
+        ),
+        ('settings.game = "SpaceInvader"\n', "unknown game 'SpaceInvader'. Did you mean"),
+        (PONG + 'settings.preset = "dqm"\n', "unknown preset 'dqm'. Did you mean 'dqn'"),
+        (PONG + "settings.preset = 3\n", "unknown preset '3'"),
+        (
+            PONG + "grid.batch_size = [32, -5]\n",
+            "sweep FILE: setting batch_size: input should be greater than or equal to 1, got -5",
+        ),
+        (
+            PONG + '[[variants]]\nname = "a"\n[[variants]]\nname = "b"\nbuffer_size = 100\n',
+            "learning_starts (20,000) exceeds buffer_size (100)",
+        ),
+    ],
+    ids=str,
+)
+def test_a_file_that_cannot_be_used_is_refused_before_anything_runs(
+    command, tmp_path, nothing_starts, text, message
+):
+    path = written(tmp_path, text)
+    code, _, err = command("sweep", path, "--dir", tmp_path / "runs")
+    assert code == 2
+    assert message.replace("FILE", str(path)) in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_what_a_command_line_gets_wrong_is_told(command, tmp_path, nothing_starts):
+    code, _, err = command("sweep", "nowhere.toml")
+    assert code == 2
+    assert "cannot read sweep nowhere.toml: No such file or directory" in err
+    path = written(tmp_path, TINY)
+    code, _, err = command("sweep", path, "--jobs", 0)
+    assert code == 2
+    assert "setting jobs: input should be greater than or equal to 1, got 0" in err
+    code, _, err = command("sweep", path, "--json", "/proc/x.json", "--dir", tmp_path / "runs")
+    assert code == 2
+    assert "--json /proc/x.json cannot be written" in err
+    code, _, err = command("sweep", path, "--dir", "/proc/nope")
+    assert code == 1
+    assert "No such file or directory: /proc/nope" in err
+
+
+# Order, and what counts as the same experiment (with processes that only pretend to train)
+
+
+@pytest.mark.parametrize(
+    ("head", "flags", "most", "threads"),
+    [
+        ("jobs = 2\nthreads = 5\n", [], 2, "5"),
+        ("jobs = 2\nthreads = 5\n", ["--jobs", 3], 3, "5"),
+        ("jobs = 100\n", [], 4, "1"),
+        ("threads = 2\n", ["--jobs", 1], 1, "2"),
+    ],
+)
+def test_so_many_runs_at_once_in_the_files_order(
+    command, tmp_path, trainings, head, flags, most, threads
+):
+    path = written(tmp_path, head + TINY + "[grid]\nseed = [3, 1, 2, 0]\n")
+    code, out, err = command("sweep", path, "--dir", tmp_path / "runs", *flags)
+    assert (code, err) == (0, "")
+    assert trainings.started == [f"space_invaders-seed{seed}" for seed in (3, 1, 2, 0)]
+    assert max(trainings.side_by_side) == most
+    assert set(trainings.threads) == {threads}
+    assert "0/4 done: space_invaders-seed3 started" in out
+    assert "1/4 done: space_invaders-seed3 mean 10.0, 1.5 minutes" in out
+    assert "4/4 done" in out
+
+
+def test_a_finished_run_costs_nothing_and_a_new_one_is_added(command, tmp_path, trainings):
+    folder = tmp_path / "runs"
+    command("sweep", written(tmp_path, TINY + SEEDS), "--dir", folder)
+    path = written(tmp_path, TINY + "[grid]\nseed = [0, 1, 2]\n")
+    code, out, _ = command("sweep", path, "--dir", folder)
+    assert code == 0
+    assert out.startswith("2/3 done, ")
+    assert [name[-1] for name in trainings.started] == ["0", "1", "2"]
+
+
+def test_a_folder_of_another_experiment_is_refused_with_both_values(command, tmp_path, trainings):
+    preset, folder = written(tmp_path, "batch_size = 8\n", "mine.toml"), tmp_path / "runs"
+    text = f'[settings]\ngame = "Pong"\npreset = "{preset}"\nseed = 4\n'
+    assert command("sweep", written(tmp_path, text), "--dir", folder)[0] == 0
+
+    path = written(tmp_path, text.replace("seed = 4", "seed = 5") + "gamma = 0.9\n")
+    code, _, err = command("sweep", path, "--dir", folder)
+    assert code == 2
+    assert f"run pong was begun in {folder}/pong with " in err
+    assert "seed = 4, now 5" in err
+    assert "gamma = 0.99, now 0.9" in err
+
+    written(tmp_path, "batch_size = 16\n", "mine.toml")  # the sweep's own file is as it was
+    code, _, err = command("sweep", written(tmp_path, text), "--dir", folder)
+    assert code == 2
+    assert "with batch_size = 8, now 16. Put the sweep's file back" in err
+
+    (folder / "pong" / "result.json").unlink()  # begun and not finished is no different
+    assert command("sweep", path, "--dir", folder)[0] == 2
+    assert trainings.started == ["pong"]
+
+
+def test_a_run_that_no_sweep_began_is_refused(command, tmp_path, nothing_starts):
+    folder = tmp_path / "runs"
+    (folder / "space_invaders").mkdir(parents=True)
+    (folder / "space_invaders" / "run.json").write_text("{}")
+    record = folder / "space_invaders.settings.json"
+    for text in (None, "{", "[]", "3"):
+        if text is not None:
+            record.write_text(text)
+        code, _, err = command("sweep", written(tmp_path, TINY), "--dir", folder)
+        assert code == 2
+        assert f"with settings that {record} should tell and does not" in err
+
+
+def test_a_setting_that_came_to_rlarcade_later_stood_at_its_default(command, tmp_path, trainings):
+    folder = tmp_path / "runs"
+    command("sweep", written(tmp_path, TINY), "--dir", folder)
+    record = folder / "space_invaders.settings.json"
+    before = json.loads(record.read_text())
+    del before["gamma"]
+    record.write_text(json.dumps(before))
+    assert command("sweep", written(tmp_path, TINY), "--dir", folder)[0] == 0
+    path = written(tmp_path, TINY + "gamma = 0.5\n")
+    code, _, err = command("sweep", path, "--dir", folder)
+    assert code == 2
+    assert "with gamma = 0.99, now 0.5. Put" in err
+
+
+# Real runs
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """Two real runs, side by side."""
+    folder = tmp_path_factory.mktemp("sweep")
+    path = written(folder, "jobs = 2\nthreads = 1\n" + TINY + SEEDS)
+    command = [sys.executable, "-m", "rlarcade.sweep", path, "--dir", folder / "runs"]
+    result = subprocess.run(
+        [*command, "--json", folder / "out.json"], capture_output=True, text=True, check=True
+    )
+    return path, folder / "runs", result
+
+
+def test_a_sweep_trains_every_run_and_shows_them_together(swept):
+    path, folder, result = swept
+    assert result.stderr == ""
+    assert {p.name for p in folder.iterdir()} == {
+        *("space_invaders-seed0", "space_invaders-seed0.log", "space_invaders-seed0.settings.json"),
+        *("space_invaders-seed1", "space_invaders-seed1.log", "space_invaders-seed1.settings.json"),
+    }
+    document = json.loads((path.parent / "out.json").read_text())
+    assert document["sweep"] == "tiny"
+    for seed, run in enumerate(document["runs"]):
+        assert run["label"] == f"space_invaders-seed{seed}"
+        assert run["exit"] == 0
+        assert run["settings"]["seed"] == seed
+        assert run["settings"]["preset"] == "quick"
+        saved = json.loads((folder / run["label"] / "result.json").read_text())
+        assert run["result"] == saved
+        assert saved["steps"] == 600
+        mean = saved["evaluation"]["mean"]
+        assert f"{run['label']} mean {mean:.1f}" in result.stdout
+        row = next(x for x in result.stdout.splitlines() if x.strip().startswith(run["label"]))
+        assert row.split()[:4] == [run["label"], "600", f"{mean:.1f}", f"{mean:.1f}"]
+        assert "600 steps = 2,400 frames" in (folder / f"{run['label']}.log").read_text()
+
+
+def test_the_same_sweep_again_starts_nothing(swept, command, tmp_path, nothing_starts):
+    path, folder, _ = swept
+    code, out, err = command("sweep", path, "--dir", folder, "--json", tmp_path / "again.json")
+    assert (code, err) == (0, "")
+    assert out.startswith("2/2 done")
+    assert (tmp_path / "again.json").read_text() == (path.parent / "out.json").read_text()
+
+
+def test_a_run_that_fails_is_told_and_the_others_go_on(command, tmp_path):
+    variants = '[[variants]]\nname = "huge"\nbuffer_size = 90_000_000_000\n'
+    path = written(tmp_path, TINY + variants + '[[variants]]\nname = "good"\n')
+    flags = ["--dir", tmp_path / "runs", "--jobs", 1, "--json", tmp_path / "out.json"]
+    code, out, _ = command("sweep", path, *flags)
+    assert code == 1
+    log = tmp_path / "runs" / "space_invaders-huge.log"
+    assert f"0/2 done: space_invaders-huge ended with exit code 2; {log} ends: rlarcade: er" in out
+    assert "lower --buffer-size" in out
+    runs = json.loads((tmp_path / "out.json").read_text())["runs"]
+    assert [run["exit"] for run in runs] == [2, 0]
+    assert runs[0]["result"] is None
+    assert runs[1]["result"]["steps"] == 600
+
+
+def test_ctrl_c_stops_the_runs_cleanly_and_the_same_command_goes_on(tmp_path):
+    path = written(tmp_path, TINY.replace("= 600\nl", "= 50_000\nl") + SEEDS)
+    command = [sys.executable, "-m", "rlarcade.sweep", path, "--dir", tmp_path / "runs"]
+    command += ["--jobs", "1", "--json", tmp_path / "out.json"]
+    log = tmp_path / "runs" / "space_invaders-seed0.log"
+
+    def stopped_when_the_log_says(text):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as sweep:
+            wait_for(text, log)
+            time.sleep(0.5)
+            sweep.send_signal(signal.SIGINT)
+            out, _ = sweep.communicate(timeout=60)
+        assert sweep.returncode == 130
+        assert "stopped with 0/2 done; the same command goes on from there" in out
+        runs = json.loads((tmp_path / "out.json").read_text())["runs"]
+        assert [run["exit"] for run in runs] == [130, None]
+
+    stopped_when_the_log_says("run folder")
+    step = log.read_text().split("stopped at step ")[1].split(";")[0]
+    stopped_when_the_log_says(f"resumed at step {step}")
+    assert not (tmp_path / "runs" / "space_invaders-seed1").exists()
