@@ -40,12 +40,12 @@ _SMALL = ("--conv-channels", "8", "8", "8", "--hidden-units", "32")
 _WORK = {
     "quick": ("--preset", "quick", "--total-timesteps", "12000"),
     "rainbow": (
-        *("--preset", "rainbow", *_SMALL, "--num-envs", "8", "--learning-starts", "1000"),
-        *("--batch-size", "16", "--total-timesteps", "8000"),
+        *("--preset", "rainbow", *_SMALL, "--num-envs", "4", "--learning-starts", "1000"),
+        *("--batch-size", "16", "--total-timesteps", "6000"),
     ),
     "iqn": (
-        *("--preset", "iqn", *_SMALL, "--num-envs", "8", "--learning-starts", "1000"),
-        *("--batch-size", "16", "--total-timesteps", "8000"),
+        *("--preset", "iqn", *_SMALL, "--num-envs", "4", "--learning-starts", "1000"),
+        *("--batch-size", "16", "--total-timesteps", "6000"),
     ),
     "pqn": ("--preset", "pqn", *_SMALL, "--num-envs", "8", "--total-timesteps", "12000"),
 }
@@ -95,11 +95,13 @@ def main() -> int:
         ThreadPoolExecutor(asked.jobs) as pool,
     ):
         folders = [Path(folder) / str(i) for i in range(rounds)]
-        done = list(pool.map(_play, plan, shares, folders))
-    document = _document(done, time.monotonic() - started)
+        done: list[Round] = []
+        for round_ in pool.map(_play, plan, shares, folders):
+            done.append(round_)
+            document = _document(done, time.monotonic() - started)
+            if asked.json:  # after every round: what is known is kept
+                asked.json.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
     print(json.dumps({name: document[name] for name in ("kills", "resumed", "all_identical")}))
-    if asked.json:
-        asked.json.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
     return 0 if document["all_identical"] else 1
 
 

@@ -95,7 +95,7 @@ def _learn_from_replay(state: TrainingState) -> Iterator[TrainingProgress]:
             if overlap:
                 state.require_finite()  # of the update before, which the GPU has finished
             state.learned(agent.update(batch), batch.reward)
-            if not overlap:
+            if not overlap or batch.cell is not None:  # priorities wait for the GPU anyway
                 state.require_finite()
             clock.lap("learn")
             if batch.cell is not None:
