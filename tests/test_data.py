@@ -32,6 +32,7 @@ def test_a_committed_checkpoint_is_small(path):
     assert sum(file.stat().st_size for file in path.iterdir()) < 2_000_000
 
 
+@pytest.mark.slow
 def test_the_late_agent_plays_far_better_than_the_early_one():
     early, late = (evaluate_agent(DQNAgent.load(p), episodes=4, seed=1) for p in (EARLY, LATE))
     assert late.mean > early.mean + 100

@@ -389,6 +389,7 @@ def test_the_same_sweep_again_starts_nothing(swept, command, tmp_path, nothing_s
     assert (tmp_path / "again.json").read_text() == (path.parent / "out.json").read_text()
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_is_told_and_the_others_go_on(command, tmp_path):
     variants = '[[variants]]\nname = "huge"\nbuffer_size = 90_000_000_000\n'
     path = written(tmp_path, TINY + variants + '[[variants]]\nname = "good"\n')
@@ -404,6 +405,7 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(command, tmp_path):
     assert runs[1]["result"]["steps"] == 600
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_the_runs_cleanly_and_the_same_command_goes_on(tmp_path):
     path = written(tmp_path, TINY.replace("= 600\nl", "= 50_000\nl") + SEEDS)
     command = [sys.executable, "-m", "rlarcade.sweep", path, "--dir", tmp_path / "runs"]

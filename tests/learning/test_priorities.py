@@ -136,6 +136,13 @@ def test_priorities_are_what_was_set_last_as_float32(size):
     assert len(tree.values()) == size
 
 
+def test_priorities_are_rounded_to_what_is_saved():
+    tree = SumTree(2)
+    tree.set(np.array([0, 1]), np.array([0.1, 1 / 3]))
+    assert tree.of(np.array([0, 1])).tolist() == tree.values().astype(float).tolist()
+    assert tree.total == float(np.float32(0.1)) + float(np.float32(1 / 3))
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_ten_thousand_updates_leave_no_drift(size):
     rng = np.random.default_rng(size)

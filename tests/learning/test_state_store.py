@@ -173,9 +173,12 @@ def assert_same(one, other):
         np.testing.assert_array_equal(array, other[name], err_msg=name)
 
 
-@pytest.mark.parametrize("name", COMPOSITIONS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] if n == "impala" else []) for n in COMPOSITIONS],
+)
 def test_every_composition_goes_on_with_the_same_bits(config, tmp_path, name):
-    parts = {"total_timesteps": 800} | COMPOSITIONS[name]
+    parts = {"total_timesteps": 480, "buffer_size": 300} | COMPOSITIONS[name]
     config = resolved(config.model_copy(update=parts))
     uninterrupted = TrainingState.create(config)
     list(train_agent(uninterrupted))
@@ -209,7 +212,7 @@ def test_priorities_go_on_with_the_run(config, tmp_path):
 
 def test_a_state_without_replay_is_small_however_often_it_is_saved(config, tmp_path):
     config = resolved(config.model_copy(update=COMPOSITIONS["rollouts"]))
-    saved_run(config, tmp_path, range(40, 801, 40))
+    saved_run(config, tmp_path, range(40, 401, 40))
     kept = [int(path.name[13:25]) - int(path.name[:12]) for path in (tmp_path / "rows").iterdir()]
     assert sum(kept) <= 2 * (config.rollout_steps + 5 + config.rollout_steps)
 
@@ -317,6 +320,7 @@ def test_when_every_state_is_damaged_nothing_is_started_over_silently(config, st
         StateStore(store_folder).load(config)
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_in_any_write_of_a_save_leaves_the_last_good_state(
     config, saved_twice, tmp_path, monkeypatch
 ):
