@@ -4,7 +4,7 @@ Two groups. `TrainConfig` holds whatever may change the learned weights; it is r
 stored in the run folder and never changes afterwards. `RunSettings` holds the rest: where, how
 often to save, what to print. Periods and budgets are in agent steps summed over all environments.
 
-Precedence: defaults < preset < flags. Presets are TOML files that list departures only.
+Precedence: defaults < preset < flags. Presets are TOML files of settings.
 """
 
 import difflib
@@ -175,7 +175,8 @@ class TrainConfig(NetworkSettings):
     device: DevicePreference = "auto"
     """auto takes a CUDA device if there is one."""
     precision: Precision = "auto"
-    """Arithmetic of the torso; the last layer, the targets and the loss are always fp32."""
+    """Arithmetic of the torso; the last layer, the targets and the loss are always fp32. auto is
+    bf16 on a GPU that has it, and fp32 on a CPU."""
     torch_threads: Annotated[int, Field(ge=0, le=1024)] = 0
     """CPU threads of the learner; 0 takes every core, or OMP_NUM_THREADS. Another count gives other
     rounding."""
@@ -285,6 +286,7 @@ _NEEDS: tuple[tuple[tuple[str, ...], Callable[[TrainConfig], bool]], ...] = (
             "buffer_size",
             "target_update_interval",
             "n_steps",
+            "compile",
         ),
         lambda c: c.memory == "replay",
     ),

@@ -239,6 +239,7 @@ REPLAY = {
     "buffer_size",
     "target_update_interval",
     "n_steps",
+    "compile",
 }
 ROLLOUTS = {"rollout_steps", "num_epochs", "q_lambda"}
 PRIORITIES = {

@@ -223,6 +223,8 @@ class Replay:
         """
         if self._tree is None or self._alpha is None:
             raise ValueError("this replay draws uniformly: it was made without priority_exponent")
+        if not (error >= 0).all():
+            raise ValueError(f"errors are at least 0, got {error.min()} … {error.max()}")
         # a transition without any error stays possible to draw
         priority = ((error + _SMALLEST_ERROR) ** self._alpha).astype(np.float32)
         self._tree.set(cell, priority)

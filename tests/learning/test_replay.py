@@ -506,12 +506,14 @@ def test_a_uniform_replay_knows_no_priorities():
         replay.set_priorities(np.array([3]), np.array([1.0], dtype=np.float32))
 
 
-@pytest.mark.parametrize(("alpha", "error"), [(0.5, np.nan), (1.0, np.nan), (1.0, -1.0)])
+@pytest.mark.parametrize(
+    ("alpha", "error"), [(0.0, -1.0), (0.0, np.nan), (0.5, np.nan), (1.0, -1.0)]
+)
 def test_errors_that_are_negative_or_no_numbers_are_refused_and_change_nothing(alpha, error):
     replay, slow = make_pair(20, 1, alpha=alpha)
     fill(replay, play([[ON] * 30], slow))
     before = replay.priorities()["priority"]
-    with pytest.raises(ValueError, match="priorities are finite and at least 0"):
+    with pytest.raises(ValueError, match="errors are at least 0"):
         replay.set_priorities(np.array([4, 5]), np.array([2.0, error], dtype=np.float32))
     np.testing.assert_array_equal(replay.priorities()["priority"], before)
 
