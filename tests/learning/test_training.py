@@ -155,6 +155,7 @@ def test_nothing_is_learned_with_learning_rate_zero(name):
 
 
 OTHERWISE = {
+    "compile": True,
     "impala_width": 3,
     "spectral_norm": True,
     "pool_size": 2,
