@@ -125,7 +125,8 @@ class DQNAgent:
         self.target = copy.deepcopy(self.online).requires_grad_(False)
         self.optimizer = _make_optimizer(config, self.online)
         self.rng = np.random.default_rng()
-        self._loss = torch.compile(self._compute_loss) if config.compile else self._compute_loss
+        compiled = config.compile and config.memory == "replay"
+        self._loss = torch.compile(self._compute_loss) if compiled else self._compute_loss
 
     # Acting
 
