@@ -13,8 +13,7 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "kill_and_resume.py"
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_runs_killed_at_many_moments_end_with_the_bytes_of_uninterrupted_ones(tmp_path):
-    command = [sys.executable, SCRIPT, "--kills", "26", "--jobs", "2"]
-    command += ["--presets", "quick", "rainbow"]
+    command = [sys.executable, SCRIPT, "--kills", "28", "--presets", "quick", "rainbow"]
     outcome = subprocess.run(
         [*map(str, command), "--json", str(tmp_path / "kills.json")],
         check=False,
