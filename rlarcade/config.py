@@ -221,6 +221,11 @@ class TrainConfig(NetworkSettings):
         return self.num_envs * self.rollout_steps
 
     @property
+    def rollout_batches(self) -> int:
+        """Whole batches in a rollout, and updates in an epoch over it."""
+        return self.rollout_size // self.batch_size
+
+    @property
     def warm_up(self) -> int:
         """Agent steps before the first update is due."""
         return self.learning_starts if self.memory == "replay" else 0
@@ -229,8 +234,8 @@ class TrainConfig(NetworkSettings):
     def replay_ratio(self) -> float:
         """Sampled transitions per agent step."""
         if self.memory == "none":
-            batches = self.rollout_size // self.batch_size
-            return self.num_epochs * batches * self.batch_size / self.rollout_size
+            sampled = self.num_epochs * self.rollout_batches * self.batch_size
+            return sampled / self.rollout_size
         return self.batch_size * self.gradient_steps / self.train_freq
 
     def unused(self) -> tuple[str, ...]:

@@ -75,7 +75,7 @@ class Dense(nn.Linear):
             self.bias_sigma = nn.Parameter(torch.full((outputs,), sigma))
 
     def forward(self, x: Tensor, noise: tuple[Tensor, ...] = ()) -> Tensor:
-        """Returns (…, outputs) in x's arithmetic; `noise` is () or what `noise_shapes` asks for."""
+        """Returns (…, outputs) in x's arithmetic; `noise` is (), or (in,) and (out,)."""
         y = F.linear(x, self.weight.to(x.dtype), self.bias.to(x.dtype))
         if not noise or self.weight_sigma is None or self.bias_sigma is None:
             return y

@@ -37,8 +37,7 @@ def importance_exponent(config: TrainConfig, steps: int) -> float:
 def updates_due(config: TrainConfig, steps: int) -> int:
     """Gradient steps that should have been taken after so many agent steps."""
     if config.memory == "none":
-        batches = config.rollout_size // config.batch_size
-        return steps // config.rollout_size * config.num_epochs * batches
+        return steps // config.rollout_size * config.num_epochs * config.rollout_batches
     into = max(0, steps - config.learning_starts)
     return into // config.train_freq * config.gradient_steps
 

@@ -187,7 +187,7 @@ def _minibatches(
 
     Reset rows leave a few cells missing; the first of the shuffled ones then come twice.
     """
-    count = config.rollout_size // config.batch_size * config.batch_size
+    count = config.rollout_batches * config.batch_size
     order = np.resize(rng.permutation(usable), count if len(usable) else 0)
     yield from order.reshape(-1, config.batch_size)
 
