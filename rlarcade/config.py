@@ -107,7 +107,13 @@ class TrainConfig(NetworkSettings):
     """Transitions in replay. Unset: 1,000,000, but no more than total_timesteps and than fit in
     half of the free memory."""
     target_update_interval: _Count = 8_000
-    """Agent steps between copies of the online network to the target network."""
+    """Agent steps between updates of the target network from the online one."""
+    target_tau: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the online network's weights that such an update takes over: 1 copies them, less
+    makes the target network a moving average of them."""
+    acting_network: Literal["online", "target"] = "online"
+    """Network that plays, in training and in every checkpoint. A target network that is a moving
+    average scores more evenly from one checkpoint to the next."""
 
     memory: Literal["replay", "none"] = "replay"
     """Learn from replay, or replay-free from the newest rollout with Q(λ)."""
@@ -260,6 +266,7 @@ def _check_composition(config: TrainConfig) -> None:
             ("prioritized", False, "there is no replay to draw from"),
             ("double", False, "there is no target network"),
             ("munchausen", False, "there is no target network"),
+            ("acting_network", "online", "there is no target network"),
             ("head", "expected", "Q(λ) targets are expected returns"),
         ):
             if getattr(config, name) != wanted:
@@ -290,6 +297,7 @@ _NEEDS: tuple[tuple[tuple[str, ...], Callable[[TrainConfig], bool]], ...] = (
             "gradient_steps",
             "buffer_size",
             "target_update_interval",
+            "target_tau",
             "n_steps",
             "compile",
         ),

@@ -182,6 +182,10 @@ def test_a_setting_that_cannot_be_used_is_named_with_its_value(values, message):
             "memory none does not go with double = true: there is no target network",
         ),
         (
+            {"memory": "none", "acting_network": "target"},
+            "memory none does not go with acting_network = target: there is no target network",
+        ),
+        (
             {"memory": "none", "munchausen": True},
             "memory none does not go with munchausen = true: there is no target network",
         ),
@@ -238,6 +242,7 @@ REPLAY = {
     "gradient_steps",
     "buffer_size",
     "target_update_interval",
+    "target_tau",
     "n_steps",
     "compile",
 }

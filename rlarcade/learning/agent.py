@@ -130,6 +130,11 @@ class DQNAgent:
 
     # Acting
 
+    @property
+    def acting_network(self) -> QNetwork:
+        """The network that plays and that a checkpoint holds: `config.acting_network`."""
+        return self.target if self.config.acting_network == "target" else self.online
+
     def q_values(
         self, observation: NDArray[np.uint8], *, noise: bool = False
     ) -> NDArray[np.float32]:
@@ -157,7 +162,7 @@ class DQNAgent:
                 some = observation[first : first + rows]
                 padded = torch.zeros((rows, STACK, SCREEN, SCREEN), dtype=torch.uint8)
                 padded[: len(some)] = torch.from_numpy(np.ascontiguousarray(some))
-                q_values: Tensor = self.online(padded.to(self.device), draws)
+                q_values: Tensor = self.acting_network(padded.to(self.device), draws)
                 values[first : first + rows] = q_values[: len(some)].cpu().numpy()
         return values
 
@@ -316,11 +321,27 @@ class DQNAgent:
             for name, frozen in self.target.state_dict().items():
                 frozen.copy_(learned[name])
 
+    def update_target(self) -> None:
+        """Moves the target network towards the online one, by the share `config.target_tau`.
+
+        Polyak averaging as in Lillicrap et al. (2015), https://arxiv.org/abs/1509.02971. Spectral
+        norm's vectors are copied: an average of unit vectors is none.
+        """
+        tau = self.config.target_tau
+        if tau == 1:
+            self.sync_target()
+            return
+        with torch.no_grad():
+            frozen: list[Tensor] = [*self.target.parameters()]
+            torch._foreach_lerp_(frozen, [*self.online.parameters()], tau)
+            for kept, newest in zip(self.target.buffers(), self.online.buffers(), strict=True):
+                kept.copy_(newest)
+
     # On disk
 
     def weights(self) -> dict[str, NDArray[Any]]:
-        """Returns the online network's parameters by name, float32."""
-        return _arrays(self.online)
+        """Returns the parameters of the network that plays by name, float32."""
+        return _arrays(self.acting_network)
 
     def load_weights(self, tensors: dict[str, NDArray[Any]], where: Path | str) -> None:
         """Takes parameters by name into both networks.
@@ -408,7 +429,7 @@ class DQNAgent:
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Returns everything that learning needs to go on: both networks and the optimizer."""
-        arrays = {f"online.{name}": array for name, array in self.weights().items()}
+        arrays = {f"online.{name}": array for name, array in _arrays(self.online).items()}
         arrays |= {f"target.{name}": array for name, array in _arrays(self.target).items()}
         for name, parameter in self.online.named_parameters():
             for key, value in self.optimizer.state.get(parameter, {}).items():

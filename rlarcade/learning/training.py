@@ -103,7 +103,7 @@ def _learn_from_replay(state: TrainingState) -> Iterator[TrainingProgress]:
                 replay.set_priorities(batch.cell, state.newest.error.cpu().numpy())
                 clock.lap("replay")
         if crossed(config.target_update_interval, state.steps, after):
-            agent.sync_target()
+            agent.update_target()
             clock.lap("learn")
 
         if step is None:

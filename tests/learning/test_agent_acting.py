@@ -33,8 +33,8 @@ def make_agent(*, precision="fp32", seed=0, **settings):
     return DQNAgent(config, num_actions=NUM_ACTIONS, precision=precision, seed=seed)
 
 
-def small_agent():
-    return make_agent(conv_channels=(4, 4, 4), hidden_units=16)
+def small_agent(**settings):
+    return make_agent(conv_channels=(4, 4, 4), hidden_units=16, **settings)
 
 
 def observations(batch, seed=0):
@@ -58,6 +58,19 @@ def test_values_are_those_of_the_online_network(agent):
     assert (values.dtype, values.shape) == (np.float32, (5, NUM_ACTIONS))
     np.testing.assert_allclose(values, expected, rtol=0, atol=1e-3)
     assert (values.std(axis=0) > 1e-4).all(), "observations make a difference"
+
+
+@pytest.mark.parametrize("acting", ["online", "target"])
+def test_the_acting_network_plays_and_is_what_a_checkpoint_holds(acting, tmp_path):
+    agent = small_agent(acting_network=acting)
+    online = agent.q_values(observations(3))
+    with torch.no_grad():
+        agent.target.head.values.bias += 1
+    expected = online + (acting == "target")
+    np.testing.assert_allclose(agent.q_values(observations(3)), expected, rtol=0, atol=1e-5)
+    agent.save(tmp_path / "agent")
+    loaded = DQNAgent.load(tmp_path / "agent")
+    np.testing.assert_allclose(loaded.q_values(observations(3)), expected, rtol=0, atol=1e-5)
 
 
 def test_values_are_the_same_bits_alone_and_in_any_batch(agent):

@@ -599,6 +599,43 @@ def test_the_target_network_is_left_alone_until_it_is_synced():
     assert all(moved), "it is a copy, not the same memory"
 
 
+def test_with_a_small_tau_the_target_network_is_a_moving_average():
+    agent = make_agent(learning_rate=1e-2, target_tau=0.25)
+    average = {name: t.double() for name, t in agent.target.state_dict().items()}
+    for seed in range(4):
+        agent.update(real_batch(seed=seed))
+        agent.update_target()
+        for name, tensor in agent.online.state_dict().items():
+            average[name] = 0.75 * average[name] + 0.25 * tensor.double()
+    for name, tensor in agent.target.state_dict().items():
+        torch.testing.assert_close(tensor.double(), average[name], rtol=1e-5, atol=1e-6)
+        assert (agent.online.state_dict()[name] != tensor).any(), name
+
+
+def test_with_tau_one_the_target_network_is_a_copy():
+    agent = make_agent(learning_rate=1e-2)
+    agent.update(real_batch())
+    agent.update_target()
+    for name, tensor in agent.target.state_dict().items():
+        assert torch.equal(agent.online.state_dict()[name], tensor), name
+
+
+def test_an_average_network_has_the_newest_vectors_of_spectral_norm():
+    agent = make_agent(
+        torso="impala", spectral_norm=True, pool_size=2, learning_rate=1e-2, target_tau=0.5
+    )
+    agent.update(real_batch(2))
+    agent.update_target()
+    for (name, kept), newest in zip(
+        agent.target.named_buffers(), agent.online.buffers(), strict=True
+    ):
+        assert torch.equal(kept, newest), name
+    assert any(
+        (kept != newest).any()
+        for kept, newest in zip(agent.target.parameters(), agent.online.parameters(), strict=True)
+    )
+
+
 def test_spectral_norm_iterates_in_updates_alone_and_is_synced():
     agent = make_agent(
         torso="impala", spectral_norm=True, pool_size=2, learning_rate=1e-2, double=True

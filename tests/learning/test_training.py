@@ -171,6 +171,7 @@ OTHERWISE = {
     "gradient_steps": 5,
     "buffer_size": 500,
     "target_update_interval": 33,
+    "target_tau": 0.3,
     "n_steps": 4,
     "rollout_steps": 5,
     "num_epochs": 5,
