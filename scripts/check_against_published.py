@@ -14,6 +14,7 @@ from typing import Any
 
 from rlarcade import TrainConfig
 from rlarcade.games import FRAMESKIP, published_curve
+from rlarcade.learning.metrics import read_metrics
 
 _WINDOW = 1_000_000  # frames that a published point averages over
 
@@ -46,7 +47,7 @@ def departures(config: TrainConfig) -> list[str]:
 def check(run: Path) -> dict[str, Any]:
     """Returns a document with a verdict at every published point that the run has reached."""
     config = TrainConfig.model_validate(json.loads((run / "run.json").read_text())["train"])
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    lines = read_metrics(run)
     twin = public_twin(config)
     reached = max((line["step"] for line in lines), default=0) * FRAMESKIP
     points = []

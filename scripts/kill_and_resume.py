@@ -27,6 +27,7 @@ from typing import Any
 import ale_py
 import torch
 
+from rlarcade.learning.metrics import read_metrics
 from rlarcade.learning.run_folder import code_commit
 
 _KILLS_A_ROUND = 24
@@ -191,8 +192,10 @@ def _weights(run: Path) -> bytes:
 
 def _figures(run: Path) -> list[dict[str, Any]]:
     """One unbroken curve: every figure once, in order; only wall time may differ."""
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if not k.startswith("time/")} for line in lines]
+    return [
+        {name: value for name, value in line.items() if not name.startswith("time/")}
+        for line in read_metrics(run)
+    ]
 
 
 def _document(rounds: list[Round], seconds: float) -> dict[str, Any]:

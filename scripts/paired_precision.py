@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from rlarcade.learning.hardware import has_bf16_instructions
+from rlarcade.learning.metrics import read_metrics
 from rlarcade.learning.run_folder import code_commit
 from rlarcade.train import main as train
 
@@ -103,10 +104,9 @@ def _run(settings: dict[str, Any], folder: Path, flags: list[str]) -> dict[str, 
 
 def _curve(run: Path) -> list[tuple[int, float]]:
     """Mean score of the last hundred games, every thousand steps."""
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [
         (line["step"], round(line["rollout/ep_rew_mean"], 2))
-        for line in lines
+        for line in read_metrics(run)
         if "rollout/ep_rew_mean" in line
     ]
 

@@ -13,6 +13,7 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 
 from rlarcade.games import display_name, published_scores
+from rlarcade.learning.metrics import read_metrics
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("runs", type=Path, nargs="+", help="run folders")
@@ -22,8 +23,8 @@ args = parser.parse_args()
 figure, axes = plt.subplots(figsize=(7, 4), constrained_layout=True)
 games = set()
 for run in args.runs:
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    points = [(x["step"], x["rollout/ep_rew_mean"]) for x in lines if "rollout/ep_rew_mean" in x]
+    name = "rollout/ep_rew_mean"
+    points = [(line["step"], line[name]) for line in read_metrics(run) if name in line]
     axes.plot(*zip(*points, strict=True), label=run.name)
     games.add(json.loads((run / "run.json").read_text())["train"]["game"])
 for game in games:

@@ -15,6 +15,7 @@ from rlarcade.games.protocols import FRAMESKIP
 from rlarcade.learning.schedules import crossed
 from rlarcade.learning.training import TrainingProgress
 
+_FILE = "metrics.jsonl"
 _LOG_INTERVAL = 1_000  # agent steps between figures
 _RECENT_EPISODES = 100
 
@@ -36,10 +37,10 @@ class MetricWriter:
         Raises:
             OSError: they cannot be written.
         """
-        self._lines_path = run_folder / "metrics.jsonl"
-        self.earlier = _lines_until(self._lines_path, resumed_at)
-        self._lines_path.write_text("".join(json.dumps(e) + "\n" for e in self.earlier), "utf-8")
-        self._lines: TextIO = self._lines_path.open("a", encoding="utf-8")
+        path = run_folder / _FILE
+        self.earlier = [line for line in read_metrics(run_folder) if line["step"] <= resumed_at]
+        path.write_text("".join(json.dumps(line) + "\n" for line in self.earlier), "utf-8")
+        self._lines: TextIO = path.open("a", encoding="utf-8")
         self._events = SummaryWriter(
             str(run_folder / "tensorboard"), purge_step=resumed_at + 1 if resumed_at else None
         )
@@ -126,16 +127,20 @@ class TrainingLog:
         return "  ".join(parts)
 
 
-def _lines_until(path: Path, step: int) -> list[dict[str, Any]]:
-    """Reads the lines up to a step; one that a kill cut short is left out."""
+def read_metrics(run_folder: Path) -> list[dict[str, Any]]:
+    """Returns the figures of a run, oldest first: {"step": agent step, name: value, …} each.
+
+    A line that a kill cut short is left out; of a run without figures there are none.
+    """
+    path = run_folder / _FILE
     if not path.exists():
         return []
-    kept = []
+    whole = []
     for line in path.read_text("utf-8", errors="replace").splitlines():
         try:
             figures = json.loads(line)
-            if figures["step"] <= step:
-                kept.append(figures)
-        except (ValueError, KeyError, TypeError):
+        except ValueError:
             continue
-    return kept
+        if isinstance(figures, dict) and isinstance(figures.get("step"), int):
+            whole.append(figures)
+    return whole
