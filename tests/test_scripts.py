@@ -1,9 +1,13 @@
 """Scripts that sum results up, on results made by hand."""
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+
+import numpy as np
+import pytest
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 
@@ -32,3 +36,28 @@ def test_a_sweep_is_summed_up_by_pairs_of_one_seed(tmp_path):
     # seeds 0 and 1 make pairs: +1 and +3, mean 2, standard error √2/√2
     assert lines[3] == "| Pong | bf16 | 2 | 17.0 | 11.0 … 23.0 | +2.0 ± 1.0 (2 pairs) | 2.0 |"
     assert lines[-1] == "Not finished: Pong-bf16-2"
+
+
+@pytest.mark.slow  # matplotlib is not among what the default tests install
+def test_learning_curves_are_drawn_against_the_minutes_of_training(tmp_path):
+    for label, game in (("a", "pong"), ("b", "breakout")):
+        (tmp_path / label).mkdir()
+        (tmp_path / label / "run.json").write_text(json.dumps({"train": {"game": game}}))
+    # 1,000 steps take 120 s, a quarter of which is none of the parts of training
+    shares = {"time/env_share": 0.25, "time/act_share": 0.0}
+    shares |= {"time/replay_share": 0.0, "time/learn_share": 0.5}
+    figures = shares | {"time/fps": 1000 / 120, "rollout/ep_rew_mean": 3.0}
+    lines = [{"step": 1000, **figures}, {"step": 1500, "eval/mean_reward": 4.0}]
+    lines.append({"step": 2000, **figures})
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (tmp_path / "a" / "metrics.jsonl").write_text(text)
+    module = runpy.run_path(str(SCRIPTS / "plot_learning_curve.py"))
+    curve, evaluations = module["curves"](tmp_path / "a", in_minutes=True)
+    np.testing.assert_allclose(curve, [(1.5, 3.0), (3.0, 3.0)])
+    np.testing.assert_allclose(evaluations, [(1.5, 4.0)])
+    assert module["curves"](tmp_path / "a", in_minutes=False)[0] == [(1000, 3.0), (2000, 3.0)]
+    picture = tmp_path / "curve.png"
+    command = [sys.executable, str(SCRIPTS / "plot_learning_curve.py"), str(tmp_path / "a")]
+    command += [str(tmp_path / "b"), "--minutes", "--png", str(picture)]
+    subprocess.run(command, check=True)
+    assert picture.read_bytes().startswith(b"\x89PNG")
