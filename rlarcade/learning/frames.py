@@ -36,7 +36,9 @@ def whole_frames(frames: Tensor) -> Tensor:
 def blocks_as_channels(frames: Tensor, dtype: torch.dtype) -> Tensor:
     """Returns `dtype` (B, 64, 21, 21) in channels-last memory, scaled to [0, 1]."""
     batch = frames.shape[0]
-    if frames.dim() == 4:
+    if frames.device.type == "cpu":
+        blocked = _laid_side_by_side(frames)
+    elif frames.dim() == 4:
         split = frames.reshape(batch, STACK, _GRID, _BLOCK, _GRID, _BLOCK)
         blocked = split.permute(0, 2, 4, 1, 3, 5)
     else:
@@ -44,6 +46,27 @@ def blocks_as_channels(frames: Tensor, dtype: torch.dtype) -> Tensor:
     x = blocked.to(dtype, memory_format=torch.contiguous_format)
     x = x.view(batch, _GRID, _GRID, STACK * _BLOCK * _BLOCK)
     return x.mul_(1 / 255).permute(0, 3, 1, 2)
+
+
+def _laid_side_by_side(frames: Tensor) -> Tensor:
+    """Returns uint8 (B, 21, 21, 64), contiguous.
+
+    torch moves elements one by one when it reorders them, and converts them one by one when it
+    reorders and converts at once. So a row of a block, or a whole block, moves as one element of
+    its size; which type that is does not matter, it is never computed with. On a CPU that takes a
+    quarter of the time, which was an eighth of an update's.
+    """
+    batch = frames.shape[0]
+    frames = frames.contiguous()
+    if frames.storage_offset() % _BLOCK**2:
+        frames = frames.clone()  # elements of that size would not begin where these do
+    if frames.dim() == 4:
+        rows = frames.view(torch.int32).view(batch, STACK, _GRID, _BLOCK, _GRID)
+        reordered = rows.permute(0, 2, 4, 1, 3)
+    else:
+        reordered = frames.view(torch.complex128).squeeze(-1).permute(0, 2, 3, 1)
+    side_by_side = reordered.clone(memory_format=torch.contiguous_format).view(torch.uint8)
+    return side_by_side.view(batch, _GRID, _GRID, STACK * _BLOCK * _BLOCK)
 
 
 def blocked_kernel(weight: Tensor) -> Tensor:
