@@ -34,7 +34,7 @@ def whole_frames(frames: Tensor) -> Tensor:
 
 
 def blocks_as_channels(frames: Tensor, dtype: torch.dtype) -> Tensor:
-    """Returns `dtype` (B, 64, 21, 21) in channels-last memory, scaled to [0, 1]."""
+    """Returns `dtype` (B, 64, 21, 21) in channels-last memory, 0 … 255 as in the frames."""
     batch = frames.shape[0]
     if frames.device.type == "cpu":
         blocked = _laid_side_by_side(frames)
@@ -45,7 +45,7 @@ def blocks_as_channels(frames: Tensor, dtype: torch.dtype) -> Tensor:
         blocked = frames.permute(0, 2, 3, 1, 4)
     x = blocked.to(dtype, memory_format=torch.contiguous_format)
     x = x.view(batch, _GRID, _GRID, STACK * _BLOCK * _BLOCK)
-    return x.mul_(1 / 255).permute(0, 3, 1, 2)
+    return x.permute(0, 3, 1, 2)
 
 
 def _laid_side_by_side(frames: Tensor) -> Tensor:

@@ -40,7 +40,10 @@ class NatureTorso(nn.Module):
     def forward(self, frames: Tensor, dtype: torch.dtype) -> Tensor:
         """Returns features of `dtype`, (B, num_features)."""
         x = blocks_as_channels(frames, dtype)
-        x = F.conv2d(x, blocked_kernel(self.conv1.weight).to(dtype), cast(self.conv1.bias, dtype))
+        # The few weights are scaled in place of the many pixels, which bf16 then holds exactly.
+        # They are a copy: Adam's step is that of weights whose pixels lie in [0, 1].
+        kernel = (blocked_kernel(self.conv1.weight) * (1 / 255)).to(dtype)
+        x = F.conv2d(x, kernel, cast(self.conv1.bias, dtype))
         x = self.norms[0](x).relu_()
         for conv, norm in ((self.conv2, self.norms[1]), (self.conv3, self.norms[2])):
             x = F.conv2d(x, conv.weight.to(dtype), cast(conv.bias, dtype), stride=conv.stride)
