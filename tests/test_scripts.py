@@ -4,6 +4,7 @@ import json
 import runpy
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -61,3 +62,24 @@ def test_learning_curves_are_drawn_against_the_minutes_of_training(tmp_path):
     command += [str(tmp_path / "b"), "--minutes", "--png", str(picture)]
     subprocess.run(command, check=True)
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow  # a whole game, and the start of a process
+def test_a_record_attempt_leaves_its_evidence_and_cannot_be_repeated_in_place(tmp_path):
+    evidence = tmp_path / "record.json"
+    command = [sys.executable, str(SCRIPTS / "record_space_invaders.py"), "--preset", "quick"]
+    command += ["--total-timesteps", "400", "--learning-starts", "200", "--device", "cpu"]
+    command += ["--episodes", "1", "--run-dir", str(tmp_path / "run"), "--json", str(evidence)]
+    before = time.monotonic()
+    assert subprocess.run(command, check=False).returncode == 1
+    elapsed = (time.monotonic() - before) / 60
+    document = json.loads(evidence.read_text())
+    claim, evaluation = document["claim"], document["result"]["evaluation"]
+    assert claim["holds"] is False
+    assert (claim["human"], claim["protocol"], claim["episodes"]) == (1668.7, "v5", 1)
+    assert claim["mean"] == evaluation["episodes"][0]["score"]
+    assert 0 < claim["minutes"] < elapsed
+    assert document["config"]["total_timesteps"] == document["result"]["steps"] == 400
+    evidence.unlink()
+    assert subprocess.run(command, check=False).returncode == 2
+    assert not evidence.exists()
