@@ -83,3 +83,21 @@ def test_a_record_attempt_leaves_its_evidence_and_cannot_be_repeated_in_place(tm
     evidence.unlink()
     assert subprocess.run(command, check=False).returncode == 2
     assert not evidence.exists()
+
+
+@pytest.mark.slow  # the CPU twin of what runs on a GPU, in tiny sizes
+def test_the_gpu_benchmark_breaks_a_step_down_into_its_parts(tmp_path):
+    command = [sys.executable, str(SCRIPTS / "bench_gpu.py"), "--device", "cpu", "--tiny"]
+    subprocess.run([*command, "--json", str(tmp_path / "gpu.json")], check=True)
+    document = json.loads((tmp_path / "gpu.json").read_text())
+    times = document["milliseconds_per_step_of_all_lanes"]
+    parts = [times[name] for name in ("emulators", "act", "sample", "update")]
+    assert times["one_after_the_other"] == pytest.approx(sum(parts))
+    assert max(parts) < times["emulators_beside_the_learner"] <= sum(parts)
+    assert 0.5 < sum(value for k, value in document["training"].items() if "share" in k) < 1.01
+    assert all(value > 0 for value in document["limits"].values())
+    assert document["config"]["torso"] == "impala"
+    command += ["--preset", "pqn"]
+    refused = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert refused.returncode == 2
+    assert refused.stderr == "bench_gpu: error: it measures presets with replay.\n"
