@@ -161,6 +161,10 @@ class TrainConfig(NetworkSettings):
     """Adam, or rectified Adam."""
     learning_rate: Annotated[float, Field(ge=0)] = 1e-4
     """Adam's step size."""
+    learning_rate_final: Annotated[float, Field(ge=0)] | None = None
+    """Step size that it falls to, linearly. Unset: it stays as it is."""
+    learning_rate_steps: _Count | None = None
+    """Agent steps over which it falls. Unset: total_timesteps, fixed at the start."""
     adam_eps: _Positive = 1.5e-4
     """Adam's epsilon."""
     max_grad_norm: _Positive | None = None
@@ -207,6 +211,11 @@ class TrainConfig(NetworkSettings):
                     f"({self.num_envs}) games with a window of {window} frames each. Raise "
                     f"buffer_size to at least {self.num_envs * (window + 1):,}, or lower num_envs"
                 )
+        if self.learning_rate_final is not None and self.learning_rate_final > self.learning_rate:
+            raise ValueError(
+                f"learning_rate_final ({self.learning_rate_final:g}) exceeds learning_rate "
+                f"({self.learning_rate:g}): the step size would grow. Swap them"
+            )
         if self.exploration_final_eps > self.exploration_initial_eps:
             raise ValueError(
                 f"exploration_final_eps ({self.exploration_final_eps}) exceeds "
@@ -289,6 +298,7 @@ _NEEDS: tuple[tuple[tuple[str, ...], Callable[[TrainConfig], bool]], ...] = (
     (("num_quantiles",), lambda c: c.head == "quantile"),
     (("num_taus",), lambda c: c.head == "implicit"),
     (("noisy_sigma",), lambda c: c.noisy),
+    (("learning_rate_steps",), lambda c: c.learning_rate_final is not None),
     (("loss",), lambda c: c.head == "expected"),
     (
         (

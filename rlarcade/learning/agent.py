@@ -225,6 +225,11 @@ class DQNAgent:
 
     # Learning
 
+    def set_learning_rate(self, rate: float) -> None:
+        """Sets the step size of the updates that follow."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
     def update(self, batch: Batch) -> Update:
         """Takes one gradient step on transitions from replay."""
         size = len(batch.action)

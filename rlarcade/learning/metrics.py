@@ -12,7 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from rlarcade.config import TrainConfig
 from rlarcade.games.protocols import FRAMESKIP
-from rlarcade.learning.schedules import crossed
+from rlarcade.learning.schedules import crossed, learning_rate
 from rlarcade.learning.training import TrainingProgress
 
 _FILE = "metrics.jsonl"
@@ -97,7 +97,7 @@ class TrainingLog:
             "time/frames": progress.steps * FRAMESKIP,
             "time/fps": (progress.steps - steps) / elapsed,
             "rollout/exploration_rate": progress.epsilon,
-            "train/learning_rate": self._config.learning_rate,
+            "train/learning_rate": learning_rate(self._config, progress.steps),
             "train/n_updates": progress.updates,
         }
         for part, spent in progress.seconds.items():

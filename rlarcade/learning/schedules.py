@@ -34,6 +34,19 @@ def importance_exponent(config: TrainConfig, steps: int) -> float:
     return first + done * (final - first)
 
 
+def learning_rate(config: TrainConfig, steps: int) -> float:
+    """Adam's step size: constant, or linear from its first to its final value.
+
+    Needs a resolved configuration (`learning_rate_steps` set).
+    """
+    first, final = config.learning_rate, config.learning_rate_final
+    if final is None:
+        return first
+    assert config.learning_rate_steps is not None, "learning_rate() needs a resolved config"
+    done = min(1.0, steps / config.learning_rate_steps)
+    return first + done * (final - first)
+
+
 def updates_due(config: TrainConfig, steps: int) -> int:
     """Gradient steps that should have been taken after so many agent steps."""
     if config.memory == "none":

@@ -189,6 +189,7 @@ def resolved(config: TrainConfig) -> TrainConfig:
             "torch_threads": hardware.resolve_threads(config.torch_threads),
             "buffer_size": _buffer_size(config),
             "exploration_steps": exploration_steps,
+            "learning_rate_steps": config.learning_rate_steps or config.total_timesteps,
             "importance_steps": config.importance_steps or config.total_timesteps,
         },
     )

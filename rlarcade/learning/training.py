@@ -19,6 +19,7 @@ from rlarcade.learning.schedules import (
     crossed,
     epsilon,
     importance_exponent,
+    learning_rate,
     updates_due,
 )
 from rlarcade.learning.state import TrainingState
@@ -87,6 +88,7 @@ def _learn_from_replay(state: TrainingState) -> Iterator[TrainingProgress]:
         clock.lap("env")
 
         after = state.steps + lanes.num_envs
+        agent.set_learning_rate(learning_rate(config, state.steps))
         while state.updates < updates_due(config, after) and replay.can_sample:
             beta = importance_exponent(config, state.steps)
             batch = replay.sample(config.batch_size, state.replay_rng, importance_exponent=beta)
@@ -150,6 +152,7 @@ def _learn_from_rollouts(state: TrainingState) -> Iterator[TrainingProgress]:
         clock.lap("act")
 
         targets = _rollout_targets(config, played, np.array(values[1:]))
+        agent.set_learning_rate(learning_rate(config, state.steps))
         usable = np.flatnonzero(~np.array([cells.reset for cells in played]))
         for _ in range(config.num_epochs):
             for cell in _minibatches(config, usable, state.replay_rng):

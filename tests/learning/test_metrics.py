@@ -3,7 +3,9 @@
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from rlarcade.learning.metrics import MetricWriter, read_metrics
+from rlarcade.config import TrainConfig
+from rlarcade.learning.metrics import MetricWriter, TrainingLog, read_metrics
+from rlarcade.learning.training import TrainingProgress
 
 
 def write(folder, steps, *, resumed_at=0):
@@ -45,3 +47,17 @@ def test_figures_of_work_that_was_lost_are_dropped(tmp_path):
     assert steps(tmp_path) == [8, 16, 20, 28]
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [event.step for event in events.Scalars("train/loss")] == [8, 16, 20, 28]
+
+
+def test_the_learning_rate_written_is_that_of_the_step(tmp_path):
+    config = TrainConfig(
+        game="pong", learning_rate=0.5, learning_rate_final=0.1, learning_rate_steps=4_000
+    )
+    writer = MetricWriter(tmp_path)
+    log = TrainingLog(writer, config)
+    for steps in range(1_000, 6_000, 1_000):
+        progress = TrainingProgress(steps, 0, 0.1, (), None, {"learn": 1.0})
+        log.observe(steps - 1_000, progress)
+    writer.close()
+    rates = [line["train/learning_rate"] for line in read_metrics(tmp_path)]
+    assert rates == pytest.approx([0.4, 0.3, 0.2, 0.1, 0.1])

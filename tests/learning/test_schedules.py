@@ -11,6 +11,7 @@ from rlarcade.learning.schedules import (
     crossed,
     epsilon,
     importance_exponent,
+    learning_rate,
     updates_due,
     whole_length,
 )
@@ -122,6 +123,23 @@ def test_the_importance_exponent_stays_between_its_ends_and_keeps_its_share_of_t
 def test_an_importance_exponent_with_equal_ends_is_constant():
     config = make_config(importance_exponent=0.5, importance_final_exponent=0.5, importance_steps=7)
     assert {importance_exponent(config, step) for step in range(20)} == {0.5}
+
+
+# The learning rate
+
+
+def test_the_learning_rate_stays_if_no_final_one_is_set():
+    config = make_config(learning_rate=0.5, learning_rate_steps=10)
+    assert {learning_rate(config, step) for step in range(30)} == {0.5}
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [(0, 0.4), (50, 0.325), (100, 0.25), (199, 0.1015), (200, 0.1), (999, 0.1)],
+)
+def test_the_learning_rate_falls_in_a_line_and_then_stays(step, expected):
+    config = make_config(learning_rate=0.4, learning_rate_final=0.1, learning_rate_steps=200)
+    assert learning_rate(config, step) == pytest.approx(expected, abs=1e-12)
 
 
 # Updates

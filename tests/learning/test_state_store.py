@@ -110,6 +110,7 @@ def saved_run_state(config, folder, at):
 COMPOSITIONS = {
     "priorities": {"prioritized": True},
     "average": {"target_tau": 0.1, "target_update_interval": 4, "acting_network": "target"},
+    "falling": {"learning_rate_final": 0.0},
     "rainbow": {
         "prioritized": True,
         "noisy": True,

@@ -154,7 +154,26 @@ def test_nothing_is_learned_with_learning_rate_zero(name):
             np.testing.assert_array_equal(array, before[weight], err_msg=weight)
 
 
+@pytest.mark.parametrize("name", ["quick", "pqn"])
+def test_once_the_learning_rate_has_fallen_to_zero_nothing_is_learned(name):
+    config = composition(
+        name,
+        total_timesteps=2_048,
+        exploration_steps=0,
+        learning_rate=1e-2,
+        learning_rate_final=0.0,
+        learning_rate_steps=1_024,
+    )
+    state = TrainingState.create(config, lanes=EasyCatch(config.num_envs))
+    digests = {}
+    for progress in train_agent(state):
+        digests[progress.steps] = weights_digest(state)
+    assert digests[512] != digests[1_024 + config.rollout_size] == digests[2_048]
+    assert state.updates > updates_due(config, 1_024 + config.rollout_size)
+
+
 OTHERWISE = {
+    "learning_rate_steps": 17,
     "compile": True,
     "impala_width": 3,
     "spectral_norm": True,
@@ -677,7 +696,7 @@ def test_every_automatic_setting_is_resolved(tiny_config):
     assert config.precision in ("fp32", "bf16")
     assert config.torch_threads >= 1
     assert config.exploration_steps == 10_000
-    assert config.importance_steps == 50_000
+    assert config.importance_steps == config.learning_rate_steps == 50_000
     assert config.buffer_size == 50_000  # never more than the run fills
     assert resolved(config) == config
 
@@ -685,7 +704,7 @@ def test_every_automatic_setting_is_resolved(tiny_config):
 def test_a_longer_run_keeps_the_schedules_of_its_start():
     config = resolved(TrainConfig(game="pong", total_timesteps=50_000, learning_starts=100))
     longer = resolved(config.model_copy(update={"total_timesteps": 90_000}))
-    assert longer.importance_steps == 50_000
+    assert longer.importance_steps == longer.learning_rate_steps == 50_000
     assert longer.exploration_steps == 10_000
 
 
