@@ -1,0 +1,217 @@
+"""The sequential test of a match: is a candidate better, or is it luck, however often one looks?
+
+Two versions play pairs of games with the same seed. A pair's outcome Y is 1 if the candidate scores
+more, ½ for a tie, 0 if it scores less; E[Y] is its *probability of improvement*. Against the
+hypothesis E[Y] ≤ p₀ someone bets a share λ of their money on every pair: it is multiplied by
+1 + λ(Y − p₀), which on average is at most 1 if the hypothesis is true, whatever the scores look
+like and however one pair depends on those before. So their money, the *e-value*, exceeds 1/α with a
+probability of at most α at any time at all (Ville 1939): the match may be watched, stopped and gone
+on with at will. Twenty-four bets, from timid to bold, are made side by side and averaged, since the
+best one depends on how much better the candidate is.
+
+Waudby-Smith & Ramdas (2024), https://arxiv.org/abs/2010.09686; Ramdas et al. (2023),
+https://arxiv.org/abs/2210.01948. With a single bet it is Wald's sequential probability ratio test.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Annotated, Literal, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+_NUM_BETS = 24
+# Shares of 1/p₀, the largest bet that cannot lose more than everything.
+_SHARES = np.geomspace(0.02, 0.98, _NUM_BETS)
+_LARGEST_LOG = 700.0  # of a float64 that is still finite
+_GRID = 1001  # means that an interval is made of
+
+_Open = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Counts(NamedTuple):
+    """Outcomes of pairs so far, the candidate's. Their order does not matter to the e-value."""
+
+    wins: int = 0
+    ties: int = 0
+    losses: int = 0
+
+    @property
+    def pairs(self) -> int:
+        """Number of pairs."""
+        return self.wins + self.ties + self.losses
+
+    @property
+    def improvement_probability(self) -> float | None:
+        """Mean outcome, (wins + ties/2) / pairs; None without pairs."""
+        return (self.wins + self.ties / 2) / self.pairs if self.pairs else None
+
+    def swapped(self) -> "Counts":
+        """Returns the same pairs as the champion counts them."""
+        return Counts(self.losses, self.ties, self.wins)
+
+    def after(self, outcome: float) -> "Counts":
+        """Returns the counts with one more pair: 1 won, ½ tied, 0 lost.
+
+        Raises:
+            ValueError: any other outcome.
+        """
+        if outcome not in (0, 0.5, 1):
+            raise ValueError(f"a pair's outcome is 0, ½ or 1, got {outcome!r}")
+        won, tied = outcome == 1, outcome == 0.5
+        return Counts(self.wins + won, self.ties + tied, self.losses + (not won and not tied))
+
+
+def outcome_of(champion: float, candidate: float) -> float:
+    """Returns a pair's outcome, 1, ½ or 0, from the two scores.
+
+    Raises:
+        ValueError: a score is no number.
+    """
+    if math.isnan(champion) or math.isnan(candidate):
+        raise ValueError(f"scores of a pair must be numbers, got {champion} and {candidate}")
+    return 0.5 + 0.5 * ((candidate > champion) - (candidate < champion))
+
+
+def log_e_value(counts: Counts, null: float = 0.5) -> float:
+    """Logarithm of the e-value against the hypothesis that E[Y] ≤ `null`.
+
+    E = 1/K Σₖ (1 + λₖ(1 − p₀))^wins · (1 + λₖ(½ − p₀))^ties · (1 − λₖp₀)^losses.
+
+    Raises:
+        ValueError: `null` is not between 0 and 1.
+    """
+    return log_mean_wealth(counts, null, _bets(null))
+
+
+def log_mean_wealth(counts: Counts, null: float, bets: NDArray[np.float64]) -> float:
+    """Logarithm of the mean over bets λ, float64 (K,), of the money that each has become."""
+    money = (
+        counts.wins * np.log1p(bets * (1 - null))
+        + counts.ties * np.log1p(bets * (0.5 - null))
+        + counts.losses * np.log1p(-bets * null)
+    )
+    return float(_log_mean_exp(money))
+
+
+def log_e_value_of_rounds(means: Sequence[float], null: float = 0.5) -> float:
+    """The same for rounds over several games: each round's outcome is its games' mean, in [0, 1].
+
+    Raises:
+        ValueError: a mean or `null` is out of range.
+    """
+    outcomes = np.asarray(means, dtype=np.float64)
+    if not ((outcomes >= 0) & (outcomes <= 1)).all():
+        raise ValueError(f"outcomes of rounds lie between 0 and 1, got {outcomes}")
+    money = np.log1p(np.outer(outcomes - null, _bets(null))).sum(axis=0)
+    return float(_log_mean_exp(money))
+
+
+def _log_mean_exp(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Logarithm of the mean of exp, over the last axis, without overflow."""
+    largest = values.max(axis=-1, keepdims=True)
+    mean = np.exp(values - largest).mean(axis=-1, keepdims=True)
+    logarithm: NDArray[np.float64] = (largest + np.log(mean)).squeeze(-1)
+    return logarithm
+
+
+def _bets(null: float) -> NDArray[np.float64]:
+    if not 0 < null < 1:
+        raise ValueError(f"a hypothesis about the mean outcome lies between 0 and 1, got {null}")
+    return _SHARES / null
+
+
+class Evidence(NamedTuple):
+    """What a match has shown so far."""
+
+    e_value: float
+    """Against the hypothesis that the candidate is no better: promote from 1/α on."""
+    e_value_futility: float
+    """Against the hypothesis that it is usefully better: reject from 1/β on."""
+
+
+class Rule(BaseModel, use_attribute_docstrings=True):
+    """When a match is decided."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    alpha: _Open = 0.05
+    """Bound on the probability of promoting a candidate whose E[Y] is at most `null`."""
+    beta: _Open = 0.10
+    """Bound on the probability of rejecting a candidate whose E[Y] is at least `useful`."""
+    null: _Open = 0.5
+    """Probability of improvement that has to be exceeded."""
+    useful: _Open = 0.6
+    """Probability of improvement from which on the candidate should be found better."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.null >= self.useful:
+            raise ValueError(
+                f"null ({self.null:g}) is not below useful ({self.useful:g}): no candidate lies "
+                "between the two. Lower null or raise useful"
+            )
+        return self
+
+    @classmethod
+    def non_inferiority(cls, margin: float, *, alpha: float = 0.05, beta: float = 0.10) -> Self:
+        """A candidate only has to be hardly worse: E[Y] > ½ − margin. An equal one should pass.
+
+        Raises:
+            ValueError: the margin is not between 0 and ½.
+        """
+        if not 0 < margin < 0.5:
+            raise ValueError(
+                f"the margin of non-inferiority lies between 0 and ½, got {margin:g}. 0.1 lets a "
+                "candidate pass that wins 40 of 100 pairs"
+            )
+        return cls(alpha=alpha, beta=beta, null=0.5 - margin, useful=0.5)
+
+    def evidence(self, counts: Counts) -> Evidence:
+        """Returns both e-values."""
+        better = log_e_value(counts, self.null)
+        futile = log_e_value(counts.swapped(), 1 - self.useful)
+        return Evidence(*(math.exp(min(value, _LARGEST_LOG)) for value in (better, futile)))
+
+    def verdict(self, counts: Counts) -> Literal["promote", "reject"] | None:
+        """Returns the verdict if these counts, reached for the first time, decide the match."""
+        evidence = self.evidence(counts)
+        if evidence.e_value >= 1 / self.alpha:
+            return "promote"
+        return "reject" if evidence.e_value_futility >= 1 / self.beta else None
+
+
+def confidence_interval(outcomes: Sequence[float], alpha: float = 0.05) -> tuple[float, float]:
+    """The means E[Y] that the pairs so far have not ruled out; valid at every time at once.
+
+    All means are tested side by side, each from above and from below with half of α; once ruled
+    out, a mean stays so. To be shown, never to decide: the verdict is the test's.
+
+    Args:
+        outcomes: of the pairs, 0 … 1 each, in the order in which they count.
+        alpha: probability, at most, that the true mean is ever ruled out.
+
+    Returns:
+        The lowest and the highest mean left, on a grid of thousandths, widened to its next point.
+
+    Raises:
+        ValueError: an outcome is out of range.
+    """
+    values = np.asarray(outcomes, dtype=np.float64)
+    if not ((values >= 0) & (values <= 1)).all():
+        raise ValueError(f"outcomes of pairs lie between 0 and 1, got {values}")
+    means = np.linspace(0, 1, _GRID)[1:-1]
+    up, down = _SHARES / means[:, None], _SHARES / (1 - means)[:, None]  # (means, bets)
+    money_up, money_down = np.zeros_like(up), np.zeros_like(down)
+    left = np.ones(len(means), dtype=bool)
+    for value in values.tolist():
+        money_up += np.log1p(up * (value - means)[:, None])
+        money_down += np.log1p(down * (means - value)[:, None])
+        both = np.logaddexp(_log_mean_exp(money_up), _log_mean_exp(money_down)) - np.log(2)
+        left &= both < np.log(1 / alpha)
+    if not left.any():  # with probability alpha at most
+        mean = float(values.mean())
+        return mean, mean
+    step = 1 / (_GRID - 1)
+    return float(means[left][0]) - step, float(means[left][-1]) + step
