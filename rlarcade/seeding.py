@@ -24,6 +24,8 @@ class SeedUse(IntEnum):
     """A policy's own randomness within an evaluated episode."""
     CALIBRATION = 8
     """Throw-away work that measures speed."""
+    MATCH = 9
+    """Games of a match between two versions."""
 
 
 def derived_seed(seed: int, use: SeedUse, *path: int) -> int:

@@ -5,8 +5,10 @@ keep the slow seeded resets (0.13 s each) off the critical path. An episode's sc
 nothing but the policy, the protocol and the episode's seed: not on lanes, threads or neighbours.
 """
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 from typing import Protocol as Interface
 
 import numpy as np
@@ -18,7 +20,7 @@ from rlarcade.games.protocols import Protocol
 from rlarcade.games.vector import GameVectorEnv
 from rlarcade.seeding import SeedUse, derived_seed, generator
 
-_DEFAULT_LANES = 8
+DEFAULT_LANES = 8
 _RESET_THREADS = 2
 
 EpisodeDone = Callable[[EpisodeResult, int, int], None]
@@ -43,7 +45,7 @@ def evaluate_agent(
     name: str = "agent",
     weights_sha256: str | None = None,
     use: SeedUse = SeedUse.EVALUATION,
-    num_lanes: int = _DEFAULT_LANES,
+    num_lanes: int = DEFAULT_LANES,
     on_episode: EpisodeDone | None = None,
 ) -> Evaluation:
     """Plays whole games and reports raw scores.
@@ -68,7 +70,8 @@ def evaluate_agent(
         raise ConfigError(f"episodes ({episodes}) and num_lanes ({num_lanes}) must be at least 1.")
     seeds = [derived_seed(seed, use, index) for index in range(episodes)]
     results: dict[int, EpisodeResult] = {}
-    for index, result in _play(agent, seeds, min(num_lanes, episodes)):
+    schedule = [Scheduled(agent, episode_seed) for episode_seed in seeds]
+    for index, result in play_games(schedule, num_lanes):
         results[index] = result
         if on_episode is not None:
             on_episode(result, len(results), episodes)
@@ -83,11 +86,55 @@ def evaluate_agent(
     )
 
 
+class Scheduled(NamedTuple):
+    """A game that is to be played."""
+
+    agent: ValuesActions
+    seed: int
+    """Of the emulator and, with `dice`, of the agent's own random actions."""
+    dice: int = 0
+    """Which of the streams of random actions that belong to the seed."""
+
+
+def play_games(
+    schedule: Iterable[Scheduled], num_lanes: int = DEFAULT_LANES
+) -> Iterator[tuple[int, EpisodeResult]]:
+    """Plays games as lanes become free, all agents of one game and protocol.
+
+    Args:
+        schedule: the games, begun in this order. Read no further ahead than there are lanes.
+        num_lanes: games at a time.
+
+    Yields:
+        Episodes as they end, each with its place in the schedule. Short ones overtake long ones:
+        whoever stops early must go by places, or favours whatever ends quickly.
+    """
+    waiting = enumerate(schedule)
+    with ThreadPoolExecutor(_RESET_THREADS) as pool:
+        opening = [pool.submit(_open, None, *job) for job in itertools.islice(waiting, num_lanes)]
+        playing: list[_Lane] = []
+        while opening or playing:
+            if not playing:
+                playing.append(opening.pop(0).result())
+            for future in [future for future in opening if future.done()]:
+                playing.append(future.result())
+                opening.remove(future)
+            _send_actions(playing)
+            results = [(lane, lane.recv()) for lane in playing]
+            playing = [lane for lane, result in results if result is None]
+            for lane, result in results:
+                if result is None:
+                    continue
+                yield lane.index, result
+                opening += [pool.submit(_open, lane, *job) for job in itertools.islice(waiting, 1)]
+
+
 class _Lane:
     """One emulator and the episode in it."""
 
     def __init__(self, game: str, protocol: Protocol) -> None:
         self.env = GameVectorEnv(game, 1, protocol=protocol, num_threads=1)
+        self.agent: ValuesActions
         self.index = -1
         self.seed = 0
         self.score, self.steps = 0.0, 0
@@ -109,49 +156,24 @@ class _Lane:
         )
 
 
-def _play(
-    agent: ValuesActions, seeds: list[int], num_lanes: int
-) -> Iterator[tuple[int, EpisodeResult]]:
-    """Yields episodes as they end, each with its place in `seeds`."""
-    waiting = list(enumerate(seeds))[::-1]
-    with ThreadPoolExecutor(_RESET_THREADS) as pool:
-        opening = [
-            pool.submit(_open, None, agent.game, agent.protocol, *waiting.pop())
-            for _ in range(num_lanes)
-        ]
-        playing: list[_Lane] = []
-        while opening or playing:
-            if not playing:
-                playing.append(opening.pop(0).result())
-            for future in [future for future in opening if future.done()]:
-                playing.append(future.result())
-                opening.remove(future)
-            _send_actions(agent, playing)
-            results = [(lane, lane.recv()) for lane in playing]
-            playing = [lane for lane, result in results if result is None]
-            for lane, result in results:
-                if result is None:
-                    continue
-                yield lane.index, result
-                if waiting:
-                    job = pool.submit(_open, lane, agent.game, agent.protocol, *waiting.pop())
-                    opening.append(job)
-
-
-def _open(lane: _Lane | None, game: str, protocol: Protocol, index: int, seed: int) -> _Lane:
+def _open(lane: _Lane | None, index: int, job: Scheduled) -> _Lane:
     """Begins an episode in a lane, or in a new one; takes long, so it runs in a thread."""
-    lane = lane or _Lane(game, protocol)
-    lane.index, lane.seed = index, seed
+    lane = lane or _Lane(job.agent.game, job.agent.protocol)
+    lane.agent, lane.index, lane.seed = job.agent, index, job.seed
     lane.score, lane.steps = 0.0, 0
-    lane.rng = generator(seed, SeedUse.POLICY)
-    lane.observation, _ = lane.env.reset(seed=np.array([seed], dtype=np.int32))
+    lane.rng = generator(job.seed, SeedUse.POLICY, *([job.dice] if job.dice else []))
+    lane.observation, _ = lane.env.reset(seed=np.array([job.seed], dtype=np.int32))
     return lane
 
 
-def _send_actions(agent: ValuesActions, lanes: list[_Lane]) -> None:
-    """Chooses ε-greedy actions for all lanes in one batch, each with its episode's own chance."""
-    values = agent.q_values(np.concatenate([lane.observation for lane in lanes]))
-    for lane, action in zip(lanes, values.argmax(axis=1), strict=True):
-        explore = lane.rng.random() < agent.protocol.evaluation_epsilon
-        random_action = lane.rng.integers(0, values.shape[1])
-        lane.env.send(np.array([random_action if explore else action], dtype=np.int64))
+def _send_actions(lanes: list[_Lane]) -> None:
+    """Chooses ε-greedy actions, all lanes of an agent in one batch, each with its own dice."""
+    lanes = sorted(lanes, key=lambda lane: id(lane.agent))
+    for _, group in itertools.groupby(lanes, key=lambda lane: id(lane.agent)):
+        its = list(group)
+        agent = its[0].agent
+        values = agent.q_values(np.concatenate([lane.observation for lane in its]))
+        for lane, action in zip(its, values.argmax(axis=1), strict=True):
+            explore = lane.rng.random() < agent.protocol.evaluation_epsilon
+            random_action = lane.rng.integers(0, values.shape[1])
+            lane.env.send(np.array([random_action if explore else action], dtype=np.int64))
