@@ -9,6 +9,7 @@ from rlarcade.console import EXIT_OK, EXIT_USAGE, say, say_error
 VERBS = {
     "train": "train an agent; the same command resumes it",
     "evaluate": "play whole games with checkpoints and report raw scores",
+    "compare": "match a candidate against the champion: promote or reject",
     "sweep": "train many agents side by side; the same command goes on",
 }
 

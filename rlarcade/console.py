@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -18,13 +19,19 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rlarcade.errors import RlarcadeError
 
 EXIT_OK, EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
+EXIT_REJECTED, EXIT_INCONCLUSIVE = 3, 4
 
 _PLAIN_SECONDS = 10.0  # between progress lines where there is no terminal
 _LIVE_SECONDS = 0.25  # between refreshes where there is one
 
 
 def run_command(command: Callable[[Sequence[str]], int], argv: Sequence[str] | None) -> int:
-    """Runs a command and turns what a user can cause into one line and an exit code."""
+    """Runs a command and turns what a user can cause into one line and an exit code.
+
+    SIGTERM is a Ctrl-C.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return command(sys.argv[1:] if argv is None else argv)
     except RlarcadeError as error:

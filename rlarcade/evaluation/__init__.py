@@ -1,6 +1,16 @@
 """Playing checkpoints online, step by step, and what they scored."""
 
-from rlarcade.evaluation.documents import EpisodeResult, Evaluation
+from rlarcade.evaluation.documents import Comparison, EpisodeResult, Evaluation, PairResult
+from rlarcade.evaluation.match import compare_agents
 from rlarcade.evaluation.play import evaluate_agent
+from rlarcade.evaluation.sequential import Rule
 
-__all__ = ["EpisodeResult", "Evaluation", "evaluate_agent"]
+__all__ = [
+    "Comparison",
+    "EpisodeResult",
+    "Evaluation",
+    "PairResult",
+    "Rule",
+    "compare_agents",
+    "evaluate_agent",
+]

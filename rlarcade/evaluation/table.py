@@ -1,8 +1,9 @@
 """Evaluations as a table on a terminal."""
 
 from collections.abc import Sequence
+from statistics import fmean
 
-from rlarcade.evaluation.documents import Evaluation
+from rlarcade.evaluation.documents import Comparison, Evaluation
 from rlarcade.games.names import display_name
 from rlarcade.games.scores import published_scores
 
@@ -31,3 +32,45 @@ def score_lines(evaluations: Sequence[Evaluation]) -> list[str]:
 
 def _shown(score: float | None) -> str:
     return "–" if score is None else f"{score:g}"
+
+
+_MEANINGS = {
+    "promote": "the candidate is better",
+    "reject": "the candidate is not usefully better",
+    "inconclusive": "too close to tell; the champion stays",
+}
+
+
+def match_lines(match: Comparison) -> list[str]:
+    """Returns lines that say how a match ended and why."""
+    low, high = match.interval
+    share = match.improvement_probability
+    rule = match.rule
+    verdict = match.verdict or "inconclusive"
+    meaning = _MEANINGS[verdict]
+    if rule.null < 0.5:
+        margin = f"{0.5 - rule.null:g}"
+        meaning = {
+            "promote": f"the candidate is not worse by {margin}",
+            "reject": "the candidate is worse",
+        }.get(verdict, meaning)
+    lines = [
+        f"{display_name(match.game)}, protocol {match.protocol.name}, epsilon "
+        f"{match.protocol.evaluation_epsilon:g}, same-seed pairs of whole games, raw scores",
+        f"  champion   {match.champion.checkpoint}",
+        f"  candidate  {match.candidate.checkpoint}",
+    ]
+    if share is not None:
+        champion, candidate = (
+            fmean(getattr(pair, side).score for pair in match.results)
+            for side in ("champion", "candidate")
+        )
+        lines += [
+            f"  {match.wins} won, {match.ties} tied, {match.losses} lost of {match.pairs} pairs; "
+            f"mean score {champion:.1f} against {candidate:.1f}",
+            f"  probability of improvement {share:.2f} ({low:.2f} … {high:.2f})",
+            f"  e-value {match.e_value:.4g} (promote from {1 / rule.alpha:g}), futility "
+            f"{match.e_value_futility:.4g} (reject from {1 / rule.beta:g})",
+        ]
+    lines += [f"  note: {note}" for note in match.notes]
+    return [*lines, f"verdict: {verdict.upper()} – {meaning}"]

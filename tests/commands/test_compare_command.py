@@ -1,0 +1,117 @@
+"""`rlarcade compare`: verdicts as exit codes, a document, and a match that goes on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rlarcade.config import TrainConfig
+from rlarcade.learning.agent import DQNAgent
+
+AGENTS = Path(__file__).parent.parent / "data"
+EARLY, LATE = AGENTS / "space-invaders-early", AGENTS / "space-invaders-late"
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder of one's own to run in: records lie under checkpoints/matches."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def save(path, game="pong", **settings):
+    config = TrainConfig(game=game, conv_channels=(2, 2, 2), hidden_units=4, **settings)
+    DQNAgent(config, num_actions=6, seed=settings.get("seed", 0)).save(path)
+    return path
+
+
+def test_the_same_weights_are_inconclusive_at_once(command, here):
+    code, out, err = command("compare", LATE, LATE, "--json", "match.json")
+    assert (code, err) == (4, "")
+    assert "both are the same weights" in out
+    assert "verdict: INCONCLUSIVE" in out
+    document = json.loads((here / "match.json").read_text())
+    assert (document["verdict"], document["pairs"], document["e_value"]) == ("inconclusive", 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--max-pairs", "0"], "max_pairs must be at least 1, got 0"),
+        (["--seed", "-1"], "seed must be 0 to 4294967295, got -1"),
+        (["--alpha", "0"], "setting alpha: input should be greater than 0, got 0.0"),
+        (["--beta", "1.5"], "setting beta: input should be less than 1, got 1.5"),
+        (["--non-inferiority", "0.5"], "non_inferiority lies between 0 and 0.5, got 0.5"),
+        (["--device", "tpu"], "invalid choice"),
+    ],
+)
+def test_flags_that_cannot_be_used_are_refused(command, here, flags, message):
+    code, _, err = command("compare", EARLY, LATE, *flags)
+    assert code == 2
+    assert message in err
+    assert not (here / "checkpoints").exists()
+
+
+def test_checkpoints_that_cannot_be_compared_are_refused(command, here):
+    pong = save(here / "pong")
+    machado = save(here / "machado", game="space_invaders", protocol="machado")
+    for other, message in (
+        (pong, "champion plays space_invaders, the candidate pong"),
+        (machado, "different protocols"),
+        (here / "nothing", "does not exist"),
+    ):
+        code, _, err = command("compare", LATE, other)
+        assert code == 2
+        assert message in err
+
+
+@pytest.mark.slow  # whole games of real agents
+def test_the_late_agent_replaces_the_early_one_and_never_the_other_way(command, here):
+    code, out, _ = command("compare", EARLY, LATE, "--json", "up.json")
+    assert code == 0
+    assert "verdict: PROMOTE" in out
+    up = json.loads((here / "up.json").read_text())
+    assert up["wins"] > up["losses"]
+    assert up["e_value"] >= 20
+    code, out, _ = command("compare", LATE, EARLY, "--json", "down.json")
+    assert code == 3
+    assert "verdict: REJECT" in out
+    down = json.loads((here / "down.json").read_text())
+    assert down["e_value"] < 1 < 10 <= down["e_value_futility"]
+    # decided already: the same command says it again, and plays nothing
+    started = time.monotonic()
+    assert command("compare", EARLY, LATE)[0] == 0
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.slow  # whole games of real agents, and a process for each of three attempts
+def test_a_match_that_is_killed_or_interrupted_goes_on_to_the_same_verdict(here):
+    compare = [sys.executable, "-m", "rlarcade.compare", str(EARLY), str(LATE)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+
+    def until(pairs, number):
+        process = subprocess.Popen([*compare, "--seed", "3"], env=environment, text=True,
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+        records = here / "checkpoints" / "matches"
+        while sum(path.read_text().count("\n") for path in records.glob("*")) <= pairs:
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(number)
+        return process.communicate(timeout=60)[1], process.returncode
+
+    assert until(2, signal.SIGKILL)[1] == -signal.SIGKILL
+    told, code = until(4, signal.SIGTERM)
+    assert code == 130
+    assert "the same command goes on from there" in told
+    documents = []
+    for folder in ("checkpoints/matches", "another"):
+        flags = ["--seed", "3", "--dir", folder, "--json", f"{len(documents)}.json"]
+        assert subprocess.run([*compare, *flags], env=environment, check=False).returncode == 0
+        documents.append(json.loads((here / f"{len(documents)}.json").read_text()))
+    assert documents[0] == documents[1]
+    assert documents[0]["pairs"] > 4

@@ -1,0 +1,396 @@
+"""Matches: pairs count in their order, and the record of one that was stopped goes on."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from rlarcade.errors import ConfigError, RunFolderError
+from rlarcade.evaluation import Comparison, EpisodeResult, PairResult, Rule, compare_agents, match
+from rlarcade.evaluation.match import match_seeds, play_pairs
+from rlarcade.evaluation.play import play_games
+from rlarcade.games import get_protocol
+from rlarcade.seeding import SeedUse, derived_seed
+
+SHORT = get_protocol("v5").model_copy(update={"frame_cap": 240, "evaluation_epsilon": 0.3})
+DIGESTS = ("aa" * 32, "bb" * 32)
+
+
+class Agent:
+    """Values that follow from the newest frame, in exact integers."""
+
+    def __init__(self, seed=0, game="space_invaders", protocol=SHORT) -> None:
+        self.game, self.protocol = game, protocol
+        self.weights = np.random.default_rng(seed).integers(0, 1_000, (84 * 84, 6))
+
+    def q_values(self, observation: np.ndarray) -> np.ndarray:
+        frames = observation[:, 3].astype(np.int64).reshape(len(observation), -1)
+        return (frames @ self.weights % 997).astype(np.float32)
+
+
+def episode(seed, score, steps=10):
+    return EpisodeResult(seed=seed, score=score, steps=steps, ended="terminated")
+
+
+class Script:
+    """Plays no games: scores and durations are made up, and end in the order of their durations."""
+
+    def __init__(self, results, lanes=40):
+        self.results, self.lanes, self.begun = results, lanes, 0
+
+    def __call__(self, schedule, num_lanes):
+        clock, running = 0.0, []
+        for index, game in enumerate(schedule):
+            score, duration = self.results(game)
+            running.append((clock + duration, index, episode(game.seed, score)))
+            self.begun += 1
+            if len(running) == self.lanes:
+                running.sort(key=lambda game: game[0])
+                clock, place, ended = running.pop(0)
+                yield place, ended
+        for _, place, ended in sorted(running, key=lambda game: game[0]):
+            yield place, ended
+
+
+@pytest.fixture
+def scripted(monkeypatch):
+    def script(results, lanes=40):
+        played = Script(results, lanes)
+        monkeypatch.setattr(match, "play_games", played)
+        return played
+
+    return script
+
+
+# Order
+
+
+def test_pairs_come_in_the_order_of_their_seeds_whatever_ends_first(scripted):
+    durations = np.random.default_rng(0).random(400)
+    scripted(lambda game: (game.seed, durations[game.seed * 2 % 400]))
+    seeds = list(range(100, 200))
+    pairs = list(play_pairs(Agent(), Agent(1), seeds))
+    assert [pair.seed for pair in pairs] == seeds
+
+
+def coin(candidate, seed, slow_losses):
+    """An equal candidate whose lost games last longer than its won ones."""
+    won = np.random.default_rng(seed).random() < 0.5
+    if not candidate:
+        return 0.0, 1.0
+    return (1.0, 1.0) if won else (-1.0, slow_losses)
+
+
+def promoted(scripted, slow_losses, in_order, matches=120):
+    """Share of matches between equals that an equal candidate wins, by Wald's test."""
+    count = 0
+    for number in range(matches):
+        champion, candidate = Agent(), Agent(1)
+        scripted(
+            lambda game, candidate=candidate, number=number: coin(
+                game.agent is candidate, game.seed + 1_000 * number, slow_losses
+            )
+        )
+        pairs = (
+            play_pairs(champion, candidate, range(1_000))
+            if in_order
+            else as_they_end(champion, candidate, range(1_000))
+        )
+        ratio = 0.0  # of 60 % against 50 %
+        for pair in pairs:
+            ratio += math.log(1.2) if pair.outcome == 1 else math.log(0.8)
+            if not math.log(0.05 / 0.95) < ratio < math.log(0.95 / 0.05):
+                break
+        count += ratio > 0
+    return count / matches
+
+
+def as_they_end(champion, candidate, seeds):
+    """The wrong consumer: pairs count when they are complete."""
+    ended = {}
+    schedule = (match.Scheduled(agent, seed) for seed in seeds for agent in (champion, candidate))
+    for index, result in match.play_games(schedule, 40):
+        ended[index] = result
+        if index ^ 1 in ended:
+            first = index & ~1
+            yield PairResult(champion=ended.pop(first), candidate=ended.pop(first + 1))
+
+
+def test_slow_losers_are_promoted_only_by_those_who_count_pairs_as_they_end(scripted):
+    # the published figures for 40 games in flight: 5 % in order, 63 % as they end
+    assert promoted(scripted, slow_losses=3.0, in_order=True) < 0.15
+    assert promoted(scripted, slow_losses=3.0, in_order=False) > 0.4
+
+
+# Verdicts
+
+
+def winning(share, tied=0.0):
+    def results(game):
+        draw = np.random.default_rng(game.seed).random()
+        if game.agent.name == "champion":
+            return 0.0, 1.0
+        return (1.0 if draw < share else 0.0 if draw < share + tied else -1.0), 1.0
+
+    return results
+
+
+def sides():
+    champion, candidate = Agent(), Agent(1)
+    champion.name, candidate.name = "champion", "candidate"
+    return champion, candidate
+
+
+@pytest.mark.parametrize(
+    ("share", "verdict"), [(1.0, "promote"), (0.9, "promote"), (0.0, "reject"), (0.3, "reject")]
+)
+def test_a_match_ends_with_the_pair_that_decides_it(scripted, share, verdict):
+    scripted(winning(share))
+    told = []
+    ended = compare_agents(*sides(), on_pair=told.append)
+    assert ended.verdict == verdict
+    assert [one.verdict for one in told[:-1]] == [None] * (ended.pairs - 1)
+    assert [one.pairs for one in told] == list(range(1, ended.pairs + 1))
+    assert ended.pairs == ended.wins + ended.ties + ended.losses == len(ended.results)
+    assert (ended.e_value >= 20) == (verdict == "promote")
+    assert (ended.e_value_futility >= 10) == (verdict == "reject")
+
+
+def test_an_undecided_match_ends_inconclusive_at_its_cap(scripted):
+    scripted(winning(0.55, tied=0.1))
+    ended = compare_agents(*sides(), max_pairs=20)
+    assert (ended.verdict, ended.pairs) == ("inconclusive", 20)
+    low, high = ended.interval
+    assert low < ended.improvement_probability < high
+
+
+def test_no_more_games_are_begun_than_lanes_need(scripted):
+    played = scripted(winning(1.0), lanes=4)
+    assert compare_agents(*sides(), num_lanes=4).pairs == 8
+    assert played.begun <= 16 + 4
+
+
+def test_a_candidate_that_is_not_inferior_passes_by_that_rule_alone(scripted):
+    scripted(winning(0.5))
+    rule = Rule.non_inferiority(0.1)
+    assert compare_agents(*sides(), rule=rule, max_pairs=2_000).verdict == "promote"
+    assert compare_agents(*sides(), max_pairs=2_000).verdict == "reject"
+
+
+def test_equal_weights_are_not_played(scripted):
+    played = scripted(winning(1.0))
+    ended = compare_agents(*sides(), weights_sha256=("aa" * 32, "aa" * 32))
+    assert (ended.verdict, ended.pairs, ended.e_value, played.begun) == ("inconclusive", 0, 1, 0)
+    assert "same weights" in ended.notes[0]
+    assert ended.improvement_probability is None
+
+
+def test_a_version_can_be_matched_against_itself_with_other_dice(scripted):
+    scripted(winning(0.0, tied=1.0))
+    same = ("aa" * 32, "aa" * 32)
+    ended = compare_agents(*sides(), weights_sha256=same, same_dice=False, max_pairs=10)
+    assert ended.pairs == 10
+
+
+def test_games_that_repeat_each_other_are_told(scripted):
+    scripted(lambda game: (0.0, 1.0))
+    assert "only 1 of 40 games differ" in compare_agents(*sides(), max_pairs=20).notes[0]
+    scripted(lambda game: (float(game.seed), 1.0))
+    assert compare_agents(*sides(), max_pairs=40).notes == ()
+    assert compare_agents(*sides(), max_pairs=1).notes == ()
+
+
+def test_a_match_is_the_same_after_a_round_trip_through_json(scripted):
+    scripted(winning(0.7, tied=0.1))
+    ended = compare_agents(*sides(), max_pairs=30, weights_sha256=DIGESTS)
+    document = json.loads(ended.model_dump_json())
+    assert Comparison.model_validate(document) == ended
+    expected = {"verdict", "wins", "ties", "losses", "pairs", "e_value", "e_value_futility"}
+    assert expected | {"improvement_probability", "interval", "results"} <= set(document)
+
+
+# What cannot be compared
+
+
+def test_versions_of_different_games_are_refused():
+    with pytest.raises(ConfigError, match="champion plays space_invaders, the candidate pong"):
+        compare_agents(Agent(), Agent(game="pong"))
+
+
+def test_versions_of_different_protocols_are_refused_with_the_difference():
+    other = get_protocol("machado").model_copy(update={"frame_cap": 240})
+    message = "different protocols: .*full_action_space False and True"
+    with pytest.raises(ConfigError, match=message):
+        compare_agents(Agent(), Agent(protocol=other))
+
+
+def test_a_match_without_anything_random_is_refused():
+    fixed = SHORT.model_copy(update={"sticky": 0.0, "evaluation_epsilon": 0.0})
+    with pytest.raises(ConfigError, match="nothing in this protocol is random"):
+        compare_agents(Agent(protocol=fixed), Agent(1, protocol=fixed))
+
+
+@pytest.mark.parametrize("values", [{"max_pairs": 0}, {"num_lanes": 0}])
+def test_no_pairs_and_no_lanes_are_refused(values):
+    with pytest.raises(ConfigError, match="must be at least 1"):
+        compare_agents(Agent(), Agent(1), **values)
+
+
+def test_a_pair_has_one_seed():
+    with pytest.raises(ValueError, match="a pair has one seed, not 1 and 2"):
+        PairResult(champion=episode(1, 0), candidate=episode(2, 0))
+
+
+# Seeds
+
+
+def test_the_seeds_of_a_match_are_its_own():
+    seeds = match_seeds(0, 400, DIGESTS)
+    assert len(set(seeds)) == 400
+    assert seeds[:100] == match_seeds(0, 100, DIGESTS)
+    others = [match_seeds(1, 400, DIGESTS), match_seeds(0, 400, DIGESTS[::-1]), match_seeds(0, 400)]
+    others += [[derived_seed(0, use, i) for i in range(400)] for use in SeedUse]
+    for other in others:
+        assert len(set(seeds) & set(other)) <= 1  # by chance, one in 10,000
+
+
+# Real games
+
+
+def test_games_of_a_match_are_those_of_an_evaluation():
+    champion, candidate = Agent(), Agent(1)
+    pairs = list(play_pairs(champion, candidate, [3, 4], num_lanes=3))
+    for side, agent in (("champion", champion), ("candidate", candidate)):
+        alone = dict(play_games([match.Scheduled(agent, seed) for seed in (3, 4)]))
+        assert [getattr(pair, side) for pair in pairs] == [alone[0], alone[1]]
+
+
+def test_a_match_does_not_depend_on_the_number_of_lanes():
+    one, many = (
+        compare_agents(Agent(), Agent(1), max_pairs=3, num_lanes=lanes) for lanes in (1, 5)
+    )
+    assert one == many
+
+
+def test_other_dice_are_other_games():
+    agent = Agent()
+    same = compare_agents(agent, agent, max_pairs=2)
+    apart = compare_agents(agent, agent, max_pairs=2, same_dice=False)
+    assert all(pair.champion == pair.candidate for pair in same.results)
+    assert any(pair.champion != pair.candidate for pair in apart.results)
+    assert [p.champion for p in same.results] == [p.champion for p in apart.results]
+
+
+# The record
+
+
+def lines(folder):
+    (path,) = folder.glob("*.jsonl")
+    return path, path.read_bytes().splitlines(keepends=True)
+
+
+def test_an_interrupted_match_goes_on_to_the_same_end(scripted, tmp_path):
+    scripted(winning(0.75, tied=0.1))
+    expected = compare_agents(*sides(), weights_sha256=DIGESTS)
+    assert expected.pairs > 12
+
+    def stop(newest):
+        if newest.pairs in (5, 9):
+            raise KeyboardInterrupt
+
+    begun = []
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            compare_agents(*sides(), weights_sha256=DIGESTS, record=tmp_path, on_pair=stop)
+    played = scripted(winning(0.75, tied=0.1))
+    ended = compare_agents(*sides(), weights_sha256=DIGESTS, record=tmp_path, on_pair=begun.append)
+    assert ended == expected
+    assert begun[0].pairs == 10
+    assert played.begun <= 2 * (expected.pairs - 9) + 40
+    again = scripted(winning(0.75, tied=0.1))
+    assert compare_agents(*sides(), weights_sha256=DIGESTS, record=tmp_path) == expected
+    assert again.begun == 0, "a decided match is not played again"
+
+
+@pytest.mark.parametrize("kept", range(0, 700, 23))
+def test_a_record_cut_anywhere_goes_on_to_the_same_end(scripted, tmp_path, kept):
+    scripted(winning(0.75, tied=0.1))
+    expected = compare_agents(*sides(), weights_sha256=DIGESTS, record=tmp_path)
+    path, whole = lines(tmp_path)
+    path.write_bytes(b"".join(whole)[:kept])
+    assert compare_agents(*sides(), weights_sha256=DIGESTS, record=tmp_path) == expected
+    assert lines(tmp_path)[1] == whole
+
+
+def test_a_longer_match_goes_on_after_a_shorter_one(scripted, tmp_path):
+    scripted(winning(0.55, tied=0.1))
+    kept = {"weights_sha256": DIGESTS, "record": tmp_path}
+    assert compare_agents(*sides(), max_pairs=10, **kept).verdict == "inconclusive"
+    longer = compare_agents(*sides(), max_pairs=25, **kept)
+    assert longer == compare_agents(*sides(), max_pairs=25, weights_sha256=DIGESTS)
+    assert compare_agents(*sides(), max_pairs=5, **kept).pairs == 5
+
+
+def test_a_match_keeps_its_rule_to_the_end(scripted, tmp_path):
+    scripted(winning(0.55))
+    kept = {"weights_sha256": DIGESTS, "record": tmp_path, "max_pairs": 5}
+    compare_agents(*sides(), **kept)
+    with pytest.raises(RunFolderError, match="record of a match with another rule"):
+        compare_agents(*sides(), rule=Rule(alpha=0.2), **kept)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda whole: [whole[0], b"{}\n", *whole[2:]],
+        lambda whole: [whole[0], whole[1].replace(b'"seed":', b'"sead":'), *whole[2:]],
+        lambda whole: [b"[]\n", *whole[1:]],
+        lambda whole: [b"\xff\n", *whole[1:]],
+        lambda whole: whole[1:],
+    ],
+)
+def test_a_damaged_record_is_refused_and_kept(scripted, tmp_path, damage):
+    scripted(winning(0.55))
+    kept = {"weights_sha256": DIGESTS, "record": tmp_path, "max_pairs": 5}
+    compare_agents(*sides(), **kept)
+    path, whole = lines(tmp_path)
+    damaged = b"".join(damage(whole))
+    path.write_bytes(damaged)
+    with pytest.raises(RunFolderError, match=r"is damaged|of a match with another"):
+        compare_agents(*sides(), **kept)
+    assert path.read_bytes() == damaged
+
+
+def test_a_record_with_other_games_is_refused(scripted, tmp_path):
+    scripted(winning(0.55))
+    kept = {"weights_sha256": DIGESTS, "record": tmp_path, "max_pairs": 5}
+    compare_agents(*sides(), **kept)
+    path, whole = lines(tmp_path)
+    path.write_bytes(b"".join([whole[0], *whole[2:]]))
+    with pytest.raises(RunFolderError, match="has other games than this match"):
+        compare_agents(*sides(), **kept)
+
+
+def test_two_processes_do_not_play_one_match(scripted, tmp_path):
+    scripted(winning(0.55))
+    kept = {"weights_sha256": DIGESTS, "record": tmp_path, "max_pairs": 3}
+
+    def meanwhile(newest):
+        with pytest.raises(RunFolderError, match="being played by another process"):
+            compare_agents(*sides(), **kept)
+
+    compare_agents(*sides(), on_pair=meanwhile, **kept)
+
+
+def test_a_record_that_cannot_be_written_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunFolderError, match="cannot be written: Not a directory"):
+        compare_agents(
+            *sides(), weights_sha256=DIGESTS, record=tmp_path / "file" / "matches", max_pairs=1
+        )
+
+
+def test_a_match_of_versions_without_digests_cannot_be_kept(tmp_path):
+    with pytest.raises(ConfigError, match="between versions with a digest"):
+        compare_agents(*sides(), record=tmp_path)
