@@ -6,6 +6,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, computed_field, model_validator
 
 from rlarcade.evaluation.sequential import Counts, Rule, confidence_interval, outcome_of
+from rlarcade.evaluation.statistics import interquartile_mean, iqm_interval
 from rlarcade.games.episodes import Ending
 from rlarcade.games.protocols import Protocol
 from rlarcade.games.scores import human_normalised_score
@@ -54,6 +55,18 @@ class Evaluation(BaseModel):
     def median(self) -> float:
         """Median score."""
         return median(episode.score for episode in self.episodes)
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def iqm(self) -> float:
+        """Interquartile mean of the scores."""
+        return interquartile_mean([episode.score for episode in self.episodes])
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def iqm_interval(self) -> tuple[float, float]:
+        """95 % bootstrap interval of it, over games."""
+        return iqm_interval([episode.score for episode in self.episodes])
 
     @computed_field  # type: ignore[prop-decorator]
     @property

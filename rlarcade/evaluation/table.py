@@ -15,6 +15,8 @@ def score_lines(evaluations: Sequence[Evaluation]) -> list[str]:
         scores = [episode.score for episode in evaluation.episodes]
         published = published_scores(evaluation.game)
         normalised = evaluation.human_normalized
+        low, high = evaluation.iqm_interval
+        steps = fmean(episode.steps for episode in evaluation.episodes)
         truncated = sum(episode.ended == "truncated" for episode in evaluation.episodes)
         lines += [
             f"{display_name(evaluation.game)}, protocol {evaluation.protocol.name}, "
@@ -23,6 +25,8 @@ def score_lines(evaluations: Sequence[Evaluation]) -> list[str]:
             f"  mean {evaluation.mean:.1f}   median {evaluation.median:.1f}   "
             f"min {min(scores):.1f}   max {max(scores):.1f}"
             + (f"   ({truncated} cut by the frame cap)" if truncated else ""),
+            f"  interquartile mean {evaluation.iqm:.1f} ({low:.1f} … {high:.1f})   "
+            f"steps a game {steps:,.0f}",
             f"  random {_shown(published.random if published else None)}   "
             f"human {_shown(published.human if published else None)}   "
             f"human-normalised {'–' if normalised is None else f'{normalised:.1%}'}",
