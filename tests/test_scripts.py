@@ -101,3 +101,12 @@ def test_the_gpu_benchmark_breaks_a_step_down_into_its_parts(tmp_path):
     refused = subprocess.run(command, check=False, capture_output=True, text=True)
     assert refused.returncode == 2
     assert refused.stderr == "bench_gpu: error: it measures presets with replay.\n"
+
+
+def test_a_match_of_equal_weights_leaves_the_champion_where_it_was():
+    agent = SCRIPTS.parent / "tests" / "data" / "space-invaders-early"
+    command = [sys.executable, str(SCRIPTS / "compare_checkpoints.py"), str(agent), str(agent)]
+    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    told, champion = out.splitlines()
+    assert told.startswith(f"{agent}: inconclusive after 0 pairs")
+    assert champion == f"champion: {agent}"
