@@ -26,8 +26,10 @@ if TYPE_CHECKING:
         Evaluation,
         PairResult,
         Rule,
+        Step,
         compare_agents,
         evaluate_agent,
+        play_steps,
     )
     from rlarcade.games import FrameStack, Protocol, get_protocol, make_env, make_vec_env
     from rlarcade.learning.agent import DQNAgent
@@ -56,6 +58,7 @@ _HOMES = {
     "RlarcadeError": "errors",
     "Rule": "evaluation",
     "RunFolderError": "errors",
+    "Step": "evaluation",
     "TrainConfig": "config",
     "TrainingProgress": "learning.training",
     "TrainingState": "learning.state",
@@ -65,6 +68,7 @@ _HOMES = {
     "load_checkpoint": "checkpoint",
     "make_env": "games",
     "make_vec_env": "games",
+    "play_steps": "evaluation",
     "train_agent": "learning.training",
 }
 
@@ -89,6 +93,7 @@ __all__ = [
     "RlarcadeError",
     "Rule",
     "RunFolderError",
+    "Step",
     "TrainConfig",
     "TrainingProgress",
     "TrainingState",
@@ -98,6 +103,7 @@ __all__ = [
     "load_checkpoint",
     "make_env",
     "make_vec_env",
+    "play_steps",
     "train_agent",
 ]
 

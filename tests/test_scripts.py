@@ -110,3 +110,17 @@ def test_a_match_of_equal_weights_leaves_the_champion_where_it_was():
     told, champion = out.splitlines()
     assert told.startswith(f"{agent}: inconclusive after 0 pairs")
     assert champion == f"champion: {agent}"
+
+
+@pytest.mark.slow  # a whole game
+def test_a_checkpoint_is_played_step_by_step_to_the_score_that_evaluate_finds(tmp_path):
+    agent = SCRIPTS.parent / "tests" / "data" / "space-invaders-late"
+    command = [sys.executable, str(SCRIPTS / "play_checkpoint.py"), str(agent), "--seed", "2"]
+    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    evaluate = [sys.executable, "-m", "rlarcade.evaluate", str(agent), "--seed", "2"]
+    subprocess.run([*evaluate, "--episodes", "1", "--json", str(tmp_path / "e.json")], check=True)
+    (episode,) = json.loads((tmp_path / "e.json").read_text())["evaluations"][0]["episodes"]
+    score, steps = episode["score"], episode["steps"]
+    assert lines[-1] == f"seed {episode['seed']}: {score:g} points in {steps} steps"
+    assert lines[0].startswith("step     0  score      0  Q ")
+    assert len(lines) == 1 + -(-steps // 100)

@@ -2,7 +2,7 @@
 
 from rlarcade.evaluation.documents import Comparison, EpisodeResult, Evaluation, PairResult
 from rlarcade.evaluation.match import compare_agents
-from rlarcade.evaluation.play import evaluate_agent
+from rlarcade.evaluation.play import Step, evaluate_agent, play_steps
 from rlarcade.evaluation.sequential import Rule
 
 __all__ = [
@@ -11,6 +11,8 @@ __all__ = [
     "Evaluation",
     "PairResult",
     "Rule",
+    "Step",
     "compare_agents",
     "evaluate_agent",
+    "play_steps",
 ]

@@ -7,7 +7,8 @@ nothing but the policy, the protocol and the episode's seed: not on lanes, threa
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import NamedTuple
 from typing import Protocol as Interface
 
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from rlarcade.errors import ConfigError
 from rlarcade.evaluation.documents import EpisodeResult, Evaluation
 from rlarcade.games.protocols import Protocol
-from rlarcade.games.vector import GameVectorEnv
+from rlarcade.games.single import GameEnv
 from rlarcade.seeding import SeedUse, derived_seed, generator
 
 DEFAULT_LANES = 8
@@ -66,11 +67,10 @@ def evaluate_agent(
     Raises:
         ConfigError: fewer than one episode or lane.
     """
-    if episodes < 1 or num_lanes < 1:
-        raise ConfigError(f"episodes ({episodes}) and num_lanes ({num_lanes}) must be at least 1.")
-    seeds = [derived_seed(seed, use, index) for index in range(episodes)]
+    if num_lanes < 1:
+        raise ConfigError(f"num_lanes must be at least 1, got {num_lanes}.")
+    schedule = _schedule(agent, episodes, seed, use)
     results: dict[int, EpisodeResult] = {}
-    schedule = [Scheduled(agent, episode_seed) for episode_seed in seeds]
     for index, result in play_games(schedule, num_lanes):
         results[index] = result
         if on_episode is not None:
@@ -96,6 +96,70 @@ class Scheduled(NamedTuple):
     """Which of the streams of random actions that belong to the seed."""
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One decision in an evaluated game, and what came of it."""
+
+    observation: NDArray[np.uint8]
+    """uint8 (4, 84, 84), newest frame last: what was decided upon."""
+    q_values: NDArray[np.float32]
+    """float32 (A,)."""
+    action: int
+    explored: bool
+    """Whether the action was drawn at random, with the protocol's evaluation ε."""
+    reward: float
+    """Raw points."""
+    terminated: bool
+    truncated: bool
+    next_observation: NDArray[np.uint8]
+    """uint8 (4, 84, 84)."""
+    episode: EpisodeResult | None
+    """The game, if it ended with this step."""
+    seed: int
+    """Of the game."""
+    number: int
+    """Steps of the game before this one."""
+    score: float
+    """Of the game so far, this step's reward included."""
+
+
+def play_steps(
+    agent: ValuesActions,
+    env: GameEnv | None = None,
+    *,
+    episodes: int = 1,
+    seed: int = 0,
+    use: SeedUse = SeedUse.EVALUATION,
+) -> Iterator[Step]:
+    """Plays whole games step by step: `evaluate_agent` with one lane, its games and its scores.
+
+        env = make_env("SpaceInvaders", render_mode="rgb_array")
+        for step in play_steps(agent, env):
+            picture = env.render()  # after the step
+
+    Args:
+        agent: plays ε-greedily, with its protocol's evaluation ε.
+        env: the game to play in, for its pictures; of the agent's game and protocol.
+        episodes: how many games.
+        seed: the games' seeds follow from it, as in `evaluate_agent`.
+        use: what the games are for, likewise.
+
+    Yields:
+        Every step, before the next one is decided upon.
+
+    Raises:
+        ConfigError: fewer than one episode, or `env` is of another game or protocol.
+    """
+    if env is not None and (env.game, env.protocol) != (agent.game, agent.protocol):
+        raise ConfigError(
+            f"the agent plays {agent.game} under {agent.protocol.name}, but the environment is "
+            f"{env.game} under {env.protocol.name}, or its protocol was altered. Make it with "
+            "agent.make_env()."
+        )
+    schedule = _schedule(agent, episodes, seed, use)
+    return (_step_of(lane) for (lane,) in _rounds(schedule, 1, env))
+
+
 def play_games(
     schedule: Iterable[Scheduled], num_lanes: int = DEFAULT_LANES
 ) -> Iterator[tuple[int, EpisodeResult]]:
@@ -109,9 +173,27 @@ def play_games(
         Episodes as they end, each with its place in the schedule. Short ones overtake long ones:
         whoever stops early must go by places, or favours whatever ends quickly.
     """
+    for lanes in _rounds(schedule, num_lanes):
+        for lane in lanes:
+            if lane.result is not None:
+                yield lane.index, lane.result
+
+
+def _schedule(agent: ValuesActions, episodes: int, seed: int, use: SeedUse) -> list[Scheduled]:
+    if episodes < 1:
+        raise ConfigError(f"episodes must be at least 1, got {episodes}.")
+    return [Scheduled(agent, derived_seed(seed, use, index)) for index in range(episodes)]
+
+
+def _rounds(
+    schedule: Iterable[Scheduled], num_lanes: int, env: GameEnv | None = None
+) -> Iterator[list["_Lane"]]:
+    """Yields the lanes that have just moved, until the schedule is played."""
     waiting = enumerate(schedule)
+    lanes = [_Lane(env) for _ in range(num_lanes)]
     with ThreadPoolExecutor(_RESET_THREADS) as pool:
-        opening = [pool.submit(_open, None, *job) for job in itertools.islice(waiting, num_lanes)]
+        opening: list[Future[_Lane]] = []
+        opening += [pool.submit(lane.open, *job) for lane, job in zip(lanes, waiting, strict=False)]
         playing: list[_Lane] = []
         while opening or playing:
             if not playing:
@@ -120,60 +202,93 @@ def play_games(
                 playing.append(future.result())
                 opening.remove(future)
             _send_actions(playing)
-            results = [(lane, lane.recv()) for lane in playing]
-            playing = [lane for lane, result in results if result is None]
-            for lane, result in results:
-                if result is None:
-                    continue
-                yield lane.index, result
-                opening += [pool.submit(_open, lane, *job) for job in itertools.islice(waiting, 1)]
+            for lane in playing:
+                lane.recv()
+            yield playing
+            free = [lane for lane in playing if lane.result is not None]
+            playing = [lane for lane in playing if lane.result is None]
+            opening += [
+                pool.submit(lane.open, *job) for lane, job in zip(free, waiting, strict=False)
+            ]
 
 
 class _Lane:
-    """One emulator and the episode in it."""
+    """One emulator, the episode in it, and its newest step."""
 
-    def __init__(self, game: str, protocol: Protocol) -> None:
-        self.env = GameVectorEnv(game, 1, protocol=protocol, num_threads=1)
-        self.agent: ValuesActions
+    agent: ValuesActions
+    seed: int
+    rng: np.random.Generator
+    values: NDArray[np.float32]
+    action: int
+    explored: bool
+    reward: float
+    before: NDArray[np.uint8]
+
+    def __init__(self, env: GameEnv | None = None) -> None:
+        self._env = env
         self.index = -1
-        self.seed = 0
         self.score, self.steps = 0.0, 0
-        self.rng = np.random.default_rng(0)
         self.observation: NDArray[np.uint8] = np.empty(0, dtype=np.uint8)
+        self.result: EpisodeResult | None = None
 
-    def recv(self) -> EpisodeResult | None:
-        """Takes in what the sent action did; returns the episode if it ended."""
-        self.observation, reward, terminated, truncated, _ = self.env.recv()
-        self.score += float(reward[0])
+    def open(self, index: int, job: Scheduled) -> "_Lane":
+        """Begins an episode; takes long, so it runs in a thread."""
+        if self._env is None:
+            self._env = GameEnv(job.agent.game, protocol=job.agent.protocol)
+        self.agent, self.index, self.seed = job.agent, index, job.seed
+        self.score, self.steps, self.result = 0.0, 0, None
+        self.rng = generator(job.seed, SeedUse.POLICY, *([job.dice] if job.dice else []))
+        self.observation, _ = self._env.reset(seed=job.seed)
+        return self
+
+    def send(self, values: NDArray[np.float32]) -> None:
+        """Chooses an ε-greedy action with the episode's own dice, and sends it."""
+        assert self._env is not None
+        self.values = values
+        self.explored = bool(self.rng.random() < self.agent.protocol.evaluation_epsilon)
+        drawn = int(self.rng.integers(0, len(values)))
+        self.action = drawn if self.explored else int(values.argmax())
+        self._env.send(self.action)
+
+    def recv(self) -> None:
+        """Takes in what the sent action did."""
+        assert self._env is not None
+        self.before = self.observation
+        self.observation, self.reward, terminated, truncated, _ = self._env.recv()
+        self.score += self.reward
         self.steps += 1
-        if not (terminated[0] or truncated[0]):
-            return None
-        return EpisodeResult(
-            seed=self.seed,
-            score=self.score,
-            steps=self.steps,
-            ended="terminated" if terminated[0] else "truncated",
-        )
-
-
-def _open(lane: _Lane | None, index: int, job: Scheduled) -> _Lane:
-    """Begins an episode in a lane, or in a new one; takes long, so it runs in a thread."""
-    lane = lane or _Lane(job.agent.game, job.agent.protocol)
-    lane.agent, lane.index, lane.seed = job.agent, index, job.seed
-    lane.score, lane.steps = 0.0, 0
-    lane.rng = generator(job.seed, SeedUse.POLICY, *([job.dice] if job.dice else []))
-    lane.observation, _ = lane.env.reset(seed=np.array([job.seed], dtype=np.int32))
-    return lane
+        if terminated or truncated:
+            self.result = EpisodeResult(
+                seed=self.seed,
+                score=self.score,
+                steps=self.steps,
+                ended="terminated" if terminated else "truncated",
+            )
 
 
 def _send_actions(lanes: list[_Lane]) -> None:
-    """Chooses ε-greedy actions, all lanes of an agent in one batch, each with its own dice."""
+    """Lets every agent look at all its lanes in one batch."""
     lanes = sorted(lanes, key=lambda lane: id(lane.agent))
     for _, group in itertools.groupby(lanes, key=lambda lane: id(lane.agent)):
         its = list(group)
-        agent = its[0].agent
-        values = agent.q_values(np.concatenate([lane.observation for lane in its]))
-        for lane, action in zip(its, values.argmax(axis=1), strict=True):
-            explore = lane.rng.random() < agent.protocol.evaluation_epsilon
-            random_action = lane.rng.integers(0, values.shape[1])
-            lane.env.send(np.array([random_action if explore else action], dtype=np.int64))
+        values = its[0].agent.q_values(np.stack([lane.observation for lane in its]))
+        for lane, row in zip(its, values, strict=True):
+            lane.send(row)
+
+
+def _step_of(lane: _Lane) -> Step:
+    ended = lane.result.ended if lane.result else None
+    return Step(
+        observation=lane.before,
+        q_values=lane.values,
+        action=lane.action,
+        explored=lane.explored,
+        reward=lane.reward,
+        terminated=ended == "terminated",
+        truncated=ended == "truncated",
+        next_observation=lane.observation,
+        episode=lane.result,
+        seed=lane.seed,
+        number=lane.steps - 1,
+        score=lane.score,
+    )

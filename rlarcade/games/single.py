@@ -81,12 +81,23 @@ class GameEnv(gymnasium.Env[NDArray[np.uint8], np.int64]):
         Raises:
             ActionError: the action is not one of the game's, or the episode is over.
         """
+        self.send(action)
+        return self.recv()
+
+    def send(self, action: np.int64 | int) -> None:
+        """Begins a step; other work can be done until `recv`. Errors as of `step`."""
         if self._over:
             raise ActionError("the episode is over (or never began): call reset() before step().")
         actions = np.asarray([action])
-        observation, reward, terminated, truncated, info = self._lane.step(actions)
+        self._lane.send(actions)
         if self._twin is not None:
-            self._picture = self._twin.step(actions)[0][0, 0]
+            self._twin.send(actions)
+
+    def recv(self) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
+        """Ends the step that was begun; returns what `step` does."""
+        observation, reward, terminated, truncated, info = self._lane.recv()
+        if self._twin is not None:
+            self._picture = self._twin.recv()[0][0, 0]
         self._over = bool(terminated[0] or truncated[0])
         return (
             observation[0],
