@@ -86,14 +86,20 @@ class MatchRecord(AbstractContextManager["MatchRecord"]):
         """Adds a pair; it is on the disk when this returns.
 
         Raises:
-            OSError: the disk is full or cannot be written.
+            RunFolderError: the disk is full or cannot be written; the pairs before are kept.
         """
         self._write(pair.model_dump_json())
 
     def _write(self, line: str) -> None:
-        self._file.write(line.encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        try:
+            self._file.write(line.encode() + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise RunFolderError(
+                f"the record of the match, {self.path}, cannot be written: {error.strerror}. What "
+                "was written before is kept: make room, and the same command goes on from there."
+            ) from error
 
     def __exit__(
         self,

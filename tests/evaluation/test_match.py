@@ -1,13 +1,23 @@
 """Matches: pairs count in their order, and the record of one that was stopped goes on."""
 
+import errno
 import json
 import math
+import os
 
 import numpy as np
 import pytest
 
 from rlarcade.errors import ConfigError, RunFolderError
-from rlarcade.evaluation import Comparison, EpisodeResult, PairResult, Rule, compare_agents, match
+from rlarcade.evaluation import (
+    Comparison,
+    EpisodeResult,
+    PairResult,
+    Rule,
+    compare_agents,
+    match,
+    match_record,
+)
 from rlarcade.evaluation.match import match_seeds, play_pairs
 from rlarcade.evaluation.play import play_games
 from rlarcade.games import get_protocol
@@ -389,6 +399,27 @@ def test_a_record_that_cannot_be_written_is_told(tmp_path):
         compare_agents(
             *sides(), weights_sha256=DIGESTS, record=tmp_path / "file" / "matches", max_pairs=1
         )
+
+
+def test_a_full_disk_ends_the_match_and_keeps_what_was_played(scripted, tmp_path, monkeypatch):
+    scripted(winning(0.55))
+    kept = {"weights_sha256": DIGESTS, "record": tmp_path, "max_pairs": 6}
+    expected = compare_agents(*sides(), max_pairs=6, weights_sha256=DIGESTS)
+    synced = []
+
+    def full(number, real=os.fsync):
+        synced.append(number)
+        if len(synced) > 4:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(match_record.os, "fsync", full)
+        with pytest.raises(RunFolderError, match=r"No space left on device.*goes on from there"):
+            compare_agents(*sides(), **kept)
+    told = []
+    assert compare_agents(*sides(), on_pair=told.append, **kept) == expected
+    assert told[0].pairs > 3
 
 
 def test_a_match_of_versions_without_digests_cannot_be_kept(tmp_path):
