@@ -36,7 +36,8 @@ def whole_frames(frames: Tensor) -> Tensor:
 def blocks_as_channels(frames: Tensor, dtype: torch.dtype) -> Tensor:
     """Returns `dtype` (B, 64, 21, 21) in channels-last memory, 0 … 255 as in the frames."""
     batch = frames.shape[0]
-    if frames.device.type == "cpu":
+    # A compiler makes one loop of reordering and converting; views of other types break its graph.
+    if frames.device.type == "cpu" and not torch.compiler.is_compiling():
         blocked = _laid_side_by_side(frames)
     elif frames.dim() == 4:
         split = frames.reshape(batch, STACK, _GRID, _BLOCK, _GRID, _BLOCK)

@@ -272,11 +272,11 @@ def verdicts(won, *, tied=0.0, matches=1000, cap=1000, seed=0):
 @pytest.mark.parametrize(
     ("won", "promoted", "rejected", "mean_pairs"),
     [
-        (0.40, 0.001, 1.000, 40),
+        pytest.param(0.40, 0.001, 1.000, 40, marks=pytest.mark.slow),
         (0.50, 0.022, 0.978, 145),
-        (0.55, 0.420, 0.580, 278),
+        pytest.param(0.55, 0.420, 0.580, 278, marks=pytest.mark.slow),
         (0.60, 0.938, 0.062, 180),
-        (0.70, 0.997, 0.003, 51),
+        pytest.param(0.70, 0.997, 0.003, 51, marks=pytest.mark.slow),
     ],
 )
 def test_error_rates_power_and_length_are_those_of_the_published_table(
@@ -341,6 +341,7 @@ def test_the_interval_only_ever_shrinks_and_is_symmetric(outcomes):
     assert mirrored == pytest.approx((1 - high, 1 - low), abs=2e-3)
 
 
+@pytest.mark.slow  # many intervals
 def test_the_interval_misses_the_truth_no_more_often_than_it_says():
     rng = np.random.default_rng(1)
     missed = 0
