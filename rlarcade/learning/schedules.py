@@ -29,9 +29,8 @@ def importance_exponent(config: TrainConfig, steps: int) -> float:
     Needs a resolved configuration (`importance_steps` set).
     """
     assert config.importance_steps is not None, "importance_exponent() needs a resolved config"
-    done = min(1.0, steps / config.importance_steps)
     first, final = config.importance_exponent, config.importance_final_exponent
-    return first + done * (final - first)
+    return _linear(first, final, steps, config.importance_steps)
 
 
 def learning_rate(config: TrainConfig, steps: int) -> float:
@@ -43,8 +42,11 @@ def learning_rate(config: TrainConfig, steps: int) -> float:
     if final is None:
         return first
     assert config.learning_rate_steps is not None, "learning_rate() needs a resolved config"
-    done = min(1.0, steps / config.learning_rate_steps)
-    return first + done * (final - first)
+    return _linear(first, final, steps, config.learning_rate_steps)
+
+
+def _linear(first: float, final: float, steps: int, length: int) -> float:
+    return first + min(1.0, steps / length) * (final - first)
 
 
 def updates_due(config: TrainConfig, steps: int) -> int:
