@@ -16,6 +16,7 @@ from rlarcade.console import (
     EXIT_OK,
     EXIT_REJECTED,
     ProgressLine,
+    check_seed,
     run_command,
     say,
     say_error,
@@ -62,8 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _compare_command(argv: Sequence[str]) -> int:
     flags = tyro.cli(_Flags, args=list(argv), prog="rlarcade compare", description=__doc__)
-    if not 0 <= flags.seed < 2**32:
-        raise ConfigError(f"seed must be 0 to {2**32 - 1}, got {flags.seed}.")
+    check_seed(flags.seed)
     if flags.max_pairs < 1:
         raise ConfigError(f"max_pairs must be at least 1, got {flags.max_pairs}.")
     rule = _rule(flags)
@@ -106,13 +106,13 @@ def _compare_command(argv: Sequence[str]) -> int:
 
 
 def _rule(flags: _Flags) -> Rule:
-    if flags.non_inferiority is None:
-        return validated(Rule, {"alpha": flags.alpha, "beta": flags.beta})
+    rule = validated(Rule, {"alpha": flags.alpha, "beta": flags.beta})
     margin = flags.non_inferiority
+    if margin is None:
+        return rule
     if not 0 < margin < 0.5:
         raise ConfigError(f"non_inferiority lies between 0 and 0.5, got {margin:g}.")
-    values = {"alpha": flags.alpha, "beta": flags.beta, "null": 0.5 - margin, "useful": 0.5}
-    return validated(Rule, values)
+    return Rule.non_inferiority(margin, alpha=rule.alpha, beta=rule.beta)
 
 
 def _standing(match: Comparison) -> str:

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from rlarcade.errors import RlarcadeError
+from rlarcade.errors import ConfigError, RlarcadeError
 
 EXIT_OK, EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 EXIT_REJECTED, EXIT_INCONCLUSIVE = 3, 4
@@ -43,6 +43,16 @@ def run_command(command: Callable[[Sequence[str]], int], argv: Sequence[str] | N
     except BrokenPipeError:  # `rlarcade … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
+
+
+def check_seed(seed: int) -> None:
+    """Refuses a `--seed` that no stream of random numbers can be made from.
+
+    Raises:
+        ConfigError: it is negative, or has more than 32 bits.
+    """
+    if not 0 <= seed < 2**32:
+        raise ConfigError(f"seed must be 0 to {2**32 - 1}, got {seed}.")
 
 
 def say(line: str = "") -> None:

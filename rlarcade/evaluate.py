@@ -10,7 +10,7 @@ import tyro
 from pydantic import BaseModel, ConfigDict
 
 from rlarcade.checkpoint import load_checkpoint
-from rlarcade.console import EXIT_OK, ProgressLine, run_command, say, write_json
+from rlarcade.console import EXIT_OK, ProgressLine, check_seed, run_command, say, write_json
 from rlarcade.errors import ConfigError
 from rlarcade.evaluation import EpisodeResult, Evaluation, evaluate_agent
 from rlarcade.evaluation.table import score_lines
@@ -42,8 +42,7 @@ def _evaluate_command(argv: Sequence[str]) -> int:
     flags = tyro.cli(_Flags, args=list(argv), prog="rlarcade evaluate", description=__doc__)
     if not flags.checkpoints:
         raise ConfigError("no checkpoint was named. Name at least one, or the folder of a run.")
-    if not 0 <= flags.seed < 2**32:
-        raise ConfigError(f"seed must be 0 to {2**32 - 1}, got {flags.seed}.")
+    check_seed(flags.seed)
     if flags.episodes < 1:
         raise ConfigError(f"episodes must be at least 1, got {flags.episodes}.")
     device = resolve_device(flags.device)

@@ -87,7 +87,7 @@ def compare_agents(
             "found again. Leave record out, or give weights_sha256."
         )
     seeds = match_seeds(seed, max_pairs, weights_sha256)
-    with nullcontext() if record is None else MatchRecord(record, match) as kept:
+    with nullcontext() if record is None else closing(MatchRecord(record, match)) as kept:
         match = match.model_copy(update={"results": _usable(kept.earlier, seeds) if kept else ()})
         pairs = play_pairs(
             champion,

@@ -6,10 +6,8 @@ One JSON line that says which match it is, then one for each pair that counts, w
 import fcntl
 import json
 import os
-from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO
 
 from pydantic import ValidationError
 
@@ -17,7 +15,7 @@ from rlarcade.errors import RunFolderError
 from rlarcade.evaluation.documents import Comparison, PairResult
 
 
-class MatchRecord(AbstractContextManager["MatchRecord"]):
+class MatchRecord:
     """The pairs of one match in one file, which no other process may use meanwhile.
 
     Attributes:
@@ -101,16 +99,9 @@ class MatchRecord(AbstractContextManager["MatchRecord"]):
                 "was written before is kept: make room, and the same command goes on from there."
             ) from error
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Gives the record free."""
         self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
 
 
 def _identity(match: Comparison) -> dict[str, Any]:
