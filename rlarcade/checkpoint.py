@@ -110,7 +110,7 @@ def save_checkpoint(path: Path, tensors: Tensors, **manifest: Any) -> Manifest:
     Raises:
         OSError: the disk is full or cannot be written; nothing is left at the temporary name.
     """
-    weights = save_tensors({name: np.asarray(t, order="C") for name, t in tensors.items()})
+    weights = _weights_file(tensors)
     document = Manifest(
         libraries=library_versions(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -122,6 +122,15 @@ def save_checkpoint(path: Path, tensors: Tensors, **manifest: Any) -> Manifest:
         {WEIGHTS: weights, MANIFEST: (document.model_dump_json(indent=2) + "\n").encode()},
     )
     return document
+
+
+def weights_sha256(tensors: Tensors) -> str:
+    """Returns the digest that a checkpoint of these tensors has."""
+    return hashlib.sha256(_weights_file(tensors)).hexdigest()
+
+
+def _weights_file(tensors: Tensors) -> bytes:
+    return save_tensors({name: np.asarray(t, order="C") for name, t in tensors.items()})
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:

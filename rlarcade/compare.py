@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 import tyro
 from pydantic import BaseModel, ConfigDict
 
-from rlarcade.checkpoint import load_checkpoint
 from rlarcade.config import validated
 from rlarcade.console import (
     EXIT_INCONCLUSIVE,
@@ -24,8 +23,8 @@ from rlarcade.console import (
 )
 from rlarcade.errors import ConfigError
 from rlarcade.evaluation import Comparison, Rule, compare_agents
+from rlarcade.evaluation.named import named_players
 from rlarcade.evaluation.table import match_lines
-from rlarcade.learning.agent import DQNAgent
 from rlarcade.learning.hardware import resolve_device
 
 _EXITS = {"promote": EXIT_OK, "reject": EXIT_REJECTED, "inconclusive": EXIT_INCONCLUSIVE}
@@ -34,10 +33,15 @@ _EXITS = {"promote": EXIT_OK, "reject": EXIT_REJECTED, "inconclusive": EXIT_INCO
 class _Flags(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
-    champion: Annotated[Path, tyro.conf.Positional]
-    """The version in use: a policy checkpoint, or a run folder, which means its newest."""
-    candidate: Annotated[Path, tyro.conf.Positional]
-    """The version that is to replace it."""
+    champion: Annotated[str, tyro.conf.Positional]
+    """The version in use: a policy checkpoint, or a run folder, which means its newest; `random`;
+    or `module:factory`, a policy of your own."""
+    candidate: Annotated[str, tyro.conf.Positional]
+    """The version that is to replace it, likewise."""
+    game: str | None = None
+    """What is played, if no checkpoint says it."""
+    protocol: str | None = None
+    """How it is played: v5, machado or nature. Unset: as the checkpoint was trained to."""
     max_pairs: int = 400
     """Pairs of games after which an undecided match is inconclusive."""
     alpha: float = 0.05
@@ -67,8 +71,12 @@ def _compare_command(argv: Sequence[str]) -> int:
     if flags.max_pairs < 1:
         raise ConfigError(f"max_pairs must be at least 1, got {flags.max_pairs}.")
     rule = _rule(flags)
-    device = resolve_device(flags.device)
-    champion, candidate = (load_checkpoint(path) for path in (flags.champion, flags.candidate))
+    champion, candidate = named_players(
+        [flags.champion, flags.candidate],
+        game=flags.game,
+        protocol=flags.protocol,
+        device=resolve_device(flags.device),
+    )
     match: Comparison | None = None
     with ProgressLine(flags.max_pairs, "match", unit="pairs") as line:
 
@@ -79,16 +87,11 @@ def _compare_command(argv: Sequence[str]) -> int:
 
         try:
             match = compare_agents(
-                DQNAgent.load(champion, device=device),
-                DQNAgent.load(candidate, device=device),
+                champion,
+                candidate,
                 rule=rule,
                 max_pairs=flags.max_pairs,
                 seed=flags.seed,
-                names=(str(champion.path), str(candidate.path)),
-                weights_sha256=(
-                    champion.manifest.weights_sha256,
-                    candidate.manifest.weights_sha256,
-                ),
                 record=flags.folder,
                 on_pair=show,
             )

@@ -4,6 +4,7 @@
     ├── ConfigError       a setting, flag or preset that cannot be used
     │   └── GameError     a game that does not exist or cannot be trained
     ├── ActionError       an action outside the game's action set
+    ├── PolicyError       a policy that crashed, was too slow or gave no action
     ├── CheckpointError   a checkpoint or state file that is damaged, foreign or hostile
     ├── RunFolderError    a run folder that is locked, unwritable or belongs to another run
     ├── ResourceError     too little memory or disk for what was asked
@@ -27,7 +28,11 @@ class GameError(ConfigError):
 
 
 class ActionError(RlarcadeError, ValueError):
-    """A policy returned something that is not an action of the game."""
+    """An environment was given something that is not an action of its game."""
+
+
+class PolicyError(RlarcadeError):
+    """A policy crashed, took too long, or did not choose one of the game's actions."""
 
 
 class CheckpointError(RlarcadeError):

@@ -1,4 +1,4 @@
-"""`python -m rlarcade.evaluate CHECKPOINT`: plays whole games and reports raw scores."""
+"""`python -m rlarcade.evaluate CHECKPOINT…`: plays whole games and reports raw scores."""
 
 import sys
 from collections.abc import Sequence
@@ -9,28 +9,34 @@ from typing import Annotated, Literal
 import tyro
 from pydantic import BaseModel, ConfigDict
 
-from rlarcade.checkpoint import load_checkpoint
 from rlarcade.console import EXIT_OK, ProgressLine, check_seed, run_command, say, write_json
 from rlarcade.errors import ConfigError
 from rlarcade.evaluation import EpisodeResult, Evaluation, evaluate_agent
-from rlarcade.evaluation.table import score_lines
-from rlarcade.learning.agent import DQNAgent
+from rlarcade.evaluation.named import HUMAN, named_players
+from rlarcade.evaluation.table import human_line, score_lines
+from rlarcade.games.names import resolve_game
 from rlarcade.learning.hardware import resolve_device
 
 
 class _Flags(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
-    checkpoints: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Policy checkpoints, or run folders, which mean their newest."""
+    checkpoints: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """Policy checkpoints, or run folders, which mean their newest; `random`; `human`, whose
+    published score is shown; `module:factory`, a policy of your own."""
     episodes: int = 100
     """Whole games with each."""
+    game: str | None = None
+    """What is played, if no checkpoint says it."""
+    protocol: str | None = None
+    """How it is played: v5, machado or nature. Unset: as the checkpoint was trained to."""
     seed: int = 0
     """The same seed means the same games."""
     device: Literal["auto", "cpu", "cuda"] = "cpu"
-    """Where the network runs."""
+    """Where networks run."""
     json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None
-    """Write the evaluations to this file."""
+    """Write the evaluations to this file, with all that was done in every game: `rlarcade watch`
+    plays it again."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,25 +51,31 @@ def _evaluate_command(argv: Sequence[str]) -> int:
     check_seed(flags.seed)
     if flags.episodes < 1:
         raise ConfigError(f"episodes must be at least 1, got {flags.episodes}.")
-    device = resolve_device(flags.device)
-    # all are read before the first game: a bad one is told at once
-    checkpoints = [load_checkpoint(path) for path in flags.checkpoints]
-    agents = [DQNAgent.load(checkpoint, device=device) for checkpoint in checkpoints]
+    players = named_players(
+        [name for name in flags.checkpoints if name != HUMAN],
+        game=flags.game,
+        protocol=flags.protocol,
+        device=resolve_device(flags.device),
+    )
     evaluations: list[Evaluation] = []
-    for checkpoint, agent in zip(checkpoints, agents, strict=True):
-        with ProgressLine(flags.episodes, f"playing {checkpoint.path}", unit="games") as line:
+    for player in players:
+        with ProgressLine(flags.episodes, f"playing {player.name}", unit="games") as line:
             evaluations.append(
                 evaluate_agent(
-                    agent,
+                    player,
                     episodes=flags.episodes,
                     seed=flags.seed,
-                    name=str(checkpoint.path),
-                    weights_sha256=checkpoint.manifest.weights_sha256,
                     on_episode=partial(_show, line),
                 )
             )
         for text in score_lines(evaluations[-1:]):
             say(text)
+    if HUMAN in flags.checkpoints:
+        if not players and flags.game is None:
+            raise ConfigError(f"which game's {HUMAN} score? Name the game with --game.")
+        games = [player.game for player in players] or [resolve_game(str(flags.game))]
+        for game in dict.fromkeys(games):
+            say(human_line(game))
     write_json(flags.json_file, {"evaluations": [e.model_dump(mode="json") for e in evaluations]})
     return EXIT_OK
 

@@ -309,8 +309,6 @@ class _Run:
                 DQNAgent.load(checkpoint),
                 episodes=episodes,
                 seed=state.config.seed,
-                name=str(path),
-                weights_sha256=checkpoint.manifest.weights_sha256,
                 on_episode=lambda _, done, __: self._evaluated(line, done),
             )
         document = {

@@ -7,7 +7,7 @@ What `rlarcade compare` does for one candidate, on the public API: a starting po
 
 import argparse
 
-from rlarcade import DQNAgent, Rule, compare_agents, load_checkpoint
+from rlarcade import DQNAgent, Rule, compare_agents
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("champion")
@@ -15,22 +15,15 @@ parser.add_argument("candidates", nargs="+")
 parser.add_argument("--max-pairs", type=int, default=400)
 asked = parser.parse_args()
 
-champion = load_checkpoint(asked.champion)
+champion = DQNAgent.load(asked.champion)
 # each further candidate is another chance to be promoted by luck: α is shared among them
 rule = Rule(alpha=0.05 / len(asked.candidates))
-for candidate in map(load_checkpoint, asked.candidates):
-    match = compare_agents(
-        DQNAgent.load(champion),
-        DQNAgent.load(candidate),
-        rule=rule,
-        max_pairs=asked.max_pairs,
-        names=(str(champion.path), str(candidate.path)),
-        weights_sha256=(champion.manifest.weights_sha256, candidate.manifest.weights_sha256),
-    )
+for candidate in map(DQNAgent.load, asked.candidates):
+    match = compare_agents(champion, candidate, rule=rule, max_pairs=asked.max_pairs)
     print(
-        f"{candidate.path}: {match.verdict} after {match.pairs} pairs "
+        f"{candidate.name}: {match.verdict} after {match.pairs} pairs "
         f"({match.wins} won, {match.ties} tied, {match.losses} lost, e-value {match.e_value:.3g})"
     )
     if match.verdict == "promote":
         champion = candidate
-print(f"champion: {champion.path}")
+print(f"champion: {champion.name}")

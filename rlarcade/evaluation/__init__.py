@@ -3,6 +3,7 @@
 from rlarcade.evaluation.documents import Comparison, EpisodeResult, Evaluation, PairResult
 from rlarcade.evaluation.match import compare_agents
 from rlarcade.evaluation.play import Step, evaluate_agent, play_steps
+from rlarcade.evaluation.players import Player, Policy, RandomPlayer
 from rlarcade.evaluation.sequential import Rule
 
 __all__ = [
@@ -10,6 +11,9 @@ __all__ = [
     "EpisodeResult",
     "Evaluation",
     "PairResult",
+    "Player",
+    "Policy",
+    "RandomPlayer",
     "Rule",
     "Step",
     "compare_agents",

@@ -1,15 +1,100 @@
-"""Results are documents: frozen, and the same after a round trip through JSON."""
+"""Results are documents: frozen, and the same after a round trip through JSON.
 
+They keep what was done in every game, so that each claimed score can be played again.
+"""
+
+import base64
+import binascii
+import math
+import re
+import zlib
 from statistics import fmean, median
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, computed_field, model_validator
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainSerializer,
+    computed_field,
+    model_validator,
+)
 
 from rlarcade.evaluation.sequential import Counts, Rule, confidence_interval, outcome_of
 from rlarcade.evaluation.statistics import interquartile_mean, iqm_interval
 from rlarcade.games.episodes import Ending
 from rlarcade.games.protocols import Protocol
 from rlarcade.games.scores import human_normalised_score
+
+
+def short_version(version: str | None) -> str:
+    """Returns the beginning of a digest, or another version without odd letters, for file names."""
+    if version is None:
+        return "none"
+    digest = len(version) == 64
+    return version[:12] if digest else re.sub(r"[^A-Za-z0-9.@_-]+", "_", version)
+
+
+_LONGEST_GAME = 1_000_000  # steps; the frame cap of every protocol is far below
+
+
+def _pack(data: bytes) -> str:
+    return base64.b64encode(zlib.compress(data, 9)).decode()
+
+
+def _unpack(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        unzip = zlib.decompressobj()
+        data = unzip.decompress(base64.b64decode(value, validate=True), 4 * _LONGEST_GAME)
+    except (binascii.Error, zlib.error) as error:
+        raise ValueError(f"not packed bytes ({error})") from error
+    if not unzip.eof:
+        raise ValueError("the packed bytes are cut off, or too many for a game")
+    return data
+
+
+_Packed = Annotated[
+    bytes, BeforeValidator(_unpack), PlainSerializer(_pack, return_type=str, when_used="json")
+]
+"""Bytes that JSON keeps as base64 of their zlib stream: a whole game in a few hundred letters."""
+
+
+class Trace(BaseModel):
+    """What was done in a game and what it paid: enough to play it again, step by step."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    actions: _Packed
+    """uint8 (T,), as bytes."""
+    rewards: _Packed
+    """int32 (T,), little-endian, as bytes: raw points, to say where another emulator departs."""
+
+    @classmethod
+    def of(cls, actions: list[int], rewards: list[float]) -> Self:
+        """Makes a trace of T actions and T rewards, whole points each."""
+        return cls(
+            actions=np.array(actions, dtype=np.uint8).tobytes(),
+            rewards=np.array(rewards, dtype="<i4").tobytes(),
+        )
+
+    @property
+    def steps(self) -> list[tuple[int, int]]:
+        """Each step's action and reward."""
+        rewards: NDArray[np.int32] = np.frombuffer(self.rewards, dtype="<i4")
+        return list(zip(self.actions, rewards.tolist(), strict=True))
+
+    @model_validator(mode="after")
+    def _one_reward_an_action(self) -> Self:
+        if len(self.rewards) != 4 * len(self.actions):
+            raise ValueError(
+                f"{len(self.actions)} actions need {4 * len(self.actions)} bytes of rewards, "
+                f"not {len(self.rewards)}"
+            )
+        return self
 
 
 class EpisodeResult(BaseModel):
@@ -23,8 +108,13 @@ class EpisodeResult(BaseModel):
     """Raw, undiscounted, unclipped sum of game rewards."""
     steps: int
     """Agent steps; emulator frames are four times as many."""
-    ended: Ending
-    """terminated: game over. truncated: cut by the frame cap."""
+    ended: Literal[Ending, "failed"]
+    """terminated: game over. truncated: cut by the frame cap. failed: the policy did, in a match;
+    the score is what it had by then, and its pair is lost."""
+    failure: str | None = None
+    """What the policy did wrong."""
+    trace: Trace | None = None
+    """The game itself, if it was kept."""
 
 
 class Evaluation(BaseModel):
@@ -34,8 +124,8 @@ class Evaluation(BaseModel):
 
     checkpoint: str
     """Where it was loaded from, or what it is called."""
-    weights_sha256: str | None
-    """Digest of its weights, if it has any."""
+    version: str | None
+    """sha256 of its weights, or what else tells it from every other; None: nothing does."""
     game: str
     protocol: Protocol
     epsilon: float
@@ -82,8 +172,8 @@ class Contestant(BaseModel):
 
     checkpoint: str
     """Where it was loaded from, or what it is called."""
-    weights_sha256: str | None
-    """Digest of its weights, if it has any."""
+    version: str | None
+    """sha256 of its weights, or what else tells it from every other; None: nothing does."""
 
 
 class PairResult(BaseModel):
@@ -109,8 +199,16 @@ class PairResult(BaseModel):
 
     @property
     def outcome(self) -> float:
-        """1 if the candidate scored more, ½ for a tie, 0 if it scored less."""
-        return outcome_of(self.champion.score, self.candidate.score)
+        """1 if the candidate scored more, ½ for a tie, 0 if it scored less.
+
+        A side whose policy failed has lost to any score, and ties with another that failed.
+        """
+        return outcome_of(
+            *(
+                -math.inf if game.ended == "failed" else game.score
+                for game in (self.champion, self.candidate)
+            )
+        )
 
 
 class Comparison(BaseModel):
@@ -145,14 +243,14 @@ class Comparison(BaseModel):
     def verdict(self) -> Literal["promote", "reject", "inconclusive"] | None:
         """What the rule says; None while the match is on."""
         decided = self.rule.verdict(self.counts)
-        over = len(self.results) >= self.max_pairs or self.same_weights
+        over = len(self.results) >= self.max_pairs or self.same_version
         return decided or ("inconclusive" if over else None)
 
     @property
-    def same_weights(self) -> bool:
+    def same_version(self) -> bool:
         """Whether both sides are the same player, so that nothing needs playing."""
-        digest = self.champion.weights_sha256
-        return self.same_dice and digest is not None and digest == self.candidate.weights_sha256
+        version = self.champion.version
+        return self.same_dice and version is not None and version == self.candidate.version
 
     @computed_field  # type: ignore[prop-decorator]
     @property

@@ -13,7 +13,8 @@ from pathlib import Path
 from rlarcade.errors import ConfigError, RunFolderError
 from rlarcade.evaluation.documents import Comparison, Contestant, EpisodeResult, PairResult
 from rlarcade.evaluation.match_record import MatchRecord
-from rlarcade.evaluation.play import DEFAULT_LANES, Scheduled, ValuesActions, play_games
+from rlarcade.evaluation.play import DEFAULT_LANES, Scheduled, play_games
+from rlarcade.evaluation.players import AnyPlayer, Contender, as_player
 from rlarcade.evaluation.sequential import Rule
 from rlarcade.seeding import SeedUse, derived_seed
 
@@ -24,14 +25,12 @@ _FEW_DISTINCT = 0.05  # share of different games below which repetitions are sus
 
 
 def compare_agents(
-    champion: ValuesActions,
-    candidate: ValuesActions,
+    champion: Contender,
+    candidate: Contender,
     *,
     rule: Rule | None = None,
     max_pairs: int = 400,
     seed: int = 0,
-    names: tuple[str, str] = ("champion", "candidate"),
-    weights_sha256: tuple[str | None, str | None] = (None, None),
     record: Path | None = None,
     same_dice: bool = True,
     num_lanes: int = DEFAULT_LANES,
@@ -39,15 +38,16 @@ def compare_agents(
 ) -> Comparison:
     """Plays same-seed pairs of whole games until the rule decides, or `max_pairs` have been played.
 
+    A player that crashes, takes too long or chooses no action of the game has lost that pair.
+
     Args:
-        champion: the version in use.
+        champion: the version in use: a `DQNAgent`, or a `Player` around any other policy.
         candidate: the version that is to replace it.
         rule: when the match is decided; by default α = 0.05, β = 0.10.
         max_pairs: after so many undecided pairs the verdict is inconclusive.
-        seed: of the match. The games' seeds follow from it and from both versions' digests, so no
-            two matches share games, nor does a match share any with training or evaluation.
-        names: what the result calls the two.
-        weights_sha256: digests of their weights. Equal ones are not played: they could only tie.
+        seed: of the match. The games' seeds follow from it and from both versions, so no two
+            matches share games, nor does a match share any with training or evaluation. Equal
+            versions are not played: they could only tie.
         record: folder to keep the match in. One that was interrupted or killed goes on there, and
             one that is decided is not played again.
         same_dice: draw both sides' random actions from the same numbers. Without, a version can be
@@ -66,32 +66,34 @@ def compare_agents(
         raise ConfigError(
             f"max_pairs ({max_pairs}) and num_lanes ({num_lanes}) must be at least 1."
         )
-    _check_comparable(champion, candidate)
+    sides = as_player(champion), as_player(candidate)
+    _check_comparable(*sides)
+    contestants = [Contestant(checkpoint=side.name, version=side.version) for side in sides]
     match = Comparison(
-        champion=Contestant(checkpoint=names[0], weights_sha256=weights_sha256[0]),
-        candidate=Contestant(checkpoint=names[1], weights_sha256=weights_sha256[1]),
-        game=champion.game,
-        protocol=champion.protocol,
+        champion=contestants[0],
+        candidate=contestants[1],
+        game=sides[0].game,
+        protocol=sides[0].protocol,
         rule=rule or Rule(),
         seed=seed,
         same_dice=same_dice,
         max_pairs=max_pairs,
         results=(),
     )
-    if match.same_weights:
-        same = "both are the same weights: every pair would be a tie, so none was played"
+    versions = (sides[0].version, sides[1].version)
+    if match.same_version:
+        same = "both are the same version: every pair would be a tie, so none was played"
         return match.model_copy(update={"notes": (same,)})
-    if record is not None and None in weights_sha256:
+    if record is not None and None in versions:
         raise ConfigError(
-            "a match can only be kept between versions with a digest, by which its record is "
-            "found again. Leave record out, or give weights_sha256."
+            "a match can only be kept between players with a version, by which its record is "
+            "found again. Leave record out, or give each Player its version."
         )
-    seeds = match_seeds(seed, max_pairs, weights_sha256)
+    seeds = match_seeds(seed, max_pairs, versions)
     with nullcontext() if record is None else closing(MatchRecord(record, match)) as kept:
         match = match.model_copy(update={"results": _usable(kept.earlier, seeds) if kept else ()})
         pairs = play_pairs(
-            champion,
-            candidate,
+            *sides,
             seeds[match.pairs :],
             candidates_dice=0 if same_dice else 1,
             num_lanes=num_lanes,
@@ -119,22 +121,22 @@ def _usable(earlier: Sequence[PairResult], seeds: Sequence[int]) -> tuple[PairRe
 
 
 def match_seeds(
-    seed: int, count: int, weights_sha256: tuple[str | None, str | None] = (None, None)
+    seed: int, count: int, versions: tuple[str | None, str | None] = (None, None)
 ) -> list[int]:
     """Returns the seeds of a match's pairs, 31 bits each, all different."""
-    digest = hashlib.sha256("/".join(str(part) for part in weights_sha256).encode()).digest()
-    versions = int.from_bytes(digest[:4], "big")
+    digest = hashlib.sha256("/".join(str(part) for part in versions).encode()).digest()
+    word = int.from_bytes(digest[:4], "big")
     seeds: dict[int, None] = {}
     index = 0
     while len(seeds) < count:  # one game counted twice would not be two pieces of evidence
-        seeds.setdefault(derived_seed(seed, SeedUse.MATCH, versions, index))
+        seeds.setdefault(derived_seed(seed, SeedUse.MATCH, word, index))
         index += 1
     return list(seeds)
 
 
 def play_pairs(
-    champion: ValuesActions,
-    candidate: ValuesActions,
+    champion: AnyPlayer,
+    candidate: AnyPlayer,
     seeds: Iterable[int],
     *,
     candidates_dice: int = 0,
@@ -148,14 +150,14 @@ def play_pairs(
     )
     ended: dict[int, EpisodeResult] = {}
     place = 0
-    for index, episode in play_games(schedule, num_lanes):
+    for index, episode in play_games(schedule, num_lanes, failures_count=True):
         ended[index] = episode
         while place in ended and place + 1 in ended:
             yield PairResult(champion=ended.pop(place), candidate=ended.pop(place + 1))
             place += 2
 
 
-def _check_comparable(champion: ValuesActions, candidate: ValuesActions) -> None:
+def _check_comparable(champion: AnyPlayer, candidate: AnyPlayer) -> None:
     if champion.game != candidate.game:
         raise ConfigError(
             f"the champion plays {champion.game}, the candidate {candidate.game}: their scores "
@@ -180,13 +182,23 @@ def _check_comparable(champion: ValuesActions, candidate: ValuesActions) -> None
 
 
 def _notes(results: Sequence[PairResult]) -> tuple[str, ...]:
+    notes = []
+    for side in ("champion", "candidate"):
+        failed: list[EpisodeResult] = [
+            game for pair in results if (game := getattr(pair, side)).ended == "failed"
+        ]
+        if failed:
+            notes.append(
+                f"the {side} failed in {len(failed)} of {len(results)} games, which it lost; first "
+                f"at step {failed[0].steps} of seed {failed[0].seed}: {failed[0].failure}"
+            )
     games = [
         (game.score, game.steps) for pair in results for game in (pair.champion, pair.candidate)
     ]
     distinct = len(set(games)) / max(1, len(games))
     if len(games) >= 1 / _FEW_DISTINCT and distinct < _FEW_DISTINCT:
-        return (
+        notes.append(
             f"only {len(set(games))} of {len(games)} games differ in score or length: they may "
-            "repeat each other, and then count for more than they are worth",
+            "repeat each other, and then count for more than they are worth"
         )
-    return ()
+    return tuple(notes)

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 from pydantic import ValidationError
 
 from rlarcade.errors import RunFolderError
-from rlarcade.evaluation.documents import Comparison, PairResult
+from rlarcade.evaluation.documents import Comparison, PairResult, short_version
 
 
 class MatchRecord:
@@ -31,8 +31,8 @@ class MatchRecord:
         Raises:
             RunFolderError: it is in use, damaged, another match's, or cannot be written.
         """
-        sides = (match.champion.weights_sha256, match.candidate.weights_sha256)
-        name = "-".join([match.game, *(str(digest)[:12] for digest in sides), f"seed{match.seed}"])
+        sides = (match.champion.version, match.candidate.version)
+        name = "-".join([match.game, *map(short_version, sides), f"seed{match.seed}"])
         self.path = folder / f"{name}.jsonl"
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -109,6 +109,6 @@ def _identity(match: Comparison) -> dict[str, Any]:
     document = match.model_dump(
         mode="json", include={"game", "protocol", "rule", "seed", "same_dice"}
     )
-    document["champion"] = match.champion.weights_sha256
-    document["candidate"] = match.candidate.weights_sha256
+    document["champion"] = match.champion.version
+    document["candidate"] = match.candidate.version
     return document

@@ -7,17 +7,16 @@ nothing but the policy, the protocol and the episode's seed: not on lanes, threa
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import NamedTuple
-from typing import Protocol as Interface
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rlarcade.errors import ConfigError
-from rlarcade.evaluation.documents import EpisodeResult, Evaluation
-from rlarcade.games.protocols import Protocol
+from rlarcade.errors import ConfigError, PolicyError
+from rlarcade.evaluation.documents import EpisodeResult, Evaluation, Trace
+from rlarcade.evaluation.players import AnyPlayer, Choice, Contender, View, as_player
 from rlarcade.games.single import GameEnv
 from rlarcade.seeding import SeedUse, derived_seed, generator
 
@@ -28,23 +27,11 @@ EpisodeDone = Callable[[EpisodeResult, int, int], None]
 """Called with an episode that ended, how many have ended, and how many there will be."""
 
 
-class ValuesActions(Interface):
-    """What evaluation needs of an agent."""
-
-    game: str
-    protocol: Protocol
-
-    def q_values(self, observation: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Returns (B, A) values of observations (B, 4, 84, 84)."""
-
-
 def evaluate_agent(
-    agent: ValuesActions,
+    agent: Contender,
     *,
     episodes: int = 100,
     seed: int = 0,
-    name: str = "agent",
-    weights_sha256: str | None = None,
     use: SeedUse = SeedUse.EVALUATION,
     num_lanes: int = DEFAULT_LANES,
     on_episode: EpisodeDone | None = None,
@@ -52,11 +39,10 @@ def evaluate_agent(
     """Plays whole games and reports raw scores.
 
     Args:
-        agent: plays ε-greedily, with its protocol's evaluation ε.
+        agent: a `DQNAgent`, or a `Player` around any other policy. Plays with its protocol's
+            evaluation ε.
         episodes: how many games.
         seed: the episodes' seeds follow from it; the same seed means the same games.
-        name: what the result calls the agent.
-        weights_sha256: digest of its weights, for the result.
         use: what the evaluation is for; seeds of different uses never meet.
         num_lanes: games at a time. Changes the time it takes, never a score.
         on_episode: called after each game.
@@ -66,21 +52,23 @@ def evaluate_agent(
 
     Raises:
         ConfigError: fewer than one episode or lane.
+        PolicyError: the agent crashed, took too long or chose no action of the game.
     """
     if num_lanes < 1:
         raise ConfigError(f"num_lanes must be at least 1, got {num_lanes}.")
-    schedule = _schedule(agent, episodes, seed, use)
+    player = as_player(agent)
+    schedule = _schedule(player, episodes, seed, use)
     results: dict[int, EpisodeResult] = {}
     for index, result in play_games(schedule, num_lanes):
         results[index] = result
         if on_episode is not None:
             on_episode(result, len(results), episodes)
     return Evaluation(
-        checkpoint=name,
-        weights_sha256=weights_sha256,
-        game=agent.game,
-        protocol=agent.protocol,
-        epsilon=agent.protocol.evaluation_epsilon,
+        checkpoint=player.name,
+        version=player.version,
+        game=player.game,
+        protocol=player.protocol,
+        epsilon=player.protocol.evaluation_epsilon,
         seed=seed,
         episodes=tuple(results[index] for index in range(episodes)),
     )
@@ -89,9 +77,9 @@ def evaluate_agent(
 class Scheduled(NamedTuple):
     """A game that is to be played."""
 
-    agent: ValuesActions
+    player: AnyPlayer
     seed: int
-    """Of the emulator and, with `dice`, of the agent's own random actions."""
+    """Of the emulator and, with `dice`, of the player's own random actions."""
     dice: int = 0
     """Which of the streams of random actions that belong to the seed."""
 
@@ -102,8 +90,8 @@ class Step:
 
     observation: NDArray[np.uint8]
     """uint8 (4, 84, 84), newest frame last: what was decided upon."""
-    q_values: NDArray[np.float32]
-    """float32 (A,)."""
+    q_values: NDArray[np.float32] | None
+    """float32 (A,); None if the policy does not value actions."""
     action: int
     explored: bool
     """Whether the action was drawn at random, with the protocol's evaluation ε."""
@@ -124,7 +112,7 @@ class Step:
 
 
 def play_steps(
-    agent: ValuesActions,
+    agent: Contender,
     env: GameEnv | None = None,
     *,
     episodes: int = 1,
@@ -138,7 +126,7 @@ def play_steps(
             picture = env.render()  # after the step
 
     Args:
-        agent: plays ε-greedily, with its protocol's evaluation ε.
+        agent: as for `evaluate_agent`.
         env: the game to play in, for its pictures; of the agent's game and protocol.
         episodes: how many games.
         seed: the games' seeds follow from it, as in `evaluate_agent`.
@@ -148,132 +136,220 @@ def play_steps(
         Every step, before the next one is decided upon.
 
     Raises:
-        ConfigError: fewer than one episode, or `env` is of another game or protocol.
+        ConfigError: fewer than one episode, or `env` is of another game or protocol, or has no
+            screen for a policy that sees it.
+        PolicyError: the agent crashed, took too long or chose no action of the game.
     """
-    if env is not None and (env.game, env.protocol) != (agent.game, agent.protocol):
+    player = as_player(agent)
+    if env is not None and (env.game, env.protocol) != (player.game, player.protocol):
         raise ConfigError(
-            f"the agent plays {agent.game} under {agent.protocol.name}, but the environment is "
+            f"the agent plays {player.game} under {player.protocol.name}, but the environment is "
             f"{env.game} under {env.protocol.name}, or its protocol was altered. Make it with "
-            "agent.make_env()."
+            "make_env(agent.game, protocol=agent.protocol)."
         )
-    schedule = _schedule(agent, episodes, seed, use)
-    return (_step_of(lane) for (lane,) in _rounds(schedule, 1, env))
+    if env is not None and player.sees_screen and env.render_mode is None:
+        raise ConfigError(
+            f"{player.name} sees the screen, which this environment does not show. Make it with "
+            "render_mode='rgb_array'."
+        )
+    schedule = _schedule(player, episodes, seed, use)
+    return (_step_of(lane) for (lane,) in _rounds(schedule, 1, env=env))
 
 
 def play_games(
-    schedule: Iterable[Scheduled], num_lanes: int = DEFAULT_LANES
+    schedule: Iterable[Scheduled], num_lanes: int = DEFAULT_LANES, *, failures_count: bool = False
 ) -> Iterator[tuple[int, EpisodeResult]]:
-    """Plays games as lanes become free, all agents of one game and protocol.
+    """Plays games as lanes become free, all players of one game and protocol.
 
     Args:
         schedule: the games, begun in this order. Read no further ahead than there are lanes.
         num_lanes: games at a time.
+        failures_count: a player that fails ends its game, not everything.
 
     Yields:
         Episodes as they end, each with its place in the schedule. Short ones overtake long ones:
         whoever stops early must go by places, or favours whatever ends quickly.
+
+    Raises:
+        PolicyError: a player failed, unless failures count.
     """
-    for lanes in _rounds(schedule, num_lanes):
+    for lanes in _rounds(schedule, num_lanes, failures_count=failures_count):
         for lane in lanes:
             if lane.result is not None:
                 yield lane.index, lane.result
 
 
-def _schedule(agent: ValuesActions, episodes: int, seed: int, use: SeedUse) -> list[Scheduled]:
+def _schedule(player: AnyPlayer, episodes: int, seed: int, use: SeedUse) -> list[Scheduled]:
     if episodes < 1:
         raise ConfigError(f"episodes must be at least 1, got {episodes}.")
-    return [Scheduled(agent, derived_seed(seed, use, index)) for index in range(episodes)]
+    return [Scheduled(player, derived_seed(seed, use, index)) for index in range(episodes)]
 
 
 def _rounds(
-    schedule: Iterable[Scheduled], num_lanes: int, env: GameEnv | None = None
+    schedule: Iterable[Scheduled],
+    num_lanes: int,
+    *,
+    env: GameEnv | None = None,
+    failures_count: bool = False,
 ) -> Iterator[list["_Lane"]]:
     """Yields the lanes that have just moved, until the schedule is played."""
-    waiting = enumerate(schedule)
-    lanes = [_Lane(env) for _ in range(num_lanes)]
+    waiting = _Queue(schedule)
+    free = [_Lane(env) for _ in range(num_lanes)]
+    opening: dict[Future[_Lane], AnyPlayer] = {}
+    playing: list[_Lane] = []
     with ThreadPoolExecutor(_RESET_THREADS) as pool:
-        opening: list[Future[_Lane]] = []
-        opening += [pool.submit(lane.open, *job) for lane, job in zip(lanes, waiting, strict=False)]
-        playing: list[_Lane] = []
-        while opening or playing:
-            if not playing:
-                playing.append(opening.pop(0).result())
-            for future in [future for future in opening if future.done()]:
+        while True:
+            while free and (
+                job := waiting.next([*opening.values(), *(lane.player for lane in playing)])
+            ):
+                opening[pool.submit(free.pop().open, *job)] = job[1].player
+            if not opening and not playing:
+                return
+            opened, _ = wait(opening, 0 if playing else None, FIRST_COMPLETED)
+            for future in opened:
                 playing.append(future.result())
-                opening.remove(future)
-            _send_actions(playing)
+                del opening[future]
+            _send_actions(playing, failures_count)
             for lane in playing:
                 lane.recv()
             yield playing
-            free = [lane for lane in playing if lane.result is not None]
+            free += [lane for lane in playing if lane.result is not None]
             playing = [lane for lane in playing if lane.result is None]
-            opening += [
-                pool.submit(lane.open, *job) for lane, job in zip(free, waiting, strict=False)
-            ]
+
+
+class _Queue:
+    """The games to play, in order; one whose player cannot be in two games holds up the rest."""
+
+    def __init__(self, schedule: Iterable[Scheduled]) -> None:
+        self._jobs = enumerate(schedule)
+        self._first: tuple[int, Scheduled] | None = None
+
+    def next(self, busy: list[AnyPlayer]) -> tuple[int, Scheduled] | None:
+        """Returns the next game and its place, or None if there is none to begin now."""
+        job = self._first or next(self._jobs, None)
+        held_up = job is not None and job[1].player.one_at_a_time and job[1].player in busy
+        self._first = job if held_up else None
+        return None if held_up else job
 
 
 class _Lane:
     """One emulator, the episode in it, and its newest step."""
 
-    agent: ValuesActions
+    player: AnyPlayer
     seed: int
+    index: int
     rng: np.random.Generator
-    values: NDArray[np.float32]
+    values: NDArray[np.float32] | None
     action: int
     explored: bool
     reward: float
     before: NDArray[np.uint8]
+    observation: NDArray[np.uint8]
+    result: EpisodeResult | None
 
     def __init__(self, env: GameEnv | None = None) -> None:
         self._env = env
-        self.index = -1
-        self.score, self.steps = 0.0, 0
-        self.observation: NDArray[np.uint8] = np.empty(0, dtype=np.uint8)
-        self.result: EpisodeResult | None = None
 
     def open(self, index: int, job: Scheduled) -> "_Lane":
         """Begins an episode; takes long, so it runs in a thread."""
-        if self._env is None:
-            self._env = GameEnv(job.agent.game, protocol=job.agent.protocol)
-        self.agent, self.index, self.seed = job.agent, index, job.seed
-        self.score, self.steps, self.result = 0.0, 0, None
+        player = job.player
+        if self._env is None or (player.sees_screen and self._env.render_mode is None):
+            self._env = GameEnv(
+                player.game,
+                protocol=player.protocol,
+                render_mode="rgb_array" if player.sees_screen else None,
+            )
+        self.num_actions = int(self._env.action_space.n)  # type: ignore[attr-defined]
+        self.player, self.index, self.seed = player, index, job.seed
+        self.score, self.result = 0.0, None
+        self._actions: list[int] = []
+        self._rewards: list[float] = []
         self.rng = generator(job.seed, SeedUse.POLICY, *([job.dice] if job.dice else []))
+        self._memory = player.sit(generator(job.seed, SeedUse.POLICY, job.dice, 1))
         self.observation, _ = self._env.reset(seed=job.seed)
         return self
 
-    def send(self, values: NDArray[np.float32]) -> None:
-        """Chooses an ε-greedy action with the episode's own dice, and sends it."""
+    @property
+    def steps(self) -> int:
+        """Steps of the episode so far."""
+        return len(self._actions)
+
+    def view(self) -> View:
+        """What the player decides upon."""
         assert self._env is not None
-        self.values = values
-        self.explored = bool(self.rng.random() < self.agent.protocol.evaluation_epsilon)
-        drawn = int(self.rng.integers(0, len(values)))
-        self.action = drawn if self.explored else int(values.argmax())
+        seen = self._env.render() if self.player.sees_screen else self.observation
+        assert seen is not None
+        return View(seen, self._memory, self.num_actions)
+
+    def send(self, choice: Choice) -> None:
+        """Sends what was chosen or, with probability ε, what the episode's own dice say."""
+        assert self._env is not None
+        self.values = choice.values
+        self.explored = bool(self.rng.random() < self.player.protocol.evaluation_epsilon)
+        drawn = int(self.rng.integers(0, self.num_actions))
+        self.action = drawn if self.explored else choice.action
         self._env.send(self.action)
 
     def recv(self) -> None:
         """Takes in what the sent action did."""
+        if self.result is not None:  # it failed, and sent none
+            return
         assert self._env is not None
         self.before = self.observation
         self.observation, self.reward, terminated, truncated, _ = self._env.recv()
         self.score += self.reward
-        self.steps += 1
+        self._actions.append(self.action)
+        self._rewards.append(self.reward)
         if terminated or truncated:
-            self.result = EpisodeResult(
-                seed=self.seed,
-                score=self.score,
-                steps=self.steps,
-                ended="terminated" if terminated else "truncated",
-            )
+            self._end("terminated" if terminated else "truncated")
+
+    def fail(self, error: Exception) -> None:
+        """Ends the episode where its player failed."""
+        self._end("failed", _failure(error))
+
+    def _end(
+        self, how: Literal["terminated", "truncated", "failed"], failure: str | None = None
+    ) -> None:
+        self.result = EpisodeResult(
+            seed=self.seed,
+            score=self.score,
+            steps=self.steps,
+            ended=how,
+            failure=failure,
+            trace=Trace.of(self._actions, self._rewards),
+        )
 
 
-def _send_actions(lanes: list[_Lane]) -> None:
-    """Lets every agent look at all its lanes in one batch."""
-    lanes = sorted(lanes, key=lambda lane: id(lane.agent))
-    for _, group in itertools.groupby(lanes, key=lambda lane: id(lane.agent)):
+def _send_actions(lanes: list[_Lane], failures_count: bool) -> None:
+    """Lets every player look at all its lanes at once."""
+    lanes = sorted(lanes, key=lambda lane: id(lane.player))
+    for _, group in itertools.groupby(lanes, key=lambda lane: id(lane.player)):
         its = list(group)
-        values = its[0].agent.q_values(np.stack([lane.observation for lane in its]))
-        for lane, row in zip(its, values, strict=True):
-            lane.send(row)
+        choices = its[0].player.choose([lane.view() for lane in its])
+        for lane, decided in zip(its, choices, strict=True):
+            choice = _checked(decided, lane.num_actions)
+            if isinstance(choice, Choice):
+                lane.send(choice)
+            elif failures_count:
+                lane.fail(choice)
+            else:
+                raise PolicyError(
+                    f"{lane.player.name} failed at step {lane.steps} of the game with seed "
+                    f"{lane.seed}: {_failure(choice)}."
+                ) from choice
+
+
+def _checked(choice: Choice | Exception, num_actions: int) -> Choice | Exception:
+    if isinstance(choice, Choice) and not 0 <= choice.action < num_actions:
+        return PolicyError(
+            f"it chose action {choice.action}, which is outside 0 … {num_actions - 1}"
+        )
+    return choice
+
+
+def _failure(error: Exception) -> str:
+    """Returns what a player did wrong: its own error with its kind, or ours as it is."""
+    return str(error) if isinstance(error, PolicyError) else f"{type(error).__name__}: {error}"
 
 
 def _step_of(lane: _Lane) -> Step:

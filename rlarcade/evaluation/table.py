@@ -34,6 +34,14 @@ def score_lines(evaluations: Sequence[Evaluation]) -> list[str]:
     return lines
 
 
+def human_line(game: str) -> str:
+    """Returns a line with the published score of a human; nobody plays for it."""
+    published = published_scores(game)
+    if published is None:
+        return f"{display_name(game)}, human: no score is published"
+    return f"{display_name(game)}, human: {published.human:g} ({published.source})"
+
+
 def _shown(score: float | None) -> str:
     return "–" if score is None else f"{score:g}"
 

@@ -10,7 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rlarcade.checkpoint import Checkpoint, Counters, Manifest, load_checkpoint, save_checkpoint
+from rlarcade.checkpoint import (
+    Checkpoint,
+    Counters,
+    Manifest,
+    load_checkpoint,
+    save_checkpoint,
+    weights_sha256,
+)
 from rlarcade.config import TrainConfig
 from rlarcade.errors import CheckpointError
 from rlarcade.games.names import resolve_game
@@ -72,6 +79,7 @@ class DQNAgent:
         online: the network that learns and acts.
         target: its frozen copy, which values next observations.
         manifest: of the checkpoint it was loaded from, or None.
+        name: what results call it: where it was loaded from, or "agent".
     """
 
     def __init__(
@@ -120,6 +128,7 @@ class DQNAgent:
         self.device = torch.device(device)
         self.network = network
         self.manifest: Manifest | None = None
+        self.name = "agent"
         online.dtype = _DTYPES[precision]
         self.online = online.to(self.device)
         self.target = copy.deepcopy(self.online).requires_grad_(False)
@@ -348,6 +357,11 @@ class DQNAgent:
         """Returns the parameters of the network that plays by name, float32."""
         return _arrays(self.acting_network)
 
+    @property
+    def version(self) -> str:
+        """sha256 of the weights that play now: what a checkpoint of them says, and no other's."""
+        return weights_sha256(self.weights())
+
     def load_weights(self, tensors: dict[str, NDArray[Any]], where: Path | str) -> None:
         """Takes parameters by name into both networks.
 
@@ -423,7 +437,7 @@ class DQNAgent:
             ) from error
         agent = cls.__new__(cls)
         agent._set_up(config, manifest.network, online, manifest.num_actions, device, "fp32")
-        agent.manifest = manifest
+        agent.manifest, agent.name = manifest, str(checkpoint.path)
         agent.game, agent.protocol = resolve_game(manifest.game), manifest.protocol
         agent.load_weights(dict(checkpoint.tensors), checkpoint.path)
         return agent

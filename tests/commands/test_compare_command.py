@@ -33,7 +33,7 @@ def save(path, game="pong", **settings):
 def test_the_same_weights_are_inconclusive_at_once(command, here):
     code, out, err = command("compare", LATE, LATE, "--json", "match.json")
     assert (code, err) == (4, "")
-    assert "both are the same weights" in out
+    assert "both are the same version" in out
     assert "verdict: INCONCLUSIVE" in out
     document = json.loads((here / "match.json").read_text())
     assert (document["verdict"], document["pairs"], document["e_value"]) == ("inconclusive", 0, 1)

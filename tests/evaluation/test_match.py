@@ -20,6 +20,7 @@ from rlarcade.evaluation import (
 )
 from rlarcade.evaluation.match import match_seeds, play_pairs
 from rlarcade.evaluation.play import play_games
+from rlarcade.evaluation.players import as_player
 from rlarcade.games import get_protocol
 from rlarcade.seeding import SeedUse, derived_seed
 
@@ -30,8 +31,8 @@ DIGESTS = ("aa" * 32, "bb" * 32)
 class Agent:
     """Values that follow from the newest frame, in exact integers."""
 
-    def __init__(self, seed=0, game="space_invaders", protocol=SHORT) -> None:
-        self.game, self.protocol = game, protocol
+    def __init__(self, seed=0, game="space_invaders", protocol=SHORT, version=None) -> None:
+        self.game, self.protocol, self.version = game, protocol, version
         self.weights = np.random.default_rng(seed).integers(0, 1_000, (84 * 84, 6))
 
     def q_values(self, observation: np.ndarray) -> np.ndarray:
@@ -49,7 +50,7 @@ class Script:
     def __init__(self, results, lanes=40):
         self.results, self.lanes, self.begun = results, lanes, 0
 
-    def __call__(self, schedule, num_lanes):
+    def __call__(self, schedule, num_lanes, failures_count=True):
         clock, running = 0.0, []
         for index, game in enumerate(schedule):
             score, duration = self.results(game)
@@ -80,7 +81,7 @@ def test_pairs_come_in_the_order_of_their_seeds_whatever_ends_first(scripted):
     durations = np.random.default_rng(0).random(400)
     scripted(lambda game: (game.seed, durations[game.seed * 2 % 400]))
     seeds = list(range(100, 200))
-    pairs = list(play_pairs(Agent(), Agent(1), seeds))
+    pairs = list(play_pairs(as_player(Agent()), as_player(Agent(1)), seeds))
     assert [pair.seed for pair in pairs] == seeds
 
 
@@ -96,10 +97,10 @@ def promoted(scripted, slow_losses, in_order, matches=120):
     """Share of matches between equals that an equal candidate wins, by Wald's test."""
     count = 0
     for number in range(matches):
-        champion, candidate = Agent(), Agent(1)
+        champion, candidate = as_player(Agent()), as_player(Agent(1))
         scripted(
             lambda game, candidate=candidate, number=number: coin(
-                game.agent is candidate, game.seed + 1_000 * number, slow_losses
+                game.player is candidate, game.seed + 1_000 * number, slow_losses
             )
         )
         pairs = (
@@ -139,15 +140,15 @@ def test_slow_losers_are_promoted_only_by_those_who_count_pairs_as_they_end(scri
 def winning(share, tied=0.0):
     def results(game):
         draw = np.random.default_rng(game.seed).random()
-        if game.agent.name == "champion":
+        if game.player.name == "champion":
             return 0.0, 1.0
         return (1.0 if draw < share else 0.0 if draw < share + tied else -1.0), 1.0
 
     return results
 
 
-def sides():
-    champion, candidate = Agent(), Agent(1)
+def sides(versions=(None, None)):
+    champion, candidate = Agent(version=versions[0]), Agent(1, version=versions[1])
     champion.name, candidate.name = "champion", "candidate"
     return champion, candidate
 
@@ -190,16 +191,16 @@ def test_a_candidate_that_is_not_inferior_passes_by_that_rule_alone(scripted):
 
 def test_equal_weights_are_not_played(scripted):
     played = scripted(winning(1.0))
-    ended = compare_agents(*sides(), weights_sha256=("aa" * 32, "aa" * 32))
+    ended = compare_agents(*sides(("aa" * 32, "aa" * 32)))
     assert (ended.verdict, ended.pairs, ended.e_value, played.begun) == ("inconclusive", 0, 1, 0)
-    assert "same weights" in ended.notes[0]
+    assert "same version" in ended.notes[0]
     assert ended.improvement_probability is None
 
 
 def test_a_version_can_be_matched_against_itself_with_other_dice(scripted):
     scripted(winning(0.0, tied=1.0))
     same = ("aa" * 32, "aa" * 32)
-    ended = compare_agents(*sides(), weights_sha256=same, same_dice=False, max_pairs=10)
+    ended = compare_agents(*sides(same), same_dice=False, max_pairs=10)
     assert ended.pairs == 10
 
 
@@ -213,7 +214,7 @@ def test_games_that_repeat_each_other_are_told(scripted):
 
 def test_a_match_is_the_same_after_a_round_trip_through_json(scripted):
     scripted(winning(0.7, tied=0.1))
-    ended = compare_agents(*sides(), max_pairs=30, weights_sha256=DIGESTS)
+    ended = compare_agents(*sides(DIGESTS), max_pairs=30)
     document = json.loads(ended.model_dump_json())
     assert Comparison.model_validate(document) == ended
     expected = {"verdict", "wins", "ties", "losses", "pairs", "e_value", "e_value_futility"}
@@ -269,7 +270,7 @@ def test_the_seeds_of_a_match_are_its_own():
 
 
 def test_games_of_a_match_are_those_of_an_evaluation():
-    champion, candidate = Agent(), Agent(1)
+    champion, candidate = as_player(Agent()), as_player(Agent(1))
     pairs = list(play_pairs(champion, candidate, [3, 4], num_lanes=3))
     for side, agent in (("champion", champion), ("candidate", candidate)):
         alone = dict(play_games([match.Scheduled(agent, seed) for seed in (3, 4)]))
@@ -302,7 +303,7 @@ def lines(folder):
 
 def test_an_interrupted_match_goes_on_to_the_same_end(scripted, tmp_path):
     scripted(winning(0.75, tied=0.1))
-    expected = compare_agents(*sides(), weights_sha256=DIGESTS)
+    expected = compare_agents(*sides(DIGESTS))
     assert expected.pairs > 12
 
     def stop(newest):
@@ -312,42 +313,42 @@ def test_an_interrupted_match_goes_on_to_the_same_end(scripted, tmp_path):
     begun = []
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            compare_agents(*sides(), weights_sha256=DIGESTS, record=tmp_path, on_pair=stop)
+            compare_agents(*sides(DIGESTS), record=tmp_path, on_pair=stop)
     played = scripted(winning(0.75, tied=0.1))
-    ended = compare_agents(*sides(), weights_sha256=DIGESTS, record=tmp_path, on_pair=begun.append)
+    ended = compare_agents(*sides(DIGESTS), record=tmp_path, on_pair=begun.append)
     assert ended == expected
     assert begun[0].pairs == 10
     assert played.begun <= 2 * (expected.pairs - 9) + 40
     again = scripted(winning(0.75, tied=0.1))
-    assert compare_agents(*sides(), weights_sha256=DIGESTS, record=tmp_path) == expected
+    assert compare_agents(*sides(DIGESTS), record=tmp_path) == expected
     assert again.begun == 0, "a decided match is not played again"
 
 
 @pytest.mark.parametrize("kept", range(0, 700, 23))
 def test_a_record_cut_anywhere_goes_on_to_the_same_end(scripted, tmp_path, kept):
     scripted(winning(0.75, tied=0.1))
-    expected = compare_agents(*sides(), weights_sha256=DIGESTS, record=tmp_path)
+    expected = compare_agents(*sides(DIGESTS), record=tmp_path)
     path, whole = lines(tmp_path)
     path.write_bytes(b"".join(whole)[:kept])
-    assert compare_agents(*sides(), weights_sha256=DIGESTS, record=tmp_path) == expected
+    assert compare_agents(*sides(DIGESTS), record=tmp_path) == expected
     assert lines(tmp_path)[1] == whole
 
 
 def test_a_longer_match_goes_on_after_a_shorter_one(scripted, tmp_path):
     scripted(winning(0.55, tied=0.1))
-    kept = {"weights_sha256": DIGESTS, "record": tmp_path}
-    assert compare_agents(*sides(), max_pairs=10, **kept).verdict == "inconclusive"
-    longer = compare_agents(*sides(), max_pairs=25, **kept)
-    assert longer == compare_agents(*sides(), max_pairs=25, weights_sha256=DIGESTS)
-    assert compare_agents(*sides(), max_pairs=5, **kept).pairs == 5
+    kept = {"record": tmp_path}
+    assert compare_agents(*sides(DIGESTS), max_pairs=10, **kept).verdict == "inconclusive"
+    longer = compare_agents(*sides(DIGESTS), max_pairs=25, **kept)
+    assert longer == compare_agents(*sides(DIGESTS), max_pairs=25)
+    assert compare_agents(*sides(DIGESTS), max_pairs=5, **kept).pairs == 5
 
 
 def test_a_match_keeps_its_rule_to_the_end(scripted, tmp_path):
     scripted(winning(0.55))
-    kept = {"weights_sha256": DIGESTS, "record": tmp_path, "max_pairs": 5}
-    compare_agents(*sides(), **kept)
+    kept = {"record": tmp_path, "max_pairs": 5}
+    compare_agents(*sides(DIGESTS), **kept)
     with pytest.raises(RunFolderError, match="record of a match with another rule"):
-        compare_agents(*sides(), rule=Rule(alpha=0.2), **kept)
+        compare_agents(*sides(DIGESTS), rule=Rule(alpha=0.2), **kept)
 
 
 @pytest.mark.parametrize(
@@ -362,49 +363,47 @@ def test_a_match_keeps_its_rule_to_the_end(scripted, tmp_path):
 )
 def test_a_damaged_record_is_refused_and_kept(scripted, tmp_path, damage):
     scripted(winning(0.55))
-    kept = {"weights_sha256": DIGESTS, "record": tmp_path, "max_pairs": 5}
-    compare_agents(*sides(), **kept)
+    kept = {"record": tmp_path, "max_pairs": 5}
+    compare_agents(*sides(DIGESTS), **kept)
     path, whole = lines(tmp_path)
     damaged = b"".join(damage(whole))
     path.write_bytes(damaged)
     with pytest.raises(RunFolderError, match=r"is damaged|of a match with another"):
-        compare_agents(*sides(), **kept)
+        compare_agents(*sides(DIGESTS), **kept)
     assert path.read_bytes() == damaged
 
 
 def test_a_record_with_other_games_is_refused(scripted, tmp_path):
     scripted(winning(0.55))
-    kept = {"weights_sha256": DIGESTS, "record": tmp_path, "max_pairs": 5}
-    compare_agents(*sides(), **kept)
+    kept = {"record": tmp_path, "max_pairs": 5}
+    compare_agents(*sides(DIGESTS), **kept)
     path, whole = lines(tmp_path)
     path.write_bytes(b"".join([whole[0], *whole[2:]]))
     with pytest.raises(RunFolderError, match="has other games than this match"):
-        compare_agents(*sides(), **kept)
+        compare_agents(*sides(DIGESTS), **kept)
 
 
 def test_two_processes_do_not_play_one_match(scripted, tmp_path):
     scripted(winning(0.55))
-    kept = {"weights_sha256": DIGESTS, "record": tmp_path, "max_pairs": 3}
+    kept = {"record": tmp_path, "max_pairs": 3}
 
     def meanwhile(newest):
         with pytest.raises(RunFolderError, match="being played by another process"):
-            compare_agents(*sides(), **kept)
+            compare_agents(*sides(DIGESTS), **kept)
 
-    compare_agents(*sides(), on_pair=meanwhile, **kept)
+    compare_agents(*sides(DIGESTS), on_pair=meanwhile, **kept)
 
 
 def test_a_record_that_cannot_be_written_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunFolderError, match="cannot be written: Not a directory"):
-        compare_agents(
-            *sides(), weights_sha256=DIGESTS, record=tmp_path / "file" / "matches", max_pairs=1
-        )
+        compare_agents(*sides(DIGESTS), record=tmp_path / "file" / "matches", max_pairs=1)
 
 
 def test_a_full_disk_ends_the_match_and_keeps_what_was_played(scripted, tmp_path, monkeypatch):
     scripted(winning(0.55))
-    kept = {"weights_sha256": DIGESTS, "record": tmp_path, "max_pairs": 6}
-    expected = compare_agents(*sides(), max_pairs=6, weights_sha256=DIGESTS)
+    kept = {"record": tmp_path, "max_pairs": 6}
+    expected = compare_agents(*sides(DIGESTS), max_pairs=6)
     synced = []
 
     def full(number, real=os.fsync):
@@ -416,12 +415,12 @@ def test_a_full_disk_ends_the_match_and_keeps_what_was_played(scripted, tmp_path
     with monkeypatch.context() as patch:
         patch.setattr(match_record.os, "fsync", full)
         with pytest.raises(RunFolderError, match=r"No space left on device.*goes on from there"):
-            compare_agents(*sides(), **kept)
+            compare_agents(*sides(DIGESTS), **kept)
     told = []
-    assert compare_agents(*sides(), on_pair=told.append, **kept) == expected
+    assert compare_agents(*sides(DIGESTS), on_pair=told.append, **kept) == expected
     assert told[0].pairs > 3
 
 
 def test_a_match_of_versions_without_digests_cannot_be_kept(tmp_path):
-    with pytest.raises(ConfigError, match="between versions with a digest"):
+    with pytest.raises(ConfigError, match="between players with a version"):
         compare_agents(*sides(), record=tmp_path)

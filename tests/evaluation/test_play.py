@@ -1,13 +1,16 @@
 """Evaluation against a plain loop: one game at a time, with `make_env`."""
 
+import base64
 import json
+import zlib
 from statistics import mean, median
 
 import numpy as np
 import pytest
 
-from rlarcade.errors import ActionError, ConfigError, GameError
+from rlarcade.errors import ConfigError, GameError, PolicyError
 from rlarcade.evaluation import EpisodeResult, Evaluation, evaluate_agent
+from rlarcade.evaluation.documents import Trace
 from rlarcade.games import Protocol, get_protocol, make_env
 from rlarcade.seeding import SeedUse, derived_seed, generator
 
@@ -16,6 +19,8 @@ SHORT = get_protocol("v5").model_copy(update={"frame_cap": 160, "evaluation_epsi
 
 class HashAgent:
     """Values that follow from the newest frames, one observation at a time, in exact integers."""
+
+    name = "hash"
 
     def __init__(self, game="space_invaders", protocol=SHORT, num_actions=6) -> None:
         self.game, self.protocol = game, protocol
@@ -45,18 +50,22 @@ def slow_episode(agent, seed: int) -> EpisodeResult:
     env = make_env(agent.game, protocol=agent.protocol)
     rng = generator(seed, SeedUse.POLICY)
     observation, _ = env.reset(seed=seed)
-    score, steps = 0.0, 0
+    actions, rewards = [], []
     while True:
         explore = rng.random() < agent.protocol.evaluation_epsilon
         random_action = int(rng.integers(0, env.action_space.n))
         greedy = int(np.argmax(agent.q_values(observation[None])[0]))
-        observation, reward, terminated, truncated, _ = env.step(
-            random_action if explore else greedy
-        )
-        score, steps = score + reward, steps + 1
+        actions.append(random_action if explore else greedy)
+        observation, reward, terminated, truncated, _ = env.step(actions[-1])
+        rewards.append(reward)
         if terminated or truncated:
-            ended = "terminated" if terminated else "truncated"
-            return EpisodeResult(seed=seed, score=score, steps=steps, ended=ended)
+            return EpisodeResult(
+                seed=seed,
+                score=sum(rewards),
+                steps=len(rewards),
+                ended="terminated" if terminated else "truncated",
+                trace=Trace.of(actions, rewards),
+            )
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +81,6 @@ def evaluation(reported) -> Evaluation:
         episodes=4,
         seed=3,
         num_lanes=3,
-        name="hash",
         on_episode=lambda *told: reported.append(told),
     )
 
@@ -90,7 +98,7 @@ def test_episodes_are_those_of_a_plain_loop_over_one_game(evaluation):
 def test_the_number_of_lanes_changes_no_episode(evaluation, num_lanes):
     agent = HashAgent()
 
-    found = evaluate_agent(agent, episodes=4, seed=3, num_lanes=num_lanes, name="hash")
+    found = evaluate_agent(agent, episodes=4, seed=3, num_lanes=num_lanes)
 
     assert found == evaluation
     assert max(agent.batches) <= min(num_lanes, 4)
@@ -167,10 +175,12 @@ def test_every_game_is_reported_once_as_it_ends(reported, evaluation):
 
 
 def test_the_result_says_what_was_evaluated(evaluation):
-    named = evaluate_agent(HashAgent(), episodes=1, seed=3, name="mine", weights_sha256="abc")
+    agent = HashAgent()
+    agent.name, agent.version = "mine", "abc"
+    named = evaluate_agent(agent, episodes=1, seed=3)
 
-    assert (evaluation.checkpoint, evaluation.weights_sha256) == ("hash", None)
-    assert (named.checkpoint, named.weights_sha256) == ("mine", "abc")
+    assert (evaluation.checkpoint, evaluation.version) == ("hash", None)
+    assert (named.checkpoint, named.version) == ("mine", "abc")
     assert (evaluation.game, evaluation.seed) == ("space_invaders", 3)
 
 
@@ -180,11 +190,17 @@ def test_a_document_survives_json(evaluation):
     assert Evaluation.model_validate_json(text) == evaluation
     assert Evaluation.model_validate_json(text).model_dump_json() == text
     document = json.loads(text)
-    assert document["episodes"][0] == {
+    first = document["episodes"][0]
+    trace = first.pop("trace")
+    assert bytes(zlib.decompress(base64.b64decode(trace["actions"]))) == bytes(
+        action for action, _ in evaluation.episodes[0].trace.steps
+    )
+    assert first == {
         "seed": derived_seed(3, SeedUse.EVALUATION, 0),
         "score": evaluation.episodes[0].score,
         "steps": 40,
         "ended": "truncated",
+        "failure": None,
     }
     assert document["protocol"]["frame_cap"] == 160
     assert document["mean"] == evaluation.mean
@@ -197,7 +213,7 @@ def result(score: float, seed: int = 0) -> EpisodeResult:
 def document(game: str, scores: list[float], protocol: Protocol = SHORT) -> Evaluation:
     return Evaluation(
         checkpoint="x",
-        weights_sha256=None,
+        version=None,
         game=game,
         protocol=protocol,
         epsilon=0.01,
@@ -234,23 +250,27 @@ def test_an_agent_of_an_unknown_game_is_refused():
         evaluate_agent(HashAgent(game="space_invadrs"), episodes=2)
 
 
-def test_an_agent_with_more_actions_than_the_game_is_refused():
-    greedy = SHORT.model_copy(update={"evaluation_epsilon": 0.0})
-    agent = ConstantAgent("space_invaders", greedy, [0, 0, 0, 0, 0, 0, 1])
+@pytest.mark.parametrize("count", [1, 5, 7])
+def test_an_agent_of_another_action_set_is_refused(count):
+    agent = ConstantAgent("space_invaders", SHORT, [0] * count)
 
-    with pytest.raises(ActionError, match="action 6"):
+    with pytest.raises(PolicyError, match=f"values {count} actions of a game that has 6"):
         evaluate_agent(agent, episodes=2, num_lanes=2)
 
 
-def test_an_error_in_the_policy_or_the_callback_reaches_the_caller():
+def test_an_error_in_the_agent_says_where_and_keeps_its_cause():
     class Broken(HashAgent):
         def q_values(self, observation):
             raise RuntimeError("no network")
 
+    with pytest.raises(PolicyError, match=r"hash failed at step 0 .* RuntimeError: no") as told:
+        evaluate_agent(Broken(), episodes=2, num_lanes=1)
+    assert isinstance(told.value.__cause__, RuntimeError)
+
+
+def test_an_error_in_the_callback_reaches_the_caller():
     def interrupt(*told):
         raise KeyboardInterrupt
 
-    with pytest.raises(RuntimeError, match="no network"):
-        evaluate_agent(Broken(), episodes=2, num_lanes=1)
     with pytest.raises(KeyboardInterrupt):
         evaluate_agent(HashAgent(), episodes=2, num_lanes=1, on_episode=interrupt)

@@ -1,5 +1,7 @@
 """How rlarcade.learning.agent acts: the same values in any company, and honest dice."""
 
+from pathlib import Path
+
 import gymnasium
 import numpy as np
 import pytest
@@ -249,3 +251,20 @@ def test_the_target_network_starts_as_the_online_network_and_does_not_learn():
         assert online.requires_grad
         assert not target.requires_grad
         assert online.data_ptr() != target.data_ptr()
+
+
+def test_an_agents_version_is_what_a_checkpoint_of_its_weights_says(tmp_path):
+    agent = small_agent()
+    written = agent.save(tmp_path / "c")
+    loaded = DQNAgent.load(tmp_path / "c")
+    assert agent.version == loaded.version == written.weights_sha256
+    assert (agent.name, loaded.name) == ("agent", str(tmp_path / "c"))
+    with torch.no_grad():
+        next(loaded.online.parameters()).add_(1e-3)
+    assert loaded.version != written.weights_sha256
+
+
+@pytest.mark.parametrize("name", ["space-invaders-early", "space-invaders-late"])
+def test_the_version_of_a_golden_checkpoint_is_the_digest_of_its_file(name):
+    loaded = DQNAgent.load(Path(__file__).parent.parent / "data" / name)
+    assert loaded.version == loaded.manifest.weights_sha256

@@ -1,0 +1,109 @@
+"""What a command line names as a player: a checkpoint, `random`, or `module:factory`."""
+
+import hashlib
+import importlib
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rlarcade.checkpoint import load_checkpoint
+from rlarcade.errors import ConfigError
+from rlarcade.evaluation.players import AgentPlayer, AnyPlayer, Player, RandomPlayer
+from rlarcade.games.names import resolve_game
+from rlarcade.games.protocols import Protocol, get_protocol
+from rlarcade.learning.agent import DQNAgent
+
+RANDOM, HUMAN = "random", "human"
+_ENTRY_POINT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+def named_players(
+    names: Sequence[str],
+    *,
+    game: str | None = None,
+    protocol: str | None = None,
+    device: str = "cpu",
+) -> list[AnyPlayer]:
+    """Loads players by name; all are there before the first game, so a bad one is told at once.
+
+    Args:
+        names: of each a checkpoint or run folder; `random`; or `module:factory`, of which
+            `factory(game)` returns a `Policy` or an object with `predict`. It runs that module's
+            code, and looks for it in the working directory too.
+        game: what players play that are no checkpoints. Unset: what the checkpoints play.
+        protocol: how all play. Unset: as the checkpoints were trained to, or `v5`.
+        device: where networks run.
+
+    Raises:
+        CheckpointError: a checkpoint is missing, damaged, foreign or hostile.
+        ConfigError: a name means no player, or no game is known, or it is another one's.
+    """
+    if HUMAN in names:
+        raise ConfigError(
+            f"{HUMAN} is a published score and nobody who could play. Name a checkpoint, or random."
+        )
+    if not names:
+        return []
+    agents = {
+        name: DQNAgent.load(load_checkpoint(name), device=device)
+        for name in dict.fromkeys(names)
+        if name != RANDOM and not _is_entry_point(name)
+    }
+    rules = None if protocol is None else get_protocol(protocol)
+    for agent in agents.values():
+        _check_game(agent, game)
+        if rules is not None:
+            _play_under(agent, rules)
+    known = list(dict.fromkeys(agent.game for agent in agents.values()))
+    if len(agents) < len(set(names)) and len(known) != 1 and game is None:
+        found = f"the checkpoints play {' and '.join(known)}" if known else "no checkpoint says"
+        raise ConfigError(f"which game should the others play? Name it with --game; {found}.")
+    game = resolve_game(game or known[0])
+    if rules is None:
+        rules = next((agent.protocol for agent in agents.values()), get_protocol("v5"))
+    return [
+        AgentPlayer(agents[name]) if name in agents else _other(name, game, rules) for name in names
+    ]
+
+
+def _is_entry_point(name: str) -> bool:
+    return _ENTRY_POINT.fullmatch(name) is not None and not Path(name).exists()
+
+
+def _check_game(agent: DQNAgent, game: str | None) -> None:
+    if game is not None and agent.game != resolve_game(game):
+        raise ConfigError(
+            f"{agent.name} plays {agent.game}, not {resolve_game(game)}. Leave --game out."
+        )
+
+
+def _play_under(agent: DQNAgent, rules: Protocol) -> None:
+    if rules.full_action_space != agent.protocol.full_action_space:
+        raise ConfigError(
+            f"{agent.name} was trained under {agent.protocol.name}, whose actions are not those of "
+            f"{rules.name}. Leave --protocol out."
+        )
+    agent.protocol = rules
+
+
+def _other(name: str, game: str, rules: Protocol) -> AnyPlayer:
+    if name == RANDOM:
+        return RandomPlayer(game, rules)
+    module_name, _, factory = name.partition(":")
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        module = importlib.import_module(module_name)
+        policy: Any = getattr(module, factory)(game)
+    except Exception as error:  # it is the user's own code, and may do anything
+        raise ConfigError(
+            f"{name} gave no policy: {type(error).__name__}: {error}. It is called as "
+            f"{factory}({game!r}) and returns a function of an observation, or an object with "
+            "predict."
+        ) from error
+    version = getattr(policy, "version", None)
+    if version is None and (source := getattr(module, "__file__", None)):
+        version = f"{name}@{hashlib.sha256(Path(source).read_bytes()).hexdigest()[:12]}"
+    return Player(policy, game=game, protocol=rules, name=name, version=version)
