@@ -103,6 +103,33 @@ def test_the_gpu_benchmark_breaks_a_step_down_into_its_parts(tmp_path):
     assert refused.stderr == "bench_gpu: error: it measures presets with replay.\n"
 
 
+@pytest.mark.slow  # two games of ours and two of Stable-Baselines3's, cut short
+def test_the_evaluation_benchmark_compares_games_with_their_bound_and_with_sb3(tmp_path):
+    command = [sys.executable, str(SCRIPTS / "bench_evaluation.py"), "--rounds", "1"]
+    command += ["--episodes", "2", "--frame-cap", "400", "--json", str(tmp_path / "speed.json")]
+    table = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    document = json.loads((tmp_path / "speed.json").read_text())
+    figures, cores = document["medians"], document["machine"]["cores"]
+    ours, theirs = figures["evaluate_agent"], figures["evaluate_policy"]
+    assert (ours["steps"], ours["games"], theirs["games"]) == (200, 2, 2)
+    assert 190 <= theirs["steps"] <= 200  # its opening moves count as frames
+    ratio = ours["steps_per_second"] / theirs["steps_per_second"]
+    assert figures["ratio"]["steps_per_second"] == pytest.approx(ratio)
+    costs, bounds = figures["costs_ms"], figures["bound_seconds"]
+    work = 200 * costs["step"] + 2 * costs["reset"] + 200 / 2 * costs["forward"]
+    assert bounds["side_by_side"] == pytest.approx(work / 1000 / cores)
+    assert bounds["side_by_side_fastest_forward"] <= bounds["side_by_side"] <= bounds["in_turn"]
+    for name, share in figures["share_of_bound"].items():
+        assert share == pytest.approx(bounds[name] / ours["seconds"])
+    assert 0 < figures["share_of_bound"]["side_by_side"] < 1
+    assert all(0 < step["p50"] <= step["p99"] for step in figures["step_ms"].values())
+    assert "beside Stable-Baselines3" in table
+    command += ["--checkpoint", str(SCRIPTS.parent / "tests" / "data" / "space-invaders-late")]
+    refused = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert refused.returncode == 2
+    assert "only the network of Mnih et al. (2015) can be compared" in refused.stderr
+
+
 def test_a_match_of_equal_weights_leaves_the_champion_where_it_was():
     agent = SCRIPTS.parent / "tests" / "data" / "space-invaders-early"
     command = [sys.executable, str(SCRIPTS / "compare_checkpoints.py"), str(agent), str(agent)]
