@@ -10,6 +10,7 @@ VERBS = {
     "train": "train an agent; the same command resumes it",
     "evaluate": "play whole games with checkpoints and report raw scores",
     "compare": "match a candidate against the champion: promote or reject",
+    "watch": "show a checkpoint's or a recorded game, and confirm recorded scores",
     "sweep": "train many agents side by side; the same command goes on",
 }
 

@@ -6,6 +6,7 @@
     ├── ActionError       an action outside the game's action set
     ├── PolicyError       a policy that crashed, was too slow or gave no action
     ├── CheckpointError   a checkpoint or state file that is damaged, foreign or hostile
+    ├── RecordingError    a recorded game that is damaged, or goes another way when played again
     ├── RunFolderError    a run folder that is locked, unwritable or belongs to another run
     ├── ResourceError     too little memory or disk for what was asked
     └── DivergenceError   training went beyond all numbers
@@ -37,6 +38,10 @@ class PolicyError(RlarcadeError):
 
 class CheckpointError(RlarcadeError):
     """A checkpoint or training state is missing, damaged, foreign or hostile."""
+
+
+class RecordingError(RlarcadeError):
+    """A recorded game is missing or damaged, or goes another way when it is played again."""
 
 
 class RunFolderError(RlarcadeError):

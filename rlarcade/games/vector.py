@@ -32,6 +32,7 @@ class GameVectorEnv(AtariVectorEnv):
         protocol: str | Protocol = "v5",
         num_threads: int = 0,
         rgb: bool = False,
+        every_frame: bool = False,
     ) -> None:
         """Starts `num_envs` emulators.
 
@@ -42,6 +43,8 @@ class GameVectorEnv(AtariVectorEnv):
             num_threads: emulator threads; 0 lets ALE choose. Never changes a trajectory.
             rgb: observations are single 210×160 RGB frames, uint8 (num_envs, 1, 210, 160, 3),
                 of the very same game that the 84×84 environment plays under the same seeds.
+            every_frame: a step is one frame of the emulator's 60 a second, not four of which the
+                last two are merged. The same game if each action is given four times.
 
         Raises:
             GameError: unknown game.
@@ -56,19 +59,26 @@ class GameVectorEnv(AtariVectorEnv):
             if rgb
             else {"grayscale": True, "img_height": SCREEN, "img_width": SCREEN, "stack_num": STACK}
         )
+        settings = self.protocol.vector_env_settings() | picture
+        if every_frame:
+            settings |= {"frameskip": 1, "maxpool": False}
         super().__init__(
             self.game,
             num_envs,
             num_threads=num_threads,
             autoreset_mode=AutoresetMode.NEXT_STEP,
-            **self.protocol.vector_env_settings(),
-            **picture,
+            **settings,
         )
 
     @property
     def num_actions(self) -> int:
         """Number of actions of the game under this protocol."""
         return int(self.single_action_space.n)  # type: ignore[attr-defined]
+
+    @property
+    def action_names(self) -> tuple[str, ...]:
+        """What each action is called, such as ("NOOP", "FIRE", …)."""
+        return tuple(str(action.name) for action in self.ale.get_action_set())
 
     def send(self, actions: NDArray[np.integer[Any]]) -> None:
         """Sends one action to each game; `recv` returns what happened.

@@ -1,0 +1,244 @@
+"""Recorded games as pictures and videos: 60 frames a second, with score and values beside them."""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlarcade.errors import RecordingError
+from rlarcade.evaluation.players import ValuesActions
+from rlarcade.evaluation.recordings import Recording
+from rlarcade.games.names import display_name
+from rlarcade.games.playback import FRAMES_PER_SECOND, play_back
+from rlarcade.games.single import GameEnv
+from rlarcade.games.vector import GameVectorEnv
+
+if TYPE_CHECKING:
+    from PIL import ImageDraw, ImageFont
+
+_SCALE = 2
+_SCREEN = (160 * _SCALE, 210 * _SCALE)
+_PANEL = 200  # pixels beside the screen
+SIZE = (_SCREEN[0] + _PANEL, _SCREEN[1])
+"""Width and height of pictures, in pixels."""
+
+_INK, _FAINT, _PAPER = (235, 235, 235), (140, 140, 140), (24, 24, 27)
+_CHOSEN, _BAR = (86, 180, 233), (90, 90, 96)
+
+Drawn = Callable[[int, int], None]
+"""Called with how many agent steps are drawn, and how many there are."""
+
+
+class _Beside(NamedTuple):
+    """What a picture says beside the screen."""
+
+    title: str
+    step: int
+    score: float
+    action: int | None
+    names: tuple[str, ...]
+    values: NDArray[np.float32] | None
+
+
+def values_of(agent: ValuesActions, recording: Recording) -> NDArray[np.float32]:
+    """Returns what an agent thinks of each action at each step of a game, float32 (T, A)."""
+    env = GameEnv(recording.game, protocol=recording.protocol)
+    observation, _ = env.reset(seed=recording.episode.seed)
+    rows = []
+    for action, _ in recording.episode.trace.steps if recording.episode.trace else []:
+        rows.append(agent.q_values(observation[None])[0])
+        observation, *_ = env.step(action)
+    return np.array(rows)
+
+
+def pictures(
+    recording: Recording, values: NDArray[np.float32] | None = None
+) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """Yields every frame's agent step, -1 before the first, and its picture.
+
+    Args:
+        recording: the game.
+        values: float32 (T, A), shown as bars; `values_of` finds them.
+
+    Raises:
+        RecordingError: the game pays other points than were recorded.
+    """
+    trace = recording.episode.trace
+    steps = trace.steps if trace else []
+    names = GameVectorEnv(recording.game, 1, protocol=recording.protocol).action_names
+    title = f"{display_name(recording.game)} ({recording.protocol.name})"
+    score, paid, now = 0.0, 0.0, -1
+    game = play_back(
+        recording.game,
+        recording.protocol,
+        recording.episode.seed,
+        [action for action, _ in steps],
+    )
+    for frame in game:
+        if frame.step != now:
+            _check_paid(recording, now, paid)
+            now, paid = frame.step, 0.0
+        paid += frame.reward
+        score += frame.reward
+        beside = _Beside(
+            title=title,
+            step=max(now, 0),
+            score=score,
+            action=steps[now][0] if now >= 0 else None,
+            names=names,
+            values=values[max(now, 0)] if values is not None and len(values) else None,
+        )
+        yield now, _draw(frame.picture, beside)
+    _check_paid(recording, now, paid)
+
+
+def _check_paid(recording: Recording, step: int, paid: float) -> None:
+    trace = recording.episode.trace
+    if step >= 0 and trace is not None and trace.steps[step][1] != paid:
+        raise RecordingError(
+            f"{recording.player}'s game with seed {recording.episode.seed} does not reproduce: at "
+            f"step {step}, {trace.steps[step][1]:g} points were recorded, {paid:g} are paid."
+        )
+
+
+def write_video(
+    path: Path,
+    recording: Recording,
+    values: NDArray[np.float32] | None = None,
+    on_step: Drawn | None = None,
+) -> None:
+    """Writes a recorded game as an MP4 video (H.264) of 60 frames a second.
+
+    The file is whole or not there.
+
+    Args:
+        path: ends in `.mp4`.
+        recording: the game.
+        values: as for `pictures`.
+        on_step: called as it is drawn.
+
+    Raises:
+        RecordingError: the file cannot be written, or the game does not reproduce.
+    """
+    import imageio_ffmpeg
+
+    _check_suffix(path, ".mp4")
+    unfinished = path.with_name(f".{path.stem}.writing.mp4")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.touch()  # ffmpeg's own message would be a page
+        with closing(
+            imageio_ffmpeg.write_frames(
+                str(unfinished),
+                SIZE,
+                fps=FRAMES_PER_SECOND,
+                codec="libx264",
+                macro_block_size=2,
+                ffmpeg_log_level="error",
+                # a player can begin before it has the whole file
+                output_params=["-movflags", "+faststart"],
+            )
+        ) as video:
+            video.send(None)
+            for step, picture in pictures(recording, values):
+                video.send(picture.tobytes())
+                if on_step is not None:
+                    on_step(step + 1, recording.episode.steps)
+        unfinished.replace(path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    finally:
+        with suppress(OSError):
+            unfinished.unlink()
+
+
+def write_picture(
+    path: Path, recording: Recording, values: NDArray[np.float32] | None = None
+) -> None:
+    """Writes six moments of a recorded game, evenly spread, as one PNG.
+
+    Raises:
+        RecordingError: the file cannot be written, or the game does not reproduce.
+    """
+    from PIL import Image
+
+    _check_suffix(path, ".png")
+    columns, rows = 3, 2
+    last = recording.episode.steps - 1
+    wanted = [round(last * part / (columns * rows - 1)) for part in range(columns * rows)]
+    drawn = {step: picture for step, picture in pictures(recording, values) if step in wanted}
+    sheet = np.zeros((rows * SIZE[1], columns * SIZE[0], 3), dtype=np.uint8)
+    for place, step in enumerate(wanted):
+        top, left = place // columns * SIZE[1], place % columns * SIZE[0]
+        if step in drawn:
+            sheet[top : top + SIZE[1], left : left + SIZE[0]] = drawn[step]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(sheet).save(path, optimize=True)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _check_suffix(path: Path, suffix: str) -> None:
+    if path.suffix != suffix:
+        raise RecordingError(f"{path} must end in {suffix}: no other kind can be written.")
+
+
+def _unwritable(path: Path, error: OSError) -> RecordingError:
+    return RecordingError(
+        f"{path} cannot be written: {error.strerror or error}. Choose another file."
+    )
+
+
+def _draw(screen: NDArray[np.uint8], beside: _Beside) -> NDArray[np.uint8]:
+    """A frame: the screen enlarged, and what is said beside it, uint8 (420, 520, 3)."""
+    picture = np.empty((SIZE[1], SIZE[0], 3), dtype=np.uint8)
+    picture[:, : _SCREEN[0]] = screen.repeat(_SCALE, axis=0).repeat(_SCALE, axis=1)
+    picture[:, _SCREEN[0] :] = _panel(beside)
+    return picture
+
+
+def _panel(beside: _Beside) -> NDArray[np.uint8]:
+    from PIL import Image, ImageDraw
+
+    image = Image.new("RGB", (_PANEL, SIZE[1]), _PAPER)
+    draw, small, large = ImageDraw.Draw(image), _font(12), _font(28)
+    draw.text((12, 10), beside.title, fill=_INK, font=small)
+    draw.text((12, 30), f"{beside.score:,.0f}", fill=_INK, font=large)
+    draw.text((12, 64), f"step {beside.step:,}", fill=_FAINT, font=small)
+    if beside.values is not None:
+        _draw_values(draw, beside, small)
+    elif beside.action is not None:
+        draw.text((12, 92), beside.names[beside.action], fill=_CHOSEN, font=small)
+    return np.asarray(image)
+
+
+@cache
+def _font(size: int) -> "ImageFont.FreeTypeFont":
+    from PIL import ImageFont
+
+    font = ImageFont.load_default(size)
+    assert isinstance(font, ImageFont.FreeTypeFont)
+    return font
+
+
+def _draw_values(
+    draw: "ImageDraw.ImageDraw", beside: _Beside, font: "ImageFont.FreeTypeFont"
+) -> None:
+    """A bar for each action's value, from the lowest to the highest at this step."""
+    assert beside.values is not None
+    low, high = float(beside.values.min()), float(beside.values.max())
+    height = min(22, 310 // len(beside.names))
+    for row, (name, value) in enumerate(zip(beside.names, beside.values, strict=True)):
+        top = 92 + row * height
+        share = (float(value) - low) / (high - low) if high > low else 1.0
+        chosen = row == beside.action
+        draw.rectangle(
+            (12, top, 12 + 4 + share * 90, top + height - 6), _CHOSEN if chosen else _BAR
+        )
+        draw.text((16, top - 1), name, fill=_PAPER if chosen else _INK, font=font)
+        draw.text((128, top - 1), f"{value:.2f}", fill=_INK if chosen else _FAINT, font=font)

@@ -1,0 +1,161 @@
+"""`python -m rlarcade.watch CHECKPOINT|RECORDING`: shows games, and confirms recorded scores."""
+
+import os
+import sys
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from pydantic import BaseModel, ConfigDict
+
+from rlarcade.console import (
+    EXIT_ERROR,
+    EXIT_OK,
+    ProgressLine,
+    check_seed,
+    run_command,
+    say,
+    say_error,
+)
+from rlarcade.errors import ConfigError, RecordingError, RlarcadeError
+from rlarcade.evaluation.pictures import values_of, write_picture, write_video
+from rlarcade.evaluation.play import Scheduled, play_games
+from rlarcade.evaluation.players import as_player
+from rlarcade.evaluation.recordings import Recording, load_recordings, verify
+from rlarcade.games.names import display_name
+from rlarcade.games.single import GameEnv
+from rlarcade.learning.agent import DQNAgent
+from rlarcade.seeding import SeedUse, derived_seed
+
+_DOCUMENTS = (".json", ".jsonl")
+
+
+class _Flags(BaseModel):
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    what: Annotated[Path, tyro.conf.Positional]
+    """A checkpoint or run folder, which plays; or a document with recorded games: what `evaluate
+    --json` or `compare --json` wrote, a run's result.json, the record of a match."""
+    verify: bool = False
+    """Play every recorded game again and confirm its score to the point."""
+    episode: int = 0
+    """Which game is shown; of a checkpoint, the one that `evaluate` plays in this place."""
+    seed: int = 0
+    """Of a checkpoint's games, as in `evaluate`."""
+    video: Path | None = None
+    """Write the game to this file (.mp4, 60 frames a second)."""
+    picture: Path | None = None
+    """Write six moments of the game to this file (.png)."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    return run_command(_watch_command, argv)
+
+
+def _watch_command(argv: Sequence[str]) -> int:
+    flags = tyro.cli(_Flags, args=list(argv), prog="rlarcade watch", description=__doc__)
+    check_seed(flags.seed)
+    if flags.episode < 0:
+        raise ConfigError(f"episode must be 0 or more, got {flags.episode}.")
+    agent: DQNAgent | None = None
+    if flags.what.is_file() and flags.what.suffix in _DOCUMENTS:
+        recordings = load_recordings(flags.what)
+    else:
+        agent = DQNAgent.load(flags.what)
+        recordings = [_played(agent, flags.seed, flags.episode)]
+    if flags.verify and not _all_verified(recordings):
+        return EXIT_ERROR
+    if flags.video is None and flags.picture is None:
+        _list(recordings)
+        return EXIT_OK
+    place = 0 if agent is not None else flags.episode
+    if place >= len(recordings):
+        raise ConfigError(
+            f"{flags.what} has no episode {place}: it holds 0 to {len(recordings) - 1}."
+        )
+    _show(recordings[place], agent, flags)
+    return EXIT_OK
+
+
+def _played(agent: DQNAgent, seed: int, place: int) -> Recording:
+    """The game that `evaluate --seed` plays in this place."""
+    job = Scheduled(as_player(agent), derived_seed(seed, SeedUse.EVALUATION, place))
+    ((_, episode),) = play_games([job], num_lanes=1)
+    return Recording(agent.game, agent.protocol, agent.name, agent.version, episode)
+
+
+def _all_verified(recordings: list[Recording]) -> bool:
+    """Plays every game again, on all cores, and tells which do not reproduce."""
+    emulators = _Emulators()
+    bad = 0
+    with (
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+        ProgressLine(len(recordings), "verifying", unit="games") as line,
+    ):
+        for done, problem in enumerate(pool.map(emulators.problem, recordings), start=1):
+            if problem is not None:
+                bad += 1
+                say_error(str(problem))
+            line.update(done)
+    good = len(recordings) - bad
+    say(f"{good} of {len(recordings)} games reproduced to the point")
+    return not bad
+
+
+class _Emulators(threading.local):
+    """An emulator for each thread and for each kind of game: starting one takes long."""
+
+    def __init__(self) -> None:
+        self._envs: dict[tuple[str, str], GameEnv] = {}
+
+    def problem(self, recording: Recording) -> RecordingError | None:
+        kind = (recording.game, recording.protocol.model_dump_json())
+        if kind not in self._envs:
+            self._envs[kind] = GameEnv(recording.game, protocol=recording.protocol)
+        try:
+            verify(recording, self._envs[kind])
+        except RecordingError as error:
+            return error
+        return None
+
+
+def _list(recordings: list[Recording]) -> None:
+    for place, recording in enumerate(recordings):
+        episode = recording.episode
+        say(
+            f"episode {place:3d}  {display_name(recording.game)}  seed {episode.seed:10d}  score "
+            f"{episode.score:8,.0f}  {episode.steps:6,} steps  {episode.ended}  {recording.player}"
+        )
+    say("\nto look at one: --episode N --video F.mp4, or --picture F.png; to confirm all: --verify")
+
+
+def _show(recording: Recording, agent: DQNAgent | None, flags: _Flags) -> None:
+    agent = agent or _who_played(recording)
+    values = None if agent is None else values_of(agent, recording)
+    if flags.video is not None:
+        with ProgressLine(recording.episode.steps, "drawing") as line:
+            write_video(
+                flags.video, recording, values, lambda done, total: line.update(done, total=total)
+            )
+        say(f"video: {flags.video}")
+    if flags.picture is not None:
+        write_picture(flags.picture, recording, values)
+        say(f"picture: {flags.picture}")
+
+
+def _who_played(recording: Recording) -> DQNAgent | None:
+    """The agent that played, if its checkpoint still lies where it did: for what it thought."""
+    with suppress(RlarcadeError):
+        agent = DQNAgent.load(recording.player)
+        if agent.version == recording.version:
+            return agent
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""`rlarcade watch`: a checkpoint's game, a document's games, and whether they are true."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rlarcade.evaluation import Evaluation, RandomPlayer, evaluate_agent
+from rlarcade.games import get_protocol
+
+LATE = Path(__file__).parent.parent / "data" / "space-invaders-late"
+SHORT = get_protocol("v5").model_copy(update={"frame_cap": 200})
+
+
+@pytest.fixture(scope="module")
+def evaluation() -> Evaluation:
+    return evaluate_agent(RandomPlayer("space_invaders", SHORT), episodes=3)
+
+
+@pytest.fixture
+def document(evaluation, tmp_path):
+    path = tmp_path / "evaluation.json"
+    path.write_text(json.dumps({"evaluations": [evaluation.model_dump(mode="json")]}))
+    return path
+
+
+def test_true_games_are_confirmed(command, document, evaluation):
+    code, out, err = command("watch", document, "--verify")
+    assert (code, err) == (0, "")
+    assert "3 of 3 games reproduced to the point" in out
+    for episode in evaluation.episodes:
+        assert str(episode.seed) in out
+
+
+def test_a_false_game_is_named_and_is_an_error(command, document, evaluation):
+    claims = json.loads(document.read_text())
+    claims["evaluations"][0]["episodes"][1]["score"] += 5
+    document.write_text(json.dumps(claims))
+    code, out, err = command("watch", document, "--verify")
+    assert code == 1
+    assert "2 of 3 games reproduced" in out
+    assert f"random's game with seed {evaluation.episodes[1].seed} does not reproduce" in err
+
+
+def test_a_recorded_game_becomes_a_video_and_a_picture(command, document, tmp_path):
+    video, picture = tmp_path / "game.mp4", tmp_path / "game.png"
+    flags = ["--episode", 2, "--video", video, "--picture", picture]
+    code, out, err = command("watch", document, *flags)
+    assert (code, err) == (0, "")
+    assert f"video: {video}" in out
+    assert f"picture: {picture}" in out
+    assert b"ftyp" in video.read_bytes()[:16]
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_flags_the_games_are_listed(command, document):
+    code, out, _ = command("watch", document)
+    assert code == 0
+    assert out.count("SpaceInvaders  seed") == 3
+    assert "--video F.mp4" in out
+
+
+@pytest.mark.slow  # whole games of a real agent
+def test_a_checkpoint_plays_the_games_that_evaluate_plays_and_shows_what_it_thinks(
+    command, tmp_path
+):
+    assert command("evaluate", LATE, "--episodes", 2, "--json", tmp_path / "e.json")[0] == 0
+    (evaluated,) = json.loads((tmp_path / "e.json").read_text())["evaluations"]
+    code, out, _ = command("watch", LATE, "--episode", 1, "--picture", tmp_path / "by_itself.png")
+    assert code == 0
+    flags = ["--episode", 1, "--picture", tmp_path / "by_document.png"]
+    code, out, _ = command("watch", tmp_path / "e.json", *flags)
+    assert code == 0
+    one, other = ((tmp_path / f"by_{name}.png").read_bytes() for name in ("itself", "document"))
+    assert one == other, "the document's agent is found, and its values are shown"
+    code, out, _ = command("watch", LATE, "--episode", 1, "--verify")
+    assert str(evaluated["episodes"][1]["seed"]) in out
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["nowhere"], "nowhere does not exist"),
+        (["nowhere.json"], "nowhere.json does not exist"),
+        (["DOCUMENT", "--episode", 3, "--picture", "x.png"], "has no episode 3: it holds 0 to 2"),
+        (["DOCUMENT", "--episode", -1], "episode must be 0 or more, got -1"),
+        (["DOCUMENT", "--seed", -1], "seed must be 0 to 4294967295"),
+        (["DOCUMENT", "--video", "x.gif"], "x.gif must end in .mp4"),
+        (["DOCUMENT", "--picture", "/proc/x/y.png"], "cannot be written"),
+    ],
+    ids=str,
+)
+def test_bad_input_is_refused_in_words(command, document, flags, message):
+    code, _, err = command("watch", *[document if flag == "DOCUMENT" else flag for flag in flags])
+    assert code == 2
+    assert message in err
