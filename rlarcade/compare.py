@@ -1,17 +1,18 @@
 """`python -m rlarcade.compare CHAMPION CANDIDATE`: plays a match and says promote or reject."""
 
 import sys
-from collections.abc import Sequence
+import tomllib
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Annotated, Literal
 
 import tyro
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from rlarcade.config import validated
 from rlarcade.console import (
     EXIT_INCONCLUSIVE,
-    EXIT_INTERRUPTED,
     EXIT_OK,
     EXIT_REJECTED,
     ProgressLine,
@@ -24,7 +25,10 @@ from rlarcade.console import (
 from rlarcade.errors import ConfigError
 from rlarcade.evaluation import Comparison, Rule, compare_agents
 from rlarcade.evaluation.named import named_players
-from rlarcade.evaluation.table import match_lines
+from rlarcade.evaluation.players import AnyPlayer
+from rlarcade.evaluation.round_robin import compare_all
+from rlarcade.evaluation.suite import SUITE_RULE, Guard, compare_suite
+from rlarcade.evaluation.table import match_lines, round_robin_lines, suite_lines
 from rlarcade.learning.hardware import resolve_device
 
 _EXITS = {"promote": EXIT_OK, "reject": EXIT_REJECTED, "inconclusive": EXIT_INCONCLUSIVE}
@@ -33,17 +37,19 @@ _EXITS = {"promote": EXIT_OK, "reject": EXIT_REJECTED, "inconclusive": EXIT_INCO
 class _Flags(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
-    champion: Annotated[str, tyro.conf.Positional]
-    """The version in use: a policy checkpoint, or a run folder, which means its newest; `random`;
-    or `module:factory`, a policy of your own."""
-    candidate: Annotated[str, tyro.conf.Positional]
-    """The version that is to replace it, likewise."""
+    contestants: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """The version in use, and the one that is to replace it: policy checkpoints, or run folders,
+    which mean their newest; `random`; or `module:factory`, a policy of your own. More than two
+    play a round robin."""
+    suite: Path | None = None
+    """A match over several games: a TOML file with `[[games]]`, each with champion and candidate,
+    and with `guard` (prove, alarm, none) and `margin`."""
     game: str | None = None
     """What is played, if no checkpoint says it."""
     protocol: str | None = None
     """How it is played: v5, machado or nature. Unset: as the checkpoint was trained to."""
     max_pairs: int = 400
-    """Pairs of games after which an undecided match is inconclusive."""
+    """Pairs of games, of a suite rounds, after which an undecided match is inconclusive."""
     alpha: float = 0.05
     """Probability, at most, of promoting a candidate that is no better."""
     beta: float = 0.10
@@ -70,42 +76,142 @@ def _compare_command(argv: Sequence[str]) -> int:
     check_seed(flags.seed)
     if flags.max_pairs < 1:
         raise ConfigError(f"max_pairs must be at least 1, got {flags.max_pairs}.")
-    rule = _rule(flags)
-    champion, candidate = named_players(
-        [flags.champion, flags.candidate],
+    if flags.suite is not None:
+        if flags.contestants:
+            raise ConfigError("name two checkpoints or a --suite, not both.")
+        return _suite(flags, flags.suite)
+    if len(flags.contestants) < 2:
+        raise ConfigError(
+            "name a champion and a candidate; more than two play a round robin, and --suite FILE "
+            "plays a match over several games."
+        )
+    players = named_players(
+        flags.contestants,
         game=flags.game,
         protocol=flags.protocol,
         device=resolve_device(flags.device),
     )
-    match: Comparison | None = None
-    with ProgressLine(flags.max_pairs, "match", unit="pairs") as line:
+    return _match(flags, *players) if len(players) == 2 else _round_robin(flags, players)
 
-        def show(newest: Comparison) -> None:
-            nonlocal match
-            match = newest
-            line.update(newest.pairs, lambda: _standing(newest))
 
-        try:
-            match = compare_agents(
-                champion,
-                candidate,
-                rule=rule,
-                max_pairs=flags.max_pairs,
-                seed=flags.seed,
-                record=flags.folder,
-                on_pair=show,
-            )
-        except KeyboardInterrupt:
-            say_error(
-                f"interrupted after {match.pairs if match else 0} pairs; the same command goes on "
-                "from there."
-            )
-            return EXIT_INTERRUPTED
-    for text in match_lines(match):
+def _match(flags: _Flags, champion: AnyPlayer, candidate: AnyPlayer) -> int:
+    rule = _rule(flags)
+    with _Watch(flags.max_pairs, "match") as watch:
+        match = compare_agents(
+            champion,
+            candidate,
+            rule=rule,
+            max_pairs=flags.max_pairs,
+            seed=flags.seed,
+            record=flags.folder,
+            on_pair=lambda newest: watch.show(newest.pairs, lambda: _standing(newest)),
+        )
+    return _told(flags, match, match_lines(match), match.verdict)
+
+
+def _round_robin(flags: _Flags, players: list[AnyPlayer]) -> int:
+    if flags.non_inferiority is not None:
+        raise ConfigError("a round robin finds who is better; leave --non-inferiority out.")
+    rule = _rule(flags)
+    pairings = len(players) * (len(players) - 1) // 2
+
+    def show(place: int, newest: Comparison) -> None:
+        watch.show(place * flags.max_pairs + newest.pairs, lambda: _standing(newest))
+
+    with _Watch(flags.max_pairs * pairings, "round robin") as watch:
+        table = compare_all(
+            players,
+            alpha=rule.alpha,
+            max_pairs=flags.max_pairs,
+            seed=flags.seed,
+            record=flags.folder / "round-robin",
+            on_pair=show,
+        )
+    return _told(flags, table, round_robin_lines(table), None)
+
+
+def _suite(flags: _Flags, path: Path) -> int:
+    if flags.non_inferiority is not None:
+        raise ConfigError("a suite has its margin in its file; leave --non-inferiority out.")
+    rule = SUITE_RULE.model_copy(update=_rule(flags).model_dump(include={"alpha", "beta"}))
+    file = _read_suite(path)
+    device = resolve_device(flags.device)
+    games = [
+        named_players([one.champion, one.candidate], game=one.game, protocol=flags.protocol,
+                      device=device)
+        for one in file.games
+    ]  # fmt: skip
+    with _Watch(flags.max_pairs, "suite", unit="rounds") as watch:
+        suite = compare_suite(
+            [(champion, candidate) for champion, candidate in games],
+            rule=rule,
+            guard=file.guard,
+            margin=file.margin,
+            max_rounds=flags.max_pairs,
+            seed=flags.seed,
+            record=flags.folder / "suites",
+            on_round=lambda newest: watch.show(
+                newest.rounds, lambda: f"e-value {newest.e_value:.3g} of {1 / rule.alpha:g}"
+            ),
+        )
+    return _told(flags, suite, suite_lines(suite), suite.verdict)
+
+
+def _told(flags: _Flags, document: BaseModel, lines: list[str], verdict: str | None) -> int:
+    for text in lines:
         say(text)
-    write_json(flags.json_file, match)
-    assert match.verdict is not None
-    return _EXITS[match.verdict]
+    write_json(flags.json_file, document)
+    return EXIT_OK if verdict is None else _EXITS[verdict]
+
+
+class _SuiteGame(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    champion: str
+    candidate: str
+    game: str | None = None
+
+
+class _SuiteFile(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    guard: Guard = "prove"
+    margin: Annotated[float, Field(gt=0, lt=0.5)] = 0.10
+    games: Annotated[list[_SuiteGame], Field(min_length=1)]
+
+
+def _read_suite(path: Path) -> _SuiteFile:
+    try:
+        return validated(_SuiteFile, tomllib.loads(path.read_text("utf-8")))
+    except ConfigError as error:
+        raise ConfigError(f"suite {path}: {error}") from error
+    except (OSError, ValueError) as error:  # ValueError: not TOML, or not text
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"cannot read suite {path}: {reason}.") from error
+
+
+class _Watch(ProgressLine):
+    """A progress line that, when the match is interrupted, says how to go on."""
+
+    def __init__(self, total: int, what: str, *, unit: str = "pairs") -> None:
+        super().__init__(total, what, unit=unit)
+        self._done, self._what_counts = 0, unit
+
+    def show(self, done: int, details: Callable[[], str]) -> None:
+        self._done = done
+        self.update(done, details)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        super().__exit__(kind, error, trace)
+        if isinstance(error, KeyboardInterrupt):
+            say_error(
+                f"{self._done} {self._what_counts} are kept; the same command goes on from there."
+            )
 
 
 def _rule(flags: _Flags) -> Rule:

@@ -13,7 +13,7 @@ ROOMS = [
     {"learning"},
     {"evaluation"},
     {"console"},
-    {"train", "evaluate", "compare", "sweep", "__main__"},
+    {"train", "evaluate", "compare", "watch", "sweep", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(ROOMS) for name in names}
 

@@ -6,8 +6,8 @@ losses that last three times as long as wins, an equal candidate in 63 % of matc
 """
 
 import hashlib
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import closing, nullcontext
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 
 from rlarcade.errors import ConfigError, RunFolderError
@@ -67,46 +67,83 @@ def compare_agents(
             f"max_pairs ({max_pairs}) and num_lanes ({num_lanes}) must be at least 1."
         )
     sides = as_player(champion), as_player(candidate)
-    _check_comparable(*sides)
-    contestants = [Contestant(checkpoint=side.name, version=side.version) for side in sides]
-    match = Comparison(
-        champion=contestants[0],
-        candidate=contestants[1],
-        game=sides[0].game,
-        protocol=sides[0].protocol,
-        rule=rule or Rule(),
+    match = new_match(
+        sides, rule=rule or Rule(), max_pairs=max_pairs, seed=seed, same_dice=same_dice
+    )
+    if match.same_version:
+        same = "both are the same version: every pair would be a tie, so none was played"
+        return match.model_copy(update={"notes": (same,)})
+    with pairs_of_match(match, sides, record, num_lanes) as (earlier, pairs):
+        match = match.model_copy(update={"results": earlier})
+        while match.verdict is None:
+            match = match.model_copy(update={"results": (*match.results, next(pairs))})
+            if on_pair is not None:
+                on_pair(match)
+    return match.model_copy(update={"notes": match_notes(match.results)})
+
+
+Sides = tuple[AnyPlayer, AnyPlayer]
+"""Champion and candidate."""
+
+
+def new_match(
+    sides: Sides, *, rule: Rule, max_pairs: int, seed: int, same_dice: bool = True
+) -> Comparison:
+    """Returns a match of which nothing has been played.
+
+    Raises:
+        ConfigError: the two cannot be compared, or every game would be the same.
+    """
+    champion, candidate = sides
+    _check_comparable(champion, candidate)
+    return Comparison(
+        champion=Contestant(checkpoint=champion.name, version=champion.version),
+        candidate=Contestant(checkpoint=candidate.name, version=candidate.version),
+        game=champion.game,
+        protocol=champion.protocol,
+        rule=rule,
         seed=seed,
         same_dice=same_dice,
         max_pairs=max_pairs,
         results=(),
     )
+
+
+@contextmanager
+def pairs_of_match(
+    match: Comparison, sides: Sides, record: Path | None, num_lanes: int
+) -> Iterator[tuple[tuple[PairResult, ...], Iterator[PairResult]]]:
+    """Gives the pairs of a match that were played before, and plays those that were not.
+
+    With a record, a new pair is on the disk before it is yielded.
+
+    Raises:
+        ConfigError: a player has no version, by which the record is found again.
+        RunFolderError: the record is in use, damaged, or of a match with another rule.
+    """
     versions = (sides[0].version, sides[1].version)
-    if match.same_version:
-        same = "both are the same version: every pair would be a tie, so none was played"
-        return match.model_copy(update={"notes": (same,)})
     if record is not None and None in versions:
         raise ConfigError(
             "a match can only be kept between players with a version, by which its record is "
             "found again. Leave record out, or give each Player its version."
         )
-    seeds = match_seeds(seed, max_pairs, versions)
+    seeds = match_seeds(match.seed, match.max_pairs, versions)
     with nullcontext() if record is None else closing(MatchRecord(record, match)) as kept:
-        match = match.model_copy(update={"results": _usable(kept.earlier, seeds) if kept else ()})
+        earlier = _usable(kept.earlier, seeds) if kept else ()
         pairs = play_pairs(
             *sides,
-            seeds[match.pairs :],
-            candidates_dice=0 if same_dice else 1,
+            seeds[len(earlier) :],
+            candidates_dice=0 if match.same_dice else 1,
             num_lanes=num_lanes,
         )
         with closing(pairs):
-            while match.verdict is None:
-                pair = next(pairs)
-                if kept:
-                    kept.append(pair)
-                match = match.model_copy(update={"results": (*match.results, pair)})
-                if on_pair is not None:
-                    on_pair(match)
-    return match.model_copy(update={"notes": _notes(match.results)})
+            yield earlier, pairs if kept is None else _written(pairs, kept)
+
+
+def _written(pairs: Iterable[PairResult], kept: MatchRecord) -> Iterator[PairResult]:
+    for pair in pairs:
+        kept.append(pair)
+        yield pair
 
 
 def _usable(earlier: Sequence[PairResult], seeds: Sequence[int]) -> tuple[PairResult, ...]:
@@ -181,7 +218,8 @@ def _check_comparable(champion: AnyPlayer, candidate: AnyPlayer) -> None:
         )
 
 
-def _notes(results: Sequence[PairResult]) -> tuple[str, ...]:
+def match_notes(results: Sequence[PairResult]) -> tuple[str, ...]:
+    """Returns what a reader of the verdict should know about the games."""
     notes = []
     for side in ("champion", "candidate"):
         failed: list[EpisodeResult] = [

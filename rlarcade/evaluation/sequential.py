@@ -24,7 +24,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 _NUM_BETS = 24
 # Shares of 1/p₀, the largest bet that cannot lose more than everything.
 _SHARES = np.geomspace(0.02, 0.98, _NUM_BETS)
-_LARGEST_LOG = 700.0  # of a float64 that is still finite
+LARGEST_LOG = 700.0  # of a float64 that is still finite
+_HARDLY = 1e-9  # between a candidate that is no better and one that is no worse
 _GRID = 1001  # means that an interval is made of
 
 _Open = Annotated[float, Field(gt=0, lt=1)]
@@ -95,17 +96,18 @@ def log_mean_wealth(counts: Counts, null: float, bets: NDArray[np.float64]) -> f
     return float(_log_mean_exp(money))
 
 
-def log_e_value_of_rounds(means: Sequence[float], null: float = 0.5) -> float:
-    """The same for rounds over several games: each round's outcome is its games' mean, in [0, 1].
+def log_e_values(outcomes: Sequence[float], null: float = 0.5) -> NDArray[np.float64]:
+    """The same after each outcome, float64 (T,); outcomes may be any numbers from 0 to 1.
+
+    So they may be means: of a round of pairs, one in each of several games.
 
     Raises:
-        ValueError: a mean or `null` is out of range.
+        ValueError: an outcome or `null` is out of range.
     """
-    outcomes = np.asarray(means, dtype=np.float64)
-    if not ((outcomes >= 0) & (outcomes <= 1)).all():
-        raise ValueError(f"outcomes of rounds lie between 0 and 1, got {outcomes}")
-    money = np.log1p(np.outer(outcomes - null, _bets(null))).sum(axis=0)
-    return float(_log_mean_exp(money))
+    values = np.asarray(outcomes, dtype=np.float64)
+    if not ((values >= 0) & (values <= 1)).all():
+        raise ValueError(f"outcomes lie between 0 and 1, got {values}")
+    return _log_mean_exp(np.log1p(np.outer(values - null, _bets(null))).cumsum(axis=0))
 
 
 def _log_mean_exp(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -168,11 +170,22 @@ class Rule(BaseModel, use_attribute_docstrings=True):
             )
         return cls(alpha=alpha, beta=beta, null=0.5 - margin, useful=0.5)
 
+    @classmethod
+    def which_is_better(cls, alpha: float = 0.05) -> Self:
+        """Either side may win: promote means that the candidate is better, reject that it is worse.
+
+        Each of the two is wrong with probability α/2 at most, so between equals one of them with α.
+
+        Raises:
+            ValueError: α is not between 0 and 1.
+        """
+        return cls(alpha=alpha / 2, beta=alpha / 2, null=0.5, useful=0.5 + _HARDLY)
+
     def evidence(self, counts: Counts) -> Evidence:
         """Returns both e-values."""
         better = log_e_value(counts, self.null)
         futile = log_e_value(counts.swapped(), 1 - self.useful)
-        return Evidence(*(math.exp(min(value, _LARGEST_LOG)) for value in (better, futile)))
+        return Evidence(*(math.exp(min(value, LARGEST_LOG)) for value in (better, futile)))
 
     def verdict(self, counts: Counts) -> Literal["promote", "reject"] | None:
         """Returns the verdict if these counts, reached for the first time, decide the match."""

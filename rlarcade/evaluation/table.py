@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from rlarcade.evaluation.documents import Comparison, Evaluation
+from rlarcade.evaluation.round_robin import RoundRobin
+from rlarcade.evaluation.suite import SuiteComparison
 from rlarcade.games.names import display_name
 from rlarcade.games.scores import published_scores
 
@@ -51,6 +53,56 @@ _MEANINGS = {
     "reject": "the candidate is not usefully better",
     "inconclusive": "too close to tell; the champion stays",
 }
+
+
+def suite_lines(suite: SuiteComparison) -> list[str]:
+    """Returns lines that say how a match over several games ended and why."""
+    low, high = suite.interval
+    share = suite.improvement_probability
+    verdict = suite.verdict or "inconclusive"
+    lines = [f"{len(suite.matches)} games, {suite.rounds} rounds of one same-seed pair in each"]
+    shown = suite.guards or (None,) * len(suite.matches)
+    for match, guard in zip(suite.matches, shown, strict=True):
+        lines += [
+            f"  {display_name(match.game)}: {match.wins} won, {match.ties} tied, "
+            f"{match.losses} lost"
+            + ("" if guard is None else f"; {_GUARDS[suite.guard]} {guard:.4g}"),
+            f"    {match.champion.checkpoint} against {match.candidate.checkpoint}",
+            *(f"    note: {note}" for note in match.notes),
+        ]
+    if share is not None:
+        lines += [
+            f"  probability of improvement, mean of the games {share:.2f} ({low:.2f} … {high:.2f})",
+            f"  e-value {suite.e_value:.4g} (promote from {1 / suite.rule.alpha:g}), futility "
+            f"{suite.e_value_futility:.4g} (reject from {1 / suite.rule.beta:g})",
+        ]
+    return [*lines, f"verdict: {verdict.upper()} – {_MEANINGS[verdict]}"]
+
+
+_GUARDS = {
+    "prove": "evidence that it is not worse",
+    "alarm": "evidence that it is worse",
+}
+
+
+def round_robin_lines(table: RoundRobin) -> list[str]:
+    """Returns lines with each player's share of pairs won against each other one."""
+    lines = [f"  {place}  {name}" for place, name in enumerate(table.players)]
+    lines += ["", "      " + "".join(f"{place:>8}" for place in range(len(table.players)))]
+    for one in range(len(table.players)):
+        cells = []
+        for other in range(len(table.players)):
+            share = None if one == other else table.share(one, other)
+            better = one != other and table.better(one, other)
+            cells.append("       –" if share is None else f"{share:7.2f}{'*' if better else ' '}")
+        lines.append(f"  {one:>3} " + "".join(cells))
+    pairs = sum(match.pairs for match in table.matches)
+    return [
+        *lines,
+        "",
+        f"share of pairs won by the row against the column, of {pairs} in all; * better, with an "
+        f"error of at most {2 * table.matches[0].rule.alpha:g} a pairing",
+    ]
 
 
 def match_lines(match: Comparison) -> list[str]:

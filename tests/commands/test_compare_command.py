@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from rlarcade.config import TrainConfig
+from rlarcade.games import get_protocol
 from rlarcade.learning.agent import DQNAgent
 
 AGENTS = Path(__file__).parent.parent / "data"
@@ -26,7 +27,8 @@ def here(tmp_path, monkeypatch):
 
 def save(path, game="pong", **settings):
     config = TrainConfig(game=game, conv_channels=(2, 2, 2), hidden_units=4, **settings)
-    DQNAgent(config, num_actions=6, seed=settings.get("seed", 0)).save(path)
+    num_actions = 18 if game == "boxing" else 6
+    DQNAgent(config, num_actions=num_actions, seed=settings.get("seed", 0)).save(path)
     return path
 
 
@@ -48,6 +50,8 @@ def test_the_same_weights_are_inconclusive_at_once(command, here):
         (["--beta", "1.5"], "setting beta: input should be less than 1, got 1.5"),
         (["--non-inferiority", "0.5"], "non_inferiority lies between 0 and 0.5, got 0.5"),
         (["--device", "tpu"], "invalid choice"),
+        (["--suite", "x.toml"], "name two checkpoints or a --suite, not both"),
+        ([LATE, "--non-inferiority", "0.1"], "leave --non-inferiority out"),
     ],
 )
 def test_flags_that_cannot_be_used_are_refused(command, here, flags, message):
@@ -55,6 +59,13 @@ def test_flags_that_cannot_be_used_are_refused(command, here, flags, message):
     assert code == 2
     assert message in err
     assert not (here / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("names", [[], [LATE]])
+def test_fewer_than_two_are_refused(command, here, names):
+    code, _, err = command("compare", *names)
+    assert code == 2
+    assert "name a champion and a candidate" in err
 
 
 def test_checkpoints_that_cannot_be_compared_are_refused(command, here):
@@ -68,6 +79,84 @@ def test_checkpoints_that_cannot_be_compared_are_refused(command, here):
         code, _, err = command("compare", LATE, other)
         assert code == 2
         assert message in err
+
+
+@pytest.fixture
+def brief(monkeypatch):
+    """Checkpoints play games of 60 steps."""
+    brief = get_protocol("v5").model_copy(update={"frame_cap": 240})
+
+    def load(checkpoint, *, device="cpu", real=DQNAgent.load):
+        agent = real(checkpoint, device=device)
+        agent.protocol = brief
+        return agent
+
+    monkeypatch.setattr("rlarcade.evaluation.named.DQNAgent.load", load)
+
+
+def test_more_than_two_play_a_round_robin(command, here, brief):
+    names = [str(save(here / name, seed=seed)) for seed, name in enumerate("abc")]
+    flags = ["--max-pairs", 2, "--json", "table.json"]
+    code, out, err = command("compare", *names, *flags)
+    assert (code, err) == (0, "")
+    assert "share of pairs won by the row against the column" in out
+    document = json.loads((here / "table.json").read_text())
+    assert document["players"] == names
+    assert [match["pairs"] for match in document["matches"]] == [2, 2, 2]
+
+
+@pytest.fixture
+def suite(here):
+    lines = ['guard = "alarm"', "margin = 0.2"]
+    for game in ("pong", "boxing"):
+        lines += ["[[games]]", 'champion = "random"', f'candidate = "{save(here / game, game)}"']
+    path = here / "suite.toml"
+    path.write_text("\n".join(lines))
+    return path
+
+
+def test_a_suite_is_a_match_over_several_games(command, here, brief, suite):
+    code, out, err = command("compare", "--suite", suite, "--max-pairs", 2, "--json", "s.json")
+    assert (code, err) == (4, "")
+    assert "2 games, 2 rounds" in out
+    assert "Pong: " in out
+    assert "Boxing: " in out
+    assert "verdict: INCONCLUSIVE" in out
+    document = json.loads((here / "s.json").read_text())
+    assert (document["rounds"], document["guard"], document["margin"]) == (2, "alarm", 0.2)
+    assert {match["game"] for match in document["matches"]} == {"pong", "boxing"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "setting games: field required"),
+        ("games = []", "setting games: list should have at least 1 item"),
+        (
+            "gaurd = 1\ngames = [{champion='a', candidate='b'}]",
+            "setting gaurd: extra inputs are not permitted",
+        ),
+        ("[[games]]\nchampion = 'x'", "setting games.0.candidate: field required"),
+        ("guard = 'hope'", "setting guard: input should be 'prove', 'alarm' or 'none'"),
+        ("=", "cannot read suite"),
+        (
+            "[[games]]\nchampion = 'random'\ncandidate = 'random'\ngame = 'pong'\n" * 2,
+            "a suite has each game once",
+        ),
+    ],
+)
+def test_suites_that_make_no_sense_are_refused(command, here, text, message):
+    (here / "suite.toml").write_text(text)
+    code, _, err = command("compare", "--suite", "suite.toml")
+    assert code == 2
+    assert message in err
+    assert command("compare", "--suite", "nothing.toml")[0] == 2
+
+
+def test_random_can_be_the_champion(command, here, brief):
+    code, out, _ = command("compare", "random", save(here / "pong"), "--max-pairs", 1)
+    assert code == 4
+    assert "champion   random" in out
 
 
 @pytest.mark.slow  # whole games of real agents

@@ -15,7 +15,7 @@ from rlarcade.evaluation.sequential import (
     Rule,
     confidence_interval,
     log_e_value,
-    log_e_value_of_rounds,
+    log_e_values,
     log_mean_wealth,
     outcome_of,
 )
@@ -145,7 +145,8 @@ def test_ties_are_no_evidence_against_one_half(counts):
 
 
 def test_no_pairs_are_no_evidence():
-    assert log_e_value(Counts()) == log_e_value_of_rounds([]) == 0
+    assert log_e_value(Counts()) == 0
+    assert log_e_values([]).shape == (0,)
 
 
 def test_e_values_beyond_a_float_stay_finite_and_ordered():
@@ -164,26 +165,25 @@ def test_hypotheses_are_open_at_both_ends(null):
 
 
 @given(outcomes=st.lists(st.sampled_from([0.0, 0.5, 1.0]), max_size=60), null=st.floats(0.1, 0.9))
-def test_rounds_of_one_game_are_pairs(outcomes, null):
-    counts = Counts()
+def test_rounds_of_one_game_are_pairs_after_every_one(outcomes, null):
+    counts, expected = Counts(), []
     for outcome in outcomes:
         counts = counts.after(outcome)
-    assert log_e_value_of_rounds(outcomes, null) == pytest.approx(
-        log_e_value(counts, null), abs=1e-9
-    )
+        expected.append(log_e_value(counts, null))
+    assert log_e_values(outcomes, null).tolist() == pytest.approx(expected, abs=1e-9)
 
 
 @given(outcomes=st.lists(st.floats(0, 1), min_size=1, max_size=30), null=st.floats(0.1, 0.9))
 def test_the_order_of_rounds_does_not_matter(outcomes, null):
-    assert log_e_value_of_rounds(outcomes, null) == pytest.approx(
-        log_e_value_of_rounds(outcomes[::-1], null), abs=1e-9
+    assert log_e_values(outcomes, null)[-1] == pytest.approx(
+        log_e_values(outcomes[::-1], null)[-1], abs=1e-9
     )
 
 
 def test_outcomes_of_rounds_are_shares():
     for wrong in ([0.5, 1.1], [-0.1], [math.nan]):
-        with pytest.raises(ValueError, match="outcomes of rounds lie between 0 and 1"):
-            log_e_value_of_rounds(wrong)
+        with pytest.raises(ValueError, match="outcomes lie between 0 and 1"):
+            log_e_values(wrong)
 
 
 @pytest.mark.parametrize(("null", "wins", "losses"), [(0.5, 30, 20), (0.5, 3, 12), (0.4, 25, 25)])
@@ -312,8 +312,8 @@ def slow_interval(outcomes, alpha):
     for mean in (i / 1000 for i in range(1, 1000)):
         for count in range(len(outcomes) + 1):
             some = outcomes[:count]
-            e = math.exp(log_e_value_of_rounds(some, mean))
-            other = math.exp(log_e_value_of_rounds([1 - y for y in some], 1 - mean))
+            e = math.exp(log_e_values(some, mean)[-1]) if some else 1.0
+            other = math.exp(log_e_values([1 - y for y in some], 1 - mean)[-1]) if some else 1.0
             if (e + other) / 2 >= 1 / alpha:
                 break
         else:

@@ -1,0 +1,222 @@
+"""A match over several games at once: better on the whole, and in no game worse.
+
+One round is one pair in each game, and its outcome the mean of theirs, in [0, 1]; the test is that
+of a single game, on those means. The mean alone would let a version pass that is better in four
+games and has collapsed in the fifth, so each game has a guard:
+
+- `prove`: every game's own pairs must have shown that the candidate is not worse in it by `margin`.
+  P(promote | worse by that in some game) ≤ α: all must pass, so no correction is needed (Berger
+  1982, https://doi.org/10.1080/00401706.1982.10487790).
+- `alarm`: the match is rejected once a game's pairs show, at α shared among the games, that the
+  candidate is worse in it. No alarm does not mean that all is well.
+- `none`: only the mean counts.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from math import exp, log
+from pathlib import Path
+from statistics import fmean
+from typing import Annotated, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, computed_field
+
+from rlarcade.errors import ConfigError
+from rlarcade.evaluation.documents import Comparison, PairResult
+from rlarcade.evaluation.match import Sides, match_notes, new_match, pairs_of_match
+from rlarcade.evaluation.players import Contender, as_player
+from rlarcade.evaluation.sequential import LARGEST_LOG, Rule, confidence_interval, log_e_values
+
+Guard = Literal["prove", "alarm", "none"]
+
+_LANES = 4  # of each game
+
+SUITE_RULE = Rule(useful=0.58)
+"""Of a suite: a mean over games varies less than one game, so less is worth finding."""
+
+
+class SuiteComparison(BaseModel):
+    """A match over several games, decided or as far as it was played."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    rule: Rule
+    """Of the rounds' means."""
+    guard: Guard
+    margin: Annotated[float, Field(gt=0, lt=0.5)]
+    """By how much a candidate may be worse in one game."""
+    max_rounds: int
+    """After so many undecided rounds the match is inconclusive."""
+    matches: tuple[Comparison, ...]
+    """One of each game, with a pair of every round; what they say by themselves decides nothing."""
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def rounds(self) -> int:
+        """Rounds that count."""
+        return len(self.matches[0].results)
+
+    @property
+    def means(self) -> list[float]:
+        """Each round's mean outcome."""
+        outcomes = [[pair.outcome for pair in match.results] for match in self.matches]
+        return [fmean(row) for row in zip(*outcomes, strict=True)]
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def e_value(self) -> float:
+        """Evidence that the candidate is better on the whole, after the last round."""
+        return _last(log_e_values(self.means, self.rule.null))
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def e_value_futility(self) -> float:
+        """Evidence that it is not usefully better."""
+        return _last(self._futility())
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def guards(self) -> tuple[float, ...]:
+        """Each game's evidence: that the candidate is not worse (prove), or that it is (alarm)."""
+        return tuple(_last(path) for path in self._guards())
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def improvement_probability(self) -> float | None:
+        """Mean over games of the share of pairs won, ties counting half; None without rounds."""
+        return fmean(self.means) if self.rounds else None
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Where its true value lies, at every look with 1 − α."""
+        return confidence_interval(self.means, self.rule.alpha)
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def verdict(self) -> Literal["promote", "reject", "inconclusive"] | None:
+        """What the rule and the guards say; None while the match is on."""
+        bound = log(1 / self.rule.alpha)
+        better = [_first(log_e_values(self.means, self.rule.null), bound)]
+        worse = [_first(self._futility(), log(1 / self.rule.beta))]
+        if self.guard == "prove":
+            better += [_first(path, bound) for path in self._guards()]
+        if self.guard == "alarm":
+            shared = bound + log(len(self.matches))
+            worse += [_first(path, shared) for path in self._guards()]
+        promoted, rejected = max(better), min(worse)
+        if min(promoted, rejected) < self.rounds:
+            return "promote" if promoted < rejected else "reject"
+        return "inconclusive" if self.rounds >= self.max_rounds else None
+
+    def _futility(self) -> NDArray[np.float64]:
+        return log_e_values([1 - mean for mean in self.means], 1 - self.rule.useful)
+
+    def _guards(self) -> list[NDArray[np.float64]]:
+        """Logarithm of every game's e-value after each round."""
+        if self.guard == "none":
+            return []
+        outcomes = [[pair.outcome for pair in match.results] for match in self.matches]
+        if self.guard == "prove":
+            return [log_e_values(row, 0.5 - self.margin) for row in outcomes]
+        return [log_e_values([1 - outcome for outcome in row]) for row in outcomes]
+
+
+def _first(path: NDArray[np.float64], bound: float) -> int:
+    """The round in which evidence first reaches a bound; beyond all rounds if it never does."""
+    reached = np.flatnonzero(path >= bound)
+    return int(reached[0]) if reached.size else len(path)
+
+
+def _last(path: NDArray[np.float64]) -> float:
+    return exp(min(float(path[-1]), LARGEST_LOG)) if path.size else 1.0
+
+
+def _after(suite: SuiteComparison, pairs: Sequence[PairResult]) -> SuiteComparison:
+    """The match with one more round."""
+    matches = [
+        match.model_copy(update={"results": (*match.results, pair)})
+        for match, pair in zip(suite.matches, pairs, strict=True)
+    ]
+    return suite.model_copy(update={"matches": tuple(matches)})
+
+
+RoundDone = Callable[[SuiteComparison], None]
+"""Called with the match as it stands after a round."""
+
+
+def compare_suite(
+    games: Sequence[tuple[Contender, Contender]],
+    *,
+    rule: Rule = SUITE_RULE,
+    guard: Guard = "prove",
+    margin: float = 0.10,
+    max_rounds: int = 400,
+    seed: int = 0,
+    record: Path | None = None,
+    num_lanes: int = _LANES,
+    on_round: RoundDone | None = None,
+) -> SuiteComparison:
+    """Plays rounds of same-seed pairs, one in each game, until rule and guards decide.
+
+    Args:
+        games: champion and candidate of each game.
+        rule: when the mean over the games is decided.
+        guard: what keeps a candidate from passing that is worse in one game.
+        margin: by how much it may be worse.
+        max_rounds: after so many undecided rounds the verdict is inconclusive.
+        seed: of the match, as in `compare_agents`.
+        record: folder to keep the games' pairs in; a match that was interrupted goes on there.
+        num_lanes: games at a time of each pair of players. Changes the time it takes only.
+        on_round: called after each round that counts.
+
+    Returns:
+        A `SuiteComparison` with every pair.
+
+    Raises:
+        ConfigError: no games, one of them twice, or two players that cannot be compared.
+        RunFolderError: a record is in use, damaged, or of a match with another rule.
+    """
+    sides: list[Sides] = [(as_player(one), as_player(other)) for one, other in games]
+    names = [champion.game for champion, _ in sides]
+    if not names or len(set(names)) < len(names):
+        raise ConfigError(f"a suite has each game once, and at least one; got {names}.")
+    if max_rounds < 1 or num_lanes < 1:
+        raise ConfigError(
+            f"max_rounds ({max_rounds}) and num_lanes ({num_lanes}) must be at least 1."
+        )
+    matches = [
+        new_match(
+            pair,
+            rule=Rule.non_inferiority(margin, alpha=rule.alpha, beta=rule.beta),
+            max_pairs=max_rounds,
+            seed=seed,
+        )
+        for pair in sides
+    ]
+    suite = SuiteComparison(
+        rule=rule, guard=guard, margin=margin, max_rounds=max_rounds, matches=tuple(matches)
+    )
+    with ExitStack() as stack:
+        played = [
+            stack.enter_context(pairs_of_match(match, pair, record, num_lanes))
+            for match, pair in zip(matches, sides, strict=True)
+        ]
+        while suite.verdict is None:
+            done = suite.rounds
+            suite = _after(
+                suite,
+                [earlier[done] if done < len(earlier) else next(new) for earlier, new in played],
+            )
+            if on_round is not None and any(done >= len(earlier) for earlier, _ in played):
+                on_round(suite)
+    return suite.model_copy(
+        update={
+            "matches": tuple(
+                match.model_copy(update={"notes": match_notes(match.results)})
+                for match in suite.matches
+            )
+        }
+    )
