@@ -26,6 +26,7 @@ from rlarcade.errors import ConfigError
 from rlarcade.evaluation import Comparison, Rule, compare_agents
 from rlarcade.evaluation.named import named_players
 from rlarcade.evaluation.players import AnyPlayer
+from rlarcade.evaluation.reports import match_report, sources_of, write_report
 from rlarcade.evaluation.round_robin import compare_all
 from rlarcade.evaluation.suite import SUITE_RULE, Guard, compare_suite
 from rlarcade.evaluation.table import match_lines, round_robin_lines, suite_lines
@@ -63,7 +64,9 @@ class _Flags(BaseModel):
     device: Literal["auto", "cpu", "cuda"] = "cpu"
     """Where the networks run."""
     json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None
-    """Write the match to this file."""
+    """Write the match to this file, with all that was done in every game."""
+    report: Path | None = None
+    """Write a page to look at to this file (.html)."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -76,6 +79,9 @@ def _compare_command(argv: Sequence[str]) -> int:
     check_seed(flags.seed)
     if flags.max_pairs < 1:
         raise ConfigError(f"max_pairs must be at least 1, got {flags.max_pairs}.")
+    several = flags.suite is not None or len(flags.contestants) > 2
+    if flags.report is not None and several:
+        raise ConfigError("a --report shows one match of two; leave it out, or name two.")
     if flags.suite is not None:
         if flags.contestants:
             raise ConfigError("name two checkpoints or a --suite, not both.")
@@ -106,7 +112,11 @@ def _match(flags: _Flags, champion: AnyPlayer, candidate: AnyPlayer) -> int:
             record=flags.folder,
             on_pair=lambda newest: watch.show(newest.pairs, lambda: _standing(newest)),
         )
-    return _told(flags, match, match_lines(match), match.verdict)
+    code = _told(flags, match, match_lines(match), match.verdict)
+    if flags.report is not None:
+        write_report(flags.report, match_report(match, **sources_of([match])))
+        say(f"report: {flags.report}")
+    return code
 
 
 def _round_robin(flags: _Flags, players: list[AnyPlayer]) -> int:

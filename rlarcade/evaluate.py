@@ -13,6 +13,9 @@ from rlarcade.console import EXIT_OK, ProgressLine, check_seed, run_command, say
 from rlarcade.errors import ConfigError
 from rlarcade.evaluation import EpisodeResult, Evaluation, evaluate_agent
 from rlarcade.evaluation.named import HUMAN, named_players
+from rlarcade.evaluation.pictures import values_of_its_player, write_video
+from rlarcade.evaluation.recordings import median_game, recordings_of
+from rlarcade.evaluation.reports import evaluation_report, sources_of, write_report
 from rlarcade.evaluation.table import human_line, score_lines
 from rlarcade.games.names import resolve_game
 from rlarcade.learning.hardware import resolve_device
@@ -37,6 +40,10 @@ class _Flags(BaseModel):
     json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None
     """Write the evaluations to this file, with all that was done in every game: `rlarcade watch`
     plays it again."""
+    report: Path | None = None
+    """Write a page to look at to this file (.html)."""
+    video: Path | None = None
+    """Write the game with the median score, of the first one named, to this file (.mp4)."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -77,6 +84,14 @@ def _evaluate_command(argv: Sequence[str]) -> int:
         for game in dict.fromkeys(games):
             say(human_line(game))
     write_json(flags.json_file, {"evaluations": [e.model_dump(mode="json") for e in evaluations]})
+    if flags.report is not None and evaluations:
+        page = evaluation_report(evaluations, **sources_of(evaluations))
+        write_report(flags.report, page)
+        say(f"report: {flags.report}")
+    if flags.video is not None and evaluations:
+        recording = median_game(recordings_of(evaluations[0]))
+        write_video(flags.video, recording, values_of_its_player(recording))
+        say(f"video: {flags.video}")
     return EXIT_OK
 
 

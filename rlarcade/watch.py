@@ -5,7 +5,6 @@ import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -21,8 +20,8 @@ from rlarcade.console import (
     say,
     say_error,
 )
-from rlarcade.errors import ConfigError, RecordingError, RlarcadeError
-from rlarcade.evaluation.pictures import values_of, write_picture, write_video
+from rlarcade.errors import ConfigError, RecordingError
+from rlarcade.evaluation.pictures import values_of, values_of_its_player, write_picture, write_video
 from rlarcade.evaluation.play import Scheduled, play_games
 from rlarcade.evaluation.players import as_player
 from rlarcade.evaluation.recordings import Recording, load_recordings, verify
@@ -135,8 +134,7 @@ def _list(recordings: list[Recording]) -> None:
 
 
 def _show(recording: Recording, agent: DQNAgent | None, flags: _Flags) -> None:
-    agent = agent or _who_played(recording)
-    values = None if agent is None else values_of(agent, recording)
+    values = values_of(agent, recording) if agent else values_of_its_player(recording)
     if flags.video is not None:
         with ProgressLine(recording.episode.steps, "drawing") as line:
             write_video(
@@ -146,15 +144,6 @@ def _show(recording: Recording, agent: DQNAgent | None, flags: _Flags) -> None:
     if flags.picture is not None:
         write_picture(flags.picture, recording, values)
         say(f"picture: {flags.picture}")
-
-
-def _who_played(recording: Recording) -> DQNAgent | None:
-    """The agent that played, if its checkpoint still lies where it did: for what it thought."""
-    with suppress(RlarcadeError):
-        agent = DQNAgent.load(recording.player)
-        if agent.version == recording.version:
-            return agent
-    return None
 
 
 if __name__ == "__main__":

@@ -1,21 +1,24 @@
 """Recorded games as pictures and videos: 60 frames a second, with score and values beside them."""
 
+import io
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rlarcade.errors import RecordingError
+from rlarcade.checkpoint import write_file
+from rlarcade.errors import RecordingError, RlarcadeError
 from rlarcade.evaluation.players import ValuesActions
 from rlarcade.evaluation.recordings import Recording
 from rlarcade.games.names import display_name
-from rlarcade.games.playback import FRAMES_PER_SECOND, play_back
+from rlarcade.games.playback import FRAMES_PER_SECOND, Frame, play_back
 from rlarcade.games.single import GameEnv
 from rlarcade.games.vector import GameVectorEnv
+from rlarcade.learning.agent import DQNAgent
 
 if TYPE_CHECKING:
     from PIL import ImageDraw, ImageFont
@@ -41,7 +44,7 @@ class _Beside(NamedTuple):
     score: float
     action: int | None
     names: tuple[str, ...]
-    values: NDArray[np.float32] | None
+    values: tuple[float, ...] | None
 
 
 def values_of(agent: ValuesActions, recording: Recording) -> NDArray[np.float32]:
@@ -53,6 +56,15 @@ def values_of(agent: ValuesActions, recording: Recording) -> NDArray[np.float32]
         rows.append(agent.q_values(observation[None])[0])
         observation, *_ = env.step(action)
     return np.array(rows)
+
+
+def values_of_its_player(recording: Recording) -> NDArray[np.float32] | None:
+    """What the agent that played thought, if its checkpoint still lies where it did."""
+    with suppress(RlarcadeError):
+        agent = DQNAgent.load(recording.player)
+        if agent.version == recording.version:
+            return values_of(agent, recording)
+    return None
 
 
 def pictures(
@@ -67,32 +79,38 @@ def pictures(
     Raises:
         RecordingError: the game pays other points than were recorded.
     """
+    for frame, beside in _told_frames(recording, values):
+        yield frame.step, _draw(frame.picture, beside)
+
+
+def _told_frames(
+    recording: Recording, values: NDArray[np.float32] | None
+) -> Iterator[tuple[Frame, "_Beside"]]:
+    """Yields every frame with what is to be said beside it."""
     trace = recording.episode.trace
     steps = trace.steps if trace else []
     names = GameVectorEnv(recording.game, 1, protocol=recording.protocol).action_names
     title = f"{display_name(recording.game)} ({recording.protocol.name})"
     score, paid, now = 0.0, 0.0, -1
-    game = play_back(
-        recording.game,
-        recording.protocol,
-        recording.episode.seed,
-        [action for action, _ in steps],
-    )
+    actions = [action for action, _ in steps]
+    game = play_back(recording.game, recording.protocol, recording.episode.seed, actions)
     for frame in game:
         if frame.step != now:
             _check_paid(recording, now, paid)
             now, paid = frame.step, 0.0
         paid += frame.reward
         score += frame.reward
-        beside = _Beside(
-            title=title,
-            step=max(now, 0),
-            score=score,
-            action=steps[now][0] if now >= 0 else None,
-            names=names,
-            values=values[max(now, 0)] if values is not None and len(values) else None,
+        yield (
+            frame,
+            _Beside(
+                title=title,
+                step=max(now, 0),
+                score=score,
+                action=actions[now] if now >= 0 else None,
+                names=names,
+                values=tuple(values[max(now, 0)].tolist()) if values is not None else None,
+            ),
         )
-        yield now, _draw(frame.picture, beside)
     _check_paid(recording, now, paid)
 
 
@@ -164,23 +182,41 @@ def write_picture(
     Raises:
         RecordingError: the file cannot be written, or the game does not reproduce.
     """
+    _check_suffix(path, ".png")
+    png = picture_of(recording, values)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_file(path, png)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def picture_of(recording: Recording, values: NDArray[np.float32] | None = None) -> bytes:
+    """Returns six moments of a recorded game, evenly spread, as one PNG.
+
+    Raises:
+        RecordingError: the game does not reproduce.
+    """
     from PIL import Image
 
-    _check_suffix(path, ".png")
     columns, rows = 3, 2
     last = recording.episode.steps - 1
     wanted = [round(last * part / (columns * rows - 1)) for part in range(columns * rows)]
-    drawn = {step: picture for step, picture in pictures(recording, values) if step in wanted}
+    # of the four frames of a step, the last one
+    found = {
+        frame.step: (frame, beside)
+        for frame, beside in _told_frames(recording, values)
+        if frame.step in wanted
+    }
     sheet = np.zeros((rows * SIZE[1], columns * SIZE[0], 3), dtype=np.uint8)
     for place, step in enumerate(wanted):
         top, left = place // columns * SIZE[1], place % columns * SIZE[0]
-        if step in drawn:
-            sheet[top : top + SIZE[1], left : left + SIZE[0]] = drawn[step]
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(sheet).save(path, optimize=True)
-    except OSError as error:
-        raise _unwritable(path, error) from error
+        if step in found:
+            frame, beside = found[step]
+            sheet[top : top + SIZE[1], left : left + SIZE[0]] = _draw(frame.picture, beside)
+    png = io.BytesIO()
+    Image.fromarray(sheet).save(png, "PNG", optimize=True)
+    return png.getvalue()
 
 
 def _check_suffix(path: Path, suffix: str) -> None:
@@ -202,6 +238,7 @@ def _draw(screen: NDArray[np.uint8], beside: _Beside) -> NDArray[np.uint8]:
     return picture
 
 
+@lru_cache(maxsize=1)  # a step's four frames mostly share theirs
 def _panel(beside: _Beside) -> NDArray[np.uint8]:
     from PIL import Image, ImageDraw
 
@@ -231,11 +268,11 @@ def _draw_values(
 ) -> None:
     """A bar for each action's value, from the lowest to the highest at this step."""
     assert beside.values is not None
-    low, high = float(beside.values.min()), float(beside.values.max())
+    low, high = min(beside.values), max(beside.values)
     height = min(22, 310 // len(beside.names))
     for row, (name, value) in enumerate(zip(beside.names, beside.values, strict=True)):
         top = 92 + row * height
-        share = (float(value) - low) / (high - low) if high > low else 1.0
+        share = (value - low) / (high - low) if high > low else 1.0
         chosen = row == beside.action
         draw.rectangle(
             (12, top, 12 + 4 + share * 90, top + height - 6), _CHOSEN if chosen else _BAR

@@ -1,7 +1,7 @@
 """Recorded games: found in result documents, played again, and confirmed to the point."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,24 +62,29 @@ def _document(lines: list[str]) -> Iterator[Recording]:
     if not isinstance(document, dict):
         raise ValueError("it holds no object")
     if "results" in document:
-        match = Comparison.model_validate(document)
-        yield from _of_pairs(
-            match.game,
-            match.protocol,
-            [(side.checkpoint, side.version) for side in (match.champion, match.candidate)],
-            match.results,
-        )
+        yield from recordings_of(Comparison.model_validate(document))
         return
     evaluations = document.get("evaluations") or [document.get("evaluation", document)]
     for evaluation in map(Evaluation.model_validate, evaluations):
-        for episode in evaluation.episodes:
-            yield Recording(
-                evaluation.game,
-                evaluation.protocol,
-                evaluation.checkpoint,
-                evaluation.version,
-                episode,
-            )
+        yield from recordings_of(evaluation)
+
+
+def recordings_of(document: Evaluation | Comparison) -> Iterator[Recording]:
+    """Yields the games of a document; a match's champion and candidate by turns."""
+    if isinstance(document, Comparison):
+        sides = [(one.checkpoint, one.version) for one in (document.champion, document.candidate)]
+        yield from _of_pairs(document.game, document.protocol, sides, document.results)
+        return
+    for episode in document.episodes:
+        yield Recording(
+            document.game, document.protocol, document.checkpoint, document.version, episode
+        )
+
+
+def median_game(recordings: Iterable[Recording]) -> Recording:
+    """Returns the game in the middle, by score."""
+    ordered = sorted(recordings, key=lambda recording: recording.episode.score)
+    return ordered[(len(ordered) - 1) // 2]
 
 
 def _record_of_a_match(lines: list[str]) -> Iterator[Recording]:
@@ -93,7 +98,10 @@ def _record_of_a_match(lines: list[str]) -> Iterator[Recording]:
 
 
 def _of_pairs(
-    game: str, protocol: Protocol, sides: list[tuple[str, str | None]], pairs: Any
+    game: str,
+    protocol: Protocol,
+    sides: list[tuple[str, str | None]],
+    pairs: Iterable[PairResult],
 ) -> Iterator[Recording]:
     for pair in pairs:
         for (name, version), episode in zip(sides, (pair.champion, pair.candidate), strict=True):

@@ -196,7 +196,17 @@ class Rule(BaseModel, use_attribute_docstrings=True):
 
 
 def confidence_interval(outcomes: Sequence[float], alpha: float = 0.05) -> tuple[float, float]:
-    """The means E[Y] that the pairs so far have not ruled out; valid at every time at once.
+    """The means E[Y] that the pairs so far have not ruled out: the last of `confidence_sequence`.
+
+    Args and errors are those of `confidence_sequence`; without pairs every mean is left.
+    """
+    return confidence_sequence(outcomes, alpha)[-1] if len(outcomes) else (0.0, 1.0)
+
+
+def confidence_sequence(
+    outcomes: Sequence[float], alpha: float = 0.05
+) -> list[tuple[float, float]]:
+    """The means E[Y] that are not ruled out after each pair; valid at every time at once.
 
     All means are tested side by side, each from above and from below with half of α; once ruled
     out, a mean stays so. To be shown, never to decide: the verdict is the test's.
@@ -206,7 +216,8 @@ def confidence_interval(outcomes: Sequence[float], alpha: float = 0.05) -> tuple
         alpha: probability, at most, that the true mean is ever ruled out.
 
     Returns:
-        The lowest and the highest mean left, on a grid of thousandths, widened to its next point.
+        The lowest and the highest mean left after each pair, on a grid of thousandths, widened to
+        its next point.
 
     Raises:
         ValueError: an outcome is out of range.
@@ -215,16 +226,19 @@ def confidence_interval(outcomes: Sequence[float], alpha: float = 0.05) -> tuple
     if not ((values >= 0) & (values <= 1)).all():
         raise ValueError(f"outcomes of pairs lie between 0 and 1, got {values}")
     means = np.linspace(0, 1, _GRID)[1:-1]
+    step = 1 / (_GRID - 1)
     up, down = _SHARES / means[:, None], _SHARES / (1 - means)[:, None]  # (means, bets)
     money_up, money_down = np.zeros_like(up), np.zeros_like(down)
     left = np.ones(len(means), dtype=bool)
-    for value in values.tolist():
+    intervals = []
+    for count, value in enumerate(values.tolist(), start=1):
         money_up += np.log1p(up * (value - means)[:, None])
         money_down += np.log1p(down * (means - value)[:, None])
         both = np.logaddexp(_log_mean_exp(money_up), _log_mean_exp(money_down)) - np.log(2)
         left &= both < np.log(1 / alpha)
-    if not left.any():  # with probability alpha at most
-        mean = float(values.mean())
-        return mean, mean
-    step = 1 / (_GRID - 1)
-    return float(means[left][0]) - step, float(means[left][-1]) + step
+        if left.any():
+            intervals.append((float(means[left][0]) - step, float(means[left][-1]) + step))
+        else:  # with probability alpha at most
+            mean = float(values[:count].mean())
+            intervals.append((mean, mean))
+    return intervals

@@ -105,22 +105,33 @@ def round_robin_lines(table: RoundRobin) -> list[str]:
     ]
 
 
+def meaning_of(match: Comparison) -> tuple[str, str]:
+    """Returns the verdict, of a match that is on "inconclusive", and what it means in words."""
+    verdict = match.verdict or "inconclusive"
+    margin = 0.5 - match.rule.null
+    if margin > 0 and verdict == "promote":
+        return verdict, f"the candidate is not worse by {margin:g}"
+    if margin > 0 and verdict == "reject":
+        return verdict, "the candidate is worse"
+    return verdict, _MEANINGS[verdict]
+
+
+def how_played(match: Comparison) -> str:
+    """Returns a line that says what was played, and how."""
+    return (
+        f"{display_name(match.game)}, protocol {match.protocol.name}, epsilon "
+        f"{match.protocol.evaluation_epsilon:g}, same-seed pairs of whole games, raw scores"
+    )
+
+
 def match_lines(match: Comparison) -> list[str]:
     """Returns lines that say how a match ended and why."""
     low, high = match.interval
     share = match.improvement_probability
     rule = match.rule
-    verdict = match.verdict or "inconclusive"
-    meaning = _MEANINGS[verdict]
-    if rule.null < 0.5:
-        margin = f"{0.5 - rule.null:g}"
-        meaning = {
-            "promote": f"the candidate is not worse by {margin}",
-            "reject": "the candidate is worse",
-        }.get(verdict, meaning)
+    verdict, meaning = meaning_of(match)
     lines = [
-        f"{display_name(match.game)}, protocol {match.protocol.name}, epsilon "
-        f"{match.protocol.evaluation_epsilon:g}, same-seed pairs of whole games, raw scores",
+        how_played(match),
         f"  champion   {match.champion.checkpoint}",
         f"  candidate  {match.candidate.checkpoint}",
     ]

@@ -52,6 +52,7 @@ def test_the_same_weights_are_inconclusive_at_once(command, here):
         (["--device", "tpu"], "invalid choice"),
         (["--suite", "x.toml"], "name two checkpoints or a --suite, not both"),
         ([LATE, "--non-inferiority", "0.1"], "leave --non-inferiority out"),
+        ([LATE, "--report", "x.html"], "a --report shows one match of two"),
     ],
 )
 def test_flags_that_cannot_be_used_are_refused(command, here, flags, message):
@@ -103,6 +104,21 @@ def test_more_than_two_play_a_round_robin(command, here, brief):
     document = json.loads((here / "table.json").read_text())
     assert document["players"] == names
     assert [match["pairs"] for match in document["matches"]] == [2, 2, 2]
+
+
+def test_a_report_shows_the_match(command, here, brief):
+    names = [save(here / "a"), save(here / "b", seed=1)]
+    code, out, err = command("compare", *names, "--max-pairs", 2, "--report", "match.html")
+    assert (code, err) == (4, "")
+    assert "report: match.html" in out
+    page = (here / "match.html").read_text()
+    assert "INCONCLUSIVE" in page
+    assert page.count("data:image/png;base64,") == 2
+
+
+def test_the_same_weights_have_a_report_too(command, here):
+    assert command("compare", LATE, LATE, "--report", "match.html")[0] == 4
+    assert "both are the same version" in (here / "match.html").read_text()
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ def short_games(monkeypatch):
     short = protocols.get_protocol("v5").model_copy(update={"frame_cap": 400})
     monkeypatch.setattr(
         "rlarcade.learning.agent.DQNAgent.load",
-        lambda c, device, real=DQNAgent.load: _with_protocol(real(c, device=device), short),
+        lambda c, device="cpu", real=DQNAgent.load: _with_protocol(real(c, device=device), short),
     )
 
 
@@ -63,6 +63,21 @@ def test_random_plays_beside_a_checkpoint_and_a_human_is_looked_up(command, chec
     assert "Pong, human: 14.6" in out
 
 
+def test_a_report_and_a_video_show_what_was_played(command, checkpoint, tmp_path):
+    report, video = tmp_path / "new" / "report.html", tmp_path / "game.mp4"
+    names = [checkpoint, "random"]
+    code, out, err = command(
+        "evaluate", *names, "--episodes", 2, "--report", report, "--video", video
+    )
+    assert (code, err) == (0, "")
+    assert f"report: {report}" in out
+    assert f"video: {video}" in out
+    page = report.read_text()
+    assert page.startswith("<!DOCTYPE html>")
+    assert page.count("data:image/png;base64,") == 2
+    assert b"ftyp" in video.read_bytes()[:16]
+
+
 def test_a_human_score_needs_a_game_and_nobody_to_play(command):
     code, out, _ = command("evaluate", "human", "--game", "SpaceInvaders")
     assert (code, "SpaceInvaders, human: 1668.7" in out) == (0, True)
@@ -101,6 +116,8 @@ def test_a_game_without_a_human_score_shows_a_dash():
         (["CHECKPOINT", "--episodes", 0], "episodes must be at least 1, got 0"),
         (["CHECKPOINT", "--seed", -1], "seed must be 0 to 4294967295, got -1"),
         (["CHECKPOINT", "--json", "/proc/x/y.json", "--episodes", 1], "cannot be written"),
+        (["CHECKPOINT", "--report", "/proc/x/y.html", "--episodes", 1], "cannot be written"),
+        (["CHECKPOINT", "--video", "/proc/x/y.mp4", "--episodes", 1], "cannot be written"),
     ],
     ids=str,
 )

@@ -317,8 +317,12 @@ def test_six_moments_of_a_game_are_one_picture(brief, tmp_path):
     write_picture(tmp_path / "new" / "game.png", brief)
     sheet = np.asarray(Image.open(tmp_path / "new" / "game.png"))
     assert sheet.shape == (2 * SIZE[1], 3 * SIZE[0], 3)
-    last = [picture for _, picture in pictures(brief)][-1]
-    np.testing.assert_array_equal(sheet[SIZE[1] :, 2 * SIZE[0] :], last)
+    drawn = dict(pictures(brief))  # of a step's frames, the last
+    for place, step in enumerate((0, 4, 8, 11, 15, 19)):
+        top, left = place // 3 * SIZE[1], place % 3 * SIZE[0]
+        np.testing.assert_array_equal(
+            sheet[top : top + SIZE[1], left : left + SIZE[0]], drawn[step]
+        )
 
 
 def test_a_game_that_does_not_reproduce_is_not_shown(brief, tmp_path):

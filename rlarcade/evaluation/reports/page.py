@@ -1,0 +1,168 @@
+"""The page of a report: elements that escape what they are given, numbers, tables, figures."""
+
+import html
+from collections.abc import Sequence
+from functools import cache
+from importlib import resources
+
+_VOID = frozenset({"meta", "img", "wbr"})
+_POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"
+
+
+class Html(str):
+    """Text that is HTML already. Every other string is escaped when it becomes a part of a page."""
+
+    __slots__ = ()
+
+
+def element(name: str, /, *children: str, **attributes: str | bool) -> Html:
+    """Returns an element; children and attributes that are not `Html` are escaped.
+
+    Args:
+        name: of the element.
+        *children: put one after the other.
+        **attributes: `aria_label` means `aria-label` and `class_` means `class`; True is an
+            attribute without a value, False none at all.
+    """
+    opening = [name]
+    for key, value in attributes.items():
+        attribute = key.rstrip("_").replace("_", "-")
+        if value is not False:
+            opening.append(attribute if value is True else f'{attribute}="{_escaped(value)}"')
+    if name in _VOID:
+        return Html(f"<{' '.join(opening)}>")
+    return Html(f"<{' '.join(opening)}>{joined(*children)}</{name}>")
+
+
+def joined(*children: str, between: str = "") -> Html:
+    """Returns children one after the other, escaped unless they are `Html`."""
+    return Html(between.join(c if isinstance(c, Html) else _escaped(c) for c in children))
+
+
+def _escaped(text: str) -> str:
+    """Escapes a text from outside.
+
+    Characters that print nothing go as well: a name must not reverse the page's writing direction.
+    """
+    shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return html.escape(shown)
+
+
+def number(value: float | None, digits: int = 1) -> str:
+    """Returns a number with separators and a fixed number of digits; a dash for None."""
+    return "–" if value is None else _with_minus(f"{value:,.{digits}f}")
+
+
+def points(score: float) -> str:
+    """Returns the score of one game: whole unless it is not."""
+    return number(score, 0 if score == int(score) else 1)
+
+
+def evidence_value(value: float) -> str:
+    """Returns an e-value to four digits, as on the terminal."""
+    return _with_minus(f"{value:.4g}")
+
+
+def percent(share: float | None) -> str:
+    """Returns a share as a percentage; a dash for None."""
+    return "–" if share is None else _with_minus(f"{share:.1%}")
+
+
+def interval(low: float, high: float, digits: int = 1) -> str:
+    """Returns an interval in brackets."""
+    return f"({number(low, digits)} … {number(high, digits)})"
+
+
+def _with_minus(text: str) -> str:
+    return text.replace("-", "−") if text.startswith("-") else text
+
+
+def table(
+    caption: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    text: Sequence[str] = (),
+    name: str,
+) -> Html:
+    """Returns a table that scrolls in its own box; the first cell of a row is its heading.
+
+    Args:
+        caption: what it shows, for screen readers.
+        columns: headings.
+        rows: cells, as many as there are columns.
+        text: columns that hold words, not numbers.
+        name: the id of its box.
+    """
+    kinds = ["text" if column in text else "number" for column in columns]
+    head = element(
+        "tr",
+        *(element("th", c, scope="col", class_=k) for c, k in zip(columns, kinds, strict=True)),
+    )
+    body = []
+    for first, *others in rows:
+        cells = (element("td", c, class_=k) for c, k in zip(others, kinds[1:], strict=True))
+        body.append(element("tr", element("th", first, scope="row", class_=kinds[0]), *cells))
+    whole = element(
+        "table",
+        element("caption", caption, class_="unseen"),
+        element("thead", head),
+        element("tbody", joined(*body, between=Html("\n"))),
+    )
+    # reachable by keyboard, or nobody without a mouse could scroll it
+    return element(
+        "div", whole, class_="scroll", id=name, role="region", aria_label=caption, tabindex="0"
+    )
+
+
+def figure(picture: str, caption: str, legend: Sequence[Html] = ()) -> Html:
+    """Returns a picture with its legend and caption."""
+    keys = element("ul", *(element("li", key) for key in legend), class_="legend")
+    return element("figure", picture, keys if legend else "", element("figcaption", caption))
+
+
+def facts(rows: Sequence[tuple[str, str]], class_: str) -> Html:
+    """Returns a list of terms and what holds of them."""
+    return element(
+        "dl",
+        *(element("div", element("dt", term), element("dd", value)) for term, value in rows),
+        class_=class_,
+    )
+
+
+def section(heading: str, *children: str, name: str) -> Html:
+    """Returns a part of the page under a heading."""
+    title = f"{name}-heading"
+    return element(
+        "section", element("h2", heading, id=title), *children, id=name, aria_labelledby=title
+    )
+
+
+def details(summary: str, *children: str) -> Html:
+    """Returns a part of the page that opens on a click."""
+    return element("details", element("summary", summary), *children)
+
+
+def page(title: str, *children: str) -> str:
+    """Returns the whole file. It loads nothing from anywhere, and its policy lets it load nothing.
+
+    Args:
+        title: of the window.
+        *children: of the main part.
+    """
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        Html(f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("meta", name="generator", content="rlarcade"),
+        element("title", title),
+        element("style", Html(_style())),
+    )
+    body = element("body", element("main", joined(*children, between=Html("\n"))))
+    return f"<!DOCTYPE html>\n{element('html', head, body, lang='en')}\n"
+
+
+@cache
+def _style() -> str:
+    return (resources.files(__package__) / "report.css").read_text("utf-8")

@@ -1,0 +1,119 @@
+"""Reports in a real browser: they are drawn, say their verdict, and fit a telephone."""
+
+import html
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from reports import evaluation, match, mixed, read
+
+from rlarcade.evaluation.reports import LearningCurve, evaluation_report, match_report
+
+pytestmark = pytest.mark.slow
+
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+    "--enable-logging=stderr",  # what the page complains of
+)
+LONG = "checkpoints/space_invaders-dqn-seed0/checkpoints/step-000000300000" + "x" * 60
+CURVE = LearningCurve(LONG, tuple(range(1_000, 90_000, 1_000)), tuple(map(float, range(89))))
+MATCH = match([(0, 5)] * 8, names=("old", LONG), notes=("a" * 200,))
+EVALUATIONS = [evaluation([a, b], name=LONG) for a, b in mixed(4)]
+REPORTS = {
+    "match": match_report(MATCH, learning_curves=[CURVE]),
+    "evaluation": evaluation_report(EVALUATIONS, learning_curves=[CURVE]),
+}
+
+
+@pytest.fixture
+def browser(tmp_path):
+    """Opens a page in Chromium; returns what was asked for on stdout, and what went wrong."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.fail("there is no chromium: apt-get update && apt-get install -y chromium")
+
+    def run(page, *arguments):
+        file = tmp_path / "page.html"
+        file.write_text(page, "utf-8")
+        profile = f"--user-data-dir={tmp_path / 'profile'}"
+        done = subprocess.run(
+            [chromium, *FLAGS, profile, *arguments, file.as_uri()],
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+    return run
+
+
+@pytest.mark.parametrize("name", REPORTS)
+@pytest.mark.parametrize("width", [400, 1000])
+def test_a_report_is_drawn(browser, tmp_path, name, width):
+    from matplotlib.image import imread
+
+    picture = tmp_path / "picture.png"
+    browser(REPORTS[name], f"--screenshot={picture}", f"--window-size={width},1400")
+    pixels = imread(picture)[..., :3]
+    shades = np.unique((pixels.reshape(-1, 3) * 15).round(), axis=0)
+    assert len(shades) > 30
+    inked = (np.abs(pixels - pixels[0, 0]) > 0.1).any(axis=-1)
+    assert 0.02 < inked.mean() < 0.6
+    assert inked[-300:].any(), "the page goes on to the end of the window"
+
+
+def test_the_browser_shows_the_verdict_and_every_plot(browser):
+    dom, complaints = browser(REPORTS["match"], "--dump-dom")
+    assert complaints == []
+    page = read(dom)
+    verdict = page.one("section", id="verdict").text
+    assert "PROMOTE the candidate is better" in verdict
+    assert "8 won, 0 tied, 0 lost" in verdict
+    assert len(list(page.all("svg", role="img"))) == len(list(page.all("figure"))) == 6
+
+
+def test_the_policy_of_a_page_keeps_everything_else_out(browser):
+    hostile = REPORTS["match"].replace(
+        "</main>", "<script>document.title = 'obeyed'</script><img src='file:///x.png'></main>"
+    )
+    dom, complaints = browser(hostile, "--dump-dom")
+    assert "<title>obeyed" not in dom
+    assert len([line for line in complaints if "Content Security Policy" in line]) == 2
+
+
+def widths(browser, page, width):
+    """The width of a page's content and of its window, with everything that opens opened."""
+    # a window itself may have a least width; a frame has none
+    frame = f'<iframe id="frame" style="width: {width}px; height: 900px; border: 0" srcdoc="'
+    frame += html.escape(page.replace("<details>", "<details open>")) + '"></iframe>'
+    measure = (
+        "<script>onload = () => { const root = document.getElementById('frame').contentDocument"
+        ".documentElement; document.title = root.scrollWidth + ' of ' + root.clientWidth }</script>"
+    )
+    dom, _ = browser(f"<!DOCTYPE html><title></title>{frame}{measure}", "--dump-dom")
+    found = re.search(r"<title>(\d+) of (\d+)</title>", dom)
+    assert found, dom[:300]
+    return tuple(map(int, found.groups()))
+
+
+@pytest.mark.parametrize("name", REPORTS)
+@pytest.mark.parametrize("width", [320, 400, 1000])
+def test_a_page_never_scrolls_sideways(browser, name, width):
+    assert widths(browser, REPORTS[name], width) == (width, width)
+
+
+def test_a_page_that_does_scroll_sideways_would_be_found(browser):
+    wide = REPORTS["match"].replace("<main>", '<main><div style="width: 500px">wide</div>')
+    content, window = widths(browser, wide, 400)
+    assert content > window == 400
