@@ -201,10 +201,10 @@ def _read_suite(path: Path) -> _SuiteFile:
 
 
 class _Watch(ProgressLine):
-    """A progress line that, when the match is interrupted, says how to go on."""
+    """A progress line of what may end early and, when it is interrupted, says how to go on."""
 
     def __init__(self, total: int, what: str, *, unit: str = "pairs") -> None:
-        super().__init__(total, what, unit=unit)
+        super().__init__(total, what, unit=unit, at_most=True)
         self._done, self._what_counts = 0, unit
 
     def show(self, done: int, details: Callable[[], str]) -> None:

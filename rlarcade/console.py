@@ -91,8 +91,11 @@ def write_json(path: Path | None, document: BaseModel | dict[str, Any]) -> None:
 class ProgressLine(AbstractContextManager["ProgressLine"]):
     """A live line on a terminal; a plain line every ten seconds elsewhere."""
 
-    def __init__(self, total: int, what: str, *, done: int = 0, unit: str = "steps") -> None:
+    def __init__(
+        self, total: int, what: str, *, done: int = 0, unit: str = "steps", at_most: bool = False
+    ) -> None:
         self._total, self._what, self._unit = total, what, unit
+        self._eta = "ETA at most" if at_most else "ETA"
         self._speed = _Speed(done)
         self._shown = time.monotonic()
         self._bar: Progress | None = None
@@ -141,7 +144,7 @@ class ProgressLine(AbstractContextManager["ProgressLine"]):
         line = f"{done:,}/{self._total:,} {self._unit}"
         if speed:
             line += f"  {speed:,.0f} {self._unit}/s" if speed >= 10 else ""
-            line += f"  ETA {duration((self._total - done) / speed)}"
+            line += f"  {self._eta} {duration((self._total - done) / speed)}"
         if details is not None:
             line += f"  {details()}"
         if self._bar is not None:
