@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from rlarcade.config import TrainConfig
+from rlarcade.evaluation import compare_agents
 from rlarcade.games import get_protocol
 from rlarcade.learning.agent import DQNAgent
 
@@ -192,6 +193,18 @@ def test_the_late_agent_replaces_the_early_one_and_never_the_other_way(command, 
     started = time.monotonic()
     assert command("compare", EARLY, LATE)[0] == 0
     assert time.monotonic() - started < 5
+
+
+@pytest.mark.slow  # whole games of a real agent
+def test_a_real_agent_is_not_better_than_itself_with_other_dice():
+    agent = DQNAgent.load(LATE)
+    match = compare_agents(agent, agent, same_dice=False, max_pairs=24, seed=1)
+    assert match.verdict != "promote"
+    assert match.e_value < 20
+    different = [pair.champion != pair.candidate for pair in match.results]
+    assert sum(different) > len(different) / 2, "their dice differ, and so do their games"
+    low, high = match.interval
+    assert low < 0.5 < high
 
 
 @pytest.mark.slow  # whole games of real agents, and a process for each of three attempts
