@@ -7,11 +7,11 @@ import os
 
 import numpy as np
 import pytest
+from scripted_games import Script, episode
 
 from rlarcade.errors import ConfigError, RunFolderError
 from rlarcade.evaluation import (
     Comparison,
-    EpisodeResult,
     PairResult,
     Rule,
     compare_agents,
@@ -38,30 +38,6 @@ class Agent:
     def q_values(self, observation: np.ndarray) -> np.ndarray:
         frames = observation[:, 3].astype(np.int64).reshape(len(observation), -1)
         return (frames @ self.weights % 997).astype(np.float32)
-
-
-def episode(seed, score, steps=10):
-    return EpisodeResult(seed=seed, score=score, steps=steps, ended="terminated")
-
-
-class Script:
-    """Plays no games: scores and durations are made up, and end in the order of their durations."""
-
-    def __init__(self, results, lanes=40):
-        self.results, self.lanes, self.begun = results, lanes, 0
-
-    def __call__(self, schedule, num_lanes, failures_count=True):
-        clock, running = 0.0, []
-        for index, game in enumerate(schedule):
-            score, duration = self.results(game)
-            running.append((clock + duration, index, episode(game.seed, score)))
-            self.begun += 1
-            if len(running) == self.lanes:
-                running.sort(key=lambda game: game[0])
-                clock, place, ended = running.pop(0)
-                yield place, ended
-        for _, place, ended in sorted(running, key=lambda game: game[0]):
-            yield place, ended
 
 
 @pytest.fixture
