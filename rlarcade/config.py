@@ -358,8 +358,6 @@ class Settings(_Settings):
     run: RunSettings
 
 
-DEFAULT_PRESET = "dqn"
-
 FIELDS: dict[str, type[_Settings]] = {
     # `game` first; a class lists what it inherits before what is its own
     **dict.fromkeys(TrainConfig.__annotations__, TrainConfig),

@@ -26,6 +26,7 @@ from rlarcade.checkpoint import write_file
 from rlarcade.console import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OK, StopSignal, say
 from rlarcade.errors import ConfigError, RunFolderError
 from rlarcade.games.names import resolve_game
+from rlarcade.learning.hardware import default_preset
 from rlarcade.learning.run_folder import RUNS
 
 _POLL_SECONDS = 0.05  # also how long a Ctrl-C waits to be passed on
@@ -173,7 +174,9 @@ def _check(values: Mapping[str, Any], where: str, grid: Mapping[str, Any]) -> No
 
 
 def _make_run(given: dict[str, Any], variant: str, varied: dict[str, Any], folder: Path) -> _Run:
-    name, values = config.load_preset(str(given.get("preset", config.DEFAULT_PRESET)))
+    name, values = config.load_preset(
+        str(given.get("preset") or default_preset(str(given.get("device", "auto"))))
+    )
     _check(values, f"preset {name!r}", {})
     values |= {key: value for key, value in given.items() if key != "preset"}
     if "game" not in values:

@@ -34,7 +34,7 @@ from rlarcade.evaluation.table import score_lines
 from rlarcade.games import FRAMESKIP, display_name
 from rlarcade.learning.agent import DQNAgent
 from rlarcade.learning.frames import BLOCKED_FRAME
-from rlarcade.learning.hardware import gigabytes, require_disk
+from rlarcade.learning.hardware import default_preset, gigabytes, require_disk
 from rlarcade.learning.metrics import MetricWriter, TrainingLog
 from rlarcade.learning.pace import steps_in
 from rlarcade.learning.replay import Replay
@@ -82,14 +82,17 @@ def _train_command(argv: Sequence[str]) -> int:
 def _parse(argv: Sequence[str]) -> tuple[Settings, Path | None, bool]:
     """Defaults < preset < flags."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--preset", default=settings_of.DEFAULT_PRESET)
-    name, preset = load_preset(first.parse_known_args(list(argv))[0].preset)
+    first.add_argument("--preset")
+    first.add_argument("--device", default="auto")
+    early = first.parse_known_args(list(argv))[0]
+    name, preset = load_preset(early.preset or default_preset(early.device))
     fields: dict[str, Any] = {
         "preset": (
             str,
             Field(
-                settings_of.DEFAULT_PRESET,
-                description=f"{', '.join(settings_of.preset_names())}, or a TOML file.",
+                name,
+                description=f"{', '.join(settings_of.preset_names())}, or a TOML file. Unset: "
+                "laptop, with a GPU fast.",
             ),
         )
     }

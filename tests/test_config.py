@@ -23,6 +23,7 @@ PRESETS = (
     "dqn",
     "fast",
     "iqn",
+    "laptop",
     "munchausen-iqn",
     "pqn",
     "qrdqn",
@@ -284,7 +285,7 @@ MUNCHAUSEN = {"munchausen_alpha", "munchausen_tau", "munchausen_clip", "munchaus
 )  # fmt: skip
 def test_settings_that_a_composition_does_not_look_at_are_listed(preset, unused):
     found = settings(**load_preset(preset)[1]).train.unused()
-    assert set(found) == unused | {"learning_rate_steps"}, "no preset has a falling rate"
+    assert set(found) == unused | {"learning_rate_steps"}, "their learning rates do not fall"
     assert len(found) == len(set(found))
 
 

@@ -33,6 +33,15 @@ def resolve_device(preference: DevicePreference) -> Literal["cpu", "cuda"]:
     return "cpu"
 
 
+def default_preset(preference: str) -> str:
+    """Returns the preset of a command that names none: what the machine makes most of in an hour.
+
+    An unknown preference is for the settings to refuse.
+    """
+    gpu = preference in ("auto", "cuda") and torch.cuda.is_available()
+    return "fast" if gpu else "laptop"
+
+
 def resolve_threads(asked: int) -> int:
     """Returns the learner's CPU threads: as asked, or all the cores this process may use.
 

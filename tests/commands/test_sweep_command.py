@@ -123,7 +123,7 @@ def test_labels_come_from_what_varies_in_the_files_order(command, tmp_path, noth
     ("grid", "label"),
     [
         ("batch_size = [256]", "pong-batch_size256"),
-        ("learning_rate = [1e-5]", "pong-learning_rate1e-05"),
+        ("adam_eps = [1e-5]", "pong-adam_eps1e-05"),
         ("double = [true]", "pong-doubletrue"),
         ("conv_channels = [[8, 16, 16]]", "pong-conv_channels8x16x16"),
         ('preset = ["double-dqn"]', "pong-presetdouble-dqn"),
@@ -225,7 +225,7 @@ PONG = 'settings.game = "Pong"\n'
         ),
         (
             PONG + '[[variants]]\nname = "a"\n[[variants]]\nname = "b"\nbuffer_size = 100\n',
-            "learning_starts (20,000) exceeds buffer_size (100)",
+            "learning_starts (10,000) exceeds buffer_size (100)",
         ),
     ],
     ids=str,

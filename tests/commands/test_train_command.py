@@ -259,7 +259,7 @@ def test_a_second_ctrl_c_quits_at_once(tmp_path):
         (["--game", "Pong", "--protocol", "v4"], "invalid choice 'v4'"),
         (
             ["--game", "Pong", "--buffer-size", "100", "--num-envs", "2"],
-            "learning_starts (20,000) exceeds buffer_size (100)",
+            "learning_starts (10,000) exceeds buffer_size (100)",
         ),
         (["--game", "Pong", "--buffer-size", "90000000000"], "lower --buffer-size"),
         (["--game", "Pong", "--init-from", "nowhere"], "nowhere does not exist"),
@@ -307,6 +307,26 @@ def test_a_preset_file_may_be_overruled_by_flags(command, tmp_path):
     assert "batch_size = 9" in out
     assert "double = true" in out
     assert 'game = "Pong"' in out
+
+
+@pytest.mark.parametrize(
+    ("flags", "gpu", "preset"),
+    [
+        ([], False, "laptop"),
+        ([], True, "fast"),
+        (["--device", "cpu"], True, "laptop"),
+        (["--device=cuda"], True, "fast"),
+        (["--preset", "iqn"], True, "iqn"),
+    ],
+    ids=str,
+)
+def test_without_a_preset_it_is_the_one_for_the_machine(command, monkeypatch, flags, gpu, preset):
+    from rlarcade.config import load_preset
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
+    _, out, _ = command("train", "--game", "Pong", *flags, "--print-config")
+    for name, value in load_preset(preset)[1].items():
+        assert f"{name} = {json.dumps(value)}" in out
 
 
 def test_the_default_run_folder_is_a_function_of_game_preset_and_seed():

@@ -65,6 +65,7 @@ COMPOSITIONS = {
     "double-dqn": WIDE,
     "quick": EASY,
     "qrdqn": EASY | {"num_quantiles": 20},
+    "laptop": EASY | {"num_quantiles": 20, "total_timesteps": 9_000},
     "iqn": EASY,
     # as in the preset: the noise explores
     "rainbow": EASY | {"total_timesteps": 3_000, "exploration_steps": 0},
@@ -81,7 +82,7 @@ COMPOSITIONS = {
         "exploration_steps": 4_000,
     },
 }
-SLOW = ("dqn", "double-dqn", "quick", "qrdqn", "iqn", "munchausen-iqn", "btr", "fast")
+SLOW = ("dqn", "double-dqn", "quick", "qrdqn", "laptop", "iqn", "munchausen-iqn", "btr", "fast")
 
 
 class EasyCatch(CatchLanes):
@@ -143,7 +144,8 @@ def test_the_agent_learns_a_tiny_pixel_game(name):
 
 @pytest.mark.parametrize("name", compositions(slow=("btr", "fast")))
 def test_nothing_is_learned_with_learning_rate_zero(name):
-    short = {"total_timesteps": 1_280, "exploration_steps": 0, "learning_rate": 0.0}
+    short = {"total_timesteps": 1_280, "exploration_steps": 0}
+    short |= {"learning_rate": 0.0, "learning_rate_final": None}
     config = composition(name, **short, impala_width=1, train_freq=64)
     before = TrainingState.create(config, lanes=EasyCatch(config.num_envs)).agent.weights()
     state, score = caught(config)
