@@ -1,11 +1,12 @@
 """Plays whole games: every episode is its own seeded reset, so it can be checked and repeated.
 
-One emulator a lane, each with its own game; a batched policy drives all lanes, and a few threads
-keep the slow seeded resets (0.13 s each) off the critical path. An episode's score depends on
-nothing but the policy, the protocol and the episode's seed: not on lanes, threads or neighbours.
+One emulator a lane, each with its own game. A batched policy drives them in two groups by turns, so
+that emulators and policy work side by side, and a few threads keep the slow seeded resets (0.13 s
+each) off the critical path. An episode's score depends on nothing but the policy, the protocol and
+the episode's seed: not on lanes, threads or neighbours.
 """
 
-import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from rlarcade.evaluation.players import AnyPlayer, Choice, Contender, View, as_p
 from rlarcade.games.single import GameEnv
 from rlarcade.seeding import SeedUse, derived_seed, generator
 
-DEFAULT_LANES = 8
+DEFAULT_LANES = 16
 _RESET_THREADS = 2
 
 EpisodeDone = Callable[[EpisodeResult, int, int], None]
@@ -192,29 +193,46 @@ def _rounds(
     env: GameEnv | None = None,
     failures_count: bool = False,
 ) -> Iterator[list["_Lane"]]:
-    """Yields the lanes that have just moved, until the schedule is played."""
+    """Yields the lanes that have just moved, until the schedule is played.
+
+    Lanes move in two groups by turns: while the emulators of one work, the other's actions are
+    chosen.
+    """
     waiting = _Queue(schedule)
     free = [_Lane(env) for _ in range(num_lanes)]
     opening: dict[Future[_Lane], AnyPlayer] = {}
-    playing: list[_Lane] = []
+    ready: list[_Lane] = []
+    moving: list[_Lane] = []
     with ThreadPoolExecutor(_RESET_THREADS) as pool:
         while True:
-            while free and (
-                job := waiting.next([*opening.values(), *(lane.player for lane in playing)])
-            ):
+            busy = [*opening.values(), *(lane.player for lane in [*ready, *moving])]
+            while free and (job := waiting.next(busy)):
                 opening[pool.submit(free.pop().open, *job)] = job[1].player
-            if not opening and not playing:
+                busy.append(job[1].player)
+            if not opening and not ready and not moving:
                 return
-            opened, _ = wait(opening, 0 if playing else None, FIRST_COMPLETED)
+            opened, _ = wait(opening, 0 if ready or moving else None, FIRST_COMPLETED)
             for future in opened:
-                playing.append(future.result())
+                ready.append(future.result())
                 del opening[future]
-            _send_actions(playing, failures_count)
-            for lane in playing:
-                lane.recv()
-            yield playing
-            free += [lane for lane in playing if lane.result is not None]
-            playing = [lane for lane in playing if lane.result is None]
+            group = _next_group(ready, max(1, num_lanes // 2))
+            _send_actions(group, failures_count)
+            if moving:
+                for lane in moving:
+                    lane.recv()
+                yield moving
+                free += [lane for lane in moving if lane.result is not None]
+                ready += [lane for lane in moving if lane.result is None]
+            moving = group
+
+
+def _next_group(ready: list["_Lane"], size: int) -> list["_Lane"]:
+    """Takes out the lanes to move next: of the player with the most of them, for a full batch."""
+    counts = Counter(id(lane.player) for lane in ready)
+    most = counts.most_common(1)[0][0] if ready else 0
+    group = [lane for lane in ready if id(lane.player) == most][:size]
+    ready[:] = [lane for lane in ready if lane not in group]
+    return group
 
 
 class _Queue:
@@ -321,22 +339,21 @@ class _Lane:
 
 
 def _send_actions(lanes: list[_Lane], failures_count: bool) -> None:
-    """Lets every player look at all its lanes at once."""
-    lanes = sorted(lanes, key=lambda lane: id(lane.player))
-    for _, group in itertools.groupby(lanes, key=lambda lane: id(lane.player)):
-        its = list(group)
-        choices = its[0].player.choose([lane.view() for lane in its])
-        for lane, decided in zip(its, choices, strict=True):
-            choice = _checked(decided, lane.num_actions)
-            if isinstance(choice, Choice):
-                lane.send(choice)
-            elif failures_count:
-                lane.fail(choice)
-            else:
-                raise PolicyError(
-                    f"{lane.player.name} failed at step {lane.steps} of the game with seed "
-                    f"{lane.seed}: {_failure(choice)}."
-                ) from choice
+    """Lets the player of these lanes look at all of them at once."""
+    if not lanes:
+        return
+    choices = lanes[0].player.choose([lane.view() for lane in lanes])
+    for lane, decided in zip(lanes, choices, strict=True):
+        choice = _checked(decided, lane.num_actions)
+        if isinstance(choice, Choice):
+            lane.send(choice)
+        elif failures_count:
+            lane.fail(choice)
+        else:
+            raise PolicyError(
+                f"{lane.player.name} failed at step {lane.steps} of the game with seed "
+                f"{lane.seed}: {_failure(choice)}."
+            ) from choice
 
 
 def _checked(choice: Choice | Exception, num_actions: int) -> Choice | Exception:

@@ -23,6 +23,7 @@ from rlarcade.errors import CheckpointError
 from rlarcade.games.names import resolve_game
 from rlarcade.games.protocols import FRAMESKIP, SCREEN, STACK, Protocol, get_protocol
 from rlarcade.games.single import GameEnv, make_env
+from rlarcade.learning.hardware import one_thread
 from rlarcade.learning.heads import Draws, Returns
 from rlarcade.learning.losses import (
     cross_entropy,
@@ -166,7 +167,7 @@ class DQNAgent:
         rows = _ROWS[self.device.type]
         values = np.empty((len(observation), self.num_actions), dtype=np.float32)
         draws = self._draws(rows, taus=False) if noise else None
-        with torch.inference_mode():
+        with torch.inference_mode(), one_thread():
             for first in range(0, len(observation), rows):
                 some = observation[first : first + rows]
                 padded = torch.zeros((rows, STACK, SCREEN, SCREEN), dtype=torch.uint8)

@@ -2,6 +2,8 @@
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -50,6 +52,21 @@ def resolve_threads(asked: int) -> int:
     cores = len(os.sched_getaffinity(0))
     allowed = os.environ.get("OMP_NUM_THREADS", "")
     return asked or (min(cores, int(allowed)) if allowed.isdigit() and int(allowed) else cores)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Lets torch use one CPU thread for a while.
+
+    A forward for acting is small: a second thread makes it little faster, and waits for cores on
+    which emulators work. Nor does the number of threads then decide what an agent does.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def resolve_precision(preference: Precision, device: str) -> Literal["fp32", "bf16"]:

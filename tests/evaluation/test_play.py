@@ -94,7 +94,7 @@ def test_episodes_are_those_of_a_plain_loop_over_one_game(evaluation):
     assert {episode.steps for episode in evaluation.episodes} == {40}  # 160 frames of 4
 
 
-@pytest.mark.parametrize("num_lanes", [1, 8])
+@pytest.mark.parametrize("num_lanes", [1, 2, 8])
 def test_the_number_of_lanes_changes_no_episode(evaluation, num_lanes):
     agent = HashAgent()
 

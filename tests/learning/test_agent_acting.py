@@ -268,3 +268,16 @@ def test_an_agents_version_is_what_a_checkpoint_of_its_weights_says(tmp_path):
 def test_the_version_of_a_golden_checkpoint_is_the_digest_of_its_file(name):
     loaded = DQNAgent.load(Path(__file__).parent.parent / "data" / name)
     assert loaded.version == loaded.manifest.weights_sha256
+
+
+def test_values_do_not_depend_on_the_number_of_threads_which_stays_what_it_was():
+    agent, seen = make_agent(), observations(11)
+    found = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        found.append(agent.q_values(seen))
+        assert torch.get_num_threads() == threads
+    np.testing.assert_array_equal(*found)
+    with pytest.raises(ValueError, match="observations are uint8"):
+        agent.q_values(seen[:, :2])
+    assert torch.get_num_threads() == 2
