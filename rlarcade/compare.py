@@ -2,7 +2,7 @@
 
 import sys
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Literal
@@ -110,7 +110,7 @@ def _match(flags: _Flags, champion: AnyPlayer, candidate: AnyPlayer) -> int:
             max_pairs=flags.max_pairs,
             seed=flags.seed,
             record=flags.folder,
-            on_pair=lambda newest: watch.show(newest.pairs, lambda: _standing(newest)),
+            on_pair=lambda newest: watch.update(newest.pairs, lambda: _standing(newest)),
         )
     code = _told(flags, match, match_lines(match), match.verdict)
     if flags.report is not None:
@@ -126,7 +126,7 @@ def _round_robin(flags: _Flags, players: list[AnyPlayer]) -> int:
     pairings = len(players) * (len(players) - 1) // 2
 
     def show(place: int, newest: Comparison) -> None:
-        watch.show(place * flags.max_pairs + newest.pairs, lambda: _standing(newest))
+        watch.update(place * flags.max_pairs + newest.pairs, lambda: _standing(newest))
 
     with _Watch(flags.max_pairs * pairings, "round robin") as watch:
         table = compare_all(
@@ -160,7 +160,7 @@ def _suite(flags: _Flags, path: Path) -> int:
             max_rounds=flags.max_pairs,
             seed=flags.seed,
             record=flags.folder / "suites",
-            on_round=lambda newest: watch.show(
+            on_round=lambda newest: watch.update(
                 newest.rounds, lambda: f"e-value {newest.e_value:.3g} of {1 / rule.alpha:g}"
             ),
         )
@@ -205,11 +205,6 @@ class _Watch(ProgressLine):
 
     def __init__(self, total: int, what: str, *, unit: str = "pairs") -> None:
         super().__init__(total, what, unit=unit, at_most=True)
-        self._done, self._what_counts = 0, unit
-
-    def show(self, done: int, details: Callable[[], str]) -> None:
-        self._done = done
-        self.update(done, details)
 
     def __exit__(
         self,
@@ -219,9 +214,7 @@ class _Watch(ProgressLine):
     ) -> None:
         super().__exit__(kind, error, trace)
         if isinstance(error, KeyboardInterrupt):
-            say_error(
-                f"{self._done} {self._what_counts} are kept; the same command goes on from there."
-            )
+            say_error("the pairs that ended are kept; the same command goes on from there.")
 
 
 def _rule(flags: _Flags) -> Rule:

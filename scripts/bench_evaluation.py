@@ -132,7 +132,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--episodes", type=_count, default=100, help="whole games of each")
     parser.add_argument("--peer-episodes", type=_count, help="SB3's; unset: as many")
     parser.add_argument("--rounds", type=_count, default=3)
-    parser.add_argument("--lanes", type=_count, default=8, help="of evaluate_agent")
+    parser.add_argument("--lanes", type=_count, default=16, help="of evaluate_agent")
     parser.add_argument("--threads", type=_count, help="of torch, for all; unset: torch's choice")
     parser.add_argument("--frame-cap", type=_count, help="cut games; unset: the protocol's")
     parser.add_argument("--seed", type=int, default=0, help="of the games")

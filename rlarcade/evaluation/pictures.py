@@ -18,7 +18,6 @@ from rlarcade.games.names import display_name
 from rlarcade.games.playback import FRAMES_PER_SECOND, Frame, play_back
 from rlarcade.games.single import GameEnv
 from rlarcade.games.vector import GameVectorEnv
-from rlarcade.learning.agent import DQNAgent
 
 if TYPE_CHECKING:
     from PIL import ImageDraw, ImageFont
@@ -60,6 +59,8 @@ def values_of(agent: ValuesActions, recording: Recording) -> NDArray[np.float32]
 
 def values_of_its_player(recording: Recording) -> NDArray[np.float32] | None:
     """What the agent that played thought, if its checkpoint still lies where it did."""
+    from rlarcade.learning.agent import DQNAgent  # and torch with it
+
     with suppress(RlarcadeError):
         agent = DQNAgent.load(recording.player)
         if agent.version == recording.version:

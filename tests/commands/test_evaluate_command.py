@@ -67,7 +67,7 @@ def test_a_report_and_a_video_show_what_was_played(command, checkpoint, tmp_path
     report, video = tmp_path / "new" / "report.html", tmp_path / "game.mp4"
     names = [checkpoint, "random"]
     code, out, err = command(
-        "evaluate", *names, "--episodes", 2, "--report", report, "--video", video
+        "evaluate", *names, "--episodes", 1, "--report", report, "--video", video
     )
     assert (code, err) == (0, "")
     assert f"report: {report}" in out

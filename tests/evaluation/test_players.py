@@ -48,7 +48,7 @@ def test_a_function_plays_what_it_says():
             assert paid == reward
 
 
-@pytest.mark.parametrize("epsilon", [0.0, 0.3])
+@pytest.mark.parametrize("epsilon", [pytest.param(0.0, marks=pytest.mark.slow), 0.3])
 def test_an_agent_scores_the_same_by_its_values_and_by_its_predict(epsilon):
     config = TrainConfig(game="space_invaders", conv_channels=(2, 2, 2), hidden_units=8)
     agent = DQNAgent(config, num_actions=6, seed=1)
@@ -186,6 +186,8 @@ def test_step_by_step_a_policy_has_no_values():
 
 # Who fails
 
+_PAIRS = 12  # of 160 frames, in some of which a policy that may crash does
+
 
 def crashing(at):
     """Crashes at a step of every game whose pixels say so, and of no other."""
@@ -253,10 +255,10 @@ def test_a_policy_whose_reset_crashes_has_failed():
 def test_in_a_match_who_fails_loses_that_pair_and_no_other(side):
     policies = [by_pixels, by_pixels]
     policies[side] = crashing(4)
-    match = compare_agents(*map(player, policies), max_pairs=12, num_lanes=5)
+    match = compare_agents(*map(player, policies), max_pairs=_PAIRS, num_lanes=5)
     names = ("champion", "candidate")
     failed = [getattr(pair, names[side]).ended == "failed" for pair in match.results]
-    assert 0 < sum(failed) < 12, "some games, not all"
+    assert 0 < sum(failed) < _PAIRS, "some games, not all"
     for pair, lost in zip(match.results, failed, strict=True):
         assert pair.outcome == ((side == 0) if lost else 0.5)
         assert getattr(pair, names[1 - side]).ended != "failed"
@@ -265,9 +267,13 @@ def test_in_a_match_who_fails_loses_that_pair_and_no_other(side):
             assert game.failure == "RuntimeError: out of ideas"
             assert len(actions_of(game)) == game.steps < 40
             assert actions_of(getattr(pair, names[1 - side]))[: game.steps] == actions_of(game)
-    assert f"the {names[side]} failed in {sum(failed)} of 12 games, which it lost" in match.notes[0]
+    assert (
+        f"the {names[side]} failed in {sum(failed)} of {_PAIRS} games, which it lost"
+        in match.notes[0]
+    )
 
 
+@pytest.mark.slow
 def test_a_batch_in_which_one_game_crashes_the_agent_costs_that_game_only():
     class Fragile(Values):
         def q_values(self, observation):
@@ -282,6 +288,7 @@ def test_a_batch_in_which_one_game_crashes_the_agent_costs_that_game_only():
     assert 0 < sum(pair.candidate.ended == "failed" for pair in one.results) < 8
 
 
+@pytest.mark.slow
 def test_both_failing_is_a_tie():
     match = compare_agents(player(crashing(4)), player(crashing(4)), max_pairs=10)
     assert (match.wins, match.losses) == (0, 0)

@@ -55,7 +55,7 @@ def suite(outcomes, guard="prove", max_rounds=400, rule=SUITE_RULE, margin=0.10)
     )
 
 
-def simulated(shares, guard, runs=120, max_rounds=400):
+def simulated(shares, guard, runs=80, max_rounds=400):
     """Share of matches promoted, and how many runs there were."""
     rng = np.random.default_rng(7)
     verdicts = [
@@ -91,7 +91,7 @@ def test_an_even_gain_passes_the_guard(guard, published):
 
 
 def test_to_prove_promotes_a_game_that_is_worse_by_the_margin_at_most_at_alpha():
-    count, runs = simulated([0.4, 0.8, 0.8], "prove", runs=200)
+    count, runs = simulated([0.4, 0.8, 0.8], "prove", runs=100)
     assert binomtest(count, runs, 0.05, alternative="greater").pvalue > 1e-3
 
 

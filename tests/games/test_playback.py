@@ -9,7 +9,12 @@ from rlarcade.games.playback import play_back
 
 
 @pytest.mark.parametrize(
-    ("game", "protocol"), [("space_invaders", "v5"), ("breakout", "nature"), ("pong", "machado")]
+    ("game", "protocol"),
+    [
+        ("space_invaders", "v5"),
+        pytest.param("breakout", "nature", marks=pytest.mark.slow),
+        pytest.param("pong", "machado", marks=pytest.mark.slow),
+    ],
 )
 def test_four_frames_a_step_pay_what_the_step_paid_to_the_games_end(game, protocol):
     rules = get_protocol(protocol).model_copy(update={"frame_cap": 1_500})
