@@ -2,9 +2,9 @@
 
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Annotated, Literal
 
 import tyro
@@ -102,7 +102,7 @@ def _compare_command(argv: Sequence[str]) -> int:
 
 def _match(flags: _Flags, champion: AnyPlayer, candidate: AnyPlayer) -> int:
     rule = _rule(flags)
-    with _Watch(flags.max_pairs, "match") as watch:
+    with _watched(flags.max_pairs, "match") as watch:
         match = compare_agents(
             champion,
             candidate,
@@ -128,7 +128,7 @@ def _round_robin(flags: _Flags, players: list[AnyPlayer]) -> int:
     def show(place: int, newest: Comparison) -> None:
         watch.update(place * flags.max_pairs + newest.pairs, lambda: _standing(newest))
 
-    with _Watch(flags.max_pairs * pairings, "round robin") as watch:
+    with _watched(flags.max_pairs * pairings, "round robin") as watch:
         table = compare_all(
             players,
             alpha=rule.alpha,
@@ -151,7 +151,7 @@ def _suite(flags: _Flags, path: Path) -> int:
                       device=device)
         for one in file.games
     ]  # fmt: skip
-    with _Watch(flags.max_pairs, "suite", unit="rounds") as watch:
+    with _watched(flags.max_pairs, "suite", unit="rounds") as watch:
         suite = compare_suite(
             [(champion, candidate) for champion, candidate in games],
             rule=rule,
@@ -200,21 +200,15 @@ def _read_suite(path: Path) -> _SuiteFile:
         raise ConfigError(f"cannot read suite {path}: {reason}.") from error
 
 
-class _Watch(ProgressLine):
+@contextmanager
+def _watched(total: int, what: str, *, unit: str = "pairs") -> Iterator[ProgressLine]:
     """A progress line of what may end early and, when it is interrupted, says how to go on."""
-
-    def __init__(self, total: int, what: str, *, unit: str = "pairs") -> None:
-        super().__init__(total, what, unit=unit, at_most=True)
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        super().__exit__(kind, error, trace)
-        if isinstance(error, KeyboardInterrupt):
-            say_error("the pairs that ended are kept; the same command goes on from there.")
+    try:
+        with ProgressLine(total, what, unit=unit, at_most=True) as line:
+            yield line
+    except KeyboardInterrupt:
+        say_error("the pairs that ended are kept; the same command goes on from there.")
+        raise
 
 
 def _rule(flags: _Flags) -> Rule:

@@ -73,8 +73,7 @@ def suite_lines(suite: SuiteComparison) -> list[str]:
     if share is not None:
         lines += [
             f"  probability of improvement, mean of the games {share:.2f} ({low:.2f} … {high:.2f})",
-            f"  e-value {suite.e_value:.4g} (promote from {1 / suite.rule.alpha:g}), futility "
-            f"{suite.e_value_futility:.4g} (reject from {1 / suite.rule.beta:g})",
+            _evidence_line(suite),
         ]
     return [*lines, f"verdict: {verdict.upper()} – {_MEANINGS[verdict]}"]
 
@@ -105,6 +104,14 @@ def round_robin_lines(table: RoundRobin) -> list[str]:
     ]
 
 
+def _evidence_line(document: Comparison | SuiteComparison) -> str:
+    rule = document.rule
+    return (
+        f"  e-value {document.e_value:.4g} (promote from {1 / rule.alpha:g}), futility "
+        f"{document.e_value_futility:.4g} (reject from {1 / rule.beta:g})"
+    )
+
+
 def meaning_of(match: Comparison) -> tuple[str, str]:
     """Returns the verdict, of a match that is on "inconclusive", and what it means in words."""
     verdict = match.verdict or "inconclusive"
@@ -128,7 +135,6 @@ def match_lines(match: Comparison) -> list[str]:
     """Returns lines that say how a match ended and why."""
     low, high = match.interval
     share = match.improvement_probability
-    rule = match.rule
     verdict, meaning = meaning_of(match)
     lines = [
         how_played(match),
@@ -144,8 +150,7 @@ def match_lines(match: Comparison) -> list[str]:
             f"  {match.wins} won, {match.ties} tied, {match.losses} lost of {match.pairs} pairs; "
             f"mean score {champion:.1f} against {candidate:.1f}",
             f"  probability of improvement {share:.2f} ({low:.2f} … {high:.2f})",
-            f"  e-value {match.e_value:.4g} (promote from {1 / rule.alpha:g}), futility "
-            f"{match.e_value_futility:.4g} (reject from {1 / rule.beta:g})",
+            _evidence_line(match),
         ]
     lines += [f"  note: {note}" for note in match.notes]
     return [*lines, f"verdict: {verdict.upper()} – {meaning}"]
