@@ -146,15 +146,17 @@ class DQNAgent:
         return self.target if self.config.acting_network == "target" else self.online
 
     def q_values(
-        self, observation: NDArray[np.uint8], *, noise: bool = False
+        self, observation: NDArray[np.uint8], *, training: bool = False
     ) -> NDArray[np.float32]:
         """Returns Q(s, ·), float32 (B, A), of observations uint8 (B, 4, 84, 84).
 
-        An observation's values are the same bits alone or in any batch.
+        An observation's values are the same bits alone or in any batch, with any number of threads.
 
         Args:
             observation: newest frame last.
-            noise: draw the noise of noisy layers anew, for all observations together.
+            training: as the lanes of training are looked at. The noise of noisy layers is drawn
+                anew, for all observations together; and they go through the network together, on
+                all of torch's threads. That is twice as fast, but their bits depend on the batch.
 
         Raises:
             ValueError: another shape or dtype.
@@ -164,16 +166,26 @@ class DQNAgent:
                 f"observations are uint8 (B, {STACK}, {SCREEN}, {SCREEN}), newest frame last; got "
                 f"{observation.dtype} {observation.shape}"
             )
+        if training:
+            return self._values(observation, self._draws(len(observation), taus=False))
         rows = _ROWS[self.device.type]
         values = np.empty((len(observation), self.num_actions), dtype=np.float32)
-        draws = self._draws(rows, taus=False) if noise else None
-        with torch.inference_mode(), one_thread():
+        with one_thread():
             for first in range(0, len(observation), rows):
                 some = observation[first : first + rows]
-                padded = torch.zeros((rows, STACK, SCREEN, SCREEN), dtype=torch.uint8)
-                padded[: len(some)] = torch.from_numpy(np.ascontiguousarray(some))
-                q_values: Tensor = self.acting_network(padded.to(self.device), draws)
-                values[first : first + rows] = q_values[: len(some)].cpu().numpy()
+                padded = np.zeros((rows, STACK, SCREEN, SCREEN), dtype=np.uint8)
+                padded[: len(some)] = some
+                values[first : first + rows] = self._values(padded)[: len(some)]
+        return values
+
+    def _values(
+        self, observation: NDArray[np.uint8], draws: Draws | None = None
+    ) -> NDArray[np.float32]:
+        """One forward pass."""
+        frames = torch.from_numpy(np.ascontiguousarray(observation)).to(self.device)
+        with torch.inference_mode():
+            q_values: Tensor = self.acting_network(frames, draws)
+        values: NDArray[np.float32] = q_values.cpu().numpy()
         return values
 
     def act(
@@ -182,16 +194,16 @@ class DQNAgent:
         epsilon: float,
         rng: np.random.Generator,
         *,
-        noise: bool = False,
+        training: bool = False,
     ) -> NDArray[np.int64]:
         """Returns ε-greedy actions, int64 (B,), for observations uint8 (B, 4, 84, 84).
 
-        The same count of random numbers is drawn from `rng` whatever epsilon is. `noise` as in
-        `q_values`: on while training, off in evaluation.
+        The same count of random numbers is drawn from `rng` whatever epsilon is. `training` as in
+        `q_values`.
         """
         explore, actions = self._coins(len(observation), epsilon, rng)
         if not explore.all():
-            greedy = self.q_values(observation, noise=noise).argmax(axis=1)
+            greedy = self.q_values(observation, training=training).argmax(axis=1)
             actions = np.where(explore, actions, greedy)
         return actions
 

@@ -45,10 +45,10 @@ class NatureTorso(nn.Module):
         kernel = (blocked_kernel(self.conv1.weight) * (1 / 255)).to(dtype)
         x = F.conv2d(x, kernel, cast(self.conv1.bias, dtype))
         x = self.norms[0](x).relu_()
-        for conv, norm in ((self.conv2, self.norms[1]), (self.conv3, self.norms[2])):
-            x = F.conv2d(x, conv.weight.to(dtype), cast(conv.bias, dtype), stride=conv.stride)
-            x = norm(x).relu_()
-        features: Tensor = x.flatten(1)
+        x = self.norms[1](_conv(self.conv2, x)).relu_()
+        # Flattened first: the gradient comes in the order of the features, and a ReLU of maps would
+        # have to walk through two orders at once.
+        features: Tensor = self.norms[2](_conv(self.conv3, x)).flatten(1).relu_()
         return features
 
 
@@ -166,4 +166,5 @@ def cast(bias: Tensor | None, dtype: torch.dtype) -> Tensor:
 
 def _conv(conv: nn.Module, x: Tensor) -> Tensor:
     assert isinstance(conv, nn.Conv2d)
-    return F.conv2d(x, conv.weight.to(x.dtype), cast(conv.bias, x.dtype), padding=1)
+    weight, bias = conv.weight.to(x.dtype), cast(conv.bias, x.dtype)
+    return F.conv2d(x, weight, bias, stride=conv.stride, padding=conv.padding)

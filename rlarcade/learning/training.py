@@ -80,7 +80,7 @@ def _learn_from_replay(state: TrainingState) -> Iterator[TrainingProgress]:
     while state.steps < config.total_timesteps:
         clock.start()
         share = epsilon(config, state.steps)
-        actions = agent.act(lanes.observation, share, state.explore_rng, noise=config.noisy)
+        actions = agent.act(lanes.observation, share, state.explore_rng, training=True)
         frame, age = block_frames(lanes.observation[:, -1]), lanes.age
         clock.lap("act")
         lanes.send(actions)
@@ -135,7 +135,7 @@ def _learn_from_rollouts(state: TrainingState) -> Iterator[TrainingProgress]:
         episodes: list[Episode] = []
         for _ in rows:
             share = epsilon(config, state.steps)
-            q_values = agent.q_values(lanes.observation, noise=config.noisy)
+            q_values = agent.q_values(lanes.observation, training=True)
             actions = agent.explore(q_values, share, state.explore_rng)
             values.append(q_values.max(axis=1))
             frame, age = block_frames(lanes.observation[:, -1]), lanes.age
@@ -148,7 +148,7 @@ def _learn_from_rollouts(state: TrainingState) -> Iterator[TrainingProgress]:
             clock.lap("replay")
             episodes.extend(state.tracker.observe(step))
             state.steps += lanes.num_envs
-        values.append(agent.q_values(lanes.observation, noise=config.noisy).max(axis=1))
+        values.append(agent.q_values(lanes.observation, training=True).max(axis=1))
         clock.lap("act")
 
         targets = _rollout_targets(config, played, np.array(values[1:]))

@@ -281,3 +281,37 @@ def test_values_do_not_depend_on_the_number_of_threads_which_stays_what_it_was()
     with pytest.raises(ValueError, match="observations are uint8"):
         agent.q_values(seen[:, :2])
     assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_lanes_of_training_see_the_same_values_but_for_rounding_as_a_game_played_alone(precision):
+    agent, batch = make_agent(precision=precision), observations(19)
+    together, alone_ = agent.q_values(batch, training=True), agent.q_values(batch)
+    assert (together.dtype, together.shape) == (np.float32, (19, NUM_ACTIONS))
+    np.testing.assert_allclose(together, alone_, rtol=0, atol=1e-6 if precision == "fp32" else 1e-3)
+    np.testing.assert_array_equal(together, agent.q_values(batch, training=True))
+
+
+def test_lanes_of_training_go_through_the_network_together_on_all_threads(monkeypatch):
+    agent, passes = small_agent(), []
+    forward = agent.online.forward
+
+    def counted(frames, draws=None):
+        passes.append((len(frames), torch.get_num_threads()))
+        return forward(frames, draws)
+
+    monkeypatch.setattr(agent.online, "forward", counted)
+    torch.set_num_threads(2)
+    agent.act(observations(11), 0.0, np.random.default_rng(0), training=True)
+    assert passes == [(11, 2)]
+    passes.clear()
+    agent.act(observations(11), 0.0, np.random.default_rng(0))
+    assert passes == [(8, 1), (8, 1)], "evaluation: always as many rows, on one thread"
+
+
+def test_noisy_layers_explore_in_training_and_are_off_in_evaluation():
+    agent, batch = small_agent(noisy=True), observations(5)
+    drawn = [agent.q_values(batch, training=True) for _ in range(2)]
+    assert (drawn[0] != drawn[1]).all(), "noise is drawn anew for each look"
+    np.testing.assert_array_equal(agent.q_values(batch), agent.q_values(batch))
+    assert (agent.q_values(batch) != drawn[0]).all()
