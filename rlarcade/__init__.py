@@ -17,9 +17,11 @@ if TYPE_CHECKING:
         DivergenceError,
         GameError,
         PolicyError,
+        RegistryError,
         ResourceError,
         RlarcadeError,
         RunFolderError,
+        StaleError,
     )
     from rlarcade.evaluation import (
         Comparison,
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from rlarcade.learning.replay import Batch, Replay
     from rlarcade.learning.state import TrainingState
     from rlarcade.learning.training import TrainingProgress, train_agent
+    from rlarcade.promotion.registry import Registry
 
 _HOMES = {
     "ActionError": "errors",
@@ -65,12 +68,15 @@ _HOMES = {
     "PolicyError": "errors",
     "Protocol": "games",
     "RandomPlayer": "evaluation",
+    "Registry": "promotion.registry",
+    "RegistryError": "errors",
     "Replay": "learning.replay",
     "ResourceError": "errors",
     "RlarcadeError": "errors",
     "RoundRobin": "evaluation",
     "Rule": "evaluation",
     "RunFolderError": "errors",
+    "StaleError": "errors",
     "Step": "evaluation",
     "SuiteComparison": "evaluation",
     "TrainConfig": "config",
@@ -108,12 +114,15 @@ __all__ = [
     "PolicyError",
     "Protocol",
     "RandomPlayer",
+    "Registry",
+    "RegistryError",
     "Replay",
     "ResourceError",
     "RlarcadeError",
     "RoundRobin",
     "Rule",
     "RunFolderError",
+    "StaleError",
     "Step",
     "SuiteComparison",
     "TrainConfig",

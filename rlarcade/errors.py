@@ -8,6 +8,8 @@
     ├── CheckpointError   a checkpoint or state file that is damaged, foreign or hostile
     ├── RecordingError    a recorded game that is damaged, or goes another way when played again
     ├── RunFolderError    a run folder that is locked, unwritable or belongs to another run
+    ├── RegistryError     a registry that is damaged, locked or foreign, or cannot do what was asked
+    │   └── StaleError    an alias that somebody else has moved meanwhile
     ├── ResourceError     too little memory or disk for what was asked
     └── DivergenceError   training went beyond all numbers
 
@@ -46,6 +48,14 @@ class RecordingError(RlarcadeError):
 
 class RunFolderError(RlarcadeError):
     """A run folder is locked, cannot be written, or holds another run."""
+
+
+class RegistryError(RlarcadeError):
+    """A registry is damaged, locked, foreign or full, or has no such version, alias or file."""
+
+
+class StaleError(RegistryError):
+    """Somebody else has moved the alias since it was looked at: look again and decide anew."""
 
 
 class ResourceError(RlarcadeError):

@@ -12,8 +12,9 @@ ROOMS = [
     {"checkpoint"},
     {"learning"},
     {"evaluation"},
+    {"promotion"},
     {"console"},
-    {"train", "evaluate", "compare", "watch", "sweep", "__main__"},
+    {"train", "evaluate", "compare", "watch", "promote", "sweep", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(ROOMS) for name in names}
 

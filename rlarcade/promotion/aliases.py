@@ -1,0 +1,214 @@
+"""Aliases: moved by compare-and-swap on a generation, and back along their own history."""
+
+from collections.abc import Iterable
+from typing import Any, get_args
+
+from sqlalchemy import Connection, Row, select, update
+
+from rlarcade.errors import RegistryError, StaleError
+from rlarcade.games.names import display_name
+from rlarcade.promotion import audit, tables, versions
+from rlarcade.promotion.documents import Alias, AliasMove, Event, MoveKind
+
+MOVES: tuple[str, ...] = get_args(MoveKind)
+_table = tables.aliases
+
+
+def find(connection: Connection, game: str, name: str) -> Alias | None:
+    """Returns where an alias points; None if nowhere."""
+    return next(iter(find_all(connection, game, name)), None)
+
+
+def find_all(
+    connection: Connection, game: str | None = None, name: str | None = None
+) -> list[Alias]:
+    """Returns the aliases that point to a version, of one game or of all."""
+    columns = (_table.c.game, _table.c.name, _table.c.version, _table.c.generation)
+    query = select(*columns, tables.versions.c.digest).join(tables.versions)
+    if game is not None:
+        query = query.where(_table.c.game == game)
+    if name is not None:
+        query = query.where(_table.c.name == name)
+    rows = connection.execute(query.order_by(_table.c.game, _table.c.name))
+    return [Alias.model_validate(row._asdict()) for row in rows]
+
+
+def generation(connection: Connection, game: str, name: str) -> int:
+    """Returns how often an alias was moved; 0 if it never was."""
+    row = _row(connection, game, name)
+    return 0 if row is None else int(row.generation)
+
+
+def _row(connection: Connection, game: str, name: str) -> Row[Any] | None:
+    query = select(_table).where(_table.c.game == game, _table.c.name == name)
+    return connection.execute(query).first()
+
+
+def history(connection: Connection, game: str, name: str) -> list[AliasMove]:
+    """Returns the moves of an alias, oldest first.
+
+    Raises:
+        RegistryError: the audit log was altered.
+    """
+    moves = audit.read(connection, kinds=MOVES)
+    return [
+        move_of(event)
+        for event in moves
+        if (event.document.get("game"), event.document.get("name")) == (game, name)
+    ]
+
+
+def move_of(event: Event) -> AliasMove:
+    """Returns the move that an entry of the audit log tells.
+
+    Raises:
+        RegistryError: it tells none, since it was altered.
+    """
+    told = {"kind": event.kind, "actor": event.actor, "time": event.time}
+    try:
+        return AliasMove.model_validate(event.document | told)
+    except ValueError as error:
+        raise RegistryError(
+            f"event {event.sequence} of the audit log was altered: it tells of no move. See with "
+            "`promote audit verify`, and import the newest export into another folder."
+        ) from error
+
+
+def stack(moves: Iterable[AliasMove]) -> list[int | None]:
+    """Replays moves: every move puts its version on top, a roll back takes off what lay above it.
+
+    So a second roll back goes further back, and none returns to what was rolled back from.
+    """
+    found: list[int | None] = []
+    for move in moves:
+        if move.kind != "rollback":
+            if not found or found[-1] != move.version:
+                found.append(move.version)
+            continue
+        found = found[:-1]
+        while found and found[-1] != move.version:
+            found.pop()
+    return found
+
+
+def previous(connection: Connection, game: str, name: str) -> list[Row[Any]]:
+    """Returns the versions that an alias can roll back to, newest first.
+
+    Raises:
+        RegistryError: the audit log was altered.
+    """
+    numbers = stack(history(connection, game, name))
+    below = dict.fromkeys(n for n in reversed(numbers[:-1]) if n not in (None, numbers[-1]))
+    rows = [versions.by_number(connection, number) for number in below if number is not None]
+    return [row for row in rows if row is not None and _usable(row)]
+
+
+def _usable(row: Row[Any]) -> bool:
+    return row.broken_reason is None and not row.archived
+
+
+def move(
+    connection: Connection,
+    game: str,
+    name: str,
+    version: int | None,
+    *,
+    expected_generation: int,
+    kind: MoveKind,
+    actor: str,
+    reason: str | None = None,
+    verdict: str | None = None,
+) -> Alias | None:
+    """Moves an alias, with its entry in the audit log, if nobody has since it was looked at.
+
+    Raises:
+        RegistryError: the version does not exist, is broken or archived, or of another game.
+        StaleError: somebody else has moved it.
+        ValueError: there is no such kind of move.
+    """
+    versions.check_name(name)
+    row = _row(connection, game, name)
+    found = 0 if row is None else int(row.generation)
+    if found != expected_generation:
+        raise _stale(connection, game, name, found, expected_generation)
+    if version is not None:
+        _check_target(connection, game, name, version)
+    elif row is None:
+        raise RegistryError(f"{game} has no {name} that could be taken away.")
+    if kind == "rollback" and version not in {r.number for r in previous(connection, game, name)}:
+        raise never_held(game, name, version)
+    done = AliasMove(
+        game=game,
+        name=name,
+        version=version,
+        previous=None if row is None else row.version,
+        generation=found + 1,
+        kind=kind,
+        actor=actor,
+        reason=reason,
+        time=audit.now(),
+        verdict=verdict,
+    )
+    _write(connection, done)
+    told = done.model_dump(exclude={"kind", "actor", "time"})
+    audit.append(connection, kind, told, actor, done.time)
+    return find(connection, game, name)
+
+
+def _write(connection: Connection, done: AliasMove) -> None:
+    if done.generation == 1:
+        row = done.model_dump(include={"game", "name", "version", "generation"})
+        connection.execute(_table.insert(), [row])
+        return
+    connection.execute(
+        update(_table)
+        .where(_table.c.game == done.game, _table.c.name == done.name)
+        .values(version=done.version, generation=done.generation)
+    )
+
+
+def _check_target(connection: Connection, game: str, name: str, number: int) -> None:
+    row = versions.by_number(connection, number)
+    if row is None:
+        raise RegistryError(f"the registry has no version {number}. See `promote versions`.")
+    if row.game != game:
+        raise RegistryError(
+            f"version {number} plays {display_name(row.game)} and cannot be the {name} of "
+            f"{display_name(game)}. Choose a version of that game: `promote versions --game "
+            f"{game}`."
+        )
+    if row.broken_reason is not None:
+        raise RegistryError(
+            f"version {number} is broken and cannot become {name}: {row.broken_reason}. Register "
+            "its checkpoint again to mend it, or choose another version."
+        )
+    if row.archived:
+        raise RegistryError(
+            f"version {number} is archived and cannot become {name}. Choose another version."
+        )
+
+
+def _stale(connection: Connection, game: str, name: str, found: int, expected: int) -> StaleError:
+    since = [m for m in history(connection, game, name) if m.generation > expected]
+    told = "; ".join(
+        f"{m.kind} from {_shown(m.previous)} to {_shown(m.version)} by {m.actor} ({m.time})"
+        for m in since[-3:]
+    )
+    return StaleError(
+        f"STALE: the {name} of {game} is at generation {found}, not {expected} as expected"
+        f"{f'. Meanwhile: {told}' if told else ''}. Nothing was changed: look at it again and "
+        "decide anew."
+    )
+
+
+def _shown(version: int | None) -> str:
+    return "none" if version is None else f"version {version}"
+
+
+def never_held(game: str, name: str, version: int | None) -> RegistryError:
+    """Returns the error of a roll back to where the alias never was."""
+    return RegistryError(
+        f"the {name} of {game} cannot roll back to {_shown(version)}: it is none of the sound "
+        "versions that it pointed to before. See `promote alias history`; any version can be "
+        "promoted."
+    )

@@ -1,0 +1,121 @@
+"""How a checkpoint becomes a version, how a version is found to be broken and how it is mended."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection, Row, func, select, update
+
+from rlarcade.checkpoint import MANIFEST, WEIGHTS, Checkpoint, Manifest
+from rlarcade.errors import CheckpointError, RegistryError
+from rlarcade.promotion import audit, tables, versions
+from rlarcade.promotion.blobs import Blobs, sha256
+
+_table = tables.versions
+
+
+def read_files(checkpoint: Checkpoint) -> tuple[bytes, bytes]:
+    """Reads a checkpoint's weights and manifest once more, to keep them as they are.
+
+    Raises:
+        CheckpointError: they are no longer what was loaded.
+    """
+    try:
+        weights = (checkpoint.path / WEIGHTS).read_bytes()
+        manifest = (checkpoint.path / MANIFEST).read_bytes()
+        same = Manifest.model_validate_json(manifest) == checkpoint.manifest
+    except (OSError, ValueError):
+        same = False
+    if not same or sha256(weights) != checkpoint.manifest.weights_sha256:
+        raise CheckpointError(
+            f"{checkpoint.path} changed while it was read. Repeat the command when whoever writes "
+            "it has finished."
+        )
+    return weights, manifest
+
+
+def add(connection: Connection, record: versions.Record, actor: str) -> int:
+    """Writes a new version.
+
+    Returns:
+        Its number.
+    """
+    number = (connection.scalar(select(func.max(_table.c.number))) or 0) + 1
+    time = audit.now()
+    record = {"number": number, **record, "registered": time}
+    connection.execute(_table.insert(), [record | {"archived": False, "broken_reason": None}])
+    audit.append(connection, "register", record, actor, time)
+    return number
+
+
+def check_same(row: Row[Any], record: versions.Record) -> None:
+    """Refuses weights that are registered already, but as something else.
+
+    Raises:
+        RegistryError: their contracts differ, with both.
+    """
+    if row.contract != record["contract"]:
+        raise RegistryError(
+            f"these weights are version {row.number} already: {_rules(row._asdict())}, from "
+            f"{row.source}. {record['source']} says: {_rules(record)}. One of the two manifests is "
+            "wrong: register the checkpoint as training wrote it."
+        )
+
+
+def _rules(record: Mapping[str, Any]) -> str:
+    return f"{record['game']}, {record['num_actions']} actions, protocol {record['protocol']}"
+
+
+def mend(
+    connection: Connection, blobs: Blobs, row: Row[Any], record: versions.Record, actor: str
+) -> None:
+    """Makes a version sound again whose files were damaged, now that they are written anew.
+
+    Raises:
+        RegistryError: the files are not the whole of what is wrong.
+    """
+    wrong = versions.damage(blobs, row)
+    if wrong is not None:
+        raise RegistryError(
+            f"version {row.number} cannot be mended with {record['source']}: {wrong}. Register the "
+            f"very checkpoint that it was made from ({row.source}), or import the newest export "
+            "of the registry into another folder."
+        )
+    _mark(connection, row, None)
+    told = {"number": row.number, "digest": row.digest, "source": record["source"]}
+    audit.append(connection, "repair", told, actor, audit.now())
+
+
+def mark_broken(connection: Connection, number: int, reason: str, actor: str) -> None:
+    """Marks a version broken, if it is not yet."""
+    row = versions.by_number(connection, number)
+    if row is None or row.broken_reason is not None:
+        return
+    reason = audit.storable(reason)
+    _mark(connection, row, reason)
+    told = {"number": row.number, "digest": row.digest, "reason": reason}
+    audit.append(connection, "broken", told, actor, audit.now())
+
+
+def _mark(connection: Connection, row: Row[Any], reason: str | None) -> None:
+    connection.execute(
+        update(_table).where(_table.c.number == row.number).values(broken_reason=reason)
+    )
+
+
+def archive(connection: Connection, row: Row[Any], actor: str) -> None:
+    """Hides a version, if it is not hidden yet.
+
+    Raises:
+        RegistryError: an alias or a submission still needs it.
+    """
+    users = tables.users(connection, row.number)
+    if users:
+        raise RegistryError(
+            f"version {row.number} cannot be archived: it is in use as {', '.join(users)}. Move "
+            "the alias, or close the submission, first."
+        )
+    if row.archived:
+        return
+    connection.execute(update(_table).where(_table.c.number == row.number).values(archived=True))
+    told = {"number": row.number, "digest": row.digest}
+    audit.append(connection, "archive", told, actor, audit.now())

@@ -1,0 +1,140 @@
+"""The registry's tables. SQL stays portable: no type or clause that only one database has.
+
+Other modules of this room may add tables here; a table is made when a registry without it is
+opened.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    ForeignKey,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    select,
+)
+
+FORMAT = "1"
+"""What `meta` says about these tables; another one is refused."""
+
+metadata = MetaData()
+
+meta = Table(
+    "meta",
+    metadata,
+    Column("key", String(64), primary_key=True),  # format, audit_count, audit_head
+    Column("value", Text, nullable=False),
+)
+
+versions = Table(
+    "versions",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("digest", String(64), nullable=False, unique=True),
+    Column("game", String(64), nullable=False, index=True),
+    Column("protocol", Text, nullable=False),  # JSON
+    Column("num_actions", Integer, nullable=False),
+    Column("contract", String(64), nullable=False),
+    Column("weights_bytes", BigInteger, nullable=False),
+    Column("manifest_digest", String(64), nullable=False),
+    Column("parent", String(64)),
+    Column("preset", Text),
+    Column("seed", BigInteger),
+    Column("steps", BigInteger, nullable=False),
+    Column("frames", BigInteger, nullable=False),
+    Column("updates", BigInteger, nullable=False),
+    Column("git_commit", Text),
+    Column("libraries", Text, nullable=False),  # JSON
+    Column("source", Text, nullable=False),
+    Column("registered", Text, nullable=False),
+    # The only columns that change.
+    Column("archived", Boolean, nullable=False),
+    Column("broken_reason", Text),
+)
+
+aliases = Table(
+    "aliases",
+    metadata,
+    Column("game", String(64), primary_key=True),
+    Column("name", String(64), primary_key=True),
+    # NULL: taken away. The row stays, or its generations would begin anew.
+    Column("version", Integer, ForeignKey("versions.number")),
+    Column("generation", Integer, nullable=False),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("sequence", Integer, primary_key=True, autoincrement=False),
+    Column("time", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("kind", String(64), nullable=False, index=True),
+    Column("document", Text, nullable=False),  # canonical JSON
+    Column("previous", String(64), nullable=False),
+    Column("digest", String(64), nullable=False),
+)
+
+
+submissions = Table(
+    "submissions",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("version", Integer, ForeignKey("versions.number"), nullable=False, index=True),
+    Column("digest", String(64), nullable=False),
+    Column("game", String(64), nullable=False),
+    Column("mode", String(16), nullable=False),
+    Column("champion", Integer),
+    Column("champion_generation", Integer, nullable=False),
+    Column("gate", String(64), nullable=False),  # digest of a document
+    Column("opened", Text, nullable=False),
+    Column("opened_by", Text, nullable=False),
+    # The only columns that change.
+    Column("state", String(32), nullable=False),
+    Column("verdict", String(64)),  # digest of a document
+    Column("note", Text),
+)
+
+approvals = Table(
+    "approvals",
+    metadata,
+    Column("submission", Integer, ForeignKey("submissions.id"), primary_key=True),
+    Column("by", String(255), primary_key=True),
+    Column("decision", String(16), nullable=False),
+    Column("note", Text, nullable=False),
+    Column("version", String(64), nullable=False),  # digest
+    Column("verdict", String(64), nullable=False),
+    Column("champion_generation", Integer, nullable=False),
+    Column("time", Text, nullable=False),
+)
+
+OPEN_STATES = (
+    "submitted",
+    "verifying",
+    "matching",
+    "error",
+    "passed",
+    "awaiting_approval",
+    "approved",
+)
+"""Of a submission that may still go somewhere."""
+
+
+def users(connection: Connection, version: int) -> list[str]:
+    """Returns what still needs a version, so that it cannot be archived.
+
+    Whoever adds a table that refers to versions adds its question here.
+    """
+    named = select(aliases.c.name, aliases.c.game).where(aliases.c.version == version)
+    submitted = select(submissions.c.id).where(
+        submissions.c.version == version,
+        submissions.c.state.in_(OPEN_STATES),
+        (submissions.c.mode != "ci") | (submissions.c.state != "passed"),  # has arrived
+    )
+    return [
+        *(f"{row.name}@{row.game}" for row in connection.execute(named)),
+        *(f"submission {row.id}" for row in connection.execute(submitted)),
+    ]
