@@ -103,6 +103,17 @@ def previous(connection: Connection, game: str, name: str) -> list[Row[Any]]:
     return [row for row in rows if row is not None and _usable(row)]
 
 
+def champions(connection: Connection, game: str, name: str) -> list[Row[Any]]:
+    """Returns the version that an alias points to, and those that it can roll back to.
+
+    Raises:
+        RegistryError: the audit log was altered.
+    """
+    alias = find(connection, game, name)
+    now = versions.by_number(connection, alias.version) if alias else None
+    return [row for row in (now, *previous(connection, game, name)) if row is not None]
+
+
 def _usable(row: Row[Any]) -> bool:
     return row.broken_reason is None and not row.archived
 

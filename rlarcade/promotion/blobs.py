@@ -33,10 +33,10 @@ class Blobs:
         """Returns where a blob is or would be.
 
         Raises:
-            RegistryError: it is no digest, and might name a file outside the store.
+            DamagedBlobError: it is no digest, and might name a file outside the store.
         """
         if not DIGEST.fullmatch(digest):
-            raise RegistryError(f"{digest!r} is no sha256 digest: 64 digits of 0-9a-f.")
+            raise DamagedBlobError(f"{digest[:80]!r} is no sha256 digest, 64 digits of 0-9a-f")
         return self.folder / digest[:2] / digest
 
     def put(self, data: bytes) -> str:
@@ -90,16 +90,16 @@ class Blobs:
             finally:
                 os.close(descriptor)
         except FileNotFoundError as error:
-            raise DamagedBlobError(f"{path} is missing") from error
+            raise DamagedBlobError(f"{_short(path)} is missing") from error
         except OSError as error:
             if path.is_symlink():
-                raise DamagedBlobError(f"{path} is a link, not a file") from error
+                raise DamagedBlobError(f"{_short(path)} is a link, not a file") from error
             raise RegistryError(
                 f"{path} cannot be read: {error.strerror}. Mend its permissions or the disk."
             ) from error
         found = sha256(data)
         if found != digest:
-            raise DamagedBlobError(f"{path} was altered: its sha256 is {found[:12]}…")
+            raise DamagedBlobError(f"{_short(path)} was altered: its sha256 is {found[:12]}…")
         return data
 
     def damage(self, digest: str, size: int | None = None) -> str | None:
@@ -121,12 +121,19 @@ class Blobs:
                 yield path.name
 
 
+def _short(path: Path) -> str:
+    """Names a blob from the registry on: what is wrong with it is kept, and may travel."""
+    return "/".join(path.parts[-4:])
+
+
 def _read(descriptor: int, path: Path, size: int | None) -> bytes:
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
-        raise DamagedBlobError(f"{path} is no file")
+        raise DamagedBlobError(f"{_short(path)} is no file")
     if size is not None and status.st_size != size:
-        raise DamagedBlobError(f"{path} was altered: it has {status.st_size:,} bytes, not {size:,}")
+        raise DamagedBlobError(
+            f"{_short(path)} was altered: it has {status.st_size:,} bytes, not {size:,}"
+        )
     with os.fdopen(descriptor, "rb", closefd=False) as file:
         return file.read()
 

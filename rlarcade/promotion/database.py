@@ -95,11 +95,11 @@ class Database:
                 return RegistryError(f"registry {self.path} {remedy} ({error}).")
         return RegistryError(f"registry {self.path} {_DAMAGED} ({error}).")
 
-    def set_up(self) -> bool:
+    def set_up(self, *, create: bool) -> None:
         """Makes the tables that are missing; a registry of another format is left alone.
 
-        Returns:
-            Whether the registry is new.
+        Args:
+            create: make a registry of an empty file.
 
         Raises:
             RegistryError: the file is no registry, has another format or runs code of its own.
@@ -107,24 +107,22 @@ class Database:
         with _only_one(self.path.parent), self.errors():
             with self.read() as connection:
                 found = _names(connection)
-                new = not found
-                if not new:
+                if found or not create:
                     self._check(connection, found)
-            if new:
-                self._use_wal()
-            if not set(tables.metadata.tables) <= set(found):
-                with self.write() as connection:
-                    tables.metadata.create_all(connection)
-                    if new:
-                        connection.execute(
-                            tables.meta.insert(), [{"key": "format", "value": tables.FORMAT}]
-                        )
-        return new
+            self._use_wal()
+            if set(tables.metadata.tables) <= set(found):
+                return
+            with self.write() as connection:
+                tables.metadata.create_all(connection)
+                if not found:
+                    row = {"key": "format", "value": tables.FORMAT}
+                    connection.execute(tables.meta.insert(), [row])
 
     def _use_wal(self) -> None:
         with self._engine.connect() as connection:
             raw: Any = connection.connection.driver_connection
-            raw.execute("PRAGMA journal_mode = WAL")
+            if raw.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+                raw.execute("PRAGMA journal_mode = WAL")
 
     def _check(self, connection: Connection, found: dict[str, str]) -> None:
         if "meta" not in found:
@@ -132,16 +130,12 @@ class Database:
                 f"{self.path} is a database, but not a registry's. Choose another folder with "
                 "--registry."
             )
-        foreign = sorted(
-            name
-            for name, kind in found.items()
-            if kind in ("trigger", "view") or (kind == "table" and name not in _tables())
-        )
+        foreign = sorted(name for name, kind in found.items() if kind != "table")
         if foreign:
             raise RegistryError(
-                f"registry {self.path} holds what rlarcade did not put there: "
-                f"{', '.join(foreign)}. It might run code of its own, and is not used. "
-                "Get it from somebody you trust."
+                f"registry {self.path} holds triggers, views or virtual tables, which rlarcade did "
+                f"not put there: {', '.join(foreign)}. They might run code, so it is not used. Get "
+                "it from somebody you trust."
             )
         query = select(tables.meta.c.value).where(tables.meta.c.key == "format")
         number = connection.scalar(query)
@@ -182,12 +176,12 @@ def _begin(connection: Connection) -> None:
 
 
 def _names(connection: Connection) -> dict[str, str]:
-    rows = connection.exec_driver_sql("SELECT name, type FROM sqlite_master")
-    return {str(row.name): str(row.type) for row in rows}
-
-
-def _tables() -> frozenset[str]:
-    return frozenset({*tables.metadata.tables, "sqlite_sequence", "sqlite_stat1", "sqlite_stat4"})
+    """Returns what the database holds: plain tables as such, and whatever could run code."""
+    rows = connection.exec_driver_sql(
+        "SELECT name, CASE WHEN sql LIKE 'create virtual%' THEN 'virtual table' ELSE type END "
+        "FROM sqlite_master WHERE type <> 'index'"
+    )
+    return {str(name): str(kind) for name, kind in rows}
 
 
 @contextmanager

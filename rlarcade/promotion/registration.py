@@ -10,6 +10,9 @@ from rlarcade.errors import CheckpointError, RegistryError
 from rlarcade.promotion import audit, tables, versions
 from rlarcade.promotion.blobs import Blobs, sha256
 
+CHANGES = ("broken", "repair", "archive")
+"""Kinds of events after which a version has another state."""
+
 _table = tables.versions
 
 

@@ -1,92 +1,30 @@
 """The registry: immutable versions, aliases that move forward and back, and a log of it all.
 
-REGISTRY/
-  registry.sqlite            versions, aliases, audit log
-  blobs/sha256/ab/abcd…      weights, manifests and documents, named by their digests
-
-Blobs are written before the transaction that names them, so a version that is listed is there.
-Nothing is ever deleted, and nothing of a stranger's registry is executed.
+Nothing is ever deleted or rewritten, and nothing of a stranger's registry is executed.
 """
 
-import getpass
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self
 
-from pydantic import BaseModel, ValidationError
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, select
 
-from rlarcade.checkpoint import Checkpoint, load_checkpoint, parse_tensors, sync_folder
-from rlarcade.errors import CheckpointError, RegistryError
+from rlarcade.checkpoint import Checkpoint, load_checkpoint
+from rlarcade.errors import RegistryError
 from rlarcade.games.names import resolve_game
-from rlarcade.promotion import aliases, audit, registration, tables, versions
-from rlarcade.promotion.blobs import Blobs, DamagedBlobError, sha256
-from rlarcade.promotion.database import DATABASE, Database
-from rlarcade.promotion.documents import Alias, AliasMove, Event, MoveKind, Problem, Version
+from rlarcade.promotion import aliases, archive, audit, registration, tables, verification, versions
+from rlarcade.promotion.blobs import sha256
+from rlarcade.promotion.documents import Alias, AliasMove, MoveKind, Problem, Version
+from rlarcade.promotion.store import Store, default_actor
+from rlarcade.promotion.verification import CHAMPION
 
-CHAMPION = "champion"
+__all__ = ["CHAMPION", "DEFAULT_REGISTRY", "Registry", "default_actor"]
+
 DEFAULT_REGISTRY = Path("checkpoints/registry")
-_OWN_KINDS = frozenset({*aliases.MOVES, "register", "repair", "broken", "archive"})
-_Model = TypeVar("_Model", bound=BaseModel)
 
 
-class Registry:
-    """A folder of versions. Many processes and threads may use it at once."""
-
-    def __init__(self, folder: Path, database: Database) -> None:
-        """Use `Registry.open`."""
-        self.folder = folder
-        self._database = database
-        self._blobs = Blobs(folder / "blobs" / "sha256")
-
-    @classmethod
-    def open(cls, folder: Path, *, create: bool = True, busy_seconds: float = 10.0) -> "Registry":
-        """Opens a registry.
-
-        Args:
-            folder: where it is.
-            create: make one where none is yet.
-            busy_seconds: how long to wait for others that are writing.
-
-        Raises:
-            RegistryError: there is none, it has an unknown format, is damaged, or runs code of its
-                own; or the folder cannot be written.
-        """
-        path = folder / DATABASE
-        if not create and not path.exists():
-            raise RegistryError(
-                f"{folder} holds no registry. Name its folder with --registry, or make one by "
-                "registering a checkpoint: `promote register CHECKPOINT`."
-            )
-        try:
-            (folder / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
-            sync_folder(folder)
-            database = Database(path, busy_seconds)
-            with _closed_on_error(database):
-                database.set_up()
-        except OSError as error:
-            raise RegistryError(
-                f"registry {folder} cannot be used: {error.strerror}. Choose another folder with "
-                "--registry, or mend its permissions."
-            ) from error
-        return cls(folder, database)
-
-    def close(self) -> None:
-        """Closes its files."""
-        self._database.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+class Registry(Store):
+    """Versions of agents, and the aliases that say which is in use."""
 
     # Versions
 
@@ -168,35 +106,23 @@ class Registry:
         """
         with self._database.read() as connection:
             row = versions.find(connection, reference)
-        wrong = row.broken_reason
-        if wrong is None:
-            try:
-                weights, manifest = versions.read_version(self._blobs, row)
-                where = self._blobs.path(row.digest)
-                return Checkpoint(where, manifest, parse_tensors(weights, where))
-            except (DamagedBlobError, CheckpointError) as error:
-                wrong = str(error)
-            with suppress(RegistryError):  # what is wrong is told even if it cannot be noted
-                self._break(row.number, wrong)
-        raise RegistryError(
-            f"version {row.number} is broken: {wrong}. {self._instead(row)} Registering its "
-            "checkpoint again mends it."
-        )
+        return verification.load(self._database, self._blobs, row, default_actor())
 
-    def _break(self, number: int, reason: str) -> None:
-        with self._database.write() as connection:
-            registration.mark_broken(connection, number, reason, default_actor())
+    def verify(self, reference: int | str | None = None) -> list[Problem]:
+        """Checks every byte of one version or of all, and that nothing was altered by hand.
 
-    def _instead(self, row: Row[Any]) -> str:
-        with suppress(RegistryError), self._database.read() as connection:
-            champion = aliases.find(connection, row.game, CHAMPION)
-            rows = aliases.previous(connection, row.game, CHAMPION)
-            now = champion and versions.by_number(connection, champion.version)
-            for other in [now, *rows] if isinstance(now, Row) else rows:
-                sound = other.number != row.number and other.broken_reason is None
-                if sound and versions.damage(self._blobs, other) is None:
-                    return f"Use version {other.number}, the newest whole champion of {row.game}."
-        return f"No other champion of {row.game} is whole."
+        Files are hashed again, rows compared with the manifests and with a replay of the audit
+        log. A version with a problem is marked broken.
+
+        Raises:
+            GameError: the game behind the @ does not exist.
+            RegistryError: there is no such version, or something cannot be read.
+        """
+        number = None
+        if reference is not None:
+            with self._database.read() as connection:
+                number = versions.find(connection, reference).number
+        return verification.verify(self._database, self._blobs, number, default_actor())
 
     def archive(self, reference: int | str, *, actor: str | None = None) -> Version:
         """Hides a version. It is kept, and can still be loaded by its number.
@@ -285,6 +211,8 @@ class Registry:
                 f"the registry has no document {verdict[:12]}… for a move to rest on. Keep it with "
                 "put_document first."
             )
+        if version_number is not None:
+            self._require_whole(version_number, connection)
         with self._joined(connection) as joined:
             return aliases.move(
                 joined,
@@ -300,6 +228,26 @@ class Registry:
 
     def _joined(self, connection: Connection | None) -> AbstractContextManager[Connection]:
         return self._database.write() if connection is None else nullcontext(connection)
+
+    def _require_whole(self, number: int, connection: Connection | None) -> None:
+        """Reads all bytes of a version that is about to be used.
+
+        Within a caller's transaction it cannot be marked: that would wait for the caller.
+        """
+        with self._database.read() if connection is None else nullcontext(connection) as opened:
+            row = versions.by_number(opened, number)
+        if row is None or row.broken_reason is not None:
+            return  # the move itself says so
+        wrong = (
+            verification.find_damage(self._database, self._blobs, row, default_actor())
+            if connection is None
+            else versions.damage(self._blobs, row)
+        )
+        if wrong is not None:
+            raise RegistryError(
+                f"version {number} is broken and cannot be used: {wrong}. Register its checkpoint "
+                "again to mend it, or choose another version."
+            )
 
     def history(self, game: str, name: str = CHAMPION) -> list[AliasMove]:
         """Returns the moves of an alias, oldest first.
@@ -338,10 +286,10 @@ class Registry:
 
         Args:
             game: any spelling of it.
-            to: which of the versions before; unset: the newest that is not broken.
+            to: which of the versions before; unset: the newest that is whole.
             actor: who does it; unset: the user of this process.
             reason: why.
-            expected_generation: the alias's when it was looked at; unset: whatever it is.
+            expected_generation: the alias's when it was looked at; unset: as it is now.
             name: the alias.
 
         Raises:
@@ -350,132 +298,78 @@ class Registry:
             StaleError: somebody else has moved it.
         """
         game = resolve_game(game)
-        with self._database.write() as connection:
+        with self._database.read() as connection:
             offered = [row.number for row in aliases.previous(connection, game, name)]
+            found = aliases.generation(connection, game, name)
             if to is not None:
-                number = versions.find(connection, to).number
-            elif offered:
-                number = offered[0]
-            else:
-                raise RegistryError(
-                    f"the {name} of {game} has no sound version before it to roll back to. See "
-                    "`promote alias history`; any version can be promoted."
-                )
-            generation = aliases.generation(connection, game, name)
-            alias = aliases.move(
-                connection,
-                game,
-                name,
-                number,
-                expected_generation=(
-                    generation if expected_generation is None else expected_generation
-                ),
-                kind="rollback",
-                actor=default_actor(actor),
-                reason=None if reason is None else audit.storable(reason),
+                offered = [versions.find(connection, to).number]
+        number = self._first_whole(offered) if to is None else offered[0]
+        if number is None:
+            raise RegistryError(
+                f"the {name} of {game} has no whole version before it to roll back to. See "
+                "`promote alias history`; any version can be promoted."
             )
+        alias = self.move_alias(
+            game,
+            name,
+            number,
+            expected_generation=found if expected_generation is None else expected_generation,
+            kind="rollback",
+            actor=actor,
+            reason=reason,
+        )
         assert alias is not None  # it points to a number
         return alias
 
-    # Documents and the audit log
+    def _first_whole(self, numbers: list[int]) -> int | None:
+        """Returns the first version whose bytes are as they were, and marks those that are not."""
+        with self._database.read() as connection:
+            rows = [versions.by_number(connection, number) for number in numbers]
+        for row in rows:
+            if row is not None and not verification.find_damage(
+                self._database, self._blobs, row, default_actor()
+            ):
+                return int(row.number)
+        return None
 
-    def put_document(self, document: BaseModel) -> str:
-        """Keeps a document as canonical JSON.
+    # One file
 
-        Returns:
-            Its digest.
+    def export(self, path: Path) -> None:
+        """Writes all versions, documents, aliases and the audit log into one file.
+
+        Others may use the registry meanwhile. What is damaged is marked broken and left out.
 
         Raises:
-            RegistryError: it holds what JSON cannot say, or the disk is full or cannot be written.
+            RegistryError: the file exists or cannot be written, or rows or the log were altered.
         """
-        return self._blobs.put(audit.canonical_json(document.model_dump(mode="json")).encode())
-
-    def get_document(self, digest: str, model: type[_Model]) -> _Model:
-        """Reads a document and checks its bytes.
-
-        Raises:
-            RegistryError: there is none, it was altered, or it is of another kind.
-        """
-        try:
-            return model.model_validate_json(self._blobs.get(digest))
-        except DamagedBlobError as error:
+        with self._database.read() as connection:
+            problems = verification.structure(connection)
+        if problems:
+            first = problems[0]
             raise RegistryError(
-                f"document {digest[:12]}… cannot be read: {error}. Import the newest export of the "
-                "registry into another folder."
-            ) from error
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(map(str, first["loc"]))
-            raise RegistryError(
-                f"document {digest[:12]}… is no {model.__name__}: {field}: {first['msg']}. It was "
-                "written by another rlarcade, or is another kind of document."
-            ) from error
+                f"registry {self.folder} cannot be exported: {first.where} {first.what}. Import "
+                "the newest export of it into another folder, and go on with that one."
+            )
+        self.verify()
+        archive.write(path, self._database, self._blobs)
 
-    @contextmanager
-    def transaction(
-        self, kind: str, document: Mapping[str, Any], actor: str | None = None
-    ) -> Iterator[Connection]:
-        """Changes tables and writes the change's entry in the audit log, both or neither.
+    @classmethod
+    def import_(cls, file: Path, folder: Path) -> Self:
+        """Makes a registry of what `export` wrote, wherever it comes from, and opens it.
 
-        Args:
-            kind: of the entry; not one that the registry writes itself.
-            document: what the entry says. It is read at the end, so it may be added to meanwhile.
-            actor: who does it; unset: the user of this process.
+        Everything is checked before the folder appears under its name.
 
         Raises:
-            RegistryError: the database is locked, full, read-only or damaged.
-            ValueError: the kind is the registry's own.
+            RegistryError: the file is none that `export` writes, was altered or is hostile; or the
+                folder is in use, or cannot be written.
         """
-        if kind in _OWN_KINDS:
-            raise ValueError(f"{kind!r} events are written by the registry alone")
-        with self._database.write() as connection:
-            yield connection
-            audit.append(connection, kind, document, default_actor(actor), audit.now())
-
-    @contextmanager
-    def reading(self) -> Iterator[Connection]:
-        """Connects to read tables of one's own, in one state of the database.
-
-        Raises:
-            RegistryError: the database is locked or damaged.
-        """
-        with self._database.read() as connection:
-            yield connection
-
-    def events(self, since: int = 0) -> Iterator[Event]:
-        """Yields the entries of the audit log after one, in order.
-
-        Raises:
-            RegistryError: an entry was altered, or the database cannot be read.
-        """
-        with self._database.read() as connection:
-            yield from audit.read(connection, since)
-
-    def verify_audit(self) -> Problem | None:
-        """Finds the first entry of the audit log that was altered, is missing or out of place.
-
-        Raises:
-            RegistryError: the database cannot be read.
-        """
-        with self._database.read() as connection:
-            return audit.first_problem(connection)
-
-
-@contextmanager
-def _closed_on_error(database: Database) -> Iterator[None]:
-    """Closes a database that turns out to be unusable."""
-    try:
-        yield
-    except BaseException:
-        database.close()
-        raise
-
-
-def default_actor(actor: str | None = None) -> str:
-    """Returns who does something: as told, or else the user of this process."""
-    if actor is None:
-        try:
-            actor = getpass.getuser()
-        except (KeyError, OSError, ImportError):  # a container without a user database
-            actor = "unknown"
-    return audit.storable(actor)
+        with archive.unpacked(file, folder) as temporary, cls.open(temporary, create=False) as new:
+            with new.reading() as connection:
+                problems = verification.whole(connection, new._blobs)
+            if problems:
+                first = problems[0]
+                raise RegistryError(
+                    f"{file} was altered: {first.where}: {first.what}. Nothing was imported; get "
+                    "it again from where it came."
+                )
+        return cls.open(folder, create=False)

@@ -100,7 +100,7 @@ def read_version(blobs: Blobs, row: Row[Any]) -> tuple[bytes, Manifest]:
     except DamagedBlobError:
         raise
     except (ValueError, TypeError) as error:  # a game or a digest that is none
-        raise DamagedBlobError(f"its row was altered: {error}") from error
+        raise DamagedBlobError(f"its row or manifest was altered: {error}") from error
     for column, value in true.items():
         found = getattr(row, column)
         if found != value:

@@ -1,0 +1,193 @@
+"""A registry as one file: a plain tar of the database and the blobs, which `tar -t` can list.
+
+It may come from a stranger, so it is read by a reader that knows only what `write` writes: regular
+files, by two patterns of names, in one order, each with the very header that it would get here.
+Links, folders, devices, extensions of the format and names that lead elsewhere cannot occur.
+"""
+
+import hashlib
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from rlarcade.checkpoint import sync_folder
+from rlarcade.errors import RegistryError
+from rlarcade.promotion.blobs import Blobs, DamagedBlobError
+from rlarcade.promotion.database import DATABASE, Database
+
+_BLOCK = 512
+_CHUNK = 1 << 20
+_LARGEST = 8**11 - 1  # bytes of a member: eleven octal digits
+_BLOB = re.compile(r"blobs/sha256/([0-9a-f]{2})/((?:\1)[0-9a-f]{62})")
+
+
+def write(path: Path, database: Database, blobs: Blobs) -> None:
+    """Writes a registry into one file, which is whole under its name or not there.
+
+    Raises:
+        RegistryError: the file exists already or cannot be written, or the database cannot be read.
+    """
+    if path.exists():
+        raise RegistryError(f"{path} exists already. Choose another name for the export.")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    copy = temporary.with_suffix(".sqlite")
+    try:
+        database.copy_to(copy)  # before the blobs: what it names is there already
+        with temporary.open("xb") as file:
+            with copy.open("rb") as source:
+                _add(file, DATABASE, source, copy.stat().st_size)
+            for digest in blobs.digests():
+                _add_blob(file, blobs, digest)
+            file.write(bytes(2 * _BLOCK))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise RegistryError(
+            f"export {path} cannot be written: {error.strerror}. Free some space, or choose "
+            "another place."
+        ) from error
+    finally:
+        for left in (temporary, copy):
+            with suppress(OSError):
+                left.unlink()
+
+
+def _add_blob(file: IO[bytes], blobs: Blobs, digest: str) -> None:
+    try:
+        data = blobs.get(digest)
+    except DamagedBlobError:
+        return  # its version is marked broken
+    name = f"blobs/sha256/{digest[:2]}/{digest}"
+    file.write(_header(name, len(data)))
+    file.write(data + bytes(-len(data) % _BLOCK))
+
+
+def _add(file: IO[bytes], name: str, source: IO[bytes], size: int) -> None:
+    file.write(_header(name, size))
+    shutil.copyfileobj(source, file, _CHUNK)
+    file.write(bytes(-size % _BLOCK))
+
+
+def _header(name: str, size: int) -> bytes:
+    """Returns the one header (POSIX.1-1988 ustar) that a member of this name and size can have."""
+    assert size <= _LARGEST, "no network is that large"
+    before = b"".join(
+        (
+            name.encode().ljust(100, b"\0"),
+            b"0000444\0" + 2 * b"0000000\0",  # mode, user, group
+            b"%011o\0" % size,
+            b"00000000000\0",  # time
+        )
+    )
+    after = b"".join(
+        (
+            b"0" + bytes(100),  # a regular file, linked to nothing
+            b"ustar\0" + b"00",
+            bytes(64),  # names of user and group
+            2 * b"0000000\0",  # device
+            bytes(155 + 12),
+        )
+    )
+    checksum = sum(before) + 8 * ord(" ") + sum(after)
+    return before + b"%06o\0 " % checksum + after
+
+
+@contextmanager
+def unpacked(file: Path, folder: Path) -> Iterator[Path]:
+    """Unpacks an export beside a folder; becomes that folder unless an exception leaves the block.
+
+    Raises:
+        RegistryError: the file is no export or hostile, or the folder is in use or cannot be
+            written; nothing is left behind.
+    """
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise RegistryError(
+            f"{folder} is in use already. Import into a folder that does not exist yet."
+        )
+    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(8)}")
+    try:
+        temporary.mkdir(parents=True)
+        with file.open("rb") as source:
+            _unpack(source, file, temporary)
+        yield temporary
+        for path in (*temporary.glob("blobs/sha256/*"), temporary):
+            sync_folder(path)
+        temporary.rename(folder)
+        sync_folder(folder.parent)
+    except OSError as error:
+        raise RegistryError(
+            f"{file} cannot be imported into {folder}: {error.strerror}. Free some space, choose "
+            "another place, or mend its permissions."
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _unpack(source: IO[bytes], file: Path, folder: Path) -> None:
+    before = ""
+    while True:
+        block = source.read(_BLOCK)
+        if block == bytes(_BLOCK):
+            break
+        name, size = _member(block, file)
+        in_order = name > before if before else name == DATABASE
+        if before == DATABASE:
+            in_order = name != DATABASE
+        if not in_order:
+            raise _refused(file, f"{name} is not where an export has it")
+        _copy(source, file, folder / name, size)
+        before = name
+    if not before or source.read(_BLOCK + 1) != bytes(_BLOCK):
+        raise _refused(file, "it does not end as an export does")
+
+
+def _member(block: bytes, file: Path) -> tuple[str, int]:
+    if len(block) < _BLOCK:
+        raise _refused(file, "it is cut off")
+    if block[257:262] != b"ustar":
+        raise _refused(file, "it is no tar file, or a compressed one")
+    name = block[:100].rstrip(b"\0").decode("ascii", "backslashreplace")
+    if block[156:157] != b"0":
+        raise _refused(file, f"{name!r} is a link, a folder or another thing that is no plain file")
+    if name != DATABASE and not _BLOB.fullmatch(name):
+        raise _refused(file, f"it would write {name!r}, which no registry has")
+    digits = re.fullmatch(rb"([0-7]{11})\0", block[124:136])
+    size = int(digits[1], 8) if digits else -1
+    if size < 0 or block != _header(name, size):
+        raise _refused(file, f"the header of {name} is not one that an export has")
+    return name, size
+
+
+def _copy(source: IO[bytes], file: Path, path: Path, size: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    digest, left = hashlib.sha256(), size
+    with path.open("xb") as target:
+        while left:
+            data = source.read(min(left, _CHUNK))
+            if not data:
+                raise _refused(file, f"{path.name} is cut off: {left:,} of its bytes are missing")
+            digest.update(data)
+            target.write(data)
+            left -= len(data)
+        target.flush()
+        os.fsync(target.fileno())
+    if source.read(-size % _BLOCK) != bytes(-size % _BLOCK):
+        raise _refused(file, f"there is something between {path.name} and what follows it")
+    if path.name != DATABASE:
+        path.chmod(0o444)
+        if digest.hexdigest() != path.name:
+            raise _refused(file, f"blob {path.name} was altered")
+
+
+def _refused(file: Path, why: str) -> RegistryError:
+    return RegistryError(
+        f"{file} is no export of a registry, or was altered: {why}. Nothing was imported; get it "
+        "again from where it came."
+    )

@@ -1,0 +1,187 @@
+"""A folder with a database, blobs and an audit log: what the registry is kept in.
+
+FOLDER/
+  registry.sqlite            tables, the audit log among them
+  blobs/sha256/ab/abcd…      weights, manifests and documents, named by their digests
+
+Blobs are written before the transaction that names them, so what is listed is there. Nothing is
+ever deleted.
+"""
+
+import getpass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from sqlalchemy import Connection
+
+from rlarcade.checkpoint import sync_folder
+from rlarcade.errors import RegistryError
+from rlarcade.promotion import aliases, audit, registration
+from rlarcade.promotion.blobs import Blobs, DamagedBlobError
+from rlarcade.promotion.database import DATABASE, Database
+from rlarcade.promotion.documents import Event, Problem
+
+_OWN_KINDS = frozenset({*aliases.MOVES, *registration.CHANGES, "register"})
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+class Store:
+    """The folder. Many processes and threads may use it at once."""
+
+    def __init__(self, folder: Path, database: Database) -> None:
+        """Use `open`."""
+        self.folder = folder
+        self._database = database
+        self._blobs = Blobs(folder / "blobs" / "sha256")
+
+    @classmethod
+    def open(cls, folder: Path, *, create: bool = True, busy_seconds: float = 10.0) -> Self:
+        """Opens a registry.
+
+        Args:
+            folder: where it is.
+            create: make one where none is yet.
+            busy_seconds: how long to wait for others that are writing.
+
+        Raises:
+            RegistryError: there is none, it has an unknown format, is damaged, or runs code of its
+                own; or the folder cannot be written.
+        """
+        path = folder / DATABASE
+        if not create and not path.exists():
+            raise RegistryError(
+                f"{folder} holds no registry. Name its folder with --registry, or make one by "
+                "registering a checkpoint: `promote register CHECKPOINT`."
+            )
+        try:
+            (folder / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
+            sync_folder(folder)
+            database = Database(path, busy_seconds)
+            with _closed_on_error(database):
+                database.set_up(create=create)
+        except OSError as error:
+            raise RegistryError(
+                f"registry {folder} cannot be used: {error.strerror}. Choose another folder with "
+                "--registry, or mend its permissions."
+            ) from error
+        return cls(folder, database)
+
+    def close(self) -> None:
+        """Closes its files."""
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def put_document(self, document: BaseModel) -> str:
+        """Keeps a document as canonical JSON.
+
+        Returns:
+            Its digest.
+
+        Raises:
+            RegistryError: it holds what JSON cannot say, or the disk is full or cannot be written.
+        """
+        return self._blobs.put(audit.canonical_json(document.model_dump(mode="json")).encode())
+
+    def get_document(self, digest: str, model: type[_Model]) -> _Model:
+        """Reads a document and checks its bytes.
+
+        Raises:
+            RegistryError: there is none, it was altered, or it is of another kind.
+        """
+        try:
+            return model.model_validate_json(self._blobs.get(digest))
+        except DamagedBlobError as error:
+            raise RegistryError(
+                f"document {digest[:12]}… cannot be read: {error}. Import the newest export of the "
+                "registry into another folder."
+            ) from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(map(str, first["loc"]))
+            raise RegistryError(
+                f"document {digest[:12]}… is no {model.__name__}: {field}: {first['msg']}. It was "
+                "written by another rlarcade, or is another kind of document."
+            ) from error
+
+    @contextmanager
+    def transaction(
+        self, kind: str, document: Mapping[str, Any], actor: str | None = None
+    ) -> Iterator[Connection]:
+        """Changes tables and writes the change's entry in the audit log, both or neither.
+
+        Args:
+            kind: of the entry; not one that the registry writes itself.
+            document: what the entry says. It is read at the end, so it may be added to meanwhile.
+            actor: who does it; unset: the user of this process.
+
+        Raises:
+            RegistryError: the database is locked, full, read-only or damaged.
+            ValueError: the kind is the registry's own.
+        """
+        if kind in _OWN_KINDS:
+            raise ValueError(f"{kind!r} events are written by the registry alone")
+        with self._database.write() as connection:
+            yield connection
+            audit.append(connection, kind, document, default_actor(actor), audit.now())
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Connects to read tables of one's own, in one state of the database.
+
+        Raises:
+            RegistryError: the database is locked or damaged.
+        """
+        with self._database.read() as connection:
+            yield connection
+
+    def events(self, since: int = 0) -> Iterator[Event]:
+        """Yields the entries of the audit log after one, in order.
+
+        Raises:
+            RegistryError: an entry was altered, or the database cannot be read.
+        """
+        with self._database.read() as connection:
+            yield from audit.read(connection, since)
+
+    def verify_audit(self) -> Problem | None:
+        """Finds the first entry of the audit log that was altered, is missing or out of place.
+
+        Raises:
+            RegistryError: the database cannot be read.
+        """
+        with self._database.read() as connection:
+            return audit.first_problem(connection)
+
+
+@contextmanager
+def _closed_on_error(database: Database) -> Iterator[None]:
+    """Closes a database that turns out to be unusable."""
+    try:
+        yield
+    except BaseException:
+        database.close()
+        raise
+
+
+def default_actor(actor: str | None = None) -> str:
+    """Returns who does something: as told, or else the user of this process."""
+    if actor is None:
+        try:
+            actor = getpass.getuser()
+        except (KeyError, OSError, ImportError):  # a container without a user database
+            actor = "unknown"
+    return audit.storable(actor)

@@ -1,0 +1,71 @@
+"""What the registry's tests share: tiny checkpoints, and looks past the library at its files."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rlarcade.checkpoint import Counters, save_checkpoint
+from rlarcade.games import get_protocol
+from rlarcade.promotion.registry import Registry
+
+DATA = Path(__file__).parent.parent / "data"
+EARLY, LATE = DATA / "space-invaders-early", DATA / "space-invaders-late"
+
+
+def tiny(path: Path, content: int, game: str = "pong", **changes) -> Path:
+    """A checkpoint whose weights follow from a number alone."""
+    settings = {
+        "game": game,
+        "protocol": get_protocol("v5"),
+        "num_actions": 6,
+        "network": {"hidden_units": 3},
+        "counters": Counters(steps=10, frames=40, updates=2),
+        "config": {"game": game},
+        "preset": "quick",
+        "seed": 1,
+    }
+    save_checkpoint(path, {"w": np.array([content], dtype=np.int64)}, **settings | changes)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "registry"
+
+
+@pytest.fixture
+def registry(folder):
+    with Registry.open(folder) as opened:
+        yield opened
+
+
+@pytest.fixture
+def add(registry, tmp_path):
+    """Registers a tiny checkpoint."""
+    return lambda content, game="pong": registry.register(
+        tiny(tmp_path / f"{game}-{content}", content, game), actor="tester"
+    )
+
+
+def sql(folder: Path, statement: str, *values) -> list[tuple]:
+    """Runs a statement past the library, as somebody with an editor would."""
+    with closing(sqlite3.connect(folder / "registry.sqlite")) as database, database:
+        return database.execute(statement, values).fetchall()
+
+
+def blob_file(folder: Path, digest: str) -> Path:
+    return folder / "blobs" / "sha256" / digest[:2] / digest
+
+
+def flip_a_byte(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(bytes(data))
+
+
+def whole(registry: Registry) -> bool:
+    return registry.verify() == [] and registry.verify_audit() is None
