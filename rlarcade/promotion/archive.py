@@ -131,20 +131,18 @@ def unpacked(file: Path, folder: Path) -> Iterator[Path]:
 
 
 def _unpack(source: IO[bytes], file: Path, folder: Path) -> None:
-    before = ""
+    before: tuple[bool, str] | None = None
     while True:
         block = source.read(_BLOCK)
         if block == bytes(_BLOCK):
             break
         name, size = _member(block, file)
-        in_order = name > before if before else name == DATABASE
-        if before == DATABASE:
-            in_order = name != DATABASE
-        if not in_order:
+        place = (name != DATABASE, name)  # the database first, then blobs in order
+        if (place <= before) if before else (name != DATABASE):
             raise _refused(file, f"{name} is not where an export has it")
         _copy(source, file, folder / name, size)
-        before = name
-    if not before or source.read(_BLOCK + 1) != bytes(_BLOCK):
+        before = place
+    if before is None or source.read(_BLOCK + 1) != bytes(_BLOCK):
         raise _refused(file, "it does not end as an export does")
 
 

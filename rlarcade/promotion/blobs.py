@@ -131,9 +131,8 @@ def _read(descriptor: int, path: Path, size: int | None) -> bytes:
     if not stat.S_ISREG(status.st_mode):
         raise DamagedBlobError(f"{_short(path)} is no file")
     if size is not None and status.st_size != size:
-        raise DamagedBlobError(
-            f"{_short(path)} was altered: it has {status.st_size:,} bytes, not {size:,}"
-        )
+        found = f"{status.st_size} bytes, not {size}"
+        raise DamagedBlobError(f"{_short(path)} was altered: it has {found}")
     with os.fdopen(descriptor, "rb", closefd=False) as file:
         return file.read()
 

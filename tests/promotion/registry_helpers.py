@@ -5,7 +5,6 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from rlarcade.checkpoint import Counters, save_checkpoint
 from rlarcade.games import get_protocol
@@ -29,25 +28,6 @@ def tiny(path: Path, content: int, game: str = "pong", **changes) -> Path:
     }
     save_checkpoint(path, {"w": np.array([content], dtype=np.int64)}, **settings | changes)
     return path
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return tmp_path / "registry"
-
-
-@pytest.fixture
-def registry(folder):
-    with Registry.open(folder) as opened:
-        yield opened
-
-
-@pytest.fixture
-def add(registry, tmp_path):
-    """Registers a tiny checkpoint."""
-    return lambda content, game="pong": registry.register(
-        tiny(tmp_path / f"{game}-{content}", content, game), actor="tester"
-    )
 
 
 def sql(folder: Path, statement: str, *values) -> list[tuple]:

@@ -5,18 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from registry_helpers import (  # noqa: F401
-    EARLY,
-    LATE,
-    add,
-    blob_file,
-    flip_a_byte,
-    folder,
-    registry,
-    sql,
-    tiny,
-    whole,
-)
+from registry_helpers import EARLY, LATE, blob_file, flip_a_byte, sql, tiny, whole
 
 from rlarcade.checkpoint import load_checkpoint
 from rlarcade.errors import CheckpointError, GameError, RegistryError
@@ -80,7 +69,9 @@ def test_the_same_weights_twice_are_one_version_and_one_event(registry, tmp_path
 def test_the_same_weights_under_another_contract_are_refused_with_both(registry, tmp_path):
     registry.register(tiny(tmp_path / "a", 1))
     other = tiny(tmp_path / "b", 1, protocol=get_protocol("nature"))
-    with pytest.raises(RegistryError, match=r"are version 1 already: pong.*a\. .*b says: pong.*nat"):
+    with pytest.raises(
+        RegistryError, match=r"are version 1 already: pong.*a\. .*b says: pong.*nat"
+    ):
         registry.register(other)
     assert len(registry.versions()) == 1
 
@@ -137,7 +128,14 @@ def test_numbers_digests_their_beginnings_and_aliases_name_a_version(registry, a
     add(1)
     version = add(2)
     registry.move_alias("pong", "champion", 2, expected_generation=0, kind="promote")
-    for reference in (2, "2", " 2 ", version.digest, version.digest[:6], version.digest[:9].upper()):
+    for reference in (
+        2,
+        "2",
+        " 2 ",
+        version.digest,
+        version.digest[:6],
+        version.digest[:9].upper(),
+    ):
         assert registry.version(reference).digest == version.digest
     for game in ("pong", "Pong", "ALE/Pong-v5", "PongNoFrameskip-v4"):
         assert registry.version(f"champion@{game}").number == 2
@@ -193,7 +191,9 @@ def test_a_beginning_that_several_digests_share_is_refused_with_them(registry, a
     with pytest.raises(RegistryError, match=r"several digests: versions 1 \(abcdef.*5 .* and more"):
         registry.version("abcdef")
     sql(folder, "DELETE FROM versions WHERE number > 2")
-    with pytest.raises(RegistryError, match=r"1 \(abcdef000000…\), 2 \(abcdef000000…\)\. Give more"):
+    with pytest.raises(
+        RegistryError, match=r"1 \(abcdef000000…\), 2 \(abcdef000000…\)\. Give more"
+    ):
         registry.version("abcdef")
 
 
@@ -305,7 +305,9 @@ def test_a_damaged_champion_is_kept_and_the_newest_whole_one_before_it_offered(
         )
     flip_a_byte(blob_file(folder, versions[2].digest))  # the one before, not noticed yet
     blob_file(folder, versions[3].manifest_digest).unlink()
-    with pytest.raises(RegistryError, match=r"is missing\. Use version 2, the newest whole champion"):
+    with pytest.raises(
+        RegistryError, match=r"is missing\. Use version 2, the newest whole champion"
+    ):
         registry.load("champion@pong")
     assert registry.alias("pong").version == 4
     registry.move_alias("pong", "champion", 1, expected_generation=4, kind="set")
@@ -360,7 +362,9 @@ def test_another_checkpoint_with_the_same_weights_cannot_mend_a_manifest(
     version = registry.register(tiny(tmp_path / "c", 1))
     blob_file(folder, version.manifest_digest).unlink()
     other = tiny(tmp_path / "d", 1, seed=2)
-    with pytest.raises(RegistryError, match=r"version 1 cannot be mended with .*d: blobs/.*missing"):
+    with pytest.raises(
+        RegistryError, match=r"version 1 cannot be mended with .*d: blobs/.*missing"
+    ):
         registry.register(other)
 
 
@@ -372,7 +376,7 @@ def test_another_checkpoint_with_the_same_weights_cannot_mend_a_manifest(
         ("contract", "0" * 64, "contract is '000"),
         ("digest", "0" * 64, "is missing"),
         ("digest", "../../../etc/passwd", "is no sha256 digest"),
-        ("digest", 7, "its row or manifest was altered"),
+        ("digest", 7, "'7' is no sha256 digest"),
         ("weights_bytes", 7, "bytes, not 7"),
         ("weights_bytes", "many", "bytes, not many"),
         ("manifest_digest", "..", "is no sha256 digest"),
@@ -432,7 +436,9 @@ def test_weights_that_are_no_tensors_are_refused_even_with_matching_digests(
         hashlib.sha256(text).hexdigest(),
         len(data),
     )
-    with pytest.raises(RegistryError, match="is not a safetensors file.*Nothing in it was executed"):
+    with pytest.raises(
+        RegistryError, match="is not a safetensors file.*Nothing in it was executed"
+    ):
         registry.load(1)
 
 

@@ -1,0 +1,182 @@
+import pytest
+from registry_helpers import blob_file, flip_a_byte, sql, whole
+
+from rlarcade import Rule
+from rlarcade.errors import GameError, RegistryError
+
+
+@pytest.fixture
+def three(registry, add):
+    """Three versions, the second is champion after it was the first."""
+    for content in range(3):
+        add(content)
+    for number in (1, 2):
+        registry.move_alias(
+            "pong", "champion", number, expected_generation=number - 1, kind="promote"
+        )
+    return registry
+
+
+def found(registry, reference=None):
+    return [(p.where, p.what) for p in registry.verify(reference)]
+
+
+def test_a_registry_as_it_was_written_has_no_problems(three):
+    three.archive(3)
+    three.rollback("pong")
+    with three.transaction("note", {"number": 99}):
+        pass
+    assert three.verify() == []
+    assert three.verify("champion@pong") == []
+    assert len(list(three.events())) == 8
+
+
+@pytest.mark.parametrize("half", ["digest", "manifest_digest"])
+def test_any_flipped_byte_is_found_and_its_version_marked(three, folder, half):
+    path = blob_file(folder, getattr(three.version(2), half))
+    good = path.read_bytes()
+    path.chmod(0o644)
+    for position in range(0, len(good), max(1, len(good) // 10)):
+        bad = bytearray(good)
+        bad[position] ^= 1 << (position % 8)
+        path.write_bytes(bytes(bad))
+        ((where, what),) = found(three, 2)
+        assert where == "version 2"
+        assert "was altered: its sha256 is" in what
+    assert [v.state for v in three.versions()] == ["ok", "broken", "ok"]
+    assert [e.kind for e in three.events(5)] == ["broken"]
+    assert [p[0] for p in found(three)] == ["version 2"]
+    assert found(three, 1) == []
+
+
+def test_a_version_that_is_whole_but_marked_broken_is_told(three, folder):
+    path = blob_file(folder, three.version(3).digest)
+    good = path.read_bytes()
+    path.unlink()
+    ((where, what),) = found(three)
+    assert (where, what.split("/")[-1]) == ("version 3", f"{path.name} is missing")
+    path.write_bytes(good)
+    ((where, what),) = found(three)
+    assert where == "version 3"
+    assert what.startswith("is marked broken (blobs/")
+    assert what.endswith("Register its checkpoint again")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("steps = 9", "steps is 9, the audit log says 10"),
+        ("steps = '10x'", "steps is '10x', the audit log says 10"),
+        ("source = 'elsewhere'", "source is 'elsewhere', the audit log says"),
+        ("registered = 'never'", "registered is 'never'"),
+        ("archived = 1", "archived is True, the audit log says False"),
+        ("libraries = '{}'", "libraries is '{}'"),
+    ],
+)
+def test_an_altered_row_is_found(three, folder, change, message):
+    sql(folder, f"UPDATE versions SET {change} WHERE number = 3")
+    problems = found(three)
+    assert problems[0][0] == "version 3"
+    assert f"its row was altered: {message}" in problems[0][1]
+    assert sql(folder, "SELECT broken_reason IS NULL FROM versions") == [(1,), (1,), (0,)]
+    assert found(three)[0][1] == problems[0][1]
+    assert found(three, 3)[0][1] == problems[0][1]
+    assert found(three, 1) == []
+
+
+def test_a_mark_that_was_taken_away_or_made_by_hand_is_found(three, folder):
+    sql(folder, "UPDATE versions SET broken_reason = 'I do not like it' WHERE number = 1")
+    assert "broken_reason is 'I do not like it', the audit log says None" in found(three)[0][1]
+    flip_a_byte(blob_file(folder, three.version(3).digest))
+    three.verify(3)
+    sql(folder, "UPDATE versions SET broken_reason = NULL WHERE number = 3")
+    where, what = found(three)[1]
+    assert where == "version 3"
+    assert "broken_reason is None, the audit log says 'blobs/" in what
+
+
+def test_a_row_that_was_put_in_by_hand_is_found_and_marked(three, folder, tmp_path):
+    columns = [row[1] for row in sql(folder, "PRAGMA table_info(versions)")]
+    kept = ", ".join(name for name in columns if name not in ("number", "digest"))
+    sql(
+        folder,
+        f"INSERT INTO versions (number, digest, {kept}) SELECT 4, '{'ab' * 32}', {kept} "
+        "FROM versions WHERE number = 3",
+    )
+    told = ("version 4", "was put in by hand: the audit log does not know it")
+    assert found(three)[0] == told
+    assert three.version(4).state == "broken"
+    assert found(three)[0] == told
+    assert {where for where, _ in found(three)} == {"version 4"}
+
+
+def test_a_row_that_was_taken_out_is_found(three, folder):
+    sql(folder, "DELETE FROM versions WHERE number = 3")
+    assert found(three) == [("version 3", "is missing from its table: the audit log has it")]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("UPDATE aliases SET version = 3", "version is 3, the audit log says 2"),
+        ("UPDATE aliases SET generation = 1", "generation is 1, the audit log says 2"),
+        ("UPDATE aliases SET version = NULL", "version is None, the audit log says 2"),
+        ("DELETE FROM aliases", "is missing from its table: the audit log has it"),
+    ],
+)
+def test_an_altered_alias_is_found(three, folder, change, message):
+    sql(folder, change)
+    ((where, what),) = found(three)
+    assert where == "alias champion@pong"
+    assert message in what
+    assert found(three, 2) == []
+
+
+def test_an_alias_that_was_put_in_by_hand_is_found(three, folder):
+    sql(folder, "INSERT INTO aliases VALUES ('pong', 'mine', 3, 1)")
+    assert found(three) == [
+        ("alias mine@pong", "was put in by hand: the audit log does not know it")
+    ]
+
+
+def test_a_damaged_document_is_found(three, folder):
+    digest = three.put_document(Rule())
+    flip_a_byte(blob_file(folder, digest))
+    ((where, what),) = found(three)
+    assert where == f"document {digest}"
+    assert "was altered" in what
+    with pytest.raises(RegistryError, match="cannot be read: blobs/.* was altered"):
+        three.get_document(digest, Rule)
+    three.put_document(Rule())
+    assert whole(three)
+
+
+def test_other_files_among_the_blobs_are_passed_over(three, folder):
+    (folder / "blobs" / "sha256" / "aa").mkdir(exist_ok=True)
+    (folder / "blobs" / "sha256" / "aa" / ".writing-left-behind").write_bytes(b"half")
+    (folder / "blobs" / "sha256" / "aa" / ("ab" * 32)).write_bytes(b"in the wrong folder")
+    assert three.verify() == []
+
+
+def test_an_event_that_tells_nothing_is_found(registry, folder):
+    with registry.transaction("note", {}, "ann"):
+        pass
+    import hashlib
+    import json
+
+    (row,) = sql(folder, "SELECT sequence, time, actor, previous FROM events")
+    names = ("sequence", "time", "actor", "previous")
+    for kind in ("register", "broken", "promote"):
+        entry = dict(zip(names, row, strict=True)) | {"kind": kind, "document": {}}
+        text = json.dumps(entry, sort_keys=True, separators=(",", ":"))
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        sql(folder, "UPDATE events SET kind = ?, digest = ?", kind, digest)
+        sql(folder, "UPDATE meta SET value = ? WHERE key = 'audit_head'", digest)
+        assert found(registry) == [("event 1", f"tells of no {kind}")]
+
+
+def test_what_is_to_be_verified_must_exist(three):
+    with pytest.raises(RegistryError, match="no version '9'"):
+        three.verify(9)
+    with pytest.raises(GameError, match="unknown game"):
+        three.verify("champion@chess")
