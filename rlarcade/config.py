@@ -21,6 +21,8 @@ from rlarcade.errors import ConfigError
 DevicePreference = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
 
+_NO_PRESETS = ("gate.toml",)  # settings of promotion, not of training
+
 _Model = TypeVar("_Model", bound=BaseModel)
 _Count = Annotated[int, Field(ge=1)]
 _Steps = Annotated[int, Field(ge=0)]
@@ -346,6 +348,13 @@ class RunSettings(_Settings):
     """Agent steps between evaluations on the way; 0 for none."""
     eval_episodes: _Count = 10
     """Whole games in an evaluation on the way and at the end."""
+    pipeline: Literal["ci", "delivery", "deployment"] | None = None
+    """Register each policy checkpoint as a version and send it through the gate: ci only checks,
+    delivery waits for a person, deployment makes it the champion if it is better."""
+    registry: Path | None = None
+    """Folder of that registry. Unset: checkpoints/registry."""
+    gate: Path | None = None
+    """Gate file. Unset: configs/gate.toml."""
     init_from: Path | None = None
     """Policy checkpoint whose weights a new run starts from; recorded as its parent."""
 
@@ -400,10 +409,23 @@ def load_preset(name_or_path: str) -> tuple[str, dict[str, Any]]:
 
 
 def _shipped_presets() -> list[Any]:
+    return [
+        path
+        for path in _shipped_configs().iterdir()
+        if path.name.endswith(".toml") and path.name not in _NO_PRESETS
+    ]
+
+
+def shipped_config(name: str) -> str:
+    """Returns the text of a file that ships in `configs/`."""
+    text: str = (_shipped_configs() / name).read_text("utf-8")
+    return text
+
+
+def _shipped_configs() -> Any:
     package = resources.files("rlarcade") / "configs"
-    # An editable install has the presets beside the package, a wheel has them inside it.
-    folder = package if package.is_dir() else Path(__file__).parent.parent / "configs"
-    return [path for path in folder.iterdir() if path.name.endswith(".toml")]
+    # An editable install has the configs beside the package, a wheel has them inside it.
+    return package if package.is_dir() else Path(__file__).parent.parent / "configs"
 
 
 def _parsed_preset(text: str, where: str) -> dict[str, Any]:

@@ -1,0 +1,289 @@
+"""The checks of a gate: what each looks at, and what it takes for evidence."""
+
+import hashlib
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from rlarcade.config import NetworkSettings
+from rlarcade.errors import CheckpointError, PolicyError, RegistryError
+from rlarcade.evaluation import Comparison, RandomPlayer, Rule, compare_agents, play_steps
+from rlarcade.evaluation.players import Contender
+from rlarcade.evaluation.sequential import LARGEST_LOG, log_e_value
+from rlarcade.games.protocols import SCREEN, STACK
+from rlarcade.learning.agent import DQNAgent
+from rlarcade.promotion.documents import Alias, Version
+from rlarcade.promotion.gate import Check, Gate, GateVerdict, Outcome
+from rlarcade.promotion.registry import Registry
+from rlarcade.seeding import SeedUse
+
+MATCHES = "matches"  # folder inside the registry's, of records of matches that a gate played
+
+CheckBegins = Callable[[str], None]
+"""Called with a check's name before it is made."""
+PairDone = Callable[[Comparison], None]
+"""Called after each pair of a match, with the match as it stands."""
+
+_PERCENTILE = 95  # the slowest few decisions belong to whatever else the machine does
+_OUTCOMES: dict[str | None, Outcome] = {"promote": "pass", "reject": "fail"}
+
+Finding = tuple[Outcome, str, dict[str, object]]
+"""Outcome, evidence and details of a check."""
+
+
+def make_verdict(
+    registry: Registry,
+    version: Version,
+    champion: Alias | None,
+    gate: Gate,
+    *,
+    on_check: CheckBegins | None = None,
+    on_pair: PairDone | None = None,
+) -> GateVerdict:
+    """Makes a gate's checks, in order, until one does not pass.
+
+    Matches are kept inside the registry's folder: one that was interrupted goes on, and one that
+    was played is not played again, so asking twice does not throw the dice twice.
+
+    Args:
+        registry: holds both versions.
+        version: the candidate.
+        champion: the alias that it may take over; None: the game has no champion yet.
+        gate: what is asked for.
+        on_check: called before each check.
+        on_pair: called after each pair of games.
+
+    Raises:
+        RunFolderError: a match's record is in use or damaged.
+        OSError: the disk is full.
+    """
+    subject = _Subject(registry, version, champion, gate, on_pair)
+    made: list[Check] = []
+    stopped: str | None = None
+    for name, check in _checks(gate):
+        if stopped is not None:
+            evidence = f"not made, because {stopped} did not pass"
+            made.append(Check(name=name, outcome="unknown", evidence=evidence))
+            continue
+        if on_check is not None:
+            on_check(name)
+        started = time.perf_counter()
+        outcome, evidence, details = check(subject)
+        seconds = round(time.perf_counter() - started, 3)
+        made.append(
+            Check(name=name, outcome=outcome, evidence=evidence, details=details, seconds=seconds)
+        )
+        stopped = None if outcome == "pass" else name
+    return GateVerdict(
+        version=version.digest,
+        number=version.number,
+        game=version.game,
+        champion=champion.digest if champion else None,
+        champion_generation=champion.generation if champion else 0,
+        gate=gate,
+        checks=tuple(made),
+    )
+
+
+@dataclass
+class _Subject:
+    """What checks look at, and what they leave for those after them."""
+
+    registry: Registry
+    version: Version
+    champion: Alias | None
+    gate: Gate
+    on_pair: PairDone | None
+    agent: DQNAgent | None = None
+    """Loaded by the check that asks whether it loads."""
+    match: Comparison | None = None
+    """Against the champion, once it is played."""
+
+    @property
+    def loaded(self) -> DQNAgent:
+        assert self.agent is not None, "the first check loads it"
+        return self.agent
+
+    def records(self, rule: Rule) -> Path:
+        # A match keeps its rule to the end, so under another gate the same two meet anew; one that
+        # only allows more pairs goes on with those that were played.
+        digest = hashlib.sha256(rule.model_dump_json().encode()).hexdigest()
+        return self.registry.folder / MATCHES / digest[:12]
+
+
+def _checks(gate: Gate) -> list[tuple[str, Callable[[_Subject], Finding]]]:
+    optional: list[tuple[str, bool, Callable[[_Subject], Finding]]] = [
+        ("smoke", gate.smoke.enabled, _smoke),
+        ("size", gate.size.enabled, _size),
+        ("latency", gate.latency.enabled, _latency),
+        ("random", gate.random.enabled, _random),
+        ("match", gate.match.enabled, _match),
+        ("guard", gate.guard.enabled and gate.match.enabled, _guard),
+    ]
+    always: list[tuple[str, Callable[[_Subject], Finding]]] = [
+        ("files", _files),
+        ("contract", _contract),
+    ]
+    return always + [(name, check) for name, enabled, check in optional if enabled]
+
+
+def _files(subject: _Subject) -> Finding:
+    version = subject.version
+    try:
+        agent = DQNAgent.load(subject.registry.load(version.number))
+    except (RegistryError, CheckpointError) as error:
+        return "fail", str(error), {}
+    agent.name = f"version {version.number}"
+    subject.agent = agent
+    network = NetworkSettings.model_validate(agent.network)
+    return (
+        "pass",
+        f"sha256 {version.digest[:12]} holds; {network.torso} torso, {network.head} head load",
+        {},
+    )
+
+
+def _contract(subject: _Subject) -> Finding:
+    version, alias = subject.version, subject.champion
+    if alias is None:
+        return "pass", f"{version.game} has no champion to be unlike", {}
+    champion = subject.registry.version(alias.version)
+    if champion.contract == version.contract:
+        return (
+            "pass",
+            f"protocol {version.protocol.name} and {version.num_actions} actions, as the champion, "
+            f"version {champion.number}",
+            {},
+        )
+    ours = version.protocol.model_dump() | {"game": version.game, "actions": version.num_actions}
+    theirs = champion.protocol.model_dump() | {
+        "game": champion.game,
+        "actions": champion.num_actions,
+    }
+    unlike = [f"{key} {theirs[key]} and {ours[key]}" for key in ours if ours[key] != theirs[key]]
+    return (
+        "fail",
+        f"the champion, version {champion.number}, and this one differ: {', '.join(unlike)}",
+        {},
+    )
+
+
+def _smoke(subject: _Subject) -> Finding:
+    wanted = subject.gate.smoke.steps
+    played = score = 0.0
+    try:
+        for step in play_steps(subject.loaded, episodes=wanted, use=SeedUse.CALIBRATION):
+            played, score = played + 1, score + step.reward
+            if played == wanted:
+                break
+    except PolicyError as error:
+        return "fail", str(error), {}
+    return "pass", f"{wanted} steps played, {score:g} points", {}
+
+
+def _size(subject: _Subject) -> Finding:
+    megabytes = subject.version.weights_bytes / 1e6
+    allowed = subject.gate.size.max_megabytes
+    outcome: Outcome = "pass" if megabytes <= allowed else "fail"
+    return outcome, f"{megabytes:.3g} MB of weights, {allowed:g} allowed", {}
+
+
+def _latency(subject: _Subject) -> Finding:
+    part = subject.gate.latency
+    dice = np.random.default_rng(0)
+    frames = dice.integers(0, 256, (part.decisions, 1, STACK, SCREEN, SCREEN), dtype=np.uint8)
+    subject.loaded.q_values(frames[0])  # the first one finds memory
+    taken = []
+    for frame in frames:
+        started = time.perf_counter()
+        subject.loaded.q_values(frame)
+        taken.append((time.perf_counter() - started) * 1e3)
+    middle, slow = np.percentile(taken, [50, _PERCENTILE])
+    outcome: Outcome = "pass" if slow <= part.max_milliseconds else "fail"
+    evidence = (
+        f"a decision takes {middle:.3g} ms, {_PERCENTILE} of 100 at most {slow:.3g} ms; "
+        f"{part.max_milliseconds:g} allowed"
+    )
+    return outcome, evidence, {"p50_ms": float(middle), "p95_ms": float(slow)}
+
+
+def _random(subject: _Subject) -> Finding:
+    part = subject.gate.random
+    if subject.champion is None and not part.first_champion:
+        return "pass", f"the first champion of {subject.version.game} needs no match", {}
+    player = RandomPlayer(subject.version.game, subject.version.protocol)
+    return _judged(subject, _played(subject, player, Rule(alpha=part.alpha), part.max_pairs))
+
+
+def _match(subject: _Subject) -> Finding:
+    part = subject.gate.match
+    if subject.champion is None:
+        return "pass", f"the first champion of {subject.version.game} needs no match", {}
+    if subject.champion.digest == subject.version.digest:
+        return "unknown", "it is the champion already", {}
+    try:
+        champion = DQNAgent.load(subject.registry.load(subject.champion.version))
+    except (RegistryError, CheckpointError) as error:
+        return "unknown", f"the champion cannot be played against: {error}", {}
+    champion.name = f"version {subject.champion.version}"
+    margin = part.non_inferiority
+    rule = (
+        Rule.non_inferiority(margin, alpha=part.alpha, beta=part.beta)
+        if margin
+        else Rule(alpha=part.alpha, beta=part.beta)
+    )
+    subject.match = _played(subject, champion, rule, part.max_pairs)
+    return _judged(subject, subject.match)
+
+
+def _played(subject: _Subject, opponent: Contender, rule: Rule, max_pairs: int) -> Comparison:
+    return compare_agents(
+        opponent,
+        subject.loaded,
+        rule=rule,
+        max_pairs=max_pairs,
+        record=subject.records(rule),
+        on_pair=subject.on_pair,
+    )
+
+
+def _judged(subject: _Subject, match: Comparison) -> Finding:
+    rule, (low, high) = match.rule, match.interval
+    notes = "".join(f"; {note}" for note in match.notes)
+    evidence = (
+        f"against {match.champion.checkpoint}: {match.wins} won, {match.ties} tied, {match.losses} "
+        f"lost of {match.pairs} pairs, e-value {match.e_value:.4g} (promote from "
+        f"{1 / rule.alpha:g}), futility {match.e_value_futility:.4g} (reject from "
+        f"{1 / rule.beta:g}){notes}"
+    )
+    details: dict[str, object] = {
+        "wins": match.wins,
+        "ties": match.ties,
+        "losses": match.losses,
+        "e_value": match.e_value,
+        "e_value_futility": match.e_value_futility,
+        "improvement_probability": match.improvement_probability,
+        "interval": [low, high],
+        "verdict": match.verdict,
+        "comparison": subject.registry.put_document(match),
+    }
+    return _OUTCOMES.get(match.verdict, "unknown"), evidence, details
+
+
+def _guard(subject: _Subject) -> Finding:
+    """Not worse by the margin, proven in every game that it plays: today's versions play one."""
+    game, match = subject.version.game, subject.match
+    if match is None:
+        return "pass", f"{game} has no champion to be worse than", {}
+    margin = subject.gate.guard.margin
+    e_value = math.exp(min(log_e_value(match.counts, 0.5 - margin), LARGEST_LOG))
+    needed = 1 / match.rule.alpha
+    outcome: Outcome = "pass" if e_value >= needed else "unknown"
+    evidence = (
+        f"{game}: e-value {e_value:.4g} that it is not worse by {margin:g} (proven from {needed:g})"
+    )
+    return outcome, evidence, {"e_values": {game: e_value}}

@@ -1,0 +1,320 @@
+"""Pipelines: how a version becomes its game's champion, with people in between or without.
+
+Continuous integration makes the gate's checks and stops there. Continuous delivery goes on until a
+person approves. Continuous deployment goes all the way by itself. `promote` is a person who wants
+one version promoted now; the gate may ask others to agree.
+
+Every step is one transaction, so a pipeline that was killed goes on with the same call to the same
+end, and two that run at once have one winner.
+"""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sqlalchemy import Connection
+
+from rlarcade.errors import ConfigError, RegistryError, RlarcadeError, StaleError
+from rlarcade.promotion.checks import CheckBegins, PairDone, make_verdict
+from rlarcade.promotion.documents import Version
+from rlarcade.promotion.gate import Gate, GateVerdict
+from rlarcade.promotion.registry import CHAMPION, Registry, default_actor
+from rlarcade.promotion.submissions import (
+    Approval,
+    Mode,
+    Submission,
+    SubmissionState,
+    add_approval,
+    move,
+    open_submission,
+    submissions_of,
+)
+
+Release = Callable[[Registry, Submission, str], Submission]
+"""Takes an approved submission into use, as the actor named; returns it promoted or stale."""
+
+_MATCHES = ("random", "match")  # checks that play matches
+_AFTER: dict[str, SubmissionState] = {
+    "passed": "passed",
+    "rejected": "rejected",
+    "inconclusive": "inconclusive",
+}
+
+
+def move_alias_at_once(registry: Registry, approved: Submission, actor: str) -> Submission:
+    """Makes the approved version the champion, if the champion is still the one it was measured by.
+
+    A live rollout may take this place in `run_pipeline` and `approve`.
+
+    Raises:
+        RegistryError: the version is broken, or the registry cannot be written.
+    """
+
+    def take_over(connection: Connection) -> None:
+        registry.move_alias(
+            approved.game,
+            CHAMPION,
+            approved.version,
+            expected_generation=approved.champion_generation,
+            kind="promote",
+            actor=actor,
+            verdict=approved.verdict,
+            connection=connection,
+        )
+
+    try:
+        return move(registry, approved, "promoted", actor, also=take_over)
+    except StaleError as error:
+        return move(registry, approved, "stale", actor, note=str(error))
+
+
+def run_pipeline(
+    registry: Registry,
+    version: Version,
+    mode: Mode,
+    gate: Gate,
+    *,
+    actor: str | None = None,
+    release: Release = move_alias_at_once,
+    on_check: CheckBegins | None = None,
+    on_pair: PairDone | None = None,
+) -> Submission:
+    """Takes a version as far as the mode lets it go.
+
+    Args:
+        registry: holds it.
+        version: the candidate.
+        mode: `ci`: checks only. `delivery`: stops at awaiting_approval. `deployment`: approved by
+            policy. `promote`: approved by who calls, if the gate asks for nobody else.
+        gate: what is asked for.
+        actor: who runs it. Unset: the user.
+        release: what is done with an approved version.
+        on_check: called before each check.
+        on_pair: called after each pair of games.
+
+    Returns:
+        The submission, where it came to rest: see `Submission.state`. The same call after that
+        returns the same again, and goes on with one that was interrupted.
+
+    Raises:
+        ConfigError: the gate asks for approvals, which a deployment has nobody to give.
+        RegistryError: the version is broken or archived, or is the champion without ever having
+            passed a gate; or the registry cannot be used.
+        StaleError: somebody else has moved the submission meanwhile.
+        RunFolderError: the match is being played by another process.
+    """
+    if mode == "deployment" and gate.approvals.required:
+        raise ConfigError(
+            f"the gate asks for {gate.approvals.required} approvals, and continuous deployment has "
+            "nobody to give them. Use --mode delivery, or a gate with approvals.required = 0."
+        )
+    _require_sound(version)
+    actor = default_actor(actor)
+    alias = registry.alias(version.game)
+    if alias is not None and alias.version == version.number:
+        return _promotion_of(registry, version)
+    digest = registry.put_document(gate)
+    current = open_submission(registry, version, mode=mode, gate=digest, actor=actor)
+    if current.state in ("submitted", "verifying", "matching", "error"):
+        current = _verified(registry, current, version, gate, actor, on_check, on_pair)
+    if current.state == "passed":
+        current = _after_the_gate(registry, current, gate, actor)
+    if current.state == "awaiting_approval":
+        current = _still_waiting(registry, current, gate, actor)
+    if current.state == "approved":
+        current = release(registry, current, _approver(current))
+    return current
+
+
+def send_checkpoint(
+    folder: Path,
+    checkpoint: Path,
+    mode: Mode,
+    gate: Gate,
+    *,
+    on_pair: PairDone | None = None,
+) -> Submission:
+    """Registers a checkpoint and takes it as far as the mode lets it go: `run_pipeline`.
+
+    Args:
+        folder: of the registry; it is made if there is none.
+        checkpoint: a policy checkpoint.
+        mode: as of `run_pipeline`.
+        gate: as of `run_pipeline`.
+        on_pair: called after each pair of games.
+
+    Raises:
+        CheckpointError: it is damaged.
+        RlarcadeError: as of `run_pipeline`.
+    """
+    with Registry.open(folder) as registry:
+        return run_pipeline(registry, registry.register(checkpoint), mode, gate, on_pair=on_pair)
+
+
+def approve(
+    registry: Registry,
+    version: Version,
+    *,
+    by: str,
+    note: str,
+    release: Release = move_alias_at_once,
+) -> Submission:
+    """Says yes, as one person, to a version that awaits approval; the last one needed releases it.
+
+    The approval is bound to the version, the verdict and the champion's generation as they are now.
+
+    Raises:
+        RegistryError: nothing of this version awaits approval, or it has expired.
+        StaleError: the champion has changed since the verdict; nothing is approved.
+    """
+    waiting, gate = _waiting(registry, version)
+    if waiting.state == "approved":  # killed before the release
+        return release(registry, waiting, by)
+    current = add_approval(registry, waiting, _said(waiting, by, "approve", note))
+    agreed = {one.by for one in current.approvals if one.decision == "approve"}
+    if len(agreed) < max(1, gate.approvals.required):
+        return current
+    return release(registry, move(registry, current, "approved", by, note=note), by)
+
+
+def deny(registry: Registry, version: Version, *, by: str, note: str) -> Submission:
+    """Says no to a version that awaits approval; one person is enough. Errors as of `approve`."""
+    waiting, _ = _waiting(registry, version)
+    if waiting.state == "approved":
+        raise RegistryError(f"version {version.number} has been approved already.")
+    current = add_approval(registry, waiting, _said(waiting, by, "deny", note))
+    return move(registry, current, "denied", by, note=note)
+
+
+def verdict_of(registry: Registry, current: Submission) -> GateVerdict | None:
+    """Returns what the gate found, or None while it is still looking.
+
+    Raises:
+        RegistryError: the document is missing or damaged.
+    """
+    if current.verdict is None:
+        return None
+    return registry.get_document(current.verdict, GateVerdict)
+
+
+def _promotion_of(registry: Registry, champion: Version) -> Submission:
+    """The submission that made a version the champion, which it is."""
+    for one in submissions_of(registry, version=champion.number):
+        if one.state == "promoted":
+            return one
+    raise RegistryError(
+        f"version {champion.number} is the champion of {champion.game} already, by force or by "
+        "hand: there is nothing to promote."
+    )
+
+
+def _require_sound(version: Version) -> None:
+    if version.state != "ok":
+        why = f": {version.broken_reason}" if version.broken_reason else ""
+        raise RegistryError(
+            f"version {version.number} is {version.state}{why}. It cannot be promoted."
+        )
+
+
+def _verified(
+    registry: Registry,
+    current: Submission,
+    version: Version,
+    gate: Gate,
+    actor: str,
+    on_check: CheckBegins | None,
+    on_pair: PairDone | None,
+) -> Submission:
+    """Makes the checks; what one of them played before a kill is not played again."""
+    if current.state in ("submitted", "error"):
+        current = move(registry, current, "verifying", actor)
+
+    def begins(name: str) -> None:
+        nonlocal current
+        if name in _MATCHES and current.state == "verifying":
+            current = move(registry, current, "matching", actor)
+        if on_check is not None:
+            on_check(name)
+
+    champion = registry.alias(version.game)
+    try:
+        verdict = make_verdict(registry, version, champion, gate, on_check=begins, on_pair=on_pair)
+    except StaleError:
+        raise
+    except (RlarcadeError, OSError) as error:
+        move(registry, current, "error", actor, note=str(error))
+        raise
+    if verdict.champion_generation != current.champion_generation:
+        return move(registry, current, "stale", actor, note="the champion changed meanwhile")
+    digest = registry.put_document(verdict)
+    return move(registry, current, _AFTER[verdict.outcome], actor, verdict=digest)
+
+
+def _after_the_gate(registry: Registry, current: Submission, gate: Gate, actor: str) -> Submission:
+    if current.mode == "ci":
+        return current
+    if current.mode == "delivery" or gate.approvals.required:
+        return move(registry, current, "awaiting_approval", actor)
+    if current.mode == "deployment":
+        actor = _policy(current)
+    return move(registry, current, "approved", actor, note=f"approved by {actor}")
+
+
+def _policy(current: Submission) -> str:
+    return f"policy:{current.gate[:12]}"
+
+
+def _approver(current: Submission) -> str:
+    if current.mode == "deployment":
+        return _policy(current)
+    return current.approvals[-1].by if current.approvals else current.opened_by
+
+
+def _still_waiting(registry: Registry, current: Submission, gate: Gate, actor: str) -> Submission:
+    """Looks whether an approval could still mean anything."""
+    if registry.generation(current.game) != current.champion_generation:
+        note = "the champion changed meanwhile: the verdict is about another one"
+        return move(registry, current, "stale", actor, note=note)
+    if current.expired(gate.approvals.expire_days, datetime.now(UTC)):
+        note = f"not approved within {gate.approvals.expire_days:g} days"
+        return move(registry, current, "expired", actor, note=note)
+    return current
+
+
+def _waiting(registry: Registry, version: Version) -> tuple[Submission, Gate]:
+    """The version's newest submission, if it can be approved or denied."""
+    _require_sound(version)
+    found = submissions_of(registry, version=version.number)
+    current = next((one for one in found if one.state in ("awaiting_approval", "approved")), None)
+    if current is None:
+        last = f"its last submission is {found[0].state}" if found else "it was never submitted"
+        raise RegistryError(
+            f"version {version.number} awaits no approval: {last}. Submit it with "
+            "promote pipeline run … --mode delivery."
+        )
+    gate = registry.get_document(current.gate, Gate)
+    if current.state == "awaiting_approval":
+        current = _still_waiting(registry, current, gate, default_actor())
+    if current.state == "stale":
+        raise StaleError(
+            f"version {version.number} was measured against another champion than the one of now: "
+            "nothing was approved. Submit it again."
+        )
+    if current.state == "expired":
+        raise RegistryError(
+            f"submission {current.id} has expired: {current.note}. Submit it again."
+        )
+    return current, gate
+
+
+def _said(current: Submission, by: str, decision: str, note: str) -> Approval:
+    assert current.verdict is not None, "only what has a verdict awaits approval"
+    return Approval(
+        by=by,
+        decision="approve" if decision == "approve" else "deny",
+        note=note,
+        version=current.digest,
+        verdict=current.verdict,
+        champion_generation=current.champion_generation,
+        time=datetime.now(UTC).isoformat(timespec="seconds"),
+    )

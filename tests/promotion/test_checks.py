@@ -1,0 +1,241 @@
+"""The checks of a gate: each says pass, fail or unknown, and why."""
+
+import math
+
+import numpy as np
+import pytest
+from promoting import play_by_strength, quick_gate, saved_agent, share_of
+
+from rlarcade.evaluation import Comparison
+from rlarcade.learning.agent import DQNAgent
+from rlarcade.promotion.checks import make_verdict
+from rlarcade.promotion.registry import Registry
+
+
+@pytest.fixture
+def registry(tmp_path):
+    with Registry.open(tmp_path / "registry") as opened:
+        yield opened
+
+
+@pytest.fixture
+def two(registry, tmp_path):
+    """Two versions of pong."""
+    return [registry.register(saved_agent(tmp_path / f"agent{seed}", seed)) for seed in (0, 1)]
+
+
+def crown(registry, version):
+    return registry.move_alias(
+        version.game, "champion", version.number, expected_generation=0, kind="set"
+    )
+
+
+def found(verdict, name):
+    return next(check for check in verdict.checks if check.name == name)
+
+
+def e_value(wins, ties, losses, null=0.5):
+    """The definition, bet by bet (promotion.md 1.5)."""
+    total = 0.0
+    for k in range(24):
+        bet = 0.02 * 49 ** (k / 23) / null
+        total += (
+            (1 + bet * (1 - null)) ** wins
+            * (1 + bet * (0.5 - null)) ** ties
+            * (1 - bet * null) ** losses
+        )
+    return total / 24
+
+
+def test_checks_are_made_in_order_and_the_first_champion_needs_no_match(registry, two):
+    begun = []
+    verdict = make_verdict(registry, two[0], None, quick_gate(), on_check=begun.append)
+    names = ["files", "contract", "smoke", "size", "latency", "match", "guard"]
+    assert [check.name for check in verdict.checks] == begun == names
+    assert verdict.outcome == "passed"
+    assert found(verdict, "match").evidence == "the first champion of pong needs no match"
+    assert (verdict.champion, verdict.champion_generation) == (None, 0)
+
+
+def test_what_was_found_is_bound_to_the_champion_and_its_generation(registry, two, monkeypatch):
+    play_by_strength(monkeypatch, {two[0].digest: 1, two[1].digest: 2})
+    champion = crown(registry, two[0])
+    verdict = make_verdict(registry, two[1], champion, quick_gate())
+    assert (verdict.version, verdict.number) == (two[1].digest, 2)
+    assert (verdict.champion, verdict.champion_generation) == (two[0].digest, 1)
+
+
+def test_a_check_that_does_not_pass_ends_the_gate(registry, two):
+    verdict = make_verdict(registry, two[0], None, quick_gate(size={"max_megabytes": 1e-6}))
+    assert verdict.outcome == "rejected"
+    assert found(verdict, "size").outcome == "fail"
+    later = verdict.checks[4:]
+    assert {check.outcome for check in later} == {"unknown"}
+    assert {check.evidence for check in later} == {"not made, because size did not pass"}
+
+
+def test_the_size_that_counts_is_that_of_the_weights(registry, two, tmp_path):
+    megabytes = (tmp_path / "agent0" / "weights.safetensors").stat().st_size / 1e6
+    for allowed, outcome in ((megabytes, "pass"), (megabytes * 0.99, "fail")):
+        gate = quick_gate(size={"max_megabytes": allowed})
+        check = found(make_verdict(registry, two[0], None, gate), "size")
+        assert check.outcome == outcome
+        assert check.evidence == f"{megabytes:.3g} MB of weights, {allowed:g} allowed"
+
+
+def test_a_slow_agent_fails(registry, two):
+    gate = quick_gate(latency={"decisions": 20, "max_milliseconds": 1e-6})
+    check = found(make_verdict(registry, two[0], None, gate), "latency")
+    assert check.outcome == "fail"
+    assert 0 < check.details["p50_ms"] <= check.details["p95_ms"]
+
+
+def test_checks_that_are_turned_off_are_not_made(registry, two):
+    off = {name: {"enabled": False} for name in ("smoke", "size", "latency", "random", "match")}
+    verdict = make_verdict(registry, two[0], None, quick_gate(**off))
+    assert [check.name for check in verdict.checks] == ["files", "contract"]
+
+
+def test_a_damaged_version_fails_and_is_marked_broken(registry, two):
+    blob = registry.folder / "blobs" / "sha256" / two[0].digest[:2] / two[0].digest
+    blob.chmod(0o600)
+    blob.write_bytes(blob.read_bytes()[:-1] + b"?")
+    verdict = make_verdict(registry, two[0], None, quick_gate())
+    assert (verdict.outcome, found(verdict, "files").outcome) == ("rejected", "fail")
+    assert "version 1 is broken" in found(verdict, "files").evidence
+    assert registry.version(1).state == "broken"
+
+
+def test_another_contract_than_the_champions_fails_and_says_what_differs(registry, tmp_path):
+    champion = crown(registry, registry.register(saved_agent(tmp_path / "a")))
+    other = registry.register(saved_agent(tmp_path / "b", 1, protocol="nature"))
+    check = found(make_verdict(registry, other, champion, quick_gate()), "contract")
+    assert check.outcome == "fail"
+    assert "sticky 0.25 and 0" in check.evidence
+    assert "name v5 and nature" in check.evidence
+    assert "actions" not in check.evidence
+
+
+def test_an_agent_without_finite_values_fails_the_smoke_check(registry, tmp_path):
+    agent = DQNAgent.load(saved_agent(tmp_path / "a"))
+    agent.online.head.values.bias.data.fill_(math.nan)
+    agent.save(tmp_path / "nan")
+    version = registry.register(tmp_path / "nan")
+    check = found(make_verdict(registry, version, None, quick_gate()), "smoke")
+    assert check.outcome == "fail"
+    assert "version 1 failed at step 0" in check.evidence
+    assert "no finite numbers" in check.evidence
+
+
+@pytest.mark.parametrize(
+    ("score", "outcome"), [(2, "pass"), (0, "fail"), (1, "unknown")], ids=["more", "less", "tied"]
+)
+def test_the_match_against_the_champion_decides(registry, two, monkeypatch, score, outcome):
+    play_by_strength(monkeypatch, {two[0].digest: 1, two[1].digest: score})
+    gate = quick_gate(match={"max_pairs": 20})
+    verdict = make_verdict(registry, two[1], crown(registry, two[0]), gate)
+    check = found(verdict, "match")
+    assert check.outcome == outcome
+    assert verdict.outcome == {"pass": "passed", "fail": "rejected"}.get(outcome, "inconclusive")
+    counts = [check.details[name] for name in ("wins", "ties", "losses")]
+    assert counts == {"pass": [8, 0, 0], "fail": [0, 0, 5], "unknown": [0, 20, 0]}[outcome]
+    assert check.details["e_value"] == pytest.approx(e_value(*counts))
+    kept = registry.get_document(check.details["comparison"], Comparison)
+    assert [kept.wins, kept.ties, kept.losses] == counts
+
+
+def test_random_play_must_be_beaten_by_the_first_champion_only_if_asked(registry, two, monkeypatch):
+    play_by_strength(monkeypatch, {"random": 1, two[0].digest: 0})
+    asked = {"enabled": True, "first_champion": True}
+    outcomes = []
+    for part in ({"enabled": True}, asked):
+        check = found(make_verdict(registry, two[0], None, quick_gate(random=part)), "random")
+        outcomes.append(check.outcome)
+    assert outcomes == ["pass", "fail"]
+
+
+def test_whoever_may_replace_a_champion_must_beat_random_play(registry, two, monkeypatch):
+    strength = {"random": 1, two[0].digest: 0, two[1].digest: 2}
+    play_by_strength(monkeypatch, strength)
+    gate = quick_gate(random={"enabled": True, "alpha": 0.05})
+    champion = crown(registry, two[0])
+    assert make_verdict(registry, two[1], champion, gate).outcome == "passed"
+    strength[two[1].digest] = 0.5  # better than the champion, which is no merit
+    other = Registry.open(registry.folder.parent / "other")
+    for version in (1, 2):
+        other.register(registry.folder.parent / f"agent{version - 1}")
+    verdict = make_verdict(other, other.version(2), crown(other, other.version(1)), gate)
+    other.close()
+    assert found(verdict, "random").outcome == "fail"
+    assert verdict.outcome == "rejected"
+
+
+def test_asking_twice_throws_no_dice_again(registry, two, monkeypatch):
+    script = play_by_strength(monkeypatch, {two[0].digest: 1, two[1].digest: 2})
+    champion = crown(registry, two[0])
+    first = make_verdict(registry, two[1], champion, quick_gate())
+    begun = script.begun
+    again = make_verdict(registry, two[1], champion, quick_gate())
+    assert script.begun == begun > 0
+    assert found(first, "match").details == found(again, "match").details
+
+
+def test_more_pairs_go_on_where_fewer_ended(registry, two, monkeypatch):
+    play_by_strength(monkeypatch, {two[0].digest: 1, two[1].digest: 1})
+    champion = crown(registry, two[0])
+    make_verdict(registry, two[1], champion, quick_gate(match={"max_pairs": 6}))
+    played = []
+    gate = quick_gate(match={"max_pairs": 10})
+    make_verdict(registry, two[1], champion, gate, on_pair=lambda match: played.append(match.pairs))
+    assert played == [7, 8, 9, 10]
+
+
+def test_a_non_inferior_candidate_passes_the_match_and_the_guard_has_its_own_margin(
+    registry, two, monkeypatch
+):
+    """It wins every other pair: not worse by 0.2 is soon proven, not worse by 0.05 is not."""
+    scores = {two[0].digest: 1, two[1].digest: lambda seed: 2 if share_of(seed, 50) else 0}
+    play_by_strength(monkeypatch, scores)
+    champion = crown(registry, two[0])
+    outcomes = {}
+    for margin in (0.2, 0.05):
+        gate = quick_gate(match={"non_inferiority": 0.25}, guard={"margin": margin})
+        verdict = make_verdict(registry, two[1], champion, gate)
+        match, guard = found(verdict, "match"), found(verdict, "guard")
+        assert match.outcome == "pass"
+        counts = [match.details[name] for name in ("wins", "ties", "losses")]
+        expected = e_value(*counts, null=0.5 - margin)
+        assert guard.details["e_values"] == {"pong": pytest.approx(expected)}
+        assert guard.outcome == ("pass" if expected >= 20 else "unknown")
+        outcomes[margin] = guard.outcome
+    assert outcomes[0.05] == "unknown"
+
+
+def test_a_champion_that_cannot_be_loaded_proves_nothing(registry, two):
+    champion = crown(registry, two[0])
+    blob = registry.folder / "blobs" / "sha256" / two[0].digest[:2] / two[0].digest
+    blob.unlink()
+    check = found(make_verdict(registry, two[1], champion, quick_gate()), "match")
+    assert check.outcome == "unknown"
+    assert "the champion cannot be played against: version 1 is broken" in check.evidence
+
+
+def test_the_champion_is_no_candidate_for_its_own_place(registry, two):
+    champion = crown(registry, two[0])
+    check = found(make_verdict(registry, two[0], champion, quick_gate()), "match")
+    assert (check.outcome, check.evidence) == ("unknown", "it is the champion already")
+
+
+def test_decisions_are_timed_one_at_a_time_on_one_observation(registry, two, monkeypatch):
+    asked = []
+    q_values = DQNAgent.q_values
+
+    def counted(self, observation, **settings):
+        asked.append(observation.shape)
+        return q_values(self, observation, **settings)
+
+    monkeypatch.setattr(DQNAgent, "q_values", counted)
+    gate = quick_gate(smoke={"enabled": False})
+    make_verdict(registry, two[0], None, gate)
+    assert asked == [(1, 4, 84, 84)] * 21
+    assert np.prod(asked[0]) == 28_224

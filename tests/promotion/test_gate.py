@@ -1,0 +1,100 @@
+"""The gate: a file that explains itself, and a verdict that only positive evidence passes."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from rlarcade.config import preset_names
+from rlarcade.errors import ConfigError
+from rlarcade.promotion.gate import Check, Gate, GateVerdict, load_gate
+
+FILE = Path(__file__).parent.parent.parent / "configs" / "gate.toml"
+
+
+def verdict(*outcomes):
+    checks = tuple(
+        Check(name=str(place), outcome=outcome, evidence="")
+        for place, outcome in enumerate(outcomes)
+    )
+    return GateVerdict(
+        version="0" * 64,
+        number=1,
+        game="pong",
+        champion=None,
+        champion_generation=0,
+        gate=Gate(),
+        checks=checks,
+    )
+
+
+def test_the_documented_file_is_the_default_gate_and_names_every_key():
+    assert load_gate() == Gate() == load_gate(FILE)
+    assert tomllib.loads(FILE.read_text()) == Gate().model_dump()
+
+
+def test_every_key_of_the_documented_file_is_explained():
+    lines = FILE.read_text().splitlines()
+    for number, line in enumerate(lines):
+        if "=" in line and not line.startswith("#") and not line.startswith("enabled"):
+            before = lines[number - 1]
+            assert before.startswith("#") or "=" in before or before.startswith("["), line
+    explained = [line for line in lines if line.startswith("#")]
+    assert len(explained) > 20
+
+
+def test_a_gate_is_no_preset():
+    assert "gate" not in preset_names()
+
+
+def test_a_file_says_only_what_it_changes(tmp_path):
+    (tmp_path / "mine.toml").write_text("[match]\nmax_pairs = 50\n")
+    gate = load_gate(tmp_path / "mine.toml")
+    assert gate.match.max_pairs == 50
+    assert gate.model_copy(update={"match": Gate().match}) == Gate()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[match]\nmax_pair = 5", r"gate .*mine.toml: setting match.max_pair: extra inputs"),
+        ("[match]\nalpha = 0", r"setting match.alpha: input should be greater than 0, got 0"),
+        ("[guard]\nmargin = 0.5", r"setting guard.margin: input should be less than 0.5, got 0.5"),
+        ("[latency]\ndecisions = 19", r"setting latency.decisions: input should be greater"),
+        ("[approvals]\nrequired = -1", r"setting approvals.required: input should be greater"),
+        ("[size]\nmax_megabytes = inf", r"setting size.max_megabytes: input should be a finite"),
+        ("[sise]\n", r"setting sise: extra inputs are not permitted"),
+        ("match = ", r"cannot read gate .*mine.toml: "),
+    ],
+)
+def test_a_gate_file_that_means_nothing_is_refused(tmp_path, text, message):
+    (tmp_path / "mine.toml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_gate(tmp_path / "mine.toml")
+
+
+def test_a_gate_file_that_is_missing_or_no_text_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"cannot read gate .*none.toml: No such file"):
+        load_gate(tmp_path / "none.toml")
+    (tmp_path / "odd.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match=r"cannot read gate .*odd.toml"):
+        load_gate(tmp_path / "odd.toml")
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "expected"),
+    [
+        (("pass", "pass"), "passed"),
+        (("pass", "unknown"), "inconclusive"),
+        (("fail", "unknown"), "rejected"),
+        (("unknown", "fail"), "rejected"),
+        ((), "inconclusive"),
+    ],
+)
+def test_only_positive_evidence_passes(outcomes, expected):
+    assert verdict(*outcomes).outcome == expected
+
+
+def test_a_verdict_is_the_same_after_a_round_trip_through_json():
+    one = verdict("pass", "unknown")
+    assert GateVerdict.model_validate_json(one.model_dump_json()) == one
