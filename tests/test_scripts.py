@@ -151,3 +151,29 @@ def test_a_checkpoint_is_played_step_by_step_to_the_score_that_evaluate_finds(tm
     assert lines[-1] == f"seed {episode['seed']}: {score:g} points in {steps} steps"
     assert lines[0].startswith("step     0  score      0  Q ")
     assert len(lines) == 1 + -(-steps // 100)
+
+
+def test_dead_units_are_those_that_no_observation_makes_fire(tmp_path):
+    from rlarcade import DQNAgent, TrainConfig
+
+    agent = DQNAgent(
+        TrainConfig(game="pong", conv_channels=(6, 5, 4), hidden_units=8), num_actions=6
+    )
+    layers = (agent.online.torso.conv1, agent.online.torso.conv2, agent.online.torso.conv3)
+    for killed, layer in enumerate((*layers, agent.online.head.hidden), start=1):
+        layer.weight.data.zero_()
+        layer.bias.data.fill_(1.0)
+        layer.bias.data[:killed] = -1.0
+    script = runpy.run_path(str(SCRIPTS / "dead_units.py"))
+    seen = np.zeros((3, 4, 84, 84), dtype=np.uint8)
+    counts = script["dead_units"](agent, seen)
+    assert counts == {"conv1": (1, 6), "conv2": (2, 5), "conv3": (3, 4), "hidden": (4, 8)}
+    agent.save(tmp_path / "c")
+    command = [sys.executable, str(SCRIPTS / "dead_units.py"), "--observations", "2"]
+    done = subprocess.run(
+        [*command, str(tmp_path / "c")], check=True, capture_output=True, text=True
+    )
+    assert done.stdout == "c conv1 1/6 conv2 2/5 conv3 3/4 hidden 4/8\n"
+    done = subprocess.run([*command, "none"], check=False, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("dead_units: error: none does not exist")
