@@ -19,7 +19,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rlarcade.errors import ConfigError, RlarcadeError
 
 EXIT_OK, EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
-EXIT_REJECTED, EXIT_INCONCLUSIVE = 3, 4
+EXIT_REJECTED, EXIT_INCONCLUSIVE, EXIT_AWAITING = 3, 4, 5
 
 _PLAIN_SECONDS = 10.0  # between progress lines where there is no terminal
 _LIVE_SECONDS = 0.25  # between refreshes where there is one

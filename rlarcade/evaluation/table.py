@@ -131,6 +131,14 @@ def how_played(match: Comparison) -> str:
     )
 
 
+def standing(match: Comparison) -> str:
+    """Returns a few words that say how a match stands."""
+    return (
+        f"{match.wins} won  {match.ties} tied  {match.losses} lost  "
+        f"e-value {match.e_value:.3g} of {1 / match.rule.alpha:g}"
+    )
+
+
 def match_lines(match: Comparison) -> list[str]:
     """Returns lines that say how a match ended and why."""
     low, high = match.interval

@@ -1,0 +1,552 @@
+"""`python -m rlarcade.promote SUBCOMMAND …`: versions, the gate, promotion and the way back."""
+
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from pydantic import BaseModel, ConfigDict
+
+from rlarcade.checkpoint import find_checkpoint
+from rlarcade.console import (
+    EXIT_AWAITING,
+    EXIT_ERROR,
+    EXIT_INCONCLUSIVE,
+    EXIT_OK,
+    EXIT_REJECTED,
+    ProgressLine,
+    run_command,
+    say,
+    say_error,
+    write_json,
+)
+from rlarcade.errors import ConfigError, StaleError
+from rlarcade.evaluation import Comparison
+from rlarcade.evaluation.table import standing
+from rlarcade.games.names import resolve_game
+from rlarcade.promotion import table
+from rlarcade.promotion.documents import Alias, Version
+from rlarcade.promotion.gate import Gate, load_gate
+from rlarcade.promotion.pipeline import approve, deny, run_pipeline, verdict_of
+from rlarcade.promotion.registry import CHAMPION, DEFAULT_REGISTRY, Registry
+from rlarcade.promotion.submissions import Mode, Submission, submissions_of
+
+_EXITS = {
+    "passed": EXIT_OK,
+    "promoted": EXIT_OK,
+    "rejected": EXIT_REJECTED,
+    "denied": EXIT_REJECTED,
+    "inconclusive": EXIT_INCONCLUSIVE,
+    "awaiting_approval": EXIT_AWAITING,
+    "expired": EXIT_ERROR,
+    "stale": EXIT_ERROR,
+}
+"""Of a submission that came to rest in a state."""
+
+_VersionName = Annotated[str, tyro.conf.Positional]
+
+
+class _Command(BaseModel):
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    registry: Path = DEFAULT_REGISTRY
+    """Folder of the registry."""
+    json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None
+    """Write the outcome to this file."""
+
+    def run(self, registry: Registry) -> int:
+        """Does what was asked; returns the exit code."""
+        raise NotImplementedError
+
+    def tell(self, outcome: BaseModel | dict[str, Any]) -> None:
+        """Writes `--json FILE`."""
+        write_json(self.json_file, outcome)
+
+
+class _Writes(_Command):
+    """A subcommand that may begin a registry."""
+
+    def check(self) -> None:
+        """Refuses what cannot be done, before there is a registry that nobody asked for."""
+        raise NotImplementedError
+
+
+class _Register(_Writes):
+    """Makes a checkpoint an immutable version. The same weights twice are one version."""
+
+    checkpoint: Annotated[Path, tyro.conf.Positional]
+    """A policy checkpoint, or a run folder, which means its newest."""
+
+    def check(self) -> None:
+        find_checkpoint(self.checkpoint)
+
+    def run(self, registry: Registry) -> int:
+        version = registry.register(self.checkpoint)
+        say(f"version {version.number} of {version.game}: {version.digest[:12]}")
+        self.tell(version)
+        return EXIT_OK
+
+
+class _Versions(_Command):
+    """Lists the versions."""
+
+    game: str | None = None
+    """Only this game's."""
+    archived: bool = False
+    """Archived ones, too."""
+
+    def run(self, registry: Registry) -> int:
+        found = registry.versions(self.game, archived=self.archived)
+        _say_all(table.version_lines(found))
+        self.tell({"versions": [one.model_dump(mode="json") for one in found]})
+        return EXIT_OK
+
+
+class _Show(_Command):
+    """Shows all that is known of a version, and how its submissions went."""
+
+    version: _VersionName
+    """Its number, the beginning of its digest, or ALIAS@GAME."""
+
+    def run(self, registry: Registry) -> int:
+        version = registry.version(self.version)
+        _say_all(table.version_details(version))
+        found = submissions_of(registry, version=version.number)
+        for current in found:
+            _tell_submission(registry, current)
+        submitted = [_submission_document(registry, current) for current in found]
+        self.tell({"version": version.model_dump(mode="json"), "submissions": submitted})
+        return EXIT_OK
+
+
+class _Verify(_Command):
+    """Reads versions again, byte by byte, and the tables against the audit log."""
+
+    version: Annotated[str | None, tyro.conf.Positional] = None
+    """Only this one."""
+    all: bool = False
+    """All of them, which it does unless one is named."""
+
+    def run(self, registry: Registry) -> int:
+        if self.all and self.version is not None:
+            raise ConfigError("name a version or --all, not both.")
+        problems = registry.verify(self.version)
+        for problem in problems:
+            say_error(f"{problem.where}: {problem.what}")
+        if not problems:
+            say("everything is as it was registered")
+        self.tell({"problems": [one.model_dump(mode="json") for one in problems]})
+        return EXIT_ERROR if problems else EXIT_OK
+
+
+class _Archive(_Command):
+    """Hides a version that nothing refers to. Nothing is ever deleted."""
+
+    version: _VersionName
+    """Its number, or the beginning of its digest."""
+
+    def run(self, registry: Registry) -> int:
+        version = registry.archive(self.version)
+        say(f"version {version.number} is archived")
+        self.tell(version)
+        return EXIT_OK
+
+
+class _Promote(_Command):
+    """Takes a version through the gate and, if it passes, makes it its game's champion."""
+
+    version: _VersionName
+    """Its number, or the beginning of its digest."""
+    gate: Path | None = None
+    """Gate file; unset: configs/gate.toml, which explains every key."""
+    force: bool = False
+    """Promote it whatever the gate would say; recorded as such. Needs a reason."""
+    reason: str | None = None
+    """Why, for the record."""
+
+    def run(self, registry: Registry) -> int:
+        version = registry.version(self.version)
+        if self.force:
+            return self._forced(registry, version)
+        if self.reason is not None:
+            raise ConfigError("a --reason goes with --force; the gate's verdict is one by itself.")
+        outcome = _piped(registry, version, "promote", load_gate(self.gate))
+        self.tell(outcome)
+        return _exit(outcome)
+
+    def _forced(self, registry: Registry, version: Version) -> int:
+        if not (self.reason or "").strip():
+            raise ConfigError("--force passes the gate by, so it needs a --reason for the record.")
+        alias = registry.move_alias(
+            version.game,
+            CHAMPION,
+            version.number,
+            expected_generation=registry.generation(version.game),
+            kind="force",
+            reason=self.reason,
+        )
+        assert alias is not None, "it points to the version"
+        say(f"version {version.number} is the champion of {version.game}: FORCED, {self.reason}")
+        self.tell({"alias": alias.model_dump(mode="json"), "forced": True})
+        return EXIT_OK
+
+
+class _Rollback(_Command):
+    """Makes an earlier champion the champion again, in one step."""
+
+    to: str | None = None
+    """Which one. Unset: the one before; asked again, the one before that."""
+    game: str | None = None
+    """Whose champion; needed once two games have one."""
+    reason: str | None = None
+    """Why, for the record."""
+
+    def run(self, registry: Registry) -> int:
+        game = _game(registry, self.game)
+        alias = registry.rollback(game, to=self.to, reason=self.reason)
+        say(f"version {alias.version} ({alias.digest[:12]}) is the champion of {game} again")
+        self.tell(alias)
+        return EXIT_OK
+
+
+class _Approve(_Command):
+    """Says yes to a version that awaits approval; the last yes needed promotes it."""
+
+    version: _VersionName
+    """Its number, or the beginning of its digest."""
+    by: str
+    """Who says so."""
+    note: str
+    """Why."""
+
+    def run(self, registry: Registry) -> int:
+        version = registry.version(self.version)
+        outcome = approve(registry, version, by=self.by, note=self.note)
+        _say_all([table.submission_line(outcome)])
+        self.tell(_submission_document(registry, outcome))
+        return _EXITS[outcome.state]
+
+
+class _Deny(_Command):
+    """Says no to a version that awaits approval."""
+
+    version: _VersionName
+    """Its number, or the beginning of its digest."""
+    by: str
+    """Who says so."""
+    note: str
+    """Why."""
+
+    def run(self, registry: Registry) -> int:
+        version = registry.version(self.version)
+        outcome = deny(registry, version, by=self.by, note=self.note)
+        _say_all([table.submission_line(outcome)])
+        self.tell(_submission_document(registry, outcome))
+        return EXIT_OK
+
+
+class _AliasList(_Command):
+    """Lists the aliases: which version each name means now."""
+
+    game: str | None = None
+    """Only this game's."""
+
+    def run(self, registry: Registry) -> int:
+        found = registry.aliases(self.game)
+        _say_all(table.alias_lines(found))
+        self.tell({"aliases": [one.model_dump(mode="json") for one in found]})
+        return EXIT_OK
+
+
+class _AliasHistory(_Command):
+    """Lists every move of an alias: who, when, why, on what evidence."""
+
+    name: Annotated[str, tyro.conf.Positional] = CHAMPION
+    """The alias."""
+    game: str | None = None
+    """Whose; needed once two games have a champion."""
+
+    def run(self, registry: Registry) -> int:
+        moves = registry.history(_game(registry, self.game), self.name)
+        _say_all(table.history_lines(moves))
+        self.tell({"moves": [one.model_dump(mode="json") for one in moves]})
+        return EXIT_OK
+
+
+class _AliasSet(_Command):
+    """Points an alias to a version, if nobody has moved it meanwhile."""
+
+    name: Annotated[str, tyro.conf.Positional]
+    """The alias: challenger, or any name of your own. The champion is promoted, not set."""
+    version: _VersionName
+    """Its number, or the beginning of its digest."""
+    generation: int | None = None
+    """The alias's generation as you know it; unset: as it is."""
+    reason: str | None = None
+    """Why, for the record."""
+
+    def run(self, registry: Registry) -> int:
+        if self.name == CHAMPION:
+            raise ConfigError(
+                "the champion is not set by hand. Use promote VERSION, which asks the gate (or "
+                "--force --reason TEXT), or rollback."
+            )
+        version = registry.version(self.version)
+        known = registry.generation(version.game, self.name)
+        alias = registry.move_alias(
+            version.game,
+            self.name,
+            version.number,
+            expected_generation=known if self.generation is None else self.generation,
+            kind="set",
+            reason=self.reason,
+        )
+        assert alias is not None, "it points to the version"
+        _say_all(table.alias_lines([alias]))
+        self.tell(alias)
+        return EXIT_OK
+
+
+class _PipelineRun(_Writes):
+    """Registers a checkpoint and sends it through the gate, as far as the mode goes."""
+
+    checkpoint: Annotated[Path, tyro.conf.Positional]
+    """A policy checkpoint, or a run folder, which means its newest."""
+    mode: Literal["ci", "delivery", "deployment"]
+    """ci: checks only. delivery: until a person approves. deployment: all the way."""
+    gate: Path | None = None
+    """Gate file; unset: configs/gate.toml, which explains every key."""
+
+    def check(self) -> None:
+        find_checkpoint(self.checkpoint)
+        load_gate(self.gate)
+
+    def run(self, registry: Registry) -> int:
+        gate = load_gate(self.gate)
+        outcome = _piped(registry, registry.register(self.checkpoint), self.mode, gate)
+        self.tell(outcome)
+        return _exit(outcome)
+
+
+class _PipelineList(_Command):
+    """Lists submissions, newest first: what waits for approval, what became of the others."""
+
+    game: str | None = None
+    """Only this game's."""
+
+    def run(self, registry: Registry) -> int:
+        game = None if self.game is None else resolve_game(self.game)
+        found = submissions_of(registry, game=game)
+        _say_all([table.submission_line(one) for one in found] or ["no submissions yet"])
+        self.tell({"submissions": [one.model_dump(mode="json") for one in found]})
+        return EXIT_OK
+
+
+class _AuditLog(_Command):
+    """Shows the audit log, oldest entry first."""
+
+    since: int = 0
+    """Only entries after this one."""
+
+    def run(self, registry: Registry) -> int:
+        found = list(registry.events(self.since))
+        _say_all([table.event_line(one) for one in found])
+        self.tell({"events": [one.model_dump(mode="json") for one in found]})
+        return EXIT_OK
+
+
+class _AuditVerify(_Command):
+    """Checks that no entry of the audit log was altered, removed or moved."""
+
+    def run(self, registry: Registry) -> int:
+        problem = registry.verify_audit()
+        if problem is None:
+            say("the audit log is whole")
+        else:
+            say_error(f"{problem.where}: {problem.what}")
+        self.tell({"problem": problem.model_dump(mode="json") if problem else None})
+        return EXIT_OK if problem is None else EXIT_ERROR
+
+
+class _Export(_Command):
+    """Writes the whole registry to one file."""
+
+    file: Annotated[Path, tyro.conf.Positional]
+    """The file (.tar)."""
+
+    def run(self, registry: Registry) -> int:
+        registry.export(self.file)
+        say(f"exported to {self.file}")
+        self.tell({"file": str(self.file)})
+        return EXIT_OK
+
+
+class _Import(_Command):
+    """Makes a registry from such a file, in a folder that holds none; nothing in it is run."""
+
+    file: Annotated[Path, tyro.conf.Positional]
+    """The file (.tar)."""
+
+
+def _named(name: str) -> Any:
+    return tyro.conf.subcommand(name, prefix_name=False)
+
+
+class _AliasGroup(BaseModel):
+    """Aliases: names in use, and their history."""
+
+    command: (
+        Annotated[_AliasList, _named("list")]
+        | Annotated[_AliasHistory, _named("history")]
+        | Annotated[_AliasSet, _named("set")]
+    )
+
+
+class _PipelineGroup(BaseModel):
+    """Pipelines: continuous integration, delivery and deployment."""
+
+    command: Annotated[_PipelineRun, _named("run")] | Annotated[_PipelineList, _named("list")]
+
+
+class _AuditGroup(BaseModel):
+    """The audit log: everything that was ever done."""
+
+    command: Annotated[_AuditLog, _named("log")] | Annotated[_AuditVerify, _named("verify")]
+
+
+_Any = (
+    Annotated[_Register, _named("register")]
+    | Annotated[_Versions, _named("versions")]
+    | Annotated[_Show, _named("show")]
+    | Annotated[_Promote, _named("promote")]
+    | Annotated[_Rollback, _named("rollback")]
+    | Annotated[_PipelineGroup, _named("pipeline")]
+    | Annotated[_Approve, _named("approve")]
+    | Annotated[_Deny, _named("deny")]
+    | Annotated[_AliasGroup, _named("alias")]
+    | Annotated[_Verify, _named("verify")]
+    | Annotated[_AuditGroup, _named("audit")]
+    | Annotated[_Archive, _named("archive")]
+    | Annotated[_Export, _named("export")]
+    | Annotated[_Import, _named("import")]
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    return run_command(_promote_command, argv)
+
+
+def _promote_command(argv: Sequence[str]) -> int:
+    asked: Any = tyro.cli(
+        _Any,
+        args=list(argv),
+        prog="rlarcade promote",
+        description=__doc__,
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
+    command: _Command = getattr(asked, "command", asked)
+    if isinstance(command, _Import):
+        Registry.import_(command.file, command.registry).close()
+        say(f"imported into {command.registry}")
+        command.tell({"registry": str(command.registry)})
+        return EXIT_OK
+    if isinstance(command, _Writes):
+        command.check()
+    with Registry.open(command.registry, create=isinstance(command, _Writes)) as registry:
+        try:
+            return command.run(registry)
+        except StaleError as error:
+            say_error(f"STALE: {error}")
+            return EXIT_ERROR
+        except OSError as error:  # a disk that fills up or goes away
+            say_error(f"{error.strerror or error}: {error.filename or command.registry}")
+            return EXIT_ERROR
+
+
+def _say_all(lines: Sequence[str]) -> None:
+    for line in lines:
+        say(line)
+
+
+def _game(registry: Registry, named: str | None) -> str:
+    """The game that is meant: named, or the only one that has a champion."""
+    if named is not None:
+        return resolve_game(named)
+    games = [alias.game for alias in registry.aliases() if alias.name == CHAMPION]
+    if len(games) == 1:
+        return games[0]
+    found = f"{', '.join(games)} have champions" if games else "no game has a champion yet"
+    raise ConfigError(f"which game? {found}. Name it with --game.")
+
+
+class _Progress(ExitStack):
+    """Shows which check is being made and, of a match, how it stands."""
+
+    def __init__(self, gate: Gate) -> None:
+        super().__init__()
+        self._pairs = {"random": gate.random.max_pairs, "match": gate.match.max_pairs}
+        self._line: ProgressLine | None = None
+
+    def begins(self, check: str) -> None:
+        """A check is about to be made."""
+        self.close()
+        say(f"checking {check} …")
+        if check in self._pairs:
+            line = ProgressLine(self._pairs[check], check, unit="pairs", at_most=True)
+            self._line = self.enter_context(line)
+
+    def pair(self, match: Comparison) -> None:
+        """A pair of games was played."""
+        assert self._line is not None, "only matches have pairs"
+        self._line.update(match.pairs, lambda: standing(match))
+
+
+def _piped(registry: Registry, version: Version, mode: Mode, gate: Gate) -> dict[str, Any]:
+    """Runs the pipeline and tells what came of it."""
+    alias = registry.alias(version.game)
+    if alias is not None and alias.version == version.number:
+        say(f"version {version.number} is the champion of {version.game} already")
+        return {"submission": None, "verdict": None, "alias": alias.model_dump(mode="json")}
+    try:
+        with _Progress(gate) as progress:
+            current = run_pipeline(
+                registry, version, mode, gate, on_check=progress.begins, on_pair=progress.pair
+            )
+    except KeyboardInterrupt:
+        say_error("what was played is kept; the same command goes on from there.")
+        raise
+    _tell_submission(registry, current)
+    if current.state == "awaiting_approval":
+        say(
+            f"next: python -m rlarcade.promote approve {version.number} --by NAME --note TEXT "
+            "(or deny)"
+        )
+    return _submission_document(registry, current)
+
+
+def _tell_submission(registry: Registry, current: Submission) -> None:
+    verdict = verdict_of(registry, current)
+    say(table.submission_line(current))
+    _say_all(table.verdict_lines(verdict) if verdict else [])
+
+
+def _submission_document(registry: Registry, current: Submission) -> dict[str, Any]:
+    verdict = verdict_of(registry, current)
+    alias: Alias | None = registry.alias(current.game)
+    return {
+        "submission": current.model_dump(mode="json"),
+        "verdict": verdict.model_dump(mode="json") if verdict else None,
+        "alias": alias.model_dump(mode="json") if alias else None,
+    }
+
+
+def _exit(outcome: dict[str, Any]) -> int:
+    submitted = outcome["submission"]
+    return EXIT_OK if submitted is None else _EXITS[submitted["state"]]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
