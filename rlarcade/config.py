@@ -352,11 +352,12 @@ class RunSettings(_Settings):
     """Register each policy checkpoint as a version and send it through the gate: ci only checks,
     delivery waits for a person, deployment makes it the champion if it is better."""
     registry: Path | None = None
-    """Folder of that registry. Unset: checkpoints/registry."""
+    """Folder of the registry. Unset: checkpoints/registry."""
     gate: Path | None = None
     """Gate file. Unset: configs/gate.toml."""
     init_from: Path | None = None
-    """Policy checkpoint whose weights a new run starts from; recorded as its parent."""
+    """Policy checkpoint or version (7, champion@pong) whose weights a new run starts from; recorded
+    as its parent."""
 
 
 class Settings(_Settings):

@@ -28,8 +28,8 @@ from rlarcade.console import (
     say_warning,
     write_json,
 )
-from rlarcade.errors import CheckpointError, DivergenceError, RunFolderError
-from rlarcade.evaluation import Evaluation, evaluate_agent
+from rlarcade.errors import CheckpointError, DivergenceError, RlarcadeError, RunFolderError
+from rlarcade.evaluation import Comparison, Evaluation, evaluate_agent
 from rlarcade.evaluation.table import score_lines
 from rlarcade.games import FRAMESKIP, display_name
 from rlarcade.learning.agent import DQNAgent
@@ -49,6 +49,8 @@ from rlarcade.learning.schedules import crossed, updates_due, whole_length
 from rlarcade.learning.state import TrainingState, replay_capacity, resolved
 from rlarcade.learning.state_store import StateStore
 from rlarcade.learning.training import train_agent
+from rlarcade.promotion.gate import load_gate
+from rlarcade.promotion.references import load_named
 from rlarcade.seeding import SeedUse
 
 _DISK_SHARE = 0.1  # of replay's size in memory; screens compress ten to fifty times
@@ -142,6 +144,8 @@ class _Run:
         self.started = time.monotonic()
 
     def execute(self, json_file: Path | None) -> int:
+        if self.settings.run.pipeline is not None:
+            load_gate(self.settings.run.gate)  # a gate that means nothing is told before training
         record = self.folder.record()
         if record is None:
             state = self._begin()
@@ -171,7 +175,7 @@ class _Run:
 
     def _begin(self) -> TrainingState:
         run, config = self.settings.run, self.settings.train
-        parent = load_checkpoint(run.init_from) if run.init_from else None
+        parent = self._parent()
         if run.minutes is not None:
             say("measuring this machine's speed …")
             config = config.model_copy(update={"total_timesteps": steps_in(run.minutes, config)})
@@ -200,6 +204,7 @@ class _Run:
             if not checkpoint_path(self.folder.path, state.steps).exists():
                 self._save_policy(state)  # the kill came between the two halves of a save
             say(f"resumed at step {state.steps}")
+            self._send(state.steps)  # again, if the kill came before it had gone through
             return state
         parent = None
         if parent_sha256 is not None:
@@ -213,8 +218,8 @@ class _Run:
         return TrainingState.create(config, init_from=parent, progress=_show_lanes)
 
     def _parent(self) -> Checkpoint | None:
-        path = self.settings.run.init_from
-        return load_checkpoint(path) if path else None
+        run = self.settings.run
+        return load_named(run.init_from, run.registry) if run.init_from else None
 
     def _check_parent(self, recorded: str | None) -> None:
         parent = self._parent()
@@ -279,6 +284,7 @@ class _Run:
         try:
             self.store.save(state)
             self._save_policy(state)
+            self.saved_at = state.steps
         except OSError as error:
             if last:
                 raise
@@ -287,9 +293,9 @@ class _Run:
                 f"could not save at step {state.steps}: {error.strerror}. The last good state is "
                 f"kept ({kept}); training goes on and saves again after --save-interval steps."
             )
-        else:
-            self.saved_at = state.steps
         self.save_seconds += time.monotonic() - started
+        if self.saved_at == state.steps:
+            self._send(state.steps)
 
     def _save_policy(self, state: TrainingState) -> None:
         state.agent.save(
@@ -300,6 +306,35 @@ class _Run:
             parent=state.parent,
             git_commit=code_commit(),
         )
+
+    def _send(self, steps: int) -> None:
+        """Sends a policy checkpoint through the pipeline, which never ends the run."""
+        run = self.settings.run
+        if run.pipeline is None:
+            return
+        # Here, since training without a pipeline loads no database.
+        from rlarcade.promotion.pipeline import send_checkpoint
+        from rlarcade.promotion.registry import DEFAULT_REGISTRY
+        from rlarcade.promotion.table import submission_line
+
+        def stop_if_asked(_: Comparison) -> None:
+            if self.stop.requested:
+                raise KeyboardInterrupt
+
+        try:
+            current = send_checkpoint(
+                run.registry or DEFAULT_REGISTRY,
+                checkpoint_path(self.folder.path, steps),
+                run.pipeline,
+                load_gate(run.gate),
+                on_pair=stop_if_asked,
+            )
+        except KeyboardInterrupt:
+            say_warning(f"the match of step {steps} was stopped; it goes on with the run")
+        except (RlarcadeError, OSError) as error:
+            say_warning(f"pipeline, step {steps}: {error}")
+        else:
+            say(submission_line(current))
 
     # The end
 

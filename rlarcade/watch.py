@@ -28,6 +28,7 @@ from rlarcade.evaluation.recordings import Recording, load_recordings, verify
 from rlarcade.games.names import display_name
 from rlarcade.games.single import GameEnv
 from rlarcade.learning.agent import DQNAgent
+from rlarcade.promotion.references import load_named
 from rlarcade.seeding import SeedUse, derived_seed
 
 _DOCUMENTS = (".json", ".jsonl")
@@ -37,8 +38,9 @@ class _Flags(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     what: Annotated[Path, tyro.conf.Positional]
-    """A checkpoint or run folder, which plays; or a document with recorded games: what `evaluate
-    --json` or `compare --json` wrote, a run's result.json, the record of a match."""
+    """A checkpoint, run folder or version (7, champion@pong), which plays; or a document with
+    recorded games: what `evaluate --json` or `compare --json` wrote, a run's result.json, the record
+    of a match."""
     verify: bool = False
     """Play every recorded game again and confirm its score to the point."""
     episode: int = 0
@@ -47,6 +49,8 @@ class _Flags(BaseModel):
     """Of a checkpoint's games, as in `evaluate`."""
     video: Path | None = None
     """Write the game to this file (.mp4, 60 frames a second)."""
+    registry: Path | None = None
+    """Folder of the registry in which versions are. Unset: checkpoints/registry."""
     picture: Path | None = None
     """Write six moments of the game to this file (.png)."""
 
@@ -65,7 +69,7 @@ def _watch_command(argv: Sequence[str]) -> int:
     if flags.what.is_file() and flags.what.suffix in _DOCUMENTS:
         recordings = load_recordings(flags.what)
     else:
-        agent = DQNAgent.load(flags.what)
+        agent = DQNAgent.load(load_named(flags.what, flags.registry))
         recordings = [_played(agent, flags.seed, flags.episode)]
     if flags.verify and not _all_verified(recordings):
         return EXIT_ERROR

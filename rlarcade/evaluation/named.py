@@ -4,11 +4,11 @@ import hashlib
 import importlib
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlarcade.checkpoint import load_checkpoint
+from rlarcade.checkpoint import Checkpoint, load_checkpoint
 from rlarcade.errors import ConfigError
 from rlarcade.evaluation.players import AgentPlayer, AnyPlayer, Player, RandomPlayer
 from rlarcade.games.names import resolve_game
@@ -25,6 +25,7 @@ def named_players(
     game: str | None = None,
     protocol: str | None = None,
     device: str = "cpu",
+    load: Callable[[str], Checkpoint] = load_checkpoint,
 ) -> list[AnyPlayer]:
     """Loads players by name; all are there before the first game, so a bad one is told at once.
 
@@ -35,6 +36,7 @@ def named_players(
         game: what players play that are no checkpoints. Unset: what the checkpoints play.
         protocol: how all play. Unset: as the checkpoints were trained to, or `v5`.
         device: where networks run.
+        load: reads a checkpoint by its name.
 
     Raises:
         CheckpointError: a checkpoint is missing, damaged, foreign or hostile.
@@ -47,7 +49,7 @@ def named_players(
     if not names:
         return []
     agents = {
-        name: DQNAgent.load(load_checkpoint(name), device=device)
+        name: DQNAgent.load(load(name), device=device)
         for name in dict.fromkeys(names)
         if name != RANDOM and not _is_entry_point(name)
     }

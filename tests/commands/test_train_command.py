@@ -6,10 +6,13 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
+from scripted_games import Script
 
 from rlarcade.checkpoint import list_checkpoints, load_checkpoint
+from rlarcade.evaluation import match
 
 TINY = (
     *("--game", "SpaceInvaders", "--preset", "quick", "--device", "cpu", "--num-envs", "2"),
@@ -385,3 +388,91 @@ def test_a_warm_up_longer_than_the_run_is_told(command, tmp_path):
     assert (
         "nothing will be learned: learning_starts (200) is not below total_timesteps (100)" in err
     )
+
+
+# Pipelines
+
+
+def piped(command, folder, *flags):
+    return command(
+        "train",
+        *("--game", "Pong", "--preset", "dqn", "--total-timesteps", 128, "--learning-starts", 32),
+        *("--num-envs", 2, "--buffer-size", 64, "--conv-channels", 2, 2, 2, "--hidden-units", 4),
+        *("--eval-episodes", 1, "--save-interval", 64, "--run-dir", folder, *flags),
+    )
+
+
+@pytest.fixture
+def stronger_later(tmp_path, monkeypatch):
+    """Pipelines whose matches are made up: the version with more steps wins every pair."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gate.toml").write_text(
+        "[smoke]\nsteps = 3\n[random]\nenabled = false\n[latency]\nmax_milliseconds = 10_000\n"
+    )
+    script = Script(lambda game: (game.player._agent.manifest.counters.steps, 1.0), lanes=4)
+    monkeypatch.setattr(match, "play_games", script)
+    return script
+
+
+def test_training_improves_the_champion_by_itself(command, stronger_later, tmp_path):
+    code, out, err = piped(command, "run", "--pipeline", "deployment", "--gate", "gate.toml")
+    assert (code, err) == (0, "")
+    told = [line for line in out.splitlines() if line.startswith("submission")]
+    assert [line.split(" – ")[0] for line in told] == [
+        "submission 1: version 1 of Pong, deployment: PROMOTED",
+        "submission 2: version 2 of Pong, deployment: PROMOTED",
+    ]
+    code, out, _ = command("promote", "show", "champion@pong", "--json", "champion.json")
+    version = json.loads(Path("champion.json").read_text())["version"]
+    assert (version["number"], version["steps"], version["preset"]) == (2, 128, "dqn")
+
+
+def test_delivery_leaves_the_choice_to_a_person_and_the_run_goes_on(command, stronger_later):
+    code, out, _ = piped(
+        command, "run", "--pipeline", "delivery", "--gate", "gate.toml", "--registry", "mine"
+    )
+    assert code == 0
+    assert out.count("AWAITING APPROVAL") == 2
+    assert Path("mine/registry.sqlite").exists()
+    assert not Path("checkpoints").exists()
+
+
+def test_a_pipeline_that_fails_is_told_and_does_not_end_the_run(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("blocked").write_text("a file where the registry should be")
+    code, _, err = piped(command, "run", "--pipeline", "ci", "--registry", "blocked")
+    assert code == 0
+    assert err.count("warning: pipeline, step") == 2
+    assert "blocked" in err
+
+
+def test_a_gate_that_means_nothing_is_told_before_training(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = piped(command, "run", "--pipeline", "ci", "--gate", "none.toml")
+    assert code == 2
+    assert "cannot read gate none.toml" in err
+    assert not Path("run").exists()
+
+
+def test_a_run_that_goes_on_sends_the_checkpoint_that_it_goes_on_from(command, stronger_later):
+    """A kill may have come between its save and its match."""
+    assert piped(command, "run", "--total-timesteps", 64)[0] == 0
+    code, out, _ = piped(command, "run", "--pipeline", "deployment", "--gate", "gate.toml")
+    assert code == 0
+    assert "resumed at step 64" in out
+    assert out.count("PROMOTED") == 2
+
+
+def test_a_stop_during_a_match_keeps_it_and_stops_the_run(command, stronger_later, monkeypatch):
+    """Ctrl-C while the second version's match is on."""
+    played = match.play_games
+
+    def interrupted(schedule, num_lanes, **settings):
+        os.kill(os.getpid(), signal.SIGINT)
+        yield from played(schedule, num_lanes, **settings)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(match, "play_games", interrupted)
+        code, _, err = piped(command, "run", "--pipeline", "deployment", "--gate", "gate.toml")
+    assert code == 130
+    assert "the match of step 128 was stopped; it goes on with the run" in err
