@@ -2,7 +2,7 @@
 
 import sys
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
@@ -26,7 +26,14 @@ from rlarcade.errors import ConfigError
 from rlarcade.evaluation import Comparison, Rule, compare_agents
 from rlarcade.evaluation.named import named_players
 from rlarcade.evaluation.players import AnyPlayer
-from rlarcade.evaluation.reports import match_report, sources_of, write_report
+from rlarcade.evaluation.reports import (
+    check_report,
+    match_report,
+    round_robin_report,
+    sources_of,
+    suite_report,
+    write_report,
+)
 from rlarcade.evaluation.round_robin import compare_all
 from rlarcade.evaluation.suite import SUITE_RULE, Guard, compare_suite
 from rlarcade.evaluation.table import match_lines, round_robin_lines, suite_lines
@@ -66,7 +73,7 @@ class _Flags(BaseModel):
     json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None
     """Write the match to this file, with all that was done in every game."""
     report: Path | None = None
-    """Write a page to look at to this file (.html)."""
+    """Write a page to look at to this file (.html): the match, the suite or the round robin."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -79,9 +86,7 @@ def _compare_command(argv: Sequence[str]) -> int:
     check_seed(flags.seed)
     if flags.max_pairs < 1:
         raise ConfigError(f"max_pairs must be at least 1, got {flags.max_pairs}.")
-    several = flags.suite is not None or len(flags.contestants) > 2
-    if flags.report is not None and several:
-        raise ConfigError("a --report shows one match of two; leave it out, or name two.")
+    check_report(flags.report)
     if flags.suite is not None:
         if flags.contestants:
             raise ConfigError("name two checkpoints or a --suite, not both.")
@@ -112,11 +117,8 @@ def _match(flags: _Flags, champion: AnyPlayer, candidate: AnyPlayer) -> int:
             record=flags.folder,
             on_pair=lambda newest: watch.update(newest.pairs, lambda: _standing(newest)),
         )
-    code = _told(flags, match, match_lines(match), match.verdict)
-    if flags.report is not None:
-        write_report(flags.report, match_report(match, **sources_of([match])))
-        say(f"report: {flags.report}")
-    return code
+    _tell(flags, match, match_lines(match), match_report, [match])
+    return EXIT_OK if match.verdict is None else _EXITS[match.verdict]
 
 
 def _round_robin(flags: _Flags, players: list[AnyPlayer]) -> int:
@@ -137,7 +139,8 @@ def _round_robin(flags: _Flags, players: list[AnyPlayer]) -> int:
             record=flags.folder / "round-robin",
             on_pair=show,
         )
-    return _told(flags, table, round_robin_lines(table), None)
+    _tell(flags, table, round_robin_lines(table), round_robin_report, table.matches)
+    return EXIT_OK
 
 
 def _suite(flags: _Flags, path: Path) -> int:
@@ -164,14 +167,24 @@ def _suite(flags: _Flags, path: Path) -> int:
                 newest.rounds, lambda: f"e-value {newest.e_value:.3g} of {1 / rule.alpha:g}"
             ),
         )
-    return _told(flags, suite, suite_lines(suite), suite.verdict)
+    _tell(flags, suite, suite_lines(suite), suite_report, suite.matches)
+    return EXIT_OK if suite.verdict is None else _EXITS[suite.verdict]
 
 
-def _told(flags: _Flags, document: BaseModel, lines: list[str], verdict: str | None) -> int:
+def _tell(
+    flags: _Flags,
+    document: BaseModel,
+    lines: Sequence[str],
+    report: Callable[..., str],
+    matches: Sequence[Comparison],
+) -> None:
+    """Prints and writes a result; its report last, for which games are played again."""
     for text in lines:
         say(text)
     write_json(flags.json_file, document)
-    return EXIT_OK if verdict is None else _EXITS[verdict]
+    if flags.report is not None:
+        write_report(flags.report, report(document, **sources_of(matches)))
+        say(f"report: {flags.report}")
 
 
 class _SuiteGame(BaseModel):

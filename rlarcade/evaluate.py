@@ -15,7 +15,12 @@ from rlarcade.evaluation import EpisodeResult, Evaluation, evaluate_agent
 from rlarcade.evaluation.named import HUMAN, named_players
 from rlarcade.evaluation.pictures import values_of_its_player, write_video
 from rlarcade.evaluation.recordings import median_game, recordings_of
-from rlarcade.evaluation.reports import evaluation_report, sources_of, write_report
+from rlarcade.evaluation.reports import (
+    check_report,
+    evaluation_report,
+    sources_of,
+    write_report,
+)
 from rlarcade.evaluation.table import human_line, score_lines
 from rlarcade.games.names import resolve_game
 from rlarcade.learning.hardware import resolve_device
@@ -58,6 +63,7 @@ def _evaluate_command(argv: Sequence[str]) -> int:
     check_seed(flags.seed)
     if flags.episodes < 1:
         raise ConfigError(f"episodes must be at least 1, got {flags.episodes}.")
+    check_report(flags.report)
     players = named_players(
         [name for name in flags.checkpoints if name != HUMAN],
         game=flags.game,

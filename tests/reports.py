@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import re
 from html.parser import HTMLParser
+from itertools import combinations
 
 import numpy as np
 
-from rlarcade.evaluation import Comparison, EpisodeResult, Evaluation, PairResult, Rule
+from rlarcade.evaluation import (
+    Comparison,
+    EpisodeResult,
+    Evaluation,
+    PairResult,
+    RoundRobin,
+    Rule,
+    SuiteComparison,
+)
 from rlarcade.evaluation.documents import Contestant
 from rlarcade.games import get_protocol
 
@@ -26,14 +36,25 @@ def evaluation(scores, game="space_invaders", name="runs/a", protocol="v5", **fi
     )
 
 
-def match(scores, rule=None, max_pairs=400, game="space_invaders", names=("old", "new"), **fields):
-    """A match from (champion's score, candidate's score) pairs; a score may be an episode."""
+def match(
+    scores,
+    rule=None,
+    max_pairs=400,
+    game="space_invaders",
+    names=("old", "new"),
+    first=1_000,
+    **fields,
+):
+    """A match from (champion's score, candidate's score) pairs; a score may be an episode.
+
+    The pairs have the seeds from `first` on.
+    """
     pairs = []
     for place, sides in enumerate(scores):
         games = [
             one
             if isinstance(one, EpisodeResult)
-            else episode(1_000 + place, float(one), 300 + place)
+            else episode(first + place, float(one), 300 + place)
             for one in sides
         ]
         pairs.append(PairResult(champion=games[0], candidate=games[1]))
@@ -56,6 +77,59 @@ def mixed(count, share=0.55, seed=0):
     champions = rng.integers(0, 60, count) * 5
     better = np.where(rng.random(count) < share, 1, -1) * rng.integers(0, 9, count) * 5
     return [(a, max(0, a + b)) for a, b in zip(champions.tolist(), better.tolist(), strict=True)]
+
+
+def suite(games, guard="prove", margin=0.1, max_rounds=400, notes=None):
+    """A suite from each game's (champion's score, candidate's score) pairs."""
+    matches = [
+        match(
+            scores,
+            Rule.non_inferiority(margin),
+            max_pairs=max_rounds,
+            game=game,
+            names=(f"runs/{game}-old", f"runs/{game}-new"),
+            notes=(notes or {}).get(game, ()),
+        )
+        for game, scores in games.items()
+    ]
+    return SuiteComparison(
+        rule=Rule(useful=0.58),
+        guard=guard,
+        margin=margin,
+        max_rounds=max_rounds,
+        matches=tuple(matches),
+    )
+
+
+def round_robin(names, scores, max_pairs=400):
+    """A round robin from the scores of the pairs of every two, by their places; none: no pairs."""
+    matches = [
+        match(
+            scores.get((one, other), ()),
+            Rule.which_is_better(),
+            max_pairs=max_pairs,
+            names=(names[one], names[other]),
+            first=1_000 * (10 * one + other + 1),
+        )
+        for one, other in combinations(range(len(names)), 2)
+    ]
+    return RoundRobin(players=tuple(names), matches=tuple(matches))
+
+
+def slow_e_value(outcomes, null=0.5):
+    """The oracle: twenty-four bets, one after the other, and one pair after the other."""
+    money = []
+    for k in range(24):
+        stake, coin = 0.02 * 49 ** (k / 23) / null, 1.0
+        for outcome in outcomes:
+            coin *= 1 + stake * (outcome - null)
+        money.append(coin)
+    return math.fsum(money) / 24
+
+
+def outcomes_of(scores):
+    """Of pairs of scores: 1, ½ or 0."""
+    return [0.5 + 0.5 * ((new > old) - (new < old)) for old, new in scores]
 
 
 class Node:

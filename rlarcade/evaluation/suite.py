@@ -14,10 +14,10 @@ games and has collapsed in the fifth, so each game has a guard:
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from math import exp, log
+from math import exp, inf, log
 from pathlib import Path
 from statistics import fmean
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,13 @@ from rlarcade.errors import ConfigError
 from rlarcade.evaluation.documents import Comparison, PairResult
 from rlarcade.evaluation.match import Sides, match_notes, new_match, pairs_of_match
 from rlarcade.evaluation.players import Contender, as_player
-from rlarcade.evaluation.sequential import LARGEST_LOG, Rule, confidence_interval, log_e_values
+from rlarcade.evaluation.sequential import (
+    LARGEST_LOG,
+    Evidence,
+    Rule,
+    confidence_interval,
+    log_e_values,
+)
 
 Guard = Literal["prove", "alarm", "none"]
 
@@ -35,6 +41,20 @@ _LANES = 4  # of each game
 
 SUITE_RULE = Rule(useful=0.58)
 """Of a suite: a mean over games varies less than one game, so less is worth finding."""
+
+
+class Reached(NamedTuple):
+    """The rounds after which evidence first reached its bound; None: after none so far.
+
+    What was reached once stays so: an e-value may be lower again after the last round.
+    """
+
+    better: int | None
+    """That the candidate is better on the whole."""
+    futile: int | None
+    """That it is not usefully better."""
+    guards: tuple[int | None, ...]
+    """Each game's guard; empty where there is none."""
 
 
 class SuiteComparison(BaseModel):
@@ -94,20 +114,43 @@ class SuiteComparison(BaseModel):
         """Where its true value lies, at every look with 1 − α."""
         return confidence_interval(self.means, self.rule.alpha)
 
+    @property
+    def history(self) -> list[Evidence]:
+        """Both e-values before the first round and after each."""
+        paths = (log_e_values(self.means, self.rule.null), self._futility())
+        return [Evidence(1.0, 1.0), *map(Evidence, *map(_values, paths))]
+
+    @property
+    def guard_histories(self) -> list[list[float]]:
+        """Each game's guard before the first round and after each."""
+        return [[1.0, *_values(path)] for path in self._guards()]
+
+    @property
+    def guard_bound(self) -> float:
+        """What a game's guard has to reach: to let a candidate pass, or to raise the alarm."""
+        games = len(self.matches) if self.guard == "alarm" else 1
+        return games / self.rule.alpha
+
+    @property
+    def reached(self) -> Reached:
+        """When each evidence reached its bound."""
+        guard_bound = log(self.guard_bound)
+        return Reached(
+            _first(log_e_values(self.means, self.rule.null), log(1 / self.rule.alpha)),
+            _first(self._futility(), log(1 / self.rule.beta)),
+            tuple(_first(path, guard_bound) for path in self._guards()),
+        )
+
     @computed_field  # type: ignore[prop-decorator]
     @property
     def verdict(self) -> Literal["promote", "reject", "inconclusive"] | None:
         """What the rule and the guards say; None while the match is on."""
-        bound = log(1 / self.rule.alpha)
-        better = [_first(log_e_values(self.means, self.rule.null), bound)]
-        worse = [_first(self._futility(), log(1 / self.rule.beta))]
-        if self.guard == "prove":
-            better += [_first(path, bound) for path in self._guards()]
-        if self.guard == "alarm":
-            shared = bound + log(len(self.matches))
-            worse += [_first(path, shared) for path in self._guards()]
-        promoted, rejected = max(better), min(worse)
-        if min(promoted, rejected) < self.rounds:
+        reached = self.reached
+        better = [reached.better, *(reached.guards if self.guard == "prove" else ())]
+        worse = [reached.futile, *(reached.guards if self.guard == "alarm" else ())]
+        promoted = max(inf if after is None else after for after in better)
+        rejected = min(inf if after is None else after for after in worse)
+        if min(promoted, rejected) < inf:
             return "promote" if promoted < rejected else "reject"
         return "inconclusive" if self.rounds >= self.max_rounds else None
 
@@ -124,10 +167,15 @@ class SuiteComparison(BaseModel):
         return [log_e_values([1 - outcome for outcome in row]) for row in outcomes]
 
 
-def _first(path: NDArray[np.float64], bound: float) -> int:
-    """The round in which evidence first reaches a bound; beyond all rounds if it never does."""
+def _first(path: NDArray[np.float64], bound: float) -> int | None:
+    """The number of rounds after which evidence first reaches a bound, if it does."""
     reached = np.flatnonzero(path >= bound)
-    return int(reached[0]) if reached.size else len(path)
+    return int(reached[0]) + 1 if reached.size else None
+
+
+def _values(path: NDArray[np.float64]) -> list[float]:
+    values: list[float] = np.exp(np.minimum(path, LARGEST_LOG)).tolist()
+    return values
 
 
 def _last(path: NDArray[np.float64]) -> float:

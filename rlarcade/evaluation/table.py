@@ -59,7 +59,7 @@ def suite_lines(suite: SuiteComparison) -> list[str]:
     """Returns lines that say how a match over several games ended and why."""
     low, high = suite.interval
     share = suite.improvement_probability
-    verdict = suite.verdict or "inconclusive"
+    verdict, meaning = suite_meaning(suite)
     lines = [f"{len(suite.matches)} games, {suite.rounds} rounds of one same-seed pair in each"]
     shown = suite.guards or (None,) * len(suite.matches)
     for match, guard in zip(suite.matches, shown, strict=True):
@@ -75,7 +75,28 @@ def suite_lines(suite: SuiteComparison) -> list[str]:
             f"  probability of improvement, mean of the games {share:.2f} ({low:.2f} … {high:.2f})",
             _evidence_line(suite),
         ]
-    return [*lines, f"verdict: {verdict.upper()} – {_MEANINGS[verdict]}"]
+    return [*lines, f"verdict: {verdict.upper()} – {meaning}"]
+
+
+def suite_meaning(suite: SuiteComparison) -> tuple[str, str]:
+    """Returns the verdict, of a suite that is on "inconclusive", and what it means in words."""
+    verdict = suite.verdict or "inconclusive"
+    if verdict == "inconclusive":
+        return verdict, _MEANINGS[verdict]
+    if verdict == "promote":
+        proven = f", and in no game worse by {suite.margin:g}" if suite.guard == "prove" else ""
+        return verdict, f"{_MEANINGS[verdict]} on the whole{proven}"
+    if alarms := games_with_alarm(suite):
+        return verdict, f"the candidate is worse in {' and '.join(alarms)}"
+    return verdict, f"{_MEANINGS[verdict]} on the whole"
+
+
+def games_with_alarm(suite: SuiteComparison) -> list[str]:
+    """Returns the games whose pairs have shown that the candidate is worse; none unless asked."""
+    if suite.guard != "alarm":
+        return []
+    reached = zip(suite.matches, suite.reached.guards, strict=True)
+    return [display_name(match.game) for match, after in reached if after is not None]
 
 
 _GUARDS = {

@@ -53,7 +53,6 @@ def test_the_same_weights_are_inconclusive_at_once(command, here):
         (["--device", "tpu"], "invalid choice"),
         (["--suite", "x.toml"], "name two checkpoints or a --suite, not both"),
         ([LATE, "--non-inferiority", "0.1"], "leave --non-inferiority out"),
-        ([LATE, "--report", "x.html"], "a --report shows one match of two"),
     ],
 )
 def test_flags_that_cannot_be_used_are_refused(command, here, flags, message):
@@ -96,11 +95,53 @@ def brief(monkeypatch):
     monkeypatch.setattr("rlarcade.evaluation.named.DQNAgent.load", load)
 
 
+@pytest.fixture
+def nobody_plays(monkeypatch):
+    """Fails if a game is begun."""
+
+    def play(*arguments, **settings):
+        raise AssertionError("a game was begun")
+
+    monkeypatch.setattr("rlarcade.evaluation.match.play_games", play)
+
+
+@pytest.mark.parametrize("how", ["match", "round robin", "suite"])
+def test_a_report_that_cannot_be_written_is_told_before_a_game_is_played(
+    command, here, suite, nobody_plays, how
+):
+    names = {"match": [EARLY, LATE], "round robin": [EARLY, LATE, "random"]}
+    what = names.get(how, ["--suite", suite])
+    code, out, err = command("compare", *what, "--json", "x.json", "--report", here)
+    assert (code, out) == (2, "")
+    assert f"report {here} cannot be written: Is a directory. Choose another file." in err
+    assert not (here / "x.json").exists()
+    assert not (here / "checkpoints").exists()
+
+
+def test_a_report_that_cannot_be_written_after_all_leaves_the_document(
+    command, here, brief, monkeypatch
+):
+    def fail(path, data):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("rlarcade.evaluation.reports.file.write_file", fail)
+    flags = ["--max-pairs", 1, "--json", "m.json", "--report", "m.html"]
+    code, out, err = command("compare", "random", save(here / "pong"), *flags)
+    assert code == 2
+    assert "verdict: INCONCLUSIVE" in out
+    assert "report m.html cannot be written: No space left on device" in err
+    assert json.loads((here / "m.json").read_text())["pairs"] == 1
+
+
 def test_more_than_two_play_a_round_robin(command, here, brief):
     names = [str(save(here / name, seed=seed)) for seed, name in enumerate("abc")]
-    flags = ["--max-pairs", 1, "--json", "table.json"]
+    flags = ["--max-pairs", 1, "--json", "table.json", "--report", "table.html"]
     code, out, err = command("compare", *names, *flags)
     assert (code, err) == (0, "")
+    assert "report: table.html" in out
+    page = (here / "table.html").read_text()
+    assert "everybody against everybody" in page
+    assert page.count("data:image/png;base64,") == 3
     assert "share of pairs won by the row against the column" in out
     document = json.loads((here / "table.json").read_text())
     assert document["players"] == names
@@ -133,7 +174,8 @@ def suite(here):
 
 
 def test_a_suite_is_a_match_over_several_games(command, here, brief, suite):
-    code, out, err = command("compare", "--suite", suite, "--max-pairs", 2, "--json", "s.json")
+    flags = ["--max-pairs", 2, "--json", "s.json", "--report", "s.html"]
+    code, out, err = command("compare", "--suite", suite, *flags)
     assert (code, err) == (4, "")
     assert "2 games, 2 rounds" in out
     assert "Pong: " in out
@@ -142,6 +184,10 @@ def test_a_suite_is_a_match_over_several_games(command, here, brief, suite):
     document = json.loads((here / "s.json").read_text())
     assert (document["rounds"], document["guard"], document["margin"]) == (2, "alarm", 0.2)
     assert {match["game"] for match in document["matches"]} == {"pong", "boxing"}
+    assert "report: s.html" in out
+    page = (here / "s.html").read_text()
+    assert "Pong and Boxing: candidate against champion" in page
+    assert page.count("data:image/png;base64,") == 4
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,20 @@ def test_a_report_and_a_video_show_what_was_played(command, checkpoint, tmp_path
     assert b"ftyp" in video.read_bytes()[:16]
 
 
+def test_a_report_that_cannot_be_written_is_told_before_a_game_is_played(
+    command, checkpoint, tmp_path, monkeypatch
+):
+    def play(*arguments, **settings):
+        raise AssertionError("a game was begun")
+
+    monkeypatch.setattr("rlarcade.evaluate.evaluate_agent", play)
+    flags = ["--report", tmp_path, "--json", tmp_path / "e.json"]
+    code, out, err = command("evaluate", checkpoint, *flags)
+    assert (code, out) == (2, "")
+    assert f"report {tmp_path} cannot be written: Is a directory. Choose another file." in err
+    assert not (tmp_path / "e.json").exists()
+
+
 def test_a_human_score_needs_a_game_and_nobody_to_play(command):
     code, out, _ = command("evaluate", "human", "--game", "SpaceInvaders")
     assert (code, "SpaceInvaders, human: 1668.7" in out) == (0, True)

@@ -13,20 +13,24 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reports import episode, evaluation, match, mixed, read
+from reports import episode, evaluation, match, mixed, read, round_robin, suite
 
 from rlarcade.errors import RlarcadeError
-from rlarcade.evaluation import Comparison, Rule, reports
+from rlarcade.evaluation import Comparison, RoundRobin, Rule, SuiteComparison, reports
 from rlarcade.evaluation.reports import (
     Clip,
     LearningCurve,
+    check_report,
     evaluation_report,
     learning_curve,
     match_report,
+    round_robin_report,
+    suite_report,
     write_report,
 )
-from rlarcade.evaluation.reports.plots import evidence_plot, performance_profile
-from rlarcade.evaluation.sequential import Counts, Evidence, confidence_interval
+from rlarcade.evaluation.reports.evidence_plots import Bet, evidence_plot
+from rlarcade.evaluation.reports.plots import performance_profile
+from rlarcade.evaluation.sequential import Counts, confidence_interval
 from rlarcade.evaluation.table import match_lines
 from rlarcade.games.scores import published_scores
 
@@ -64,7 +68,19 @@ def evaluation_page(evaluated):
     return read(evaluation_report(evaluated, learning_curves=[CURVE], clips=CLIPS))
 
 
-@pytest.fixture(params=["match_page", "evaluation_page"])
+@pytest.fixture(scope="module")
+def suite_page():
+    document = suite({"pong": SCORES, "tetris": mixed(28)})
+    return read(suite_report(document, learning_curves=[CURVE], clips=CLIPS))
+
+
+@pytest.fixture(scope="module")
+def round_robin_page():
+    document = round_robin(("a", "b", "c"), dict.fromkeys(((0, 1), (0, 2), (1, 2)), mixed(20)))
+    return read(round_robin_report(document, learning_curves=[CURVE], clips=CLIPS))
+
+
+@pytest.fixture(params=["match_page", "evaluation_page", "suite_page", "round_robin_page"])
 def page(request):
     return request.getfixturevalue(request.param)
 
@@ -84,7 +100,8 @@ MATCHES = {
 @cache
 def verdict_of(name):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reports.plots, "drawn", lambda *arguments, **settings: "")  # saves time
+        for plots in (reports.plots, reports.evidence_plots):  # saves time
+            patch.setattr(plots, "drawn", lambda *arguments, **settings: "")
         return read(match_report(MATCHES[name])).one("section", id="verdict")
 
 
@@ -139,7 +156,7 @@ def test_the_guarantee_of_the_verdict_is_in_words():
 
 
 def test_the_evidence_after_each_pair_is_the_rules_of_the_counts_so_far(played):
-    history = reports.match.evidence_history(played)
+    history = reports.pairs.evidence_history(played)
     assert len(history) == len(SCORES) + 1
     for pairs, evidence in enumerate(history):
         outcomes = [pair.outcome for pair in played.results[:pairs]]
@@ -150,11 +167,11 @@ def test_the_evidence_after_each_pair_is_the_rules_of_the_counts_so_far(played):
 
 def test_an_interval_is_that_of_the_pairs_up_to_it():
     outcomes = [1.0, 0.5, 0.0, 1.0, 1.0]
-    assert reports.match.interval_history(outcomes, 0.05) == [
+    assert reports.pairs.interval_history(outcomes, 0.05) == [
         (0, 1),
         *(confidence_interval(outcomes[:n], 0.05) for n in range(1, 6)),
     ]
-    assert reports.match.interval_history([], 0.05) == [(0, 1)]
+    assert reports.pairs.interval_history([], 0.05) == [(0, 1)]
 
 
 # Plots
@@ -419,10 +436,17 @@ def test_names_from_outside_are_shown_and_never_obeyed():
     clip = Clip(HOSTILE, "image/png", b"")
     document = match([(3, failed)], names=(HOSTILE, "new"), notes=(HOSTILE,))
     scores = evaluation([1, 2], name=HOSTILE, game="breakout")
+    many = document.model_copy(update={"rule": Rule.which_is_better()})
+    robin = RoundRobin(players=(HOSTILE, "new"), matches=(many,))
+    games = SuiteComparison(
+        rule=Rule(), guard="prove", margin=0.1, max_rounds=9, matches=(document,)
+    )
     shown = HOSTILE.replace("\u202e", "�").replace("\x07", "�")
     for html, times in (
         (match_report(document, learning_curves=[curve], clips=[clip]), 6),
         (evaluation_report([scores], learning_curves=[curve], clips=[clip]), 8),
+        (suite_report(games, learning_curves=[curve], clips=[clip]), 6),
+        (round_robin_report(robin, learning_curves=[curve], clips=[clip]), 9),
     ):
         page = read(html)
         assert not list(page.all("script"))
@@ -434,12 +458,21 @@ def test_names_from_outside_are_shown_and_never_obeyed():
 def test_the_same_document_is_the_same_bytes_whatever_the_users_style():
     import matplotlib as mpl
 
-    document, scores = match(mixed(5), max_pairs=5), evaluation(range(9))
-    first = match_report(document), evaluation_report([scores])
-    document = Comparison.model_validate_json(document.model_dump_json())
+    def drawn(again=lambda document: document):
+        return [
+            match_report(again(played)),
+            evaluation_report([evaluation(range(9))]),
+            suite_report(again(games)),
+            round_robin_report(again(robin)),
+        ]
+
+    played = match(mixed(5), max_pairs=5)
+    games = suite({"pong": mixed(3), "breakout": mixed(3)})
+    robin = round_robin("ab", {(0, 1): mixed(3)})
+    first = drawn()
     with mpl.rc_context({"font.size": 30, "font.family": "monospace", "xtick.direction": "in"}):
         before = dict(mpl.rcParams)
-        assert (match_report(document), evaluation_report([scores])) == first
+        assert drawn(lambda one: type(one).model_validate_json(one.model_dump_json())) == first
         assert dict(mpl.rcParams) == before
 
 
@@ -479,9 +512,16 @@ def test_any_match_has_all_its_plots(document):
 
 
 def test_evidence_beyond_all_bounds_can_be_drawn():
-    history = [Evidence(1, 1), Evidence(1e-300, 1e304), Evidence(1e304, 0)]
-    plot = read(evidence_plot("x", "label", history, Rule(alpha=1e-9)))
+    bets = [Bet(1, [1, 1e-300, 1e304], 1e9, "promote"), Bet(0, [1, 1e304, 0], 10, "reject")]
+    plot = read(evidence_plot("x", "label", bets, "pairs"))
     assert {"promote from 1e+09", "reject from 10"} <= {text.text for text in plot.all("text")}
+
+
+def test_a_mean_that_its_interval_had_ruled_out_is_drawn():
+    document = match([(0, 5)] * 60 + [(5, 0)] * 7)
+    low, high = document.interval
+    assert not low <= document.improvement_probability <= high
+    assert len(list(read(match_report(document)).all("figure"))) == 5
 
 
 @pytest.mark.parametrize(
@@ -606,14 +646,29 @@ def test_a_report_is_written_whole_into_a_new_folder(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_report_that_cannot_be_written_is_told_with_the_reason(tmp_path):
+@pytest.mark.parametrize("write", [check_report, lambda path: write_report(path, "<p></p>")])
+def test_a_report_that_cannot_be_written_is_told_with_the_reason(tmp_path, write):
     (tmp_path / "file").write_text("")
     (tmp_path / "folder").mkdir()
     for path, reason in (
         (tmp_path / "file" / "report.html", "(Not a directory|File exists)"),
         (tmp_path / "folder", "Is a directory"),
+        (tmp_path / f"{'x' * 250}.html", "File name too long"),
+        (Path("/proc/report.html"), "No such file or directory"),
+        (Path("/dev/null"), "it is not a file"),
     ):
         message = f"report {path} cannot be written: {reason}. Choose another file."
         with pytest.raises(RlarcadeError, match=message):
-            write_report(path, "<p></p>")
+            write(path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]
+    assert not Path("/dev/null").is_file()
+
+
+def test_looking_ahead_leaves_the_old_report_as_it_is_and_only_a_folder_behind(tmp_path):
+    old = tmp_path / "old.html"
+    old.write_text("<p>old</p>")
+    check_report(old)
+    check_report(tmp_path / "new" / "report.html")
+    check_report(None)
+    assert old.read_text() == "<p>old</p>"
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["new", "old.html"]

@@ -7,9 +7,15 @@ import subprocess
 
 import numpy as np
 import pytest
-from reports import evaluation, match, mixed, read
+from reports import evaluation, match, mixed, read, round_robin, suite
 
-from rlarcade.evaluation.reports import LearningCurve, evaluation_report, match_report
+from rlarcade.evaluation.reports import (
+    LearningCurve,
+    evaluation_report,
+    match_report,
+    round_robin_report,
+    suite_report,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -29,9 +35,17 @@ LONG = "checkpoints/space_invaders-dqn-seed0/checkpoints/step-000000300000" + "x
 CURVE = LearningCurve(LONG, tuple(range(1_000, 90_000, 1_000)), tuple(map(float, range(89))))
 MATCH = match([(0, 5)] * 8, names=("old", LONG), notes=("a" * 200,))
 EVALUATIONS = [evaluation([a, b], name=LONG) for a, b in mixed(4)]
+GAMES = {game: mixed(12, 0.8, n) for n, game in enumerate(("space_invaders", "pong", "breakout"))}
+SUITE = suite(GAMES, notes={"pong": ("a" * 200,)})
+ROUND_ROBIN = round_robin(
+    (LONG, "b", "runs/" + "y" * 80, "d"),
+    {(one, other): mixed(9, 0.9, other) for one in range(4) for other in range(one + 1, 4)},
+)
 REPORTS = {
     "match": match_report(MATCH, learning_curves=[CURVE]),
     "evaluation": evaluation_report(EVALUATIONS, learning_curves=[CURVE]),
+    "suite": suite_report(SUITE, learning_curves=[CURVE]),
+    "round robin": round_robin_report(ROUND_ROBIN, learning_curves=[CURVE]),
 }
 
 
@@ -81,6 +95,21 @@ def test_the_browser_shows_the_verdict_and_every_plot(browser):
     assert "PROMOTE the candidate is better" in verdict
     assert "8 won, 0 tied, 0 lost" in verdict
     assert len(list(page.all("svg", role="img"))) == len(list(page.all("figure"))) == 6
+
+
+@pytest.mark.parametrize(
+    ("name", "figures", "told"),
+    [
+        ("suite", 4 + 3 * 3 + 1, "12 of 400 rounds are done"),
+        ("round robin", 4, "everybody against everybody"),
+    ],
+)
+def test_the_browser_shows_every_plot_without_complaint(browser, name, figures, told):
+    dom, complaints = browser(REPORTS[name], "--dump-dom")
+    assert complaints == []
+    page = read(dom)
+    assert told in page.text
+    assert len(list(page.all("svg", role="img"))) == len(list(page.all("figure"))) == figures
 
 
 def test_the_policy_of_a_page_keeps_everything_else_out(browser):

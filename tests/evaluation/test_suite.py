@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from reports import slow_e_value
 from scipy.stats import binomtest
 from scripted_games import Script
 
@@ -129,10 +130,44 @@ def slow_verdict(outcomes, guard, max_rounds):
     return "inconclusive" if len(outcomes) >= max_rounds else None
 
 
+@pytest.mark.parametrize(("guard", "null", "bound"), [("prove", 0.4, 20), ("alarm", 0.5, 40)])
+def test_what_was_reached_is_told_with_the_round_and_stays_reached(guard, null, bound):
+    rng = np.random.default_rng(4)
+    outcomes = rng.choice([0.0, 0.5, 1.0], size=(60, 2), p=[0.1, 0.2, 0.7])
+    outcomes[:, 1] = 1 - outcomes[:, 1]
+    outcomes[20:] = 1 - outcomes[20:]  # what was reached would not be reached at the end
+    match = suite(outcomes, guard)
+
+    def path(column, null):
+        return [slow_e_value(column[:count], null) for count in range(len(column) + 1)]
+
+    def first(values, bound):
+        return next((count for count, value in enumerate(values) if value >= bound), None)
+
+    columns = [c if guard == "prove" else [1 - y for y in c] for c in outcomes.T.tolist()]
+    means = outcomes.mean(axis=1).tolist()
+    better, futile = path(means, 0.5), path([1 - mean for mean in means], 0.42)
+    guards = [path(column, null) for column in columns]
+    assert [one.e_value for one in match.history] == pytest.approx(better)
+    assert [one.e_value_futility for one in match.history] == pytest.approx(futile)
+    assert match.guard_bound == bound
+    for shown, expected in zip(match.guard_histories, guards, strict=True):
+        assert shown == pytest.approx(expected)
+    reached = tuple(first(values, bound) for values in guards)
+    assert match.reached == (first(better, 20), first(futile, 10), reached)
+    assert any(
+        after is not None and values[-1] < bound
+        for after, values in zip(reached, guards, strict=True)
+    )
+
+
 def test_without_rounds_there_is_no_evidence():
     empty = suite(np.zeros((0, 3)))
     assert (empty.rounds, empty.e_value, empty.e_value_futility) == (0, 1, 1)
     assert empty.guards == (1, 1, 1)
+    assert empty.history == [(1, 1)]
+    assert empty.guard_histories == [[1]] * 3
+    assert empty.reached == (None, None, (None, None, None))
     assert (empty.verdict, empty.improvement_probability) == (None, None)
 
 

@@ -3,39 +3,26 @@
 from collections.abc import Sequence
 
 from rlarcade.evaluation.documents import Evaluation
+from rlarcade.evaluation.reports.beside import Clip, LearningCurve, clips_section, curves_section
 from rlarcade.evaluation.reports.page import (
     Html,
     details,
     element,
-    figure,
     number,
     page,
-    percent,
     points,
     section,
     table,
 )
 from rlarcade.evaluation.reports.parts import (
-    PROFILE,
-    Clip,
-    LearningCurve,
-    clips_section,
-    curves_section,
-    described,
+    contestants_scores,
     ending,
-    grid,
     header,
-    legend,
-    named,
-    scores_figure,
-    series_of,
+    keys_of,
     settings_of,
+    settings_table,
 )
-from rlarcade.evaluation.reports.plots import profile_plot
 from rlarcade.games.names import display_name
-from rlarcade.games.scores import human_normalised_score, published_scores
-
-_FEW = 4
 
 
 def evaluation_report(
@@ -98,50 +85,17 @@ def _played(evaluations: Sequence[Evaluation]) -> str:
 def _group(evaluations: Sequence[Evaluation], name: str, *, alone: bool) -> Html:
     """Evaluations whose scores compare."""
     game = evaluations[0].game
-    lettered = list(enumerate(zip(_keys(len(evaluations)), evaluations, strict=True)))
-    series = [series_of(key, place, one.episodes) for place, (key, one) in lettered]
-    named_here = len(evaluations) <= _FEW  # many names are read in the table above
-    names = legend(
-        {place: f"{key} {one.checkpoint}" if named_here else key for place, (key, one) in lettered}
-    )
-    profile = profile_plot(f"{name}-profile", "Share of games that scored more, by score", series)
+    contestants = [(one.checkpoint, one.episodes) for one in evaluations]
+    keyed = dict(zip(keys_of(len(evaluations)), evaluations, strict=True))
+    settings = {key: settings_of(one, without=("episodes",)) for key, one in keyed.items()}
     return section(
         "Scores" if alone else display_name(game),
         "" if alone else element("p", _played(evaluations), class_="subtitle"),
-        _summary(evaluations, name=f"{name}-summary"),
-        grid(
-            scores_figure(f"{name}-scores", game, series, names),
-            figure(profile, PROFILE, names),
-        ),
-        *(_episodes(one, key, name=f"{name}-episodes-{key}") for _, (key, one) in lettered),
-        details("All settings", _settings(evaluations, name=f"{name}-settings")),
+        *contestants_scores(game, contestants, "checkpoint", name),
+        *(_episodes(one, key, name=f"{name}-episodes-{key}") for key, one in keyed.items()),
+        details("All settings", settings_table(settings, f"{name}-settings")),
         name=name,
     )
-
-
-def _keys(count: int) -> list[str]:
-    """What plots call so many checkpoints."""
-    return [chr(ord("A") + place) if count <= 26 else str(place + 1) for place in range(count)]
-
-
-def _summary(evaluations: Sequence[Evaluation], *, name: str) -> Html:
-    game = evaluations[0].game
-    cells = [described(game, one.episodes) for one in evaluations]
-    columns = list(cells[0])
-    rows = [
-        [named(place, key, one.checkpoint), *described_.values()]
-        for place, (key, one, described_) in enumerate(
-            zip(_keys(len(evaluations)), evaluations, cells, strict=True)
-        )
-    ]
-    published = published_scores(game)
-    if published:
-        for who, score in (("random", published.random), ("human", published.human)):
-            share = percent(human_normalised_score(game, score))
-            known = {"mean": number(score), "human-normalised": share}
-            rows.append([f"{who} (published)", *(known.get(column, "–") for column in columns)])
-    caption = f"Scores in {display_name(game)}"
-    return table(caption, ["checkpoint", *columns], rows, text=("checkpoint", "ended"), name=name)
 
 
 def _episodes(evaluation: Evaluation, key: str, *, name: str) -> Html:
@@ -152,10 +106,3 @@ def _episodes(evaluation: Evaluation, key: str, *, name: str) -> Html:
     title = f"Every game of {key}, {evaluation.checkpoint} ({number(len(rows), 0)})"
     columns = ["seed", "score", "steps", "ended"]
     return details(title, table(title, columns, rows, text=("ended",), name=name))
-
-
-def _settings(evaluations: Sequence[Evaluation], *, name: str) -> Html:
-    keys = _keys(len(evaluations))
-    columns = [settings_of(one, without=("episodes",)) for one in evaluations]
-    rows = [[field, *(column[field] for column in columns)] for field in columns[0]]
-    return table("All settings", ["setting", *keys], rows, text=("setting", *keys), name=name)

@@ -1,19 +1,13 @@
-"""What the reports of evaluations and of matches have in common."""
+"""What all reports have in common."""
 
-import base64
 import json
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean, median
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel
 
-from rlarcade.checkpoint import MANIFEST, WEIGHTS
-from rlarcade.errors import RlarcadeError
 from rlarcade.evaluation.documents import EpisodeResult
 from rlarcade.evaluation.reports.page import (
     Html,
@@ -24,98 +18,21 @@ from rlarcade.evaluation.reports.page import (
     number,
     percent,
     points,
-    section,
+    table,
 )
-from rlarcade.evaluation.reports.plots import Series, curves_plot, scores_plot, visible
+from rlarcade.evaluation.reports.plots import Series, profile_plot, scores_plot, visible
 from rlarcade.evaluation.reports.svg import swatch
 from rlarcade.evaluation.statistics import interquartile_mean, iqm_interval
 from rlarcade.games.names import display_name
 from rlarcade.games.scores import human_normalised_score, published_scores
 
-PROFILE = (
+Games = Sequence[EpisodeResult]
+
+_FEW = 4  # names that fit under a plot
+_PROFILE = (
     "Performance profile: share of games that scored more than τ. The higher line is the better "
     "one at that score."
 )
-_TRAINING_SCORE = "rollout/ep_rew_mean"
-
-
-@dataclass(frozen=True, slots=True)
-class LearningCurve:
-    """Scores of a run while it was training."""
-
-    name: str
-    """Of the run."""
-    steps: tuple[int, ...]
-    """Agent steps."""
-    scores: tuple[float, ...]
-    """Mean of the last hundred games at each."""
-    game: str | None = None
-    """ROM id, if it is known: curves of one game share a plot."""
-
-    def __post_init__(self) -> None:
-        if not self.steps or len(self.steps) != len(self.scores):
-            raise ValueError(
-                f"a learning curve has a score at every step, got {len(self.steps)} steps and "
-                f"{len(self.scores)} scores"
-            )
-
-
-@dataclass(frozen=True, slots=True)
-class Clip:
-    """A video or a picture."""
-
-    caption: str
-    mime: Literal["video/mp4", "image/png"]
-    data: bytes
-
-    def __post_init__(self) -> None:
-        if self.mime not in ("video/mp4", "image/png"):
-            raise ValueError(f"a clip is video/mp4 or image/png, not {self.mime!r}")
-
-
-def learning_curve(path: Path) -> LearningCurve | None:
-    """Reads the scores of a run while it was training.
-
-    Args:
-        path: of the run, or of a checkpoint in it.
-
-    Returns:
-        The curve, or None if there is none: the checkpoint lies outside its run, say.
-
-    Raises:
-        RlarcadeError: there is one, but it cannot be read.
-    """
-    from rlarcade.learning.metrics import read_metrics  # and torch with it
-
-    path = path.parent if path.name in (WEIGHTS, MANIFEST) else path
-    absolute = path.absolute()
-    runs = [path, path.parent.parent] if absolute.parent.name == "checkpoints" else [path]
-    for run in runs:
-        try:
-            lines = read_metrics(run)
-        except OSError as error:
-            raise RlarcadeError(
-                f"the figures of run {run} cannot be read: {error.strerror}. Mend its permissions, "
-                "or leave its learning curve out."
-            ) from error
-        at = {line["step"]: line[_TRAINING_SCORE] for line in lines if _has_score(line)}
-        if at:
-            steps, scores = zip(*sorted(at.items()), strict=True)
-            return LearningCurve(str(run), steps, tuple(map(float, scores)), _game_of(run))
-    return None
-
-
-def _has_score(figures: Mapping[str, Any]) -> bool:
-    score = figures.get(_TRAINING_SCORE)
-    return isinstance(score, int | float) and math.isfinite(score)
-
-
-def _game_of(run: Path) -> str | None:
-    try:
-        game = json.loads((run / "run.json").read_bytes())["train"]["game"]
-    except (OSError, ValueError, KeyError, TypeError):  # a curve without a game is still a curve
-        return None
-    return game if isinstance(game, str) else None
 
 
 def described(game: str, episodes: Sequence[EpisodeResult]) -> dict[str, str]:
@@ -179,7 +96,67 @@ def header(kind: str, title: str, subtitle: str) -> Html:
     )
 
 
-def scores_figure(name: str, game: str, series: Sequence[Series], legend: Sequence[Html]) -> Html:
+def keys_of(count: int) -> list[str]:
+    """Returns what a page calls so many contestants."""
+    return [chr(ord("A") + place) if count <= 26 else str(place + 1) for place in range(count)]
+
+
+def contestants_scores(
+    game: str, contestants: Sequence[tuple[str, Games]], heading: str, name: str
+) -> list[Html]:
+    """Returns the scores of any number of contestants in one game, as a table and as plots.
+
+    Args:
+        game: whose published scores stand beside them.
+        contestants: what each is called, and its games. One has games at least.
+        heading: what they are.
+        name: what the ids of the parts begin with.
+    """
+    keys = keys_of(len(contestants))
+    named_here = len(keys) <= _FEW  # many names are read in the table
+    names, series = {}, []
+    for place, (key, (who, games)) in enumerate(zip(keys, contestants, strict=True)):
+        if games:
+            names[place] = f"{key} {who}" if named_here else key
+            series.append(series_of(key, place, games))
+    return [
+        _summary(game, contestants, heading, name=f"{name}-summary"),
+        grid(*scores_figures(f"{name}-", game, series, legend(names))),
+    ]
+
+
+def _summary(
+    game: str, contestants: Sequence[tuple[str, Games]], heading: str, *, name: str
+) -> Html:
+    cells = [described(game, games) if games else {} for _, games in contestants]
+    columns = list(dict.fromkeys(column for row in cells for column in row))
+    keys = keys_of(len(contestants))
+    rows = [
+        [named(place, key, who), *(cells[place].get(column, "–") for column in columns)]
+        for place, (key, (who, _)) in enumerate(zip(keys, contestants, strict=True))
+    ]
+    published = published_scores(game)
+    if published:
+        for who, score in (("random", published.random), ("human", published.human)):
+            share = percent(human_normalised_score(game, score))
+            known = {"mean": number(score), "human-normalised": share}
+            rows.append([f"{who} (published)", *(known.get(column, "–") for column in columns)])
+    caption = f"Scores in {display_name(game)}"
+    return table(caption, [heading, *columns], rows, text=(heading, "ended"), name=name)
+
+
+def scores_figures(
+    prefix: str, game: str, series: Sequence[Series], legend: Sequence[Html]
+) -> list[Html]:
+    """Returns two plots of scores: every game, and the share of games above each score."""
+    profile = profile_plot(f"{prefix}profile", "Share of games that scored more, by score", series)
+    return [
+        _every_game(f"{prefix}scores", game, series, legend),
+        figure(profile, _PROFILE, legend),
+    ]
+
+
+def _every_game(name: str, game: str, series: Sequence[Series], legend: Sequence[Html]) -> Html:
     """Returns every game as a dot, beside what a random player and a human score."""
     published = published_scores(game)
     known = {"random": published.random, "human": published.human} if published else {}
@@ -198,55 +175,19 @@ def scores_figure(name: str, game: str, series: Sequence[Series], legend: Sequen
     return figure(scores_plot(name, label, series, shown), caption, legend)
 
 
-def curves_section(curves: Sequence[LearningCurve], *, first: int) -> Html:
-    """Returns learning curves, a plot for each game; nothing if there are none.
-
-    Args:
-        curves: of any games.
-        first: place of the first curve among the page's series, lest it be taken for another.
-    """
-    games: dict[str | None, list[LearningCurve]] = {}
-    for curve in curves:
-        games.setdefault(curve.game, []).append(curve)
-    figures = []
-    for place, (game, group) in enumerate(games.items(), 1):
-        what = f"Training in {display_name(game)}" if game else "Training"
-        plot = curves_plot(
-            f"curve-{place}",
-            f"{what}: score by agent steps",
-            [(curve.steps, curve.scores) for curve in group],
-            first,
-        )
-        caption = f"{what}: mean score of the last hundred games, while exploring."
-        names = legend({place: curve.name for place, curve in enumerate(group, first)})
-        figures.append(figure(plot, caption, names))
-    return section("Learning curves", grid(*figures), name="curves") if figures else Html()
-
-
-def clips_section(clips: Sequence[Clip]) -> Html:
-    """Returns videos and pictures; nothing if there are none."""
-    return section("Clips", grid(*map(_clip, clips)), name="clips") if clips else Html()
-
-
-def _clip(clip: Clip) -> Html:
-    source = f"data:{clip.mime};base64,{base64.b64encode(clip.data).decode()}"
-    if clip.mime == "image/png":
-        return figure(element("img", src=source, alt=clip.caption), clip.caption)
-    video = element(
-        "video",
-        src=source,
-        aria_label=clip.caption,
-        controls=True,
-        loop=True,
-        muted=True,
-        playsinline=True,
-    )
-    return figure(video, clip.caption)
-
-
 def grid(*cells: str) -> Html:
     """Returns cells side by side where there is room."""
     return element("div", *cells, class_="grid")
+
+
+def settings_table(
+    columns: Mapping[str, Mapping[str, str]], name: str, caption: str = "All settings"
+) -> Html:
+    """Returns settings, as `settings_of` has them, side by side under what each column is."""
+    fields = dict.fromkeys(field for column in columns.values() for field in column)
+    rows = [[field, *(column.get(field, "–") for column in columns.values())] for field in fields]
+    heads = ["setting", *columns]
+    return table(caption, heads, rows, text=heads, name=name)
 
 
 def settings_of(document: BaseModel, without: Iterable[str]) -> dict[str, str]:

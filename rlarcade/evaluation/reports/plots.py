@@ -1,4 +1,4 @@
-"""The plots of a report."""
+"""The plots of scores."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,18 +13,15 @@ from rlarcade.evaluation.reports.svg import (
     drawn,
     limits,
     line_style,
-    note,
     thinned,
-    whole_numbers,
 )
-from rlarcade.evaluation.sequential import Evidence, Rule
 from rlarcade.evaluation.statistics import interquartile_mean, iqm_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 CHAMPION, CANDIDATE = 0, 1
-"""Places of the two sides among the series of a match."""
+"""Places of the two sides among the series of a match, and of a suite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,76 +186,6 @@ def _pairs(
         markeredgewidth=edge,
     )
     dots.set_gid(name)
-
-
-def evidence_plot(name: str, label: str, history: Sequence[Evidence], rule: Rule) -> Html:
-    """Draws both e-values, from before the first pair on, and what each has to reach."""
-    shown = thinned(len(history))
-    bounds = (1 / rule.alpha, 1 / rule.beta)
-    values = [value for evidence in history for value in evidence]
-    # money that is almost lost, or piled up after the verdict, must not squeeze the rest
-    lowest = max(1e-3, min(values))
-    highest = max(*bounds, min(1e3 * max(bounds), max(values)))
-
-    def draw(axes: "Axes") -> None:
-        for field, (verdict, place) in enumerate((("promote", CANDIDATE), ("reject", CHAMPION))):
-            money = [min(max(history[i][field], lowest / 9), 9 * highest) for i in shown]
-            axes.plot(shown, money, **line_style(place))
-            axes.axhline(bounds[field], color=colour(place), linewidth=1, linestyle=DOTTED)
-            # the two may be close: the higher one is named above its line
-            below = bounds[field] < max(bounds) or (verdict == "reject" and len(set(bounds)) == 1)
-            note(axes, f"{verdict} from {bounds[field]:g}", (0.01, bounds[field]), below=below)
-        axes.set(yscale="log", ylim=(lowest / 2, highest * 2.5), xlim=(0, max(1, len(history) - 1)))
-        axes.set(xlabel="pairs", ylabel="e-value")
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        whole_numbers(axes)
-
-    return drawn(name, label, draw)
-
-
-def interval_plot(
-    name: str,
-    label: str,
-    outcomes: Sequence[float],
-    intervals: Sequence[tuple[float, float]],
-    rule: Rule,
-) -> Html:
-    """Draws the share of pairs won so far and the interval around it.
-
-    Args:
-        name: of the plot.
-        label: what it shows, in words.
-        outcomes: of all pairs, in order.
-        intervals: before the first pair and after each.
-        rule: of the match.
-    """
-    shares, won = [], 0.0
-    for pairs, outcome in enumerate(outcomes, 1):
-        won += outcome
-        shares.append(won / pairs)
-    shown = thinned(len(shares))
-
-    def draw(axes: "Axes") -> None:
-        looks = thinned(len(intervals))
-        lows, highs = zip(*(intervals[look] for look in looks), strict=True)
-        axes.fill_between(looks, lows, highs, color=colour(CANDIDATE), alpha=0.18, linewidth=0)
-        axes.plot([i + 1 for i in shown], [shares[i] for i in shown], **line_style(CANDIDATE))
-        axes.errorbar(
-            len(shares),
-            shares[-1],
-            [[shares[-1] - lows[-1]], [highs[-1] - shares[-1]]],
-            fmt="o",
-            color=colour(CANDIDATE),
-            capsize=4,
-        )
-        for text, value in (("no better", rule.null), ("useful", rule.useful)):
-            axes.axhline(value, color=INK, linewidth=1, linestyle=DOTTED)
-            note(axes, f" {text}", (1, value), below=value == rule.null)
-        axes.set(xlim=(0, 1.03 * len(shares)), ylim=(0, 1.03))
-        axes.set(xlabel="pairs", ylabel="probability of improvement")
-        whole_numbers(axes)
-
-    return drawn(name, label, draw)
 
 
 def curves_plot(

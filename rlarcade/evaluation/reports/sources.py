@@ -7,7 +7,7 @@ from typing import Any
 from rlarcade.evaluation.documents import Comparison, Evaluation
 from rlarcade.evaluation.pictures import picture_of, values_of_its_player
 from rlarcade.evaluation.recordings import Recording, median_game, recordings_of
-from rlarcade.evaluation.reports.parts import Clip, LearningCurve, learning_curve
+from rlarcade.evaluation.reports.beside import Clip, LearningCurve, learning_curve
 from rlarcade.games.names import display_name
 
 _MOST_CLIPS = 4  # some tens of kilobytes each

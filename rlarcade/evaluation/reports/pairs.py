@@ -1,0 +1,256 @@
+"""What the reports of matches, suites and round robins share: pairs and their evidence."""
+
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+
+from rlarcade.evaluation.documents import Comparison, PairResult
+from rlarcade.evaluation.reports.evidence_plots import Bet, evidence_plot, interval_plot
+from rlarcade.evaluation.reports.page import (
+    Html,
+    details,
+    element,
+    evidence_value,
+    facts,
+    figure,
+    interval,
+    number,
+    points,
+    section,
+    table,
+)
+from rlarcade.evaluation.reports.parts import (
+    described,
+    ending,
+    grid,
+    legend,
+    named,
+    scores_figures,
+    series_of,
+)
+from rlarcade.evaluation.reports.plots import CANDIDATE, CHAMPION, Point, scatter_plot
+from rlarcade.evaluation.sequential import Counts, Evidence, Rule, confidence_sequence
+from rlarcade.evaluation.suite import SuiteComparison
+from rlarcade.evaluation.table import how_played
+from rlarcade.games.names import display_name
+
+SIDES = {CHAMPION: "champion", CANDIDATE: "candidate"}
+"""What the two sides are called, by their places."""
+
+CLAIM_BEYOND = "that one algorithm is better than another needs several training runs of each."
+"""What no report shows."""
+_NOT_GATED = (
+    "Described, not gated on: the verdict looks at who won each pair, not at these figures. A "
+    "version may win most games by a little and lose some by a lot."
+)
+_SIGNS = {"promote": "✓", "reject": "✕", "inconclusive": "?"}
+_OUTCOMES = {1.0: "won", 0.5: "tied", 0.0: "lost"}
+
+Interval = tuple[float, float]
+
+
+def evidence_history(match: Comparison) -> list[Evidence]:
+    """Returns both e-values before the first pair and after each."""
+    counts = accumulate((pair.outcome for pair in match.results), Counts.after, initial=Counts())
+    return [match.rule.evidence(so_far) for so_far in counts]
+
+
+def interval_history(outcomes: Sequence[float], alpha: float) -> list[Interval]:
+    """Returns intervals of the mean outcome before the first one and after each."""
+    return [(0.0, 1.0), *confidence_sequence(outcomes, alpha)]
+
+
+def conditions(match: Comparison) -> str:
+    """Returns how the games of a match were played, as a line below its title."""
+    how = how_played(match).removeprefix(f"{display_name(match.game)}, ")
+    return how[0].upper() + how[1:]
+
+
+def sides_list(contestants: Sequence[tuple[str, str]]) -> Html:
+    """Returns who plays: what each is called on the page, and its name."""
+    items = (
+        element("li", named(place, key, name)) for place, (key, name) in enumerate(contestants)
+    )
+    return element("ul", *items, class_="sides")
+
+
+def notes_list(notes: Sequence[str]) -> Html:
+    """Returns what a reader should know; nothing if there is nothing."""
+    items = (element("li", note) for note in notes)
+    return element("ul", *items, class_="notes") if notes else Html()
+
+
+def verdict_section(
+    verdict: str,
+    meaning: str,
+    words: str,
+    tiles: Sequence[tuple[str, str]],
+    notes: Sequence[str],
+) -> Html:
+    """Returns what came out, in a word, in words and in figures."""
+    badge = element("strong", f"{_SIGNS[verdict]} {verdict.upper()}", class_=f"badge {verdict}")
+    return section(
+        "Verdict",
+        element("p", badge, " ", element("span", meaning), class_="verdict"),
+        element("p", words),
+        facts(tiles, "tiles"),
+        notes_list(notes),
+        element("p", f"This is a claim about these two versions; {CLAIM_BEYOND}", class_="aside"),
+        name="verdict",
+    )
+
+
+def evidence_tiles(
+    document: Comparison | SuiteComparison, last_interval: Interval
+) -> list[tuple[str, str]]:
+    """Returns what the evidence has come to, for a `verdict_section`."""
+    share, rule = document.improvement_probability, document.rule
+    shown = number(share, 2) if share is None else share_text(share, last_interval)
+    return [
+        ("probability of improvement", shown),
+        (f"e-value, promote from {1 / rule.alpha:g}", evidence_value(document.e_value)),
+        (
+            f"futility e-value, reject from {1 / rule.beta:g}",
+            evidence_value(document.e_value_futility),
+        ),
+    ]
+
+
+def share_text(share: float, around: Interval) -> str:
+    """Returns a probability of improvement with its interval."""
+    return f"{number(share, 2)} {interval(*around, 2)}"
+
+
+def e_values_figure(history: Sequence[Evidence], rule: Rule, unit: str, decides: str) -> Html:
+    """Returns both e-values over time.
+
+    Args:
+        history: before the first pair or round and after each.
+        rule: of the match.
+        unit: "pair" or "round".
+        decides: a sentence on what ends the match.
+    """
+    bets = [
+        Bet(CANDIDATE, [one.e_value for one in history], 1 / rule.alpha, "promote"),
+        Bet(CHAMPION, [one.e_value_futility for one in history], 1 / rule.beta, "reject"),
+    ]
+    return figure(
+        evidence_plot("e-values", f"Both e-values after each {unit}", bets, f"{unit}s"),
+        f"What one coin has become by a bet on every {unit}: one bet that the candidate is better, "
+        f"one that it is not usefully better. {decides} Logarithmic scale.",
+        legend({CANDIDATE: "e-value", CHAMPION: "futility e-value"}),
+    )
+
+
+def interval_figure(
+    outcomes: Sequence[float], intervals: Sequence[Interval], rule: Rule, unit: str, mean: str
+) -> Html:
+    """Returns the probability of improvement over time.
+
+    Args:
+        outcomes: of pairs or rounds.
+        intervals: before the first and after each.
+        rule: of the match.
+        unit: "pair" or "round".
+        mean: what the mean outcome is called.
+    """
+    label = f"Probability of improvement and its interval after each {unit}"
+    return figure(
+        interval_plot("interval", label, outcomes, intervals, rule, f"{unit}s"),
+        f"{mean}, ties counting half, and where the true probability lies: with "
+        f"probability {1 - rule.alpha:g} at all looks at once. Shown, never decided "
+        f"on. Dotted: {rule.null:g}, which a better candidate exceeds, and "
+        f"{rule.useful:g}, from which it should be found better.",
+        legend({CANDIDATE: "pairs won by the candidate"}),
+    )
+
+
+def scores_grid(match: Comparison, prefix: str = "") -> Html:
+    """Returns the scores of both sides in one game, pair by pair and summed up.
+
+    Args:
+        match: with at least one pair.
+        prefix: of the ids of its parts.
+    """
+    champion, candidate = (
+        series_of(side, place, [getattr(pair, side) for pair in match.results])
+        for place, side in SIDES.items()
+    )
+    return grid(
+        _scatter(match.results, f"{prefix}scatter"),
+        *scores_figures(prefix, match.game, [champion, candidate], legend(SIDES)),
+        _described(match, f"{prefix}described"),
+    )
+
+
+def _scatter(results: Sequence[PairResult], name: str) -> Html:
+    pairs = [
+        Point(
+            pair.champion.score,
+            pair.candidate.score,
+            pair.outcome,
+            "failed" in (pair.champion.ended, pair.candidate.ended),
+        )
+        for pair in results
+    ]
+    caption = (
+        "Each mark is a pair of games with one seed. Above the diagonal the candidate scored more "
+        "(triangles), below it the champion (circles); squares are ties."
+    )
+    if any(pair.failed for pair in pairs):
+        caption += " Crossed out: a policy failed, and lost whatever it had scored."
+    label = "The candidate's score against the champion's, pair by pair"
+    return figure(scatter_plot(name, label, pairs), caption)
+
+
+def _described(match: Comparison, name: str) -> Html:
+    champion = described(match.game, [pair.champion for pair in match.results])
+    candidate = described(match.game, [pair.candidate for pair in match.results])
+    rows = [[what, champion[what], candidate[what]] for what in champion]
+    return element(
+        "div",
+        table("Scores described", ["", "champion", "candidate"], rows, text=("",), name=name),
+        element("p", _NOT_GATED, class_="aside"),
+        class_="cell",
+    )
+
+
+def pairs_table(
+    match: Comparison,
+    evidence: Mapping[str, Sequence[float]],
+    *,
+    sides: tuple[str, str] = ("champion", "candidate"),
+    title: str = "Every pair",
+    name: str = "pairs",
+) -> Html:
+    """Returns every pair of a match, in a part of the page that opens.
+
+    Args:
+        match: with at least one pair.
+        evidence: columns of e-values, after each pair.
+        sides: what champion and candidate are called here.
+        title: of the part; the number of pairs follows.
+        name: its id.
+    """
+    one, other = sides
+    words = [f"{other} has", f"{one} ended", f"{other} ended"]
+    columns = ["pair", "seed", one, other, words[0], *evidence]
+    columns += [f"{one}'s steps", f"{other}'s steps", *words[1:]]
+    rows = [
+        [
+            str(place),
+            str(pair.seed),
+            points(pair.champion.score),
+            points(pair.candidate.score),
+            _OUTCOMES[pair.outcome],
+            *map(evidence_value, values),
+            number(pair.champion.steps, 0),
+            number(pair.candidate.steps, 0),
+            ending(pair.champion),
+            ending(pair.candidate),
+        ]
+        for place, (pair, *values) in enumerate(
+            zip(match.results, *evidence.values(), strict=True), 1
+        )
+    ]
+    title = f"{title} ({number(len(rows), 0)})"
+    return details(title, table(title, columns, rows, text=words, name=name))
