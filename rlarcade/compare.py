@@ -4,6 +4,7 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -36,8 +37,9 @@ from rlarcade.evaluation.reports import (
 )
 from rlarcade.evaluation.round_robin import compare_all
 from rlarcade.evaluation.suite import SUITE_RULE, Guard, compare_suite
-from rlarcade.evaluation.table import match_lines, round_robin_lines, suite_lines
+from rlarcade.evaluation.table import match_lines, round_robin_lines, standing, suite_lines
 from rlarcade.learning.hardware import resolve_device
+from rlarcade.promotion.references import load_named
 
 _EXITS = {"promote": EXIT_OK, "reject": EXIT_REJECTED, "inconclusive": EXIT_INCONCLUSIVE}
 
@@ -46,9 +48,9 @@ class _Flags(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     contestants: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """The version in use, and the one that is to replace it: policy checkpoints, or run folders,
-    which mean their newest; `random`; or `module:factory`, a policy of your own. More than two
-    play a round robin."""
+    """The version in use, and the one that is to replace it: policy checkpoints; run folders, which
+    mean their newest; versions of a registry (7, champion@pong); `random`; or `module:factory`, a
+    policy of your own. More than two play a round robin."""
     suite: Path | None = None
     """A match over several games: a TOML file with `[[games]]`, each with champion and candidate,
     and with `guard` (prove, alarm, none) and `margin`."""
@@ -70,6 +72,8 @@ class _Flags(BaseModel):
     """Where the pairs are kept, so that an interrupted match goes on."""
     device: Literal["auto", "cpu", "cuda"] = "cpu"
     """Where the networks run."""
+    registry: Path | None = None
+    """Folder of the registry in which versions are. Unset: checkpoints/registry."""
     json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None
     """Write the match to this file, with all that was done in every game."""
     report: Path | None = None
@@ -101,6 +105,7 @@ def _compare_command(argv: Sequence[str]) -> int:
         game=flags.game,
         protocol=flags.protocol,
         device=resolve_device(flags.device),
+        load=partial(load_named, folder=flags.registry),
     )
     return _match(flags, *players) if len(players) == 2 else _round_robin(flags, players)
 
@@ -115,7 +120,7 @@ def _match(flags: _Flags, champion: AnyPlayer, candidate: AnyPlayer) -> int:
             max_pairs=flags.max_pairs,
             seed=flags.seed,
             record=flags.folder,
-            on_pair=lambda newest: watch.update(newest.pairs, lambda: _standing(newest)),
+            on_pair=lambda newest: watch.update(newest.pairs, lambda: standing(newest)),
         )
     _tell(flags, match, match_lines(match), match_report, [match])
     return EXIT_OK if match.verdict is None else _EXITS[match.verdict]
@@ -128,7 +133,7 @@ def _round_robin(flags: _Flags, players: list[AnyPlayer]) -> int:
     pairings = len(players) * (len(players) - 1) // 2
 
     def show(place: int, newest: Comparison) -> None:
-        watch.update(place * flags.max_pairs + newest.pairs, lambda: _standing(newest))
+        watch.update(place * flags.max_pairs + newest.pairs, lambda: standing(newest))
 
     with _watched(flags.max_pairs * pairings, "round robin") as watch:
         table = compare_all(
@@ -150,10 +155,15 @@ def _suite(flags: _Flags, path: Path) -> int:
     file = _read_suite(path)
     device = resolve_device(flags.device)
     games = [
-        named_players([one.champion, one.candidate], game=one.game, protocol=flags.protocol,
-                      device=device)
+        named_players(
+            [one.champion, one.candidate],
+            game=one.game,
+            protocol=flags.protocol,
+            device=device,
+            load=partial(load_named, folder=flags.registry),
+        )
         for one in file.games
-    ]  # fmt: skip
+    ]
     with _watched(flags.max_pairs, "suite", unit="rounds") as watch:
         suite = compare_suite(
             [(champion, candidate) for champion, candidate in games],
@@ -232,13 +242,6 @@ def _rule(flags: _Flags) -> Rule:
     if not 0 < margin < 0.5:
         raise ConfigError(f"non_inferiority lies between 0 and 0.5, got {margin:g}.")
     return Rule.non_inferiority(margin, alpha=rule.alpha, beta=rule.beta)
-
-
-def _standing(match: Comparison) -> str:
-    return (
-        f"{match.wins} won  {match.ties} tied  {match.losses} lost  "
-        f"e-value {match.e_value:.3g} of {1 / match.rule.alpha:g}"
-    )
 
 
 if __name__ == "__main__":

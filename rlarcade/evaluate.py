@@ -24,14 +24,16 @@ from rlarcade.evaluation.reports import (
 from rlarcade.evaluation.table import human_line, score_lines
 from rlarcade.games.names import resolve_game
 from rlarcade.learning.hardware import resolve_device
+from rlarcade.promotion.references import load_named
 
 
 class _Flags(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     checkpoints: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """Policy checkpoints, or run folders, which mean their newest; `random`; `human`, whose
-    published score is shown; `module:factory`, a policy of your own."""
+    """Policy checkpoints; run folders, which mean their newest; versions of a registry (7,
+    champion@pong); `random`; `human`, whose published score is shown; `module:factory`, a policy of
+    your own."""
     episodes: int = 100
     """Whole games with each."""
     game: str | None = None
@@ -42,6 +44,8 @@ class _Flags(BaseModel):
     """The same seed means the same games."""
     device: Literal["auto", "cpu", "cuda"] = "cpu"
     """Where networks run."""
+    registry: Path | None = None
+    """Folder of the registry in which versions are. Unset: checkpoints/registry."""
     json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None
     """Write the evaluations to this file, with all that was done in every game: `rlarcade watch`
     plays it again."""
@@ -69,6 +73,7 @@ def _evaluate_command(argv: Sequence[str]) -> int:
         game=flags.game,
         protocol=flags.protocol,
         device=resolve_device(flags.device),
+        load=partial(load_named, folder=flags.registry),
     )
     evaluations: list[Evaluation] = []
     for player in players:

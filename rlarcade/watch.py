@@ -39,8 +39,8 @@ class _Flags(BaseModel):
 
     what: Annotated[Path, tyro.conf.Positional]
     """A checkpoint, run folder or version (7, champion@pong), which plays; or a document with
-    recorded games: what `evaluate --json` or `compare --json` wrote, a run's result.json, the record
-    of a match."""
+    recorded games: what `evaluate --json` or `compare --json` wrote, a run's result.json, the
+    record of a match."""
     verify: bool = False
     """Play every recorded game again and confirm its score to the point."""
     episode: int = 0
