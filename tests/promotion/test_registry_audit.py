@@ -3,7 +3,7 @@ import json
 from datetime import UTC, datetime
 
 import pytest
-from registry_helpers import sql, whole
+from registry_helpers import blob_file, sql, whole
 from sqlalchemy import select
 
 from rlarcade import Rule
@@ -218,7 +218,9 @@ def test_documents_are_kept_under_the_digest_of_their_canonical_json(registry, f
     digest = registry.put_document(rule)
     text = json.dumps(rule.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
     assert digest == hashlib.sha256(text.encode()).hexdigest()
+    kept = blob_file(folder, digest).stat().st_ino
     assert registry.put_document(Rule()) == digest
+    assert blob_file(folder, digest).stat().st_ino == kept  # not written again
     assert registry.get_document(digest, Rule) == rule
 
 
