@@ -179,6 +179,9 @@ class _Promote(_Command):
     def _forced(self, registry: Registry, version: Version) -> int:
         if not (self.reason or "").strip():
             raise ConfigError("--force passes the gate by, so it needs a --reason for the record.")
+        if (reigning := _reigning(registry, version)) is not None:
+            self.tell(reigning)
+            return EXIT_OK
         alias = registry.move_alias(
             version.game,
             CHAMPION,
@@ -205,6 +208,12 @@ class _Rollback(_Command):
 
     def run(self, registry: Registry) -> int:
         game = _game(registry, self.game)
+        if (
+            self.to is not None
+            and (reigning := _reigning(registry, registry.version(self.to))) is not None
+        ):
+            self.tell(reigning)
+            return EXIT_OK
         alias = registry.rollback(game, to=self.to, reason=self.reason)
         say(f"version {alias.version} ({alias.digest[:12]}) is the champion of {game} again")
         self.tell(alias)
@@ -504,12 +513,19 @@ class _Progress(ExitStack):
         self._line.update(match.pairs, lambda: standing(match))
 
 
+def _reigning(registry: Registry, version: Version) -> Alias | None:
+    """The champion's alias, if the version is the champion already; says so."""
+    alias = registry.alias(version.game)
+    if alias is None or alias.version != version.number:
+        return None
+    say(f"version {version.number} is the champion of {version.game} already")
+    return alias
+
+
 def _piped(registry: Registry, version: Version, mode: Mode, gate: Gate) -> dict[str, Any]:
     """Runs the pipeline and tells what came of it."""
-    alias = registry.alias(version.game)
-    if alias is not None and alias.version == version.number:
-        say(f"version {version.number} is the champion of {version.game} already")
-        return {"submission": None, "verdict": None, "alias": alias.model_dump(mode="json")}
+    if (reigning := _reigning(registry, version)) is not None:
+        return {"submission": None, "verdict": None, "alias": reigning.model_dump(mode="json")}
     try:
         with _Progress(gate) as progress:
             current = run_pipeline(

@@ -61,6 +61,7 @@ def make_verdict(
         RunFolderError: a match's record is in use or damaged.
         OSError: the disk is full.
     """
+    generation = champion.generation if champion else registry.generation(version.game)
     subject = _Subject(registry, version, champion, gate, on_pair)
     made: list[Check] = []
     stopped: str | None = None
@@ -83,7 +84,7 @@ def make_verdict(
         number=version.number,
         game=version.game,
         champion=champion.digest if champion else None,
-        champion_generation=champion.generation if champion else 0,
+        champion_generation=generation,
         gate=gate,
         checks=tuple(made),
     )

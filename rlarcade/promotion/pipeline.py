@@ -162,11 +162,15 @@ def approve(
     """Says yes, as one person, to a version that awaits approval; the last one needed releases it.
 
     The approval is bound to the version, the verdict and the champion's generation as they are now.
+    Of the champion, which an approval has made it, it is no news.
 
     Raises:
         RegistryError: nothing of this version awaits approval, or it has expired.
         StaleError: the champion has changed since the verdict; nothing is approved.
     """
+    alias = registry.alias(version.game)
+    if alias is not None and alias.version == version.number:
+        return _promotion_of(registry, version)  # killed after the release, say
     waiting, gate = _waiting(registry, version)
     if waiting.state == "approved":  # killed before the release
         return release(registry, waiting, by)
@@ -179,6 +183,9 @@ def approve(
 
 def deny(registry: Registry, version: Version, *, by: str, note: str) -> Submission:
     """Says no to a version that awaits approval; one person is enough. Errors as of `approve`."""
+    last = next(iter(submissions_of(registry, version=version.number)), None)
+    if last is not None and last.state == "denied":
+        return last
     waiting, _ = _waiting(registry, version)
     if waiting.state == "approved":
         raise RegistryError(f"version {version.number} has been approved already.")

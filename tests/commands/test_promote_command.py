@@ -150,6 +150,10 @@ def test_force_passes_the_gate_by_with_a_reason_and_is_recorded_as_such(promote,
     move = promote("alias", "history")[2]["moves"][-1]
     assert (move["kind"], move["reason"], move["verdict"]) == ("force", "demo", None)
     assert promote("promote", "1", "--reason", "x")[0] == 2, "a reason is no force"
+    for again in (["promote", "2", "--force", "--reason", "demo"], ["rollback", "--to", "2"]):
+        code, out, _ = promote(*again)
+        assert (code, out) == (0, "version 2 is the champion of pong already\n")
+    assert len(promote("alias", "history")[2]["moves"]) == 2
 
 
 def test_an_alias_is_set_by_compare_and_swap_and_the_champion_is_not_set_by_hand(promote, crowned):
