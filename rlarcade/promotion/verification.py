@@ -177,7 +177,7 @@ def _differences(found: _Rows, told: _Rows, where: str) -> Iterable[Problem]:
 
 def _fields(found: Mapping[str, Any], told: Mapping[str, Any], place: str) -> Iterable[Problem]:
     for name, value in found.items():
-        if name not in told or told[name] != value or type(told[name]) is not type(value):
+        if name not in told or told[name] != value:
             true = told.get(name)
             yield Problem(
                 where=place,
