@@ -65,7 +65,14 @@ COMPOSITIONS = {
     "double-dqn": WIDE,
     "quick": EASY,
     "qrdqn": EASY | {"num_quantiles": 20},
-    "laptop": EASY | {"num_quantiles": 20, "total_timesteps": 9_000},
+    "laptop": EASY
+    | {
+        "num_quantiles": 20,
+        "batch_size": 32,
+        "learning_rate": 1e-3,
+        "total_timesteps": 20_000,
+        "exploration_steps": 8_000,
+    },
     "iqn": EASY,
     # as in the preset: the noise explores
     "rainbow": EASY | {"total_timesteps": 3_000, "exploration_steps": 0},
