@@ -29,7 +29,7 @@ from rlarcade.games.names import resolve_game
 from rlarcade.promotion import table
 from rlarcade.promotion.documents import Alias, Version
 from rlarcade.promotion.gate import Gate, load_gate
-from rlarcade.promotion.pipeline import approve, deny, run_pipeline, verdict_of
+from rlarcade.promotion.pipeline import approve, deny, reigning, run_pipeline, verdict_of
 from rlarcade.promotion.registry import CHAMPION, DEFAULT_REGISTRY, Registry
 from rlarcade.promotion.submissions import Mode, Submission, submissions_of
 
@@ -56,6 +56,11 @@ class _Command(BaseModel):
     json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None
     """Write the outcome to this file."""
 
+    def execute(self) -> int:
+        """Opens the registry, which must be there, and does what was asked; the exit code."""
+        with Registry.open(self.registry, create=False) as registry:
+            return self.run(registry)
+
     def run(self, registry: Registry) -> int:
         """Does what was asked; returns the exit code."""
         raise NotImplementedError
@@ -68,19 +73,21 @@ class _Command(BaseModel):
 class _Writes(_Command):
     """A subcommand that may begin a registry."""
 
+    checkpoint: Annotated[Path, tyro.conf.Positional]
+    """A policy checkpoint, or a run folder, which means its newest."""
+
+    def execute(self) -> int:
+        self.check()
+        with Registry.open(self.registry) as registry:
+            return self.run(registry)
+
     def check(self) -> None:
         """Refuses what cannot be done, before there is a registry that nobody asked for."""
-        raise NotImplementedError
+        find_checkpoint(self.checkpoint)
 
 
 class _Register(_Writes):
     """Makes a checkpoint an immutable version. The same weights twice are one version."""
-
-    checkpoint: Annotated[Path, tyro.conf.Positional]
-    """A policy checkpoint, or a run folder, which means its newest."""
-
-    def check(self) -> None:
-        find_checkpoint(self.checkpoint)
 
     def run(self, registry: Registry) -> int:
         version = registry.register(self.checkpoint)
@@ -179,8 +186,8 @@ class _Promote(_Command):
     def _forced(self, registry: Registry, version: Version) -> int:
         if not (self.reason or "").strip():
             raise ConfigError("--force passes the gate by, so it needs a --reason for the record.")
-        if (reigning := _reigning(registry, version)) is not None:
-            self.tell(reigning)
+        if (already := _reigning(registry, version)) is not None:
+            self.tell(already)
             return EXIT_OK
         alias = registry.move_alias(
             version.game,
@@ -210,9 +217,9 @@ class _Rollback(_Command):
         game = _game(registry, self.game)
         if (
             self.to is not None
-            and (reigning := _reigning(registry, registry.version(self.to))) is not None
+            and (already := _reigning(registry, registry.version(self.to))) is not None
         ):
-            self.tell(reigning)
+            self.tell(already)
             return EXIT_OK
         alias = registry.rollback(game, to=self.to, reason=self.reason)
         say(f"version {alias.version} ({alias.digest[:12]}) is the champion of {game} again")
@@ -220,39 +227,36 @@ class _Rollback(_Command):
         return EXIT_OK
 
 
-class _Approve(_Command):
-    """Says yes to a version that awaits approval; the last yes needed promotes it."""
-
+class _Decides(_Command):
     version: _VersionName
     """Its number, or the beginning of its digest."""
     by: str
     """Who says so."""
     note: str
     """Why."""
+
+    def tell_decided(self, registry: Registry, outcome: Submission) -> None:
+        """Says what the decision made of the submission."""
+        say(table.submission_line(outcome))
+        self.tell(_submission_document(registry, outcome))
+
+
+class _Approve(_Decides):
+    """Says yes to a version that awaits approval; the last yes needed promotes it."""
 
     def run(self, registry: Registry) -> int:
         version = registry.version(self.version)
         outcome = approve(registry, version, by=self.by, note=self.note)
-        _say_all([table.submission_line(outcome)])
-        self.tell(_submission_document(registry, outcome))
+        self.tell_decided(registry, outcome)
         return _EXITS[outcome.state]
 
 
-class _Deny(_Command):
+class _Deny(_Decides):
     """Says no to a version that awaits approval."""
-
-    version: _VersionName
-    """Its number, or the beginning of its digest."""
-    by: str
-    """Who says so."""
-    note: str
-    """Why."""
 
     def run(self, registry: Registry) -> int:
         version = registry.version(self.version)
-        outcome = deny(registry, version, by=self.by, note=self.note)
-        _say_all([table.submission_line(outcome)])
-        self.tell(_submission_document(registry, outcome))
+        self.tell_decided(registry, deny(registry, version, by=self.by, note=self.note))
         return EXIT_OK
 
 
@@ -321,15 +325,13 @@ class _AliasSet(_Command):
 class _PipelineRun(_Writes):
     """Registers a checkpoint and sends it through the gate, as far as the mode goes."""
 
-    checkpoint: Annotated[Path, tyro.conf.Positional]
-    """A policy checkpoint, or a run folder, which means its newest."""
     mode: Literal["ci", "delivery", "deployment"]
     """ci: checks only. delivery: until a person approves. deployment: all the way."""
     gate: Path | None = None
     """Gate file; unset: configs/gate.toml, which explains every key."""
 
     def check(self) -> None:
-        find_checkpoint(self.checkpoint)
+        super().check()
         load_gate(self.gate)
 
     def run(self, registry: Registry) -> int:
@@ -398,6 +400,12 @@ class _Import(_Command):
     file: Annotated[Path, tyro.conf.Positional]
     """The file (.tar)."""
 
+    def execute(self) -> int:
+        Registry.import_(self.file, self.registry).close()
+        say(f"imported into {self.registry}")
+        self.tell({"registry": str(self.registry)})
+        return EXIT_OK
+
 
 def _named(name: str) -> Any:
     return tyro.conf.subcommand(name, prefix_name=False)
@@ -457,22 +465,13 @@ def _promote_command(argv: Sequence[str]) -> int:
         config=(tyro.conf.OmitArgPrefixes,),
     )
     command: _Command = getattr(asked, "command", asked)
-    if isinstance(command, _Import):
-        Registry.import_(command.file, command.registry).close()
-        say(f"imported into {command.registry}")
-        command.tell({"registry": str(command.registry)})
-        return EXIT_OK
-    if isinstance(command, _Writes):
-        command.check()
-    with Registry.open(command.registry, create=isinstance(command, _Writes)) as registry:
-        try:
-            return command.run(registry)
-        except StaleError as error:
-            say_error(f"STALE: {error}")
-            return EXIT_ERROR
-        except OSError as error:  # a disk that fills up or goes away
-            say_error(f"{error.strerror or error}: {error.filename or command.registry}")
-            return EXIT_ERROR
+    try:
+        return command.execute()
+    except StaleError as error:
+        say_error(f"STALE: {error}")
+    except OSError as error:  # a disk that fills up or goes away
+        say_error(f"{error.strerror or error}: {error.filename or command.registry}")
+    return EXIT_ERROR
 
 
 def _say_all(lines: Sequence[str]) -> None:
@@ -515,17 +514,16 @@ class _Progress(ExitStack):
 
 def _reigning(registry: Registry, version: Version) -> Alias | None:
     """The champion's alias, if the version is the champion already; says so."""
-    alias = registry.alias(version.game)
-    if alias is None or alias.version != version.number:
-        return None
-    say(f"version {version.number} is the champion of {version.game} already")
+    alias = reigning(registry, version)
+    if alias is not None:
+        say(f"version {version.number} is the champion of {version.game} already")
     return alias
 
 
 def _piped(registry: Registry, version: Version, mode: Mode, gate: Gate) -> dict[str, Any]:
     """Runs the pipeline and tells what came of it."""
-    if (reigning := _reigning(registry, version)) is not None:
-        return {"submission": None, "verdict": None, "alias": reigning.model_dump(mode="json")}
+    if (already := _reigning(registry, version)) is not None:
+        return {"submission": None, "verdict": None, "alias": already.model_dump(mode="json")}
     try:
         with _Progress(gate) as progress:
             current = run_pipeline(

@@ -11,19 +11,19 @@ end, and two that run at once have one winner.
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 from sqlalchemy import Connection
 
 from rlarcade.errors import ConfigError, RegistryError, RlarcadeError, StaleError
 from rlarcade.promotion.checks import CheckBegins, PairDone, make_verdict
-from rlarcade.promotion.documents import Version
+from rlarcade.promotion.documents import Alias, Version
 from rlarcade.promotion.gate import Gate, GateVerdict
 from rlarcade.promotion.registry import CHAMPION, Registry, default_actor
 from rlarcade.promotion.submissions import (
     Approval,
     Mode,
     Submission,
-    SubmissionState,
     add_approval,
     move,
     open_submission,
@@ -34,11 +34,6 @@ Release = Callable[[Registry, Submission, str], Submission]
 """Takes an approved submission into use, as the actor named; returns it promoted or stale."""
 
 _MATCHES = ("random", "match")  # checks that play matches
-_AFTER: dict[str, SubmissionState] = {
-    "passed": "passed",
-    "rejected": "rejected",
-    "inconclusive": "inconclusive",
-}
 
 
 def move_alias_at_once(registry: Registry, approved: Submission, actor: str) -> Submission:
@@ -110,8 +105,7 @@ def run_pipeline(
         )
     _require_sound(version)
     actor = default_actor(actor)
-    alias = registry.alias(version.game)
-    if alias is not None and alias.version == version.number:
+    if reigning(registry, version) is not None:
         return _promotion_of(registry, version)
     digest = registry.put_document(gate)
     current = open_submission(registry, version, mode=mode, gate=digest, actor=actor)
@@ -168,8 +162,7 @@ def approve(
         RegistryError: nothing of this version awaits approval, or it has expired.
         StaleError: the champion has changed since the verdict; nothing is approved.
     """
-    alias = registry.alias(version.game)
-    if alias is not None and alias.version == version.number:
+    if reigning(registry, version) is not None:
         return _promotion_of(registry, version)  # killed after the release, say
     waiting, gate = _waiting(registry, version)
     if waiting.state == "approved":  # killed before the release
@@ -202,6 +195,12 @@ def verdict_of(registry: Registry, current: Submission) -> GateVerdict | None:
     if current.verdict is None:
         return None
     return registry.get_document(current.verdict, GateVerdict)
+
+
+def reigning(registry: Registry, version: Version) -> Alias | None:
+    """Returns the champion's alias if the version is its game's champion already."""
+    alias = registry.alias(version.game)
+    return alias if alias is not None and alias.version == version.number else None
 
 
 def _promotion_of(registry: Registry, champion: Version) -> Submission:
@@ -254,7 +253,7 @@ def _verified(
     if verdict.champion_generation != current.champion_generation:
         return move(registry, current, "stale", actor, note="the champion changed meanwhile")
     digest = registry.put_document(verdict)
-    return move(registry, current, _AFTER[verdict.outcome], actor, verdict=digest)
+    return move(registry, current, verdict.outcome, actor, verdict=digest)
 
 
 def _after_the_gate(registry: Registry, current: Submission, gate: Gate, actor: str) -> Submission:
@@ -314,11 +313,13 @@ def _waiting(registry: Registry, version: Version) -> tuple[Submission, Gate]:
     return current, gate
 
 
-def _said(current: Submission, by: str, decision: str, note: str) -> Approval:
+def _said(
+    current: Submission, by: str, decision: Literal["approve", "deny"], note: str
+) -> Approval:
     assert current.verdict is not None, "only what has a verdict awaits approval"
     return Approval(
         by=by,
-        decision="approve" if decision == "approve" else "deny",
+        decision=decision,
         note=note,
         version=current.digest,
         verdict=current.verdict,
