@@ -61,8 +61,9 @@ def _document(lines: list[str]) -> Iterator[Recording]:
     document = json.loads("\n".join(lines))
     if not isinstance(document, dict):
         raise ValueError("it holds no object")
-    if "results" in document:
-        yield from recordings_of(Comparison.model_validate(document))
+    if "results" in document or "matches" in document:  # suites and round robins have many
+        for match in map(Comparison.model_validate, document.get("matches", [document])):
+            yield from recordings_of(match)
         return
     evaluations = document.get("evaluations") or [document.get("evaluation", document)]
     for evaluation in map(Evaluation.model_validate, evaluations):

@@ -14,6 +14,8 @@ from rlarcade.evaluation import (
     Player,
     RandomPlayer,
     compare_agents,
+    compare_all,
+    compare_suite,
     evaluate_agent,
 )
 from rlarcade.evaluation.documents import EpisodeResult, Trace
@@ -159,6 +161,36 @@ def test_the_games_of_a_match_are_found_in_its_document_and_in_its_record(tmp_pa
     assert [one.player for one in by_document] == ["fires", "random"] * 2
     assert [one.version for one in by_record] == ["1", "random"] * 2
     for one in by_record:
+        verify(one)
+
+
+def test_the_games_of_all_matches_of_a_round_robin_are_found(tmp_path):
+    sides = [
+        Player(fires, game="space_invaders", protocol=SHORT, name="fires", version="1"),
+        RandomPlayer("space_invaders", SHORT),
+        Player(lambda observation: 0, game="space_invaders", protocol=SHORT, name="waits"),
+    ]
+    tournament = compare_all(sides, max_pairs=1)
+    (tmp_path / "all.json").write_text(tournament.model_dump_json())
+    found = load_recordings(tmp_path / "all.json")
+    pairings = [("fires", "random"), ("fires", "waits"), ("random", "waits")]
+    assert [one.player for one in found] == [name for pairing in pairings for name in pairing]
+    for one in found:
+        verify(one)
+
+
+def test_the_games_of_all_matches_of_a_suite_are_found(tmp_path):
+    pairs = [
+        (RandomPlayer(game, SHORT), Player(lambda observation: 0, game=game, protocol=SHORT))
+        for game in ("space_invaders", "pong")
+    ]
+    suite = compare_suite(pairs, max_rounds=1)
+    (tmp_path / "suite.json").write_text(suite.model_dump_json())
+    found = load_recordings(tmp_path / "suite.json")
+    assert [(one.game, one.player) for one in found] == [
+        (game, player) for game in ("space_invaders", "pong") for player in ("random", "policy")
+    ]
+    for one in found:
         verify(one)
 
 
