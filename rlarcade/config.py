@@ -366,6 +366,9 @@ class Settings(_Settings):
     preset: str
     train: TrainConfig
     run: RunSettings
+    minutes_by_default: bool = False
+    """The length in minutes is the preset's: it was not asked for, and gives way to that of a run
+    which has already begun."""
 
 
 FIELDS: dict[str, type[_Settings]] = {

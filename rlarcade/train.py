@@ -28,7 +28,13 @@ from rlarcade.console import (
     say_warning,
     write_json,
 )
-from rlarcade.errors import CheckpointError, DivergenceError, RlarcadeError, RunFolderError
+from rlarcade.errors import (
+    CheckpointError,
+    ConfigError,
+    DivergenceError,
+    RlarcadeError,
+    RunFolderError,
+)
 from rlarcade.evaluation import Comparison, Evaluation, evaluate_agent
 from rlarcade.evaluation.table import score_lines
 from rlarcade.games import FRAMESKIP, display_name
@@ -49,7 +55,7 @@ from rlarcade.learning.schedules import crossed, updates_due, whole_length
 from rlarcade.learning.state import TrainingState, replay_capacity, resolved
 from rlarcade.learning.state_store import StateStore
 from rlarcade.learning.training import train_agent
-from rlarcade.promotion.gate import load_gate
+from rlarcade.promotion.gate import Gate, load_gate
 from rlarcade.promotion.references import load_named
 from rlarcade.seeding import SeedUse
 
@@ -86,8 +92,17 @@ def _parse(argv: Sequence[str]) -> tuple[Settings, Path | None, bool]:
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--preset")
     first.add_argument("--device", default="auto")
+    first.add_argument("--total-timesteps", "--total_timesteps")
+    first.add_argument("--minutes")
     early = first.parse_known_args(list(argv))[0]
     name, preset = load_preset(early.preset or default_preset(early.device))
+    if early.total_timesteps is not None:
+        if early.minutes is not None:
+            raise ConfigError(
+                f"--total-timesteps {early.total_timesteps} and --minutes {early.minutes} both say "
+                "how long the run is. Give one of them."
+            )
+        preset.pop("minutes", None)
     fields: dict[str, Any] = {
         "preset": (
             str,
@@ -115,7 +130,9 @@ def _parse(argv: Sequence[str]) -> tuple[Settings, Path | None, bool]:
     ).model_dump()
     flags.pop("preset")
     json_file, print_config = flags.pop("json_file"), flags.pop("print_config")
-    return make_settings(name, flags), json_file, print_config
+    settings = make_settings(name, flags)
+    by_default = settings.run.minutes is not None and early.minutes is None
+    return settings.model_copy(update={"minutes_by_default": by_default}), json_file, print_config
 
 
 def _as_toml(settings: Settings) -> str:
@@ -129,6 +146,8 @@ def _as_toml(settings: Settings) -> str:
     for name in sorted(values, key=list(FIELDS).index):
         value = values[name]
         line = f"# {name} is unset" if value is None else f"{name} = {json.dumps(value)}"
+        if name == "total_timesteps" and settings.run.minutes is not None:
+            line = f"# {name} is what fits into the minutes"
         lines.append(f"{line}  # not used by this composition" if name in unused else line)
     return "\n".join(lines)
 
@@ -139,13 +158,14 @@ class _Run:
     def __init__(self, settings: Settings, folder: RunFolder, stop: StopSignal) -> None:
         self.settings, self.folder, self.stop = settings, folder, stop
         self.store = StateStore(folder.path / "state")
+        self.gate: Gate | None = None
         self.saved_at = -1
         self.save_seconds = 0.0
         self.started = time.monotonic()
 
     def execute(self, json_file: Path | None) -> int:
-        if self.settings.run.pipeline is not None:
-            load_gate(self.settings.run.gate)  # a gate that means nothing is told before training
+        if self.settings.run.pipeline is not None:  # a gate that means nothing is told at once
+            self.gate = load_gate(self.settings.run.gate)
         record = self.folder.record()
         if record is None:
             state = self._begin()
@@ -177,7 +197,7 @@ class _Run:
         run, config = self.settings.run, self.settings.train
         parent = self._parent()
         if run.minutes is not None:
-            say("measuring this machine's speed …")
+            say(f"measuring how many steps fit into {run.minutes:g} minutes here …")
             config = config.model_copy(update={"total_timesteps": steps_in(run.minutes, config)})
         config = resolved(config)
         require_disk(
@@ -310,7 +330,7 @@ class _Run:
     def _send(self, steps: int) -> None:
         """Sends a policy checkpoint through the pipeline, which never ends the run."""
         run = self.settings.run
-        if run.pipeline is None:
+        if run.pipeline is None or self.gate is None:
             return
         # Here, since training without a pipeline loads no database.
         from rlarcade.promotion.pipeline import send_checkpoint
@@ -326,7 +346,7 @@ class _Run:
                 run.registry or DEFAULT_REGISTRY,
                 checkpoint_path(self.folder.path, steps),
                 run.pipeline,
-                load_gate(run.gate),
+                self.gate,
                 on_pair=stop_if_asked,
             )
         except KeyboardInterrupt:

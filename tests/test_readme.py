@@ -26,9 +26,9 @@ def test_the_table_of_presets_is_what_the_presets_are():
     rows = {re.findall(r"`(.+?)`", row[0])[0]: row for row in table_rows("Presets")}
     assert set(rows) == set(preset_names())
     for name, row in rows.items():
+        preset = load_preset(name)[1]
         config = TrainConfig.model_validate(
-            {"game": "pong"}
-            | {k: v for k, v in load_preset(name)[1].items() if k in TrainConfig.model_fields}
+            {"game": "pong"} | {k: v for k, v in preset.items() if k in TrainConfig.model_fields}
         )
         _, torso, head, target, memory, n_steps, batch, steps, _ = row
         assert ("Impala" in torso) == (config.torso == "impala")
@@ -39,7 +39,8 @@ def test_the_table_of_presets_is_what_the_presets_are():
         assert ("Double" in target, "Munchausen" in target) == (config.double, config.munchausen)
         assert ("none" in memory) == ("Q(λ)" in target) == (config.memory == "none")
         assert ("prioritised" in memory) == config.prioritized
-        assert steps == f"{config.total_timesteps:,}"
+        minutes = preset.get("minutes")
+        assert steps == (f"{minutes:g} minutes" if minutes else f"{config.total_timesteps:,}")
         if config.memory == "none":
             assert batch == f"{config.batch_size}, {config.num_epochs} epochs"
             continue

@@ -22,7 +22,7 @@ from typing import IO, Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rlarcade.checkpoint import library_versions, write_file
-from rlarcade.config import RunSettings, Settings, TrainConfig
+from rlarcade.config import Settings, TrainConfig
 from rlarcade.errors import RunFolderError
 from rlarcade.games.names import resolve_game
 
@@ -165,8 +165,8 @@ def continued(record: RunRecord, settings: Settings, folder: Path) -> tuple[Trai
         if old == new or unset:
             continue
         if name == "total_timesteps":
-            if settings.run.minutes is not None and settings.run.minutes == record.minutes:
-                continue  # the step count was fixed from the minutes when the run began
+            if settings.run.minutes is not None:
+                continue  # the step count was fixed when the run began
             if new > old:
                 changes[name] = new
                 continue
@@ -182,15 +182,16 @@ def continued(record: RunRecord, settings: Settings, folder: Path) -> tuple[Trai
             f"{_shown(new)}. Continue it with --{name.replace('_', '-')} {_shown(old)}, or begin "
             "another run with another --run-dir."
         )
-    _check_run_settings(record, settings.run, folder)
+    if not settings.minutes_by_default:
+        _check_minutes(record, settings.run.minutes, folder)
     return stored.model_copy(update=changes), warnings
 
 
-def _check_run_settings(record: RunRecord, run: RunSettings, folder: Path) -> None:
-    if run.minutes is not None and run.minutes != record.minutes:
+def _check_minutes(record: RunRecord, minutes: float | None, folder: Path) -> None:
+    if minutes is not None and minutes != record.minutes:
         raise RunFolderError(
             f"run folder {folder} holds a run of {record.train.total_timesteps:,} steps, whose "
-            f"length was fixed when it began; it cannot become one of {run.minutes:g} minutes. "
+            f"length was fixed when it began; it cannot become one of {minutes:g} minutes. "
             "Lengthen it with --total-timesteps, or use another --run-dir."
         )
 

@@ -137,7 +137,6 @@ def test_settings_that_cannot_change_learning_may_differ(finished, command):
         (["--seed", 3, "--game", "Pong"], "with game = space_invaders, now it is pong"),
         (["--seed", 3, "--total-timesteps", 500], "with total_timesteps = 600, now it is 500"),
         (["--seed", 3, "--no-double"], "with double = true, now it is false"),
-        (["--seed", 3, "--minutes", 5], "it cannot become one of 5 minutes"),
         (["--seed", 3, "--resume", "never"], "already holds a run, and --resume is never"),
     ],
     ids=str,
@@ -152,6 +151,75 @@ def test_a_run_folder_of_another_run_is_refused_with_both_values(finished, comma
     assert before == {
         p: p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name != "lock"
     }
+
+
+@pytest.fixture
+def minutes_preset(tmp_path):
+    """That of the `finished` run, but with a length in minutes."""
+    path = tmp_path / "fifty.toml"
+    text = (Path(__file__).parents[2] / "configs" / "quick.toml").read_text("utf-8")
+    path.write_text(text + "minutes = 50.0\n")
+    return path
+
+
+def without_length(preset):
+    """TINY's flags with this preset and no length of their own."""
+    flags = [*TINY]
+    at = flags.index("--total-timesteps")
+    del flags[at : at + 2]
+    flags[flags.index("--preset") + 1] = preset
+    return flags
+
+
+def test_the_default_length_is_in_minutes_and_a_number_of_steps_overrules_it(command):
+    _, out, _ = command("train", "--game", "Pong", "--device", "cpu", "--print-config")
+    assert "\nminutes = 50.0\n" in out
+    assert "# total_timesteps is what fits into the minutes" in out
+    flags = ["--game", "Pong", "--device", "cpu", "--total-timesteps=700"]
+    _, out, _ = command("train", *flags, "--print-config")
+    assert "# minutes is unset" in out
+    assert "\ntotal_timesteps = 700\n" in out
+
+
+def test_steps_and_minutes_together_are_refused(command, tmp_path):
+    flags = ["--minutes", 5, "--run-dir", tmp_path / "run"]
+    code, _, err = command("train", *TINY, *flags)
+    assert code == 2
+    assert "--total-timesteps 600 and --minutes 5 both say how long the run is. Give one" in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_length_in_minutes_is_fixed_once(command, tmp_path, minutes_preset, monkeypatch):
+    import rlarcade.train
+
+    asked = []
+    monkeypatch.setattr(
+        rlarcade.train, "steps_in", lambda m, config: asked.append(m) or round(100 * m)
+    )
+    flags = [*without_length(minutes_preset), "--run-dir", tmp_path / "run"]
+    assert command("train", *flags, "--minutes", 4)[0] == 0
+    assert load_checkpoint(tmp_path / "run").manifest.counters.steps == 400
+    assert asked == [4]
+    assert "already finished at step 400" in command("train", *flags, "--minutes", 4)[1]
+    code, _, err = command("train", *flags, "--minutes", 5)
+    assert code == 2
+    assert (
+        "a run of 400 steps, whose length was fixed when it began; it cannot become one of 5" in err
+    )
+    # the preset's minutes are nobody's wish: they say nothing of a run that has begun
+    assert "already finished at step 400" in command("train", *flags)[1]
+    assert asked == [4]
+
+
+def test_the_length_of_a_run_holds_against_a_preset_with_minutes(finished, command, minutes_preset):
+    folder, _ = finished
+    flags = [*without_length(minutes_preset), "--run-dir", folder, "--seed", 3]
+    code, out, err = command("train", *flags)
+    assert (code, err) == (0, "")
+    assert "already finished at step 600" in out
+    code, _, err = command("train", *flags, "--minutes", 5)
+    assert code == 2
+    assert "it cannot become one of 5 minutes. Lengthen it with --total-timesteps" in err
 
 
 def test_a_larger_total_continues_a_finished_run_with_its_schedules(finished, command, tmp_path):
