@@ -177,3 +177,18 @@ def test_dead_units_are_those_that_no_observation_makes_fire(tmp_path):
     done = subprocess.run([*command, "none"], check=False, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.startswith("dead_units: error: none does not exist")
+
+
+@pytest.mark.slow  # the emulators and the first updates of two presets
+def test_the_speed_of_presets_is_measured(tmp_path):
+    found = tmp_path / "speed.json"
+    script = [sys.executable, str(SCRIPTS / "bench_presets.py")]
+    command = [*script, "quick", "pqn", "--rounds", "2", "--seconds", "0.3", "--json", str(found)]
+    subprocess.run(command, check=True, capture_output=True)
+    speeds = json.loads(found.read_text())["steps_per_second"]
+    assert list(speeds) == ["quick", "pqn"]
+    for row in speeds.values():
+        assert 0 < row["lowest"] <= row["median"] <= row["highest"]
+    refused = subprocess.run([*script, "quack"], check=False, capture_output=True, text=True)
+    assert refused.returncode == 2
+    assert "bench_presets: error: unknown preset 'quack'. Did you mean 'quick'?" in refused.stderr
