@@ -20,7 +20,8 @@ the time that `evaluate_agent` took. So that the bound does not flatter:
 - Steps and games are those of the result, but forwards are as many as full batches need, not as
   many as were made: half-empty batches, as when the last long games are left, cost share.
 - Nothing waits: emulators, resets and forwards fill all cores side by side to the end. Starting
-  the emulators, Python, and stacking observations are not in it either.
+  the emulators, Python, and stacking observations are not in it either. (Emulators that have been
+  started are used again, so in all rounds but the first they cost `evaluate_agent` nothing.)
 - `step` and `reset` are measured with every core at work, on the beginnings of games just played
   and with their actions, in one native vector environment for all lanes, which is the cheapest way
   to emulate them. `forward` is the cheaper of one thread and of all threads, and those cost as many
@@ -81,6 +82,7 @@ from rlarcade import (
     make_vec_env,
     play_steps,
 )
+from rlarcade.evaluation.play import DEFAULT_LANES
 from rlarcade.games import GameVectorEnv, display_name  # display_name: SB3 wants ALE's spelling
 from rlarcade.learning.run_folder import code_commit  # so that a result says what made it
 
@@ -132,7 +134,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--episodes", type=_count, default=100, help="whole games of each")
     parser.add_argument("--peer-episodes", type=_count, help="SB3's; unset: as many")
     parser.add_argument("--rounds", type=_count, default=3)
-    parser.add_argument("--lanes", type=_count, default=16, help="of evaluate_agent")
+    parser.add_argument(
+        "--lanes", type=_count, default=DEFAULT_LANES, help="of evaluate_agent; unset: its own"
+    )
     parser.add_argument("--threads", type=_count, help="of torch, for all; unset: torch's choice")
     parser.add_argument("--frame-cap", type=_count, help="cut games; unset: the protocol's")
     parser.add_argument("--seed", type=int, default=0, help="of the games")

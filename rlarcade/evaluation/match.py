@@ -13,7 +13,7 @@ from pathlib import Path
 from rlarcade.errors import ConfigError, RunFolderError
 from rlarcade.evaluation.documents import Comparison, Contestant, EpisodeResult, PairResult
 from rlarcade.evaluation.match_record import MatchRecord
-from rlarcade.evaluation.play import DEFAULT_LANES, Scheduled, play_games
+from rlarcade.evaluation.play import Scheduled, play_games
 from rlarcade.evaluation.players import AnyPlayer, Contender, as_player
 from rlarcade.evaluation.sequential import Rule
 from rlarcade.seeding import SeedUse, derived_seed
@@ -21,6 +21,7 @@ from rlarcade.seeding import SeedUse, derived_seed
 PairDone = Callable[[Comparison], None]
 """Called with the match as it stands after a pair."""
 
+_LANES = 16  # with more, more is thrown away when a match is decided early
 _FEW_DISTINCT = 0.05  # share of different games below which repetitions are suspected
 
 
@@ -33,7 +34,7 @@ def compare_agents(
     seed: int = 0,
     record: Path | None = None,
     same_dice: bool = True,
-    num_lanes: int = DEFAULT_LANES,
+    num_lanes: int = _LANES,
     on_pair: PairDone | None = None,
 ) -> Comparison:
     """Plays same-seed pairs of whole games until the rule decides, or `max_pairs` have been played.
@@ -177,7 +178,7 @@ def play_pairs(
     seeds: Iterable[int],
     *,
     candidates_dice: int = 0,
-    num_lanes: int = DEFAULT_LANES,
+    num_lanes: int = _LANES,
 ) -> Generator[PairResult]:
     """Yields pairs in the order of their seeds, whatever ends first."""
     schedule = (

@@ -2,13 +2,17 @@
 
 One emulator a lane, each with its own game. A batched policy drives them in two groups by turns, so
 that emulators and policy work side by side, and a few threads keep the slow seeded resets (0.13 s
-each) off the critical path. An episode's score depends on nothing but the policy, the protocol and
-the episode's seed: not on lanes, threads or neighbours.
+each) off the critical path. Emulators are kept for the next evaluation. An episode's score depends
+on nothing but the policy, the protocol and the episode's seed: not on lanes, threads, neighbours or
+what was played before.
 """
 
-from collections import Counter
+import atexit
+import threading
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -21,8 +25,10 @@ from rlarcade.evaluation.players import AnyPlayer, Choice, Contender, View, as_p
 from rlarcade.games.single import GameEnv
 from rlarcade.seeding import SeedUse, derived_seed, generator
 
-DEFAULT_LANES = 16
+DEFAULT_LANES = 24
+_ROWS_STEP = 4  # of a batch: see `DQNAgent.q_values`
 _RESET_THREADS = 2
+_MOST_IDLE = 2 * DEFAULT_LANES
 
 EpisodeDone = Callable[[EpisodeResult, int, int], None]
 """Called with an episode that ended, how many have ended, and how many there will be."""
@@ -199,11 +205,15 @@ def _rounds(
     chosen.
     """
     waiting = _Queue(schedule)
-    free = [_Lane(env) for _ in range(num_lanes)]
+    lanes = [_Lane(env) for _ in range(num_lanes)]
+    free = [*lanes]
     opening: dict[Future[_Lane], AnyPlayer] = {}
     ready: list[_Lane] = []
     moving: list[_Lane] = []
-    with ThreadPoolExecutor(_RESET_THREADS) as pool:
+    with ExitStack() as stack:
+        for lane in lanes if env is None else ():
+            stack.callback(lane.leave)
+        pool = stack.enter_context(ThreadPoolExecutor(_RESET_THREADS))
         while True:
             busy = [*opening.values(), *(lane.player for lane in [*ready, *moving])]
             while free and (job := waiting.next(busy)):
@@ -215,7 +225,9 @@ def _rounds(
             for future in opened:
                 ready.append(future.result())
                 del opening[future]
-            group = _next_group(ready, max(1, num_lanes // 2))
+            # Half of the lanes, in whole steps of the rows that a forward has anyway.
+            in_play = len(ready) + len(moving)
+            group = _next_group(ready, -(-in_play // (2 * _ROWS_STEP)) * _ROWS_STEP)
             _send_actions(group, failures_count)
             if moving:
                 for lane in moving:
@@ -250,6 +262,37 @@ class _Queue:
         return None if held_up else job
 
 
+class _IdleEmulators:
+    """Emulators without a game, kept for the next evaluation.
+
+    Starting one takes as long as a seeded reset, and Python stands still meanwhile.
+    """
+
+    def __init__(self, most: int = _MOST_IDLE) -> None:
+        self._envs: deque[GameEnv] = deque(maxlen=most)  # those unused for longest go first
+        self._lock = threading.Lock()
+        atexit.register(self._envs.clear)  # their threads must end before the interpreter does
+
+    def take(self, player: AnyPlayer) -> GameEnv:
+        """Returns an emulator of the player's game and protocol, with a screen if it sees one."""
+        kind = (player.game, player.protocol, "rgb_array" if player.sees_screen else None)
+        with self._lock:
+            for env in self._envs:
+                if (env.game, env.protocol, env.render_mode) == kind:
+                    self._envs.remove(env)
+                    return env
+        game, protocol, render_mode = kind
+        return GameEnv(game, protocol=protocol, render_mode=render_mode)
+
+    def give(self, env: GameEnv) -> None:
+        """Takes back an emulator that waits for no step."""
+        with self._lock:
+            self._envs.append(env)
+
+
+_idle = _IdleEmulators()
+
+
 class _Lane:
     """One emulator, the episode in it, and its newest step."""
 
@@ -267,16 +310,14 @@ class _Lane:
 
     def __init__(self, env: GameEnv | None = None) -> None:
         self._env = env
+        self._sent = False
 
     def open(self, index: int, job: Scheduled) -> "_Lane":
         """Begins an episode; takes long, so it runs in a thread."""
         player = job.player
         if self._env is None or (player.sees_screen and self._env.render_mode is None):
-            self._env = GameEnv(
-                player.game,
-                protocol=player.protocol,
-                render_mode="rgb_array" if player.sees_screen else None,
-            )
+            self.leave()
+            self._env = _idle.take(player)
         self.num_actions = int(self._env.action_space.n)  # type: ignore[attr-defined]
         self.player, self.index, self.seed = player, index, job.seed
         self.score, self.result = 0.0, None
@@ -306,6 +347,7 @@ class _Lane:
         self.explored = bool(self.rng.random() < self.player.protocol.evaluation_epsilon)
         drawn = int(self.rng.integers(0, self.num_actions))
         self.action = drawn if self.explored else choice.action
+        self._sent = True
         self._env.send(self.action)
 
     def recv(self) -> None:
@@ -315,11 +357,18 @@ class _Lane:
         assert self._env is not None
         self.before = self.observation
         self.observation, self.reward, terminated, truncated, _ = self._env.recv()
+        self._sent = False
         self.score += self.reward
         self._actions.append(self.action)
         self._rewards.append(self.reward)
         if terminated or truncated:
             self._end("terminated" if terminated else "truncated")
+
+    def leave(self) -> None:
+        """Lets the emulator go, for other games unless it is in the middle of a step."""
+        if self._env is not None and not self._sent:
+            _idle.give(self._env)
+        self._env = None
 
     def fail(self, error: Exception) -> None:
         """Ends the episode where its player failed."""

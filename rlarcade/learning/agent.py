@@ -39,11 +39,13 @@ from rlarcade.learning.networks import QNetwork, build_network
 from rlarcade.learning.replay import Batch
 from rlarcade.learning.torsos import ForeignTorso
 
-# Rows of one forward for acting. torch picks kernels by batch size, and their rounding differs (on
-# the CPUs tried: batches of 1-3 and of 5-7 against the rest), so observations are always taken this
-# many at a time, padded with zeros: the same observation then gives the same bits, alone or in any
-# company.
+# Rows of one forward for acting. torch picks kernels by batch size, and their rounding differs, so
+# observations are padded with zeros to a number of rows whose bits are known to be the same: the
+# same observation then gives the same bits, alone or in any company. On a CPU other numbers are
+# cheaper for few observations, or for many; one is used where it has been tried and gives the very
+# bits of this one (on the CPUs tried multiples of four do, and less than four rows do not).
 _ROWS = {"cpu": 8, "cuda": 64}
+_ROWS_STEP, _MOST_ROWS = 4, 16
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -130,6 +132,7 @@ class DQNAgent:
         self.network = network
         self.manifest: Manifest | None = None
         self.name = "agent"
+        self._same_bits: dict[int, bool] = {}
         online.dtype = _DTYPES[precision]
         self.online = online.to(self.device)
         self.target = copy.deepcopy(self.online).requires_grad_(False)
@@ -168,15 +171,39 @@ class DQNAgent:
             )
         if training:
             return self._values(observation, self._draws(len(observation), taus=False))
-        rows = _ROWS[self.device.type]
         values = np.empty((len(observation), self.num_actions), dtype=np.float32)
+        first = 0
         with one_thread():
-            for first in range(0, len(observation), rows):
+            while first < len(observation):
+                rows = self._rows_for(len(observation) - first)
                 some = observation[first : first + rows]
-                padded = np.zeros((rows, STACK, SCREEN, SCREEN), dtype=np.uint8)
-                padded[: len(some)] = some
-                values[first : first + rows] = self._values(padded)[: len(some)]
+                if len(some) < rows:
+                    empty = np.zeros((rows - len(some), STACK, SCREEN, SCREEN), dtype=np.uint8)
+                    some = np.concatenate([some, empty])
+                values[first : first + rows] = self._values(some)[: len(observation) - first]
+                first += rows
         return values
+
+    def _rows_for(self, count: int) -> int:
+        """Rows of the forward that takes so many observations, or the first of them."""
+        standard = _ROWS[self.device.type]
+        if self.device.type != "cpu":
+            return standard
+        rows = min(-(-count // _ROWS_STEP) * _ROWS_STEP, _MOST_ROWS)
+        if rows not in self._same_bits:
+            self._same_bits[rows] = rows == standard or self._has_bits_of(standard, rows)
+        return rows if self._same_bits[rows] else standard
+
+    def _has_bits_of(self, standard: int, rows: int) -> bool:
+        """Whether forwards of so many rows give the same bits as those of `standard` rows.
+
+        It depends on the processor and on the network's shapes, not on what is in them: kernels
+        that add up in another order differ in the last bits of almost any numbers.
+        """
+        shape = (max(standard, -(-rows // standard) * standard), STACK, SCREEN, SCREEN)
+        noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+        parts = [self._values(noise[at : at + standard]) for at in range(0, len(noise), standard)]
+        return np.array_equal(self._values(noise[:rows]), np.concatenate(parts)[:rows])
 
     def _values(
         self, observation: NDArray[np.uint8], draws: Draws | None = None

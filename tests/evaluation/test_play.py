@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rlarcade.errors import ConfigError, GameError, PolicyError
-from rlarcade.evaluation import EpisodeResult, Evaluation, evaluate_agent
+from rlarcade.evaluation import EpisodeResult, Evaluation, evaluate_agent, play
 from rlarcade.evaluation.documents import Trace
 from rlarcade.games import Protocol, get_protocol, make_env
 from rlarcade.seeding import SeedUse, derived_seed, generator
@@ -124,6 +124,67 @@ def test_episodes_that_end_at_different_times_stay_in_the_order_of_their_seeds()
     assert {episode.ended for episode in evaluation.episodes} == {"terminated"}
     assert len({episode.steps for episode in evaluation.episodes}) == 3
     assert sorted(order, key=lambda result: seeds.index(result.seed)) == list(evaluation.episodes)
+
+
+# Emulators are started once
+
+
+@pytest.fixture
+def started(monkeypatch) -> list[str]:
+    """The games whose emulators are started; none is left from earlier evaluations."""
+    games: list[str] = []
+
+    class Counted(play.GameEnv):
+        def __init__(self, game, **settings) -> None:
+            games.append(game)
+            super().__init__(game, **settings)
+
+    monkeypatch.setattr(play, "GameEnv", Counted)
+    play._idle._envs.clear()
+    yield games
+    play._idle._envs.clear()
+
+
+def test_the_next_evaluation_plays_the_same_in_the_emulators_of_the_last(started, evaluation):
+    for seed in (4, 3, 3):
+        again = evaluate_agent(HashAgent(), episodes=4, seed=seed, num_lanes=3)
+    assert again == evaluation
+    assert started == ["space_invaders"] * 3
+
+
+def test_emulators_of_other_games_and_protocols_are_not_used(started):
+    other = SHORT.model_copy(update={"sticky": 0.0})
+    for agent in (HashAgent(), HashAgent(protocol=other), HashAgent("pong"), HashAgent()):
+        found = evaluate_agent(agent, episodes=2, seed=3, num_lanes=2)
+        assert found.episodes == tuple(slow_episode(agent, one.seed) for one in found.episodes)
+    assert started == ["space_invaders"] * 4 + ["pong"] * 2
+
+
+def test_an_evaluation_that_is_left_in_the_middle_leaves_no_step_behind(started, evaluation):
+    for steps in (1, 2, 7):
+        rounds = play._rounds(
+            [play.Scheduled(play.as_player(HashAgent()), seed) for seed in range(9)], 3
+        )
+        for _ in range(steps):
+            next(rounds)
+        rounds.close()
+        assert evaluate_agent(HashAgent(), episodes=4, seed=3, num_lanes=3) == evaluation
+
+
+def test_only_so_many_idle_emulators_are_kept(started, monkeypatch):
+    monkeypatch.setattr(play, "_idle", play._IdleEmulators(most=2))
+    evaluate_agent(HashAgent(), episodes=3, seed=3, num_lanes=3)
+    assert len(play._idle._envs) == 2
+    evaluate_agent(HashAgent(), episodes=3, seed=3, num_lanes=3)
+    assert len(started) == 4
+
+
+def test_a_players_failure_does_not_spoil_the_emulators(started, evaluation):
+    agent = HashAgent()
+    agent.q_values = lambda observation: np.full((len(observation), 6), np.nan, np.float32)
+    with pytest.raises(PolicyError):
+        evaluate_agent(agent, episodes=3, seed=3, num_lanes=3)
+    assert evaluate_agent(HashAgent(), episodes=4, seed=3, num_lanes=3) == evaluation
 
 
 def test_fewer_episodes_are_the_first_of_more(evaluation):

@@ -101,6 +101,44 @@ def test_values_are_the_same_bits_with_one_thread_and_with_two(agent):
     np.testing.assert_array_equal(alone(agent, batch), with_one)
 
 
+def watched(agent, monkeypatch, change):
+    """Notes the rows of every forward; `change` is what its kernels do to the bits of so many."""
+    rows, forward = [], agent._values
+
+    def values(observation, draws=None):
+        rows.append(len(observation))
+        return forward(observation, draws) + change(len(observation))
+
+    monkeypatch.setattr(agent, "_values", values)
+    return rows
+
+
+def test_forwards_have_the_fewest_rows_that_give_the_same_bits(monkeypatch):
+    agent = small_agent()
+    rows = watched(agent, monkeypatch, lambda size: np.float32(0))
+    for count in (1, 5, 9, 16):
+        agent.q_values(observations(count))  # the first time a number of rows is tried out
+    for count, expected in {1: [4], 4: [4], 5: [8], 9: [12], 16: [16], 21: [16, 8]}.items():
+        rows.clear()
+        agent.q_values(observations(count))
+        assert rows == expected
+
+
+def test_a_number_of_rows_with_other_bits_is_not_used(monkeypatch):
+    agent, batch = small_agent(), observations(20)
+    expected = agent.q_values(batch[:8])
+    rows = watched(agent, monkeypatch, lambda size: np.float32(1e-6 * (size in (4, 12))))
+    agent._same_bits.clear()
+    for count in (1, 3, 8):
+        np.testing.assert_array_equal(agent.q_values(batch[:count]), expected[:count])
+    agent.q_values(batch[:11])
+    for count, sizes in {2: [8], 11: [8, 8], 16: [16], 20: [16, 8]}.items():
+        agent.q_values(batch[:count])  # 16 rows are tried out
+        rows.clear()
+        agent.q_values(batch[:count])
+        assert rows == sizes
+
+
 def test_values_of_a_view_are_those_of_its_copy():
     agent, batch = small_agent(), observations(6)
     np.testing.assert_array_equal(agent.q_values(batch[::2]), agent.q_values(batch[::2].copy()))
@@ -305,8 +343,9 @@ def test_lanes_of_training_go_through_the_network_together_on_all_threads(monkey
     agent.act(observations(11), 0.0, np.random.default_rng(0), training=True)
     assert passes == [(11, 2)]
     passes.clear()
+    agent._same_bits[12] = False
     agent.act(observations(11), 0.0, np.random.default_rng(0))
-    assert passes == [(8, 1), (8, 1)], "evaluation: always as many rows, on one thread"
+    assert passes == [(8, 1), (8, 1)], "evaluation: rows of the same bits, on one thread"
 
 
 def test_noisy_layers_explore_in_training_and_are_off_in_evaluation():
