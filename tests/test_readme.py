@@ -87,3 +87,15 @@ def test_the_figures_about_speed_are_those_of_the_recorded_benchmark():
             assert float(cell.rstrip("×")) == pytest.approx(
                 recorded["ratio"][setting][peer], abs=0.05
             )
+
+
+def test_the_scores_to_expect_are_those_of_the_recorded_games():
+    files = {"Pong": "pong", "Breakout": "breakout", "SpaceInvaders": "space-invaders"}
+    rows = table_rows("What to expect")
+    assert len(rows) == len(files)
+    for game, _, mean, *_ in rows:
+        path = ROOT / "docs" / "results" / f"laptop-{files[game.split(',')[0]]}.json"
+        (evaluation,) = json.loads(path.read_text())["evaluations"]
+        assert len(evaluation["episodes"]) == 100
+        digits = len(mean.partition(".")[2])
+        assert mean == f"{evaluation['mean']:.{digits}f}"
