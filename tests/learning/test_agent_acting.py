@@ -343,7 +343,7 @@ def test_lanes_of_training_go_through_the_network_together_on_all_threads(monkey
     agent.act(observations(11), 0.0, np.random.default_rng(0), training=True)
     assert passes == [(11, 2)]
     passes.clear()
-    agent._same_bits[12] = False
+    agent._same_bits.update({4: False, 12: False})
     agent.act(observations(11), 0.0, np.random.default_rng(0))
     assert passes == [(8, 1), (8, 1)], "evaluation: rows of the same bits, on one thread"
 
