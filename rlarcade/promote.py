@@ -1,6 +1,7 @@
 """`python -m rlarcade.promote SUBCOMMAND …`: versions, the gate, promotion and the way back."""
 
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -48,7 +49,7 @@ _EXITS = {
 _VersionName = Annotated[str, tyro.conf.Positional]
 
 
-class _Command(BaseModel):
+class _Subcommand(BaseModel, ABC):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     registry: Path = DEFAULT_REGISTRY
@@ -56,18 +57,25 @@ class _Command(BaseModel):
     json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None
     """Write the outcome to this file."""
 
+    @abstractmethod
     def execute(self) -> int:
-        """Opens the registry, which must be there, and does what was asked; the exit code."""
-        with Registry.open(self.registry, create=False) as registry:
-            return self.run(registry)
-
-    def run(self, registry: Registry) -> int:
         """Does what was asked; returns the exit code."""
-        raise NotImplementedError
 
     def tell(self, outcome: BaseModel | dict[str, Any]) -> None:
         """Writes `--json FILE`."""
         write_json(self.json_file, outcome)
+
+
+class _Command(_Subcommand):
+    """A subcommand about a registry that is there."""
+
+    def execute(self) -> int:
+        with Registry.open(self.registry, create=False) as registry:
+            return self.run(registry)
+
+    @abstractmethod
+    def run(self, registry: Registry) -> int:
+        """Does what was asked in the open registry; returns the exit code."""
 
 
 class _Writes(_Command):
@@ -394,7 +402,7 @@ class _Export(_Command):
         return EXIT_OK
 
 
-class _Import(_Command):
+class _Import(_Subcommand):
     """Makes a registry from such a file, in a folder that holds none; nothing in it is run."""
 
     file: Annotated[Path, tyro.conf.Positional]
@@ -464,7 +472,7 @@ def _promote_command(argv: Sequence[str]) -> int:
         description=__doc__,
         config=(tyro.conf.OmitArgPrefixes,),
     )
-    command: _Command = getattr(asked, "command", asked)
+    command: _Subcommand = getattr(asked, "command", asked)
     try:
         return command.execute()
     except StaleError as error:
