@@ -79,7 +79,7 @@ def main() -> int:
     if len(sys.argv) > 1 and sys.argv[1] == "--die-at-write":
         return _train_and_die_at_write(int(sys.argv[2]), sys.argv[3:])
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=300, help="in all, at least")
+    parser.add_argument("--kills", type=int, default=300, help="shared out; a run may end first")
     parser.add_argument("--jobs", type=int, default=1, help="rounds side by side")
     parser.add_argument("--presets", nargs="+", default=list(_WORK), choices=list(_WORK))
     parser.add_argument("--json", type=Path, help="write the outcome to this file")
