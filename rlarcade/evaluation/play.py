@@ -8,11 +8,13 @@ what was played before.
 """
 
 import atexit
+import os
+import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -29,6 +31,7 @@ DEFAULT_LANES = 24
 _ROWS_STEP = 4  # of a batch: see `DQNAgent.q_values`
 _RESET_THREADS = 2
 _MOST_IDLE = 2 * DEFAULT_LANES
+_GIVES_WAY = 10  # in niceness: a tenth of the share of a core
 
 EpisodeDone = Callable[[EpisodeResult, int, int], None]
 """Called with an episode that ended, how many have ended, and how many there will be."""
@@ -265,12 +268,15 @@ class _Queue:
 class _IdleEmulators:
     """Emulators without a game, kept for the next evaluation.
 
-    Starting one takes as long as a seeded reset, and Python stands still meanwhile.
+    Starting one takes as long as a seeded reset, and Python stands still meanwhile. It is done in a
+    thread of low priority, which theirs inherit: emulators have a whole turn for a step, and many
+    on few cores would hold up the one thread that chooses the other group's actions.
     """
 
     def __init__(self, most: int = _MOST_IDLE) -> None:
         self._envs: deque[GameEnv] = deque(maxlen=most)  # those unused for longest go first
         self._lock = threading.Lock()
+        self._starter = ThreadPoolExecutor(1, initializer=_give_way)
         atexit.register(self._envs.clear)  # their threads must end before the interpreter does
 
     def take(self, player: AnyPlayer) -> GameEnv:
@@ -282,12 +288,23 @@ class _IdleEmulators:
                     self._envs.remove(env)
                     return env
         game, protocol, render_mode = kind
-        return GameEnv(game, protocol=protocol, render_mode=render_mode)
+        return self._starter.submit(
+            GameEnv, game, protocol=protocol, render_mode=render_mode
+        ).result()
 
     def give(self, env: GameEnv) -> None:
         """Takes back an emulator that waits for no step."""
         with self._lock:
             self._envs.append(env)
+
+
+def _give_way() -> None:
+    """Lowers the priority of this thread, and of those that it starts, where threads have one."""
+    if sys.platform == "linux":
+        with suppress(OSError):  # then it takes longer
+            thread = threading.get_native_id()
+            lower = os.getpriority(os.PRIO_PROCESS, thread) + _GIVES_WAY
+            os.setpriority(os.PRIO_PROCESS, thread, min(lower, 19))
 
 
 _idle = _IdleEmulators()

@@ -2,7 +2,11 @@
 
 import base64
 import json
+import os
+import sys
+import threading
 import zlib
+from pathlib import Path
 from statistics import mean, median
 
 import numpy as np
@@ -11,6 +15,7 @@ import pytest
 from rlarcade.errors import ConfigError, GameError, PolicyError
 from rlarcade.evaluation import EpisodeResult, Evaluation, evaluate_agent, play
 from rlarcade.evaluation.documents import Trace
+from rlarcade.evaluation.players import Player
 from rlarcade.games import Protocol, get_protocol, make_env
 from rlarcade.seeding import SeedUse, derived_seed, generator
 
@@ -177,6 +182,27 @@ def test_only_so_many_idle_emulators_are_kept(started, monkeypatch):
     assert len(play._idle._envs) == 2
     evaluate_agent(HashAgent(), episodes=3, seed=3, num_lanes=3)
     assert len(started) == 4
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")
+def test_emulators_give_way_to_the_threads_in_which_policies_decide(started):
+    mine = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    before, deciding = _niceness_of_threads(), set()
+
+    def policy(observation: np.ndarray) -> int:
+        deciding.add(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        return 0
+
+    evaluate_agent(Player(policy, game="Pong", protocol=SHORT), episodes=3, num_lanes=3)
+    emulators = [nice for thread, nice in _niceness_of_threads().items() if thread not in before]
+    assert emulators.count(min(mine + 10, 19)) >= 3
+    assert deciding == {mine}
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == mine
+
+
+def _niceness_of_threads() -> dict[int, int]:
+    threads = (int(entry.name) for entry in Path("/proc/self/task").iterdir())
+    return {thread: os.getpriority(os.PRIO_PROCESS, thread) for thread in threads}
 
 
 def test_a_players_failure_does_not_spoil_the_emulators(started, evaluation):
