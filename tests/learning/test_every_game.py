@@ -1,0 +1,42 @@
+"""Training and evaluation on each of the games, not only those that other tests like."""
+
+import numpy as np
+import pytest
+
+from rlarcade.config import TrainConfig
+from rlarcade.evaluation import evaluate_agent
+from rlarcade.games import all_games, get_protocol
+from rlarcade.learning.state import TrainingState
+from rlarcade.learning.training import train_agent
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("game", all_games())
+def test_an_agent_learns_from_the_game_and_plays_it(game):
+    config = TrainConfig(
+        game=game,
+        total_timesteps=96,
+        num_envs=2,
+        learning_starts=64,
+        train_freq=8,
+        batch_size=8,
+        buffer_size=96,
+        conv_channels=(4, 4, 4),
+        hidden_units=16,
+        device="cpu",
+        precision="fp32",
+    )
+    state = TrainingState.create(config)
+    before = state.agent.weights()
+    progress = list(train_agent(state))[-1]
+    after = state.agent.weights()
+
+    assert (progress.steps, progress.updates) == (96, 4)
+    assert all(np.isfinite(array).all() for array in after.values())
+    assert any(not np.array_equal(before[name], after[name]) for name in after)
+
+    state.agent.protocol = get_protocol("v5").model_copy(update={"frame_cap": 200})
+    (episode,) = evaluate_agent(state.agent, episodes=1).episodes
+    assert 0 < episode.steps <= 50
+    assert np.isfinite(episode.score)
