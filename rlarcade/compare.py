@@ -18,6 +18,7 @@ from rlarcade.console import (
     EXIT_REJECTED,
     ProgressLine,
     check_seed,
+    parse_flags,
     run_command,
     say,
     say_error,
@@ -86,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _compare_command(argv: Sequence[str]) -> int:
-    flags = tyro.cli(_Flags, args=list(argv), prog="rlarcade compare", description=__doc__)
+    flags: _Flags = parse_flags(_Flags, argv, prog="rlarcade compare", description=__doc__)
     check_seed(flags.seed)
     if flags.max_pairs < 1:
         raise ConfigError(f"max_pairs must be at least 1, got {flags.max_pairs}.")

@@ -369,6 +369,8 @@ class Settings(_Settings):
     minutes_by_default: bool = False
     """The length in minutes is the preset's: it was not asked for, and gives way to that of a run
     which has already begun."""
+    buffer_by_default: bool = False
+    """The size of replay is the preset's: less is taken where memory is short."""
 
 
 FIELDS: dict[str, type[_Settings]] = {

@@ -1,5 +1,6 @@
 """What commands share: errors to exit codes, flags to settings, progress, stopping cleanly."""
 
+import io
 import json
 import os
 import signal
@@ -7,11 +8,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, redirect_stderr
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+import tyro
 from pydantic import BaseModel
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
@@ -43,6 +45,43 @@ def run_command(command: Callable[[Sequence[str]], int], argv: Sequence[str] | N
     except BrokenPipeError:  # `rlarcade … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
+
+
+def parse_flags(
+    flags: Any,
+    argv: Sequence[str],
+    *,
+    prog: str,
+    description: str | None,
+    config: Sequence[Any] = (),
+) -> Any:
+    """Reads a command line into flags, a model or a union of some; `--help` prints and exits.
+
+    Raises:
+        ConfigError: an unknown or missing flag, or a value of another type, in one line.
+    """
+    boxed = io.StringIO()
+    try:
+        with redirect_stderr(boxed):
+            return tyro.cli(
+                flags, args=list(argv), prog=prog, description=description, config=config
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise ConfigError(f"{_unboxed(boxed.getvalue())}. {prog} --help lists all.") from stop
+
+
+def _unboxed(text: str) -> str:
+    """The words of a box as tyro draws it: its title left out, its parts separated."""
+    parts: list[list[str]] = [[]]
+    for line in text.splitlines():
+        words = line.strip("│ ")
+        if words.startswith(("╭", "╰", "─")):
+            parts.append([])
+        elif words and not words.startswith(("For full helptext", "rlarcade")):
+            parts[-1].append(words)
+    return "; ".join(" ".join(part).rstrip(".:;") for part in parts if part)
 
 
 def check_seed(seed: int) -> None:

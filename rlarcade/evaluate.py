@@ -9,7 +9,15 @@ from typing import Annotated, Literal
 import tyro
 from pydantic import BaseModel, ConfigDict
 
-from rlarcade.console import EXIT_OK, ProgressLine, check_seed, run_command, say, write_json
+from rlarcade.console import (
+    EXIT_OK,
+    ProgressLine,
+    check_seed,
+    parse_flags,
+    run_command,
+    say,
+    write_json,
+)
 from rlarcade.errors import ConfigError
 from rlarcade.evaluation import EpisodeResult, Evaluation, evaluate_agent
 from rlarcade.evaluation.named import HUMAN, named_players
@@ -61,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _evaluate_command(argv: Sequence[str]) -> int:
-    flags = tyro.cli(_Flags, args=list(argv), prog="rlarcade evaluate", description=__doc__)
+    flags: _Flags = parse_flags(_Flags, argv, prog="rlarcade evaluate", description=__doc__)
     if not flags.checkpoints:
         raise ConfigError("no checkpoint was named. Name at least one, or the folder of a run.")
     check_seed(flags.seed)

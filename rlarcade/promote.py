@@ -18,6 +18,7 @@ from rlarcade.console import (
     EXIT_OK,
     EXIT_REJECTED,
     ProgressLine,
+    parse_flags,
     run_command,
     say,
     say_error,
@@ -465,9 +466,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _promote_command(argv: Sequence[str]) -> int:
-    asked: Any = tyro.cli(
+    asked: Any = parse_flags(
         _Any,
-        args=list(argv),
+        argv,
         prog="rlarcade promote",
         description=__doc__,
         config=(tyro.conf.OmitArgPrefixes,),

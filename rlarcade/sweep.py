@@ -23,7 +23,7 @@ from rich.table import Table
 
 from rlarcade import config, console
 from rlarcade.checkpoint import write_file
-from rlarcade.console import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OK, StopSignal, say
+from rlarcade.console import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OK, StopSignal, parse_flags, say
 from rlarcade.errors import ConfigError, RunFolderError
 from rlarcade.games.names import resolve_game
 from rlarcade.learning.hardware import default_preset
@@ -102,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _sweep_command(argv: Sequence[str]) -> int:
-    flags = tyro.cli(_Flags, args=list(argv), prog="rlarcade sweep", description=__doc__)
+    flags: _Flags = parse_flags(_Flags, argv, prog="rlarcade sweep", description=__doc__)
     cores = len(os.sched_getaffinity(0))
     file, runs = _read(flags, cores)
     threads = file.threads or max(1, cores // file.jobs)

@@ -22,6 +22,7 @@ from rlarcade.console import (
     ProgressLine,
     StopSignal,
     duration,
+    parse_flags,
     run_command,
     say,
     say_error,
@@ -52,7 +53,13 @@ from rlarcade.learning.run_folder import (
     new_record,
 )
 from rlarcade.learning.schedules import crossed, updates_due, whole_length
-from rlarcade.learning.state import TrainingState, replay_capacity, resolved
+from rlarcade.learning.state import (
+    TrainingState,
+    capped_buffer,
+    replay_capacity,
+    resolved,
+    transitions_that_fit,
+)
 from rlarcade.learning.state_store import StateStore
 from rlarcade.learning.training import train_agent
 from rlarcade.promotion.gate import Gate, load_gate
@@ -94,6 +101,7 @@ def _parse(argv: Sequence[str]) -> tuple[Settings, Path | None, bool]:
     first.add_argument("--device", default="auto")
     first.add_argument("--total-timesteps", "--total_timesteps")
     first.add_argument("--minutes")
+    first.add_argument("--buffer-size", "--buffer_size")
     early = first.parse_known_args(list(argv))[0]
     name, preset = load_preset(early.preset or default_preset(early.device))
     if early.total_timesteps is not None:
@@ -125,14 +133,15 @@ def _parse(argv: Sequence[str]) -> tuple[Settings, Path | None, bool]:
     )
     fields["print_config"] = (bool, Field(False, description="Print the settings and exit."))
     flags_model = create_model("TrainFlags", **fields)
-    flags = tyro.cli(
-        flags_model, args=list(argv), prog="rlarcade train", description=__doc__
-    ).model_dump()
+    flags = parse_flags(flags_model, argv, prog="rlarcade train", description=__doc__).model_dump()
     flags.pop("preset")
     json_file, print_config = flags.pop("json_file"), flags.pop("print_config")
     settings = make_settings(name, flags)
-    by_default = settings.run.minutes is not None and early.minutes is None
-    return settings.model_copy(update={"minutes_by_default": by_default}), json_file, print_config
+    by_default = {
+        "minutes_by_default": settings.run.minutes is not None and early.minutes is None,
+        "buffer_by_default": settings.train.buffer_size is not None and early.buffer_size is None,
+    }
+    return settings.model_copy(update=by_default), json_file, print_config
 
 
 def _as_toml(settings: Settings) -> str:
@@ -180,8 +189,11 @@ class _Run:
                 say_warning(warning)
             self._check_parent(record.init_from)
             longer = config.total_timesteps > record.train.total_timesteps
-            if self.folder.result.exists() and not longer:
-                return self._already_finished(json_file)
+            finished = None if longer else self.folder.finished()
+            if finished is not None:
+                return self._already_finished(finished, json_file)
+            if longer:
+                self._require_disk(config, self._disk_bytes(record.train))
             if config != record.train:
                 self.folder.write_record(record.model_copy(update={"train": config}))
             self.folder.result.unlink(missing_ok=True)
@@ -199,16 +211,25 @@ class _Run:
         if run.minutes is not None:
             say(f"measuring how many steps fit into {run.minutes:g} minutes here …")
             config = config.model_copy(update={"total_timesteps": steps_in(run.minutes, config)})
-        config = resolved(config)
-        require_disk(
-            self._disk_bytes(config),
-            self.folder.path,
-            "the run",
-            "Free some space, choose --run-dir on another disk, or lower --buffer-size.",
-        )
+        config = resolved(self._with_replay_that_fits(config))
+        self._require_disk(config)
         state = TrainingState.create(config, init_from=parent, progress=_show_lanes)
         self.folder.write_record(new_record(self.settings, config, state.parent))
         return state
+
+    def _with_replay_that_fits(self, config: TrainConfig) -> TrainConfig:
+        """A preset's replay gives way to a small memory, where one asked for is refused."""
+        asked, fits = config.buffer_size, transitions_that_fit()
+        if not self.settings.buffer_by_default or asked is None:
+            return config
+        size = max(fits, config.learning_starts)
+        if size >= capped_buffer(config, asked):
+            return config
+        say_warning(
+            f"preset {self.settings.preset} has a replay of {asked:,} transitions; half of the "
+            f"free memory holds {fits:,}, so it gets {size:,}. --buffer-size asks for another."
+        )
+        return config.model_copy(update={"buffer_size": size})
 
     def _resume(self, config: TrainConfig, parent_sha256: str | None) -> TrainingState:
         with ProgressLine(1, "rebuilding the games in flight") as line:
@@ -221,8 +242,8 @@ class _Run:
             say_warning(f"{problem} Going on from an older state.")
         if state is not None:
             self.saved_at = state.steps
-            if not checkpoint_path(self.folder.path, state.steps).exists():
-                self._save_policy(state)  # the kill came between the two halves of a save
+            if not self._policy_is_whole(state.steps):
+                self._save_policy(state)
             say(f"resumed at step {state.steps}")
             self._send(state.steps)  # again, if the kill came before it had gone through
             return state
@@ -237,6 +258,14 @@ class _Run:
         say("nothing was saved yet: starting at step 0")
         return TrainingState.create(config, init_from=parent, progress=_show_lanes)
 
+    def _policy_is_whole(self, steps: int) -> bool:
+        """Whether the kill did not come between the two halves of a save, nor damage after it."""
+        try:
+            load_checkpoint(checkpoint_path(self.folder.path, steps))
+        except CheckpointError:
+            return False
+        return True
+
     def _parent(self) -> Checkpoint | None:
         run = self.settings.run
         return load_named(run.init_from, run.registry) if run.init_from else None
@@ -250,8 +279,7 @@ class _Run:
                 f"({parent.manifest.weights_sha256[:14]}). Choose another --run-dir."
             )
 
-    def _already_finished(self, json_file: Path | None) -> int:
-        document = json.loads(self.folder.result.read_text("utf-8"))
+    def _already_finished(self, document: dict[str, Any], json_file: Path | None) -> int:
         say(
             f"already finished at step {document['steps']}: {self.folder.path}\n"
             f"checkpoint: {document['checkpoint']}\n"
@@ -429,6 +457,14 @@ class _Run:
                 f"below total_timesteps ({config.total_timesteps:,}). Lower --learning-starts."
             )
 
+    def _require_disk(self, config: TrainConfig, taken: int = 0) -> None:
+        require_disk(
+            self._disk_bytes(config) - taken,
+            self.folder.path,
+            "the run",
+            "Free some space, choose --run-dir on another disk, or lower --buffer-size.",
+        )
+
     def _disk_bytes(self, config: TrainConfig) -> int:
         replay = Replay.bytes_needed(replay_capacity(config), BLOCKED_FRAME)
         saves = config.total_timesteps // self.settings.run.save_interval + 1
@@ -442,7 +478,7 @@ def _unused(config: TrainConfig) -> list[str]:
 
 
 def _show_lanes(done: int, total: int) -> None:
-    if done in (1, total) or done % 16 == 0:
+    if total <= 16 or done == total or done % 16 == 0:
         say(f"starting games: {done}/{total}")
 
 

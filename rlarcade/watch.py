@@ -16,6 +16,7 @@ from rlarcade.console import (
     EXIT_OK,
     ProgressLine,
     check_seed,
+    parse_flags,
     run_command,
     say,
     say_error,
@@ -61,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _watch_command(argv: Sequence[str]) -> int:
-    flags = tyro.cli(_Flags, args=list(argv), prog="rlarcade watch", description=__doc__)
+    flags: _Flags = parse_flags(_Flags, argv, prog="rlarcade watch", description=__doc__)
     check_seed(flags.seed)
     if flags.episode < 0:
         raise ConfigError(f"episode must be 0 or more, got {flags.episode}.")

@@ -44,6 +44,10 @@ _WORK = {
         *("--preset", "rainbow", *_SMALL, "--num-envs", "4", "--learning-starts", "1000"),
         *("--batch-size", "16", "--total-timesteps", "6000"),
     ),
+    "laptop": (
+        *("--preset", "laptop", "--hidden-units", "32", "--num-envs", "4"),
+        *("--learning-starts", "1000", "--total-timesteps", "6000"),
+    ),
     "iqn": (
         *("--preset", "iqn", *_SMALL, "--num-envs", "4", "--learning-starts", "1000"),
         *("--batch-size", "16", "--total-timesteps", "6000"),

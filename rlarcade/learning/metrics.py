@@ -41,9 +41,8 @@ class MetricWriter:
         self.earlier = [line for line in read_metrics(run_folder) if line["step"] <= resumed_at]
         path.write_text("".join(json.dumps(line) + "\n" for line in self.earlier), "utf-8")
         self._lines: TextIO = path.open("a", encoding="utf-8")
-        self._events = SummaryWriter(
-            str(run_folder / "tensorboard"), purge_step=resumed_at + 1 if resumed_at else None
-        )
+        # also from step 0: a kill before the first save leaves the events of what was lost
+        self._events = SummaryWriter(str(run_folder / "tensorboard"), purge_step=resumed_at + 1)
 
     def write(self, steps: int, figures: Mapping[str, float]) -> None:
         """Writes some figures of one agent step."""

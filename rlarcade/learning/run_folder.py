@@ -25,8 +25,21 @@ from rlarcade.checkpoint import library_versions, write_file
 from rlarcade.config import Settings, TrainConfig
 from rlarcade.errors import RunFolderError
 from rlarcade.games.names import resolve_game
+from rlarcade.learning.state import capped_buffer
 
 RUNS = Path("checkpoints")
+
+_OUTCOME = {"checkpoint", "steps"}
+# What a machine makes of an unset setting; where others are unset, that is a value like any other.
+_RESOLVED = {
+    "buffer_size",
+    "exploration_steps",
+    "learning_rate_steps",
+    "importance_steps",
+    "device",
+    "precision",
+    "torch_threads",
+}
 
 
 class RunRecord(BaseModel):
@@ -98,6 +111,14 @@ class RunFolder:
         """The file whose presence means that the run is finished."""
         return self.path / "result.json"
 
+    def finished(self) -> dict[str, Any] | None:
+        """Reads the outcome of a finished run; None if it is not finished, or must finish again."""
+        try:
+            outcome: dict[str, Any] = json.loads(self.result.read_text("utf-8"))
+        except (OSError, ValueError):  # none, or damaged: the last state leads to it again
+            return None
+        return outcome if isinstance(outcome, dict) and set(outcome) >= _OUTCOME else None
+
     def record(self) -> RunRecord | None:
         """Reads how the run was begun; None if no run was begun here.
 
@@ -161,9 +182,15 @@ def continued(record: RunRecord, settings: Settings, folder: Path) -> tuple[Trai
         old, new = getattr(stored, name), getattr(asked, name)
         if name == "game":
             new = resolve_game(new)
-        unset = new in (None, "auto") or (name == "torch_threads" and new == 0)
+        unset = name in _RESOLVED and (
+            new in (None, "auto") or (name == "torch_threads" and new == 0)
+        )
         if old == new or unset:
             continue
+        if name == "buffer_size" and (
+            settings.buffer_by_default or (old is not None and old == capped_buffer(stored, new))
+        ):
+            continue  # no larger than the run, nor than fitted into memory, when it began
         if name == "total_timesteps":
             if settings.run.minutes is not None:
                 continue  # the step count was fixed when the run began

@@ -1,6 +1,7 @@
 """What a training run consists of, in memory: made from settings, learned on, saved."""
 
 import math
+import os
 from dataclasses import dataclass, field
 from typing import Protocol as Interface
 
@@ -111,6 +112,8 @@ class TrainingState:
         """Builds a run from a resolved configuration, its games not begun."""
         torch.set_num_threads(config.torch_threads)
         if config.deterministic:
+            # cuBLAS is deterministic only with a workspace of a fixed size
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             torch.use_deterministic_algorithms(mode=True)
         replay = _make_replay(config)
         if lanes is None:
@@ -206,12 +209,25 @@ def replay_capacity(config: TrainConfig) -> int:
     return config.buffer_size
 
 
+def capped_buffer(config: TrainConfig, size: int) -> int:
+    """Returns so many transitions, or as many as the run has; but no fewer than it must have."""
+    least = max(config.learning_starts, config.num_envs * (config.n_steps + STACK + 1))
+    return min(size, max(config.total_timesteps, 64 * config.num_envs, least))
+
+
+def transitions_that_fit() -> int:
+    """Returns how many transitions half of the free memory holds."""
+    return hardware.free_memory() // 2 // Replay.bytes_needed(1, BLOCKED_FRAME)
+
+
 def _buffer_size(config: TrainConfig) -> int | None:
-    """As asked; by default 1,000,000, but no more than the run fills and half the memory holds."""
-    if config.buffer_size is not None or config.memory == "none":
+    """As asked, by default 1,000,000 or what half the memory holds; no more than the run fills."""
+    if config.memory == "none":
         return config.buffer_size
+    if config.buffer_size is not None:
+        return capped_buffer(config, config.buffer_size)
     per_transition = Replay.bytes_needed(1, BLOCKED_FRAME)
-    fits = hardware.free_memory() // 2 // per_transition
+    fits = transitions_that_fit()
     size = min(_LARGEST_DEFAULT_BUFFER, max(config.total_timesteps, 64 * config.num_envs), fits)
     if size < min(config.learning_starts, config.total_timesteps):
         hardware.require_memory(
@@ -234,8 +250,7 @@ def _make_replay(config: TrainConfig) -> Replay:
         hardware.require_memory(
             needed,
             f"a replay of buffer_size = {capacity:,} transitions",
-            "Lower --buffer-size "
-            f"(to {hardware.free_memory() // 2 // Replay.bytes_needed(1, BLOCKED_FRAME):,}, say).",
+            f"Lower --buffer-size (to {transitions_that_fit():,}, say).",
         )
     return Replay(
         capacity,

@@ -122,6 +122,11 @@ class StateStore:
                 state = self._load(steps[position], config, progress)
             except CheckpointError as error:
                 problems.append(str(error))
+            except (KeyError, TypeError, ValueError) as error:  # whole, but not as we write them
+                problems.append(
+                    f"training state {self._path(steps[position])} was written by another "
+                    f"rlarcade, or altered ({type(error).__name__}: {error})."
+                )
             else:
                 self.kept = steps[: position + 1][-_KEPT:]
                 return state, problems
@@ -162,9 +167,9 @@ class StateStore:
         for step in self.kept:
             try:
                 body = _opened(self._path(step) / _DOCUMENT)
-            except CheckpointError:
+                needed |= {Segment(*segment).name for segment in body["segments"]}
+            except (CheckpointError, KeyError, TypeError):
                 continue
-            needed |= {Segment(*segment).name for segment in body["segments"]}
         for path in self.folder.iterdir():
             if path.name != "rows" and path.name not in {self._path(s).name for s in self.kept}:
                 shutil.rmtree(path, ignore_errors=True)

@@ -2,17 +2,21 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 from scripted_games import Script
 
 from rlarcade.checkpoint import list_checkpoints, load_checkpoint
 from rlarcade.evaluation import match
+from rlarcade.learning import hardware
 
 TINY = (
     *("--game", "SpaceInvaders", "--preset", "quick", "--device", "cpu", "--num-envs", "2"),
@@ -45,7 +49,9 @@ def test_the_first_screen_tells_what_will_happen(finished):
         "cpu, fp32",
         "600 steps = 2,400 frames",
         "25 updates of 16, replay ratio 1, 2 games at a time",
-        "600 transitions, 0.00 GB in memory",
+        "600 transitions, 0.00 GB in memory, up to 0.13 GB on disk",
+        "preset  quick",
+        "starting games: 2/2",
         str(finished[0]),
     ):
         assert text in result.stdout
@@ -137,6 +143,7 @@ def test_settings_that_cannot_change_learning_may_differ(finished, command):
         (["--seed", 3, "--game", "Pong"], "with game = space_invaders, now it is pong"),
         (["--seed", 3, "--total-timesteps", 500], "with total_timesteps = 600, now it is 500"),
         (["--seed", 3, "--no-double"], "with double = true, now it is false"),
+        (["--seed", 3, "--max-grad-norm", 10], "with max_grad_norm = None, now it is 10.0"),
         (["--seed", 3, "--resume", "never"], "already holds a run, and --resume is never"),
     ],
     ids=str,
@@ -223,8 +230,6 @@ def test_the_length_of_a_run_holds_against_a_preset_with_minutes(finished, comma
 
 
 def test_a_larger_total_continues_a_finished_run_with_its_schedules(finished, command, tmp_path):
-    import shutil
-
     folder = tmp_path / "longer"
     shutil.copytree(finished[0], folder)
     flags = ["--run-dir", folder, "--seed", 3, "--total-timesteps", 2400]
@@ -245,9 +250,114 @@ def test_a_larger_total_continues_a_finished_run_with_its_schedules(finished, co
     assert {"rollout/ep_rew_mean", "time/frames", "time/fps", "time/learn_share"} <= names
 
 
-def test_another_thread_count_is_allowed_with_a_warning(finished, command, tmp_path):
-    import shutil
+def test_a_clipped_run_does_not_go_on_unclipped(command, tmp_path):
+    flags = ["--run-dir", tmp_path / "run", "--max-grad-norm", 10]
+    assert command("train", *TINY, *flags, "--total-timesteps", 100)[0] == 0
+    code, _, err = command("train", *TINY, *flags[:2], "--total-timesteps", 200)
+    assert code == 2
+    assert "holds a run with max_grad_norm = 10.0, now it is None" in err
 
+
+@pytest.mark.parametrize("damage", [b"", b'{"checkpoint": "half', b"[]", b"{}"])
+def test_a_damaged_outcome_is_made_again(finished, command, tmp_path, damage):
+    folder = tmp_path / "run"
+    shutil.copytree(finished[0], folder)
+    before = json.loads((folder / "result.json").read_text())
+    (folder / "result.json").write_bytes(damage)
+    code, out, err = command("train", *TINY, "--run-dir", folder, "--seed", 3)
+    assert (code, err) == (0, "")
+    assert "resumed at step 600" in out
+    again = json.loads((folder / "result.json").read_text())
+    assert again["evaluation"]["episodes"] == before["evaluation"]["episodes"]
+
+
+def test_a_damaged_policy_checkpoint_is_written_again_from_the_state(finished, command, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished[0], folder)
+    (folder / "result.json").unlink()
+    weights = folder / "checkpoints" / "step-000000000600" / "weights.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1])
+    code, _, err = command("train", *TINY, "--run-dir", folder, "--seed", 3)
+    assert (code, err) == (0, "")
+    assert weights.read_bytes() == whole
+
+
+def test_a_damaged_state_is_told_and_the_run_goes_on_from_an_older_one_to_the_same_end(
+    finished, command, tmp_path
+):
+    folder = tmp_path / "run"
+    shutil.copytree(finished[0], folder)
+    (folder / "result.json").unlink()
+    arrays = folder / "state" / "step-000000000600" / "arrays.safetensors"
+    arrays.write_bytes(arrays.read_bytes()[:-1])
+    code, out, err = command("train", *TINY, "--run-dir", folder, "--seed", 3)
+    assert code == 0
+    assert "resumed at step 400" in out
+    assert str(arrays) in err
+    assert "Going on from an older state." in err
+    ours, theirs = (load_checkpoint(run).manifest for run in (folder, finished[0]))
+    assert ours.weights_sha256 == theirs.weights_sha256
+
+
+def test_a_longer_run_that_the_disk_cannot_hold_is_refused(
+    finished, command, tmp_path, monkeypatch
+):
+    folder = tmp_path / "run"
+    shutil.copytree(finished[0], folder)
+    monkeypatch.setattr(psutil, "disk_usage", lambda _: SimpleNamespace(free=10**9))
+    code, _, err = command(
+        "train", *TINY, "--run-dir", folder, "--seed", 3, "--total-timesteps", 60_000
+    )
+    assert code == 2
+    assert "the run may need 2.38 GB on the disk" in err
+    assert (folder / "result.json").exists()
+
+
+@pytest.fixture
+def large_replay_preset(tmp_path):
+    path = tmp_path / "large.toml"
+    text = (Path(__file__).parents[2] / "configs" / "quick.toml").read_text("utf-8")
+    path.write_text(text + "buffer_size = 2_000\n")
+    return path
+
+
+def with_preset(preset, *, steps):
+    flags = [*TINY]
+    flags[flags.index("--preset") + 1] = preset
+    flags[flags.index("--total-timesteps") + 1] = steps
+    return flags
+
+
+def test_a_replay_is_never_larger_than_the_run(command, tmp_path, large_replay_preset):
+    flags = with_preset(large_replay_preset, steps=400)
+    for asked in ([], ["--buffer-size", 3_000]):
+        folder = tmp_path / f"run{len(asked)}"
+        assert command("train", *flags, *asked, "--run-dir", folder)[0] == 0
+        assert json.loads((folder / "run.json").read_text())["train"]["buffer_size"] == 400
+        code, out, _ = command("train", *flags, *asked, "--run-dir", folder)
+        assert (code, "already finished" in out) == (0, True)
+
+
+def test_a_presets_replay_gives_way_to_a_small_memory_and_one_asked_for_is_refused(
+    command, tmp_path, large_replay_preset, monkeypatch
+):
+    flags = with_preset(large_replay_preset, steps=2_000)
+    monkeypatch.setattr(hardware, "free_memory", lambda: 1_500 * 7_100)
+    code, _, err = command("train", *flags, "--run-dir", tmp_path / "a", "--buffer-size", 2_000)
+    assert code == 2
+    assert "buffer_size = 2,000 transitions needs 0.01 GB of memory" in err
+    code, _, err = command("train", *flags, "--run-dir", tmp_path / "b")
+    assert code == 0
+    assert "has a replay of 2,000 transitions; half of the free memory holds 75" in err
+    taken = json.loads((tmp_path / "b" / "run.json").read_text())["train"]["buffer_size"]
+    assert 750 <= taken < 760
+    monkeypatch.undo()
+    code, out, _ = command("train", *flags, "--run-dir", tmp_path / "b")
+    assert (code, "already finished" in out) == (0, True)
+
+
+def test_another_thread_count_is_allowed_with_a_warning(finished, command, tmp_path):
     folder = tmp_path / "threads"
     shutil.copytree(finished[0], folder)
     flags = ["--run-dir", folder, "--seed", 3, "--total-timesteps", 620, "--torch-threads", 2]
@@ -334,7 +444,13 @@ def test_a_second_ctrl_c_quits_at_once(tmp_path):
             ["--game", "Pong", "--buffer-size", "100", "--num-envs", "2"],
             "learning_starts (10,000) exceeds buffer_size (100)",
         ),
-        (["--game", "Pong", "--buffer-size", "90000000000"], "lower --buffer-size"),
+        (
+            [
+                *("--game", "Pong", "--buffer-size", "90000000000"),
+                *("--total-timesteps", "90000000000"),
+            ],
+            "lower --buffer-size",
+        ),
         (["--game", "Pong", "--init-from", "nowhere"], "nowhere does not exist"),
         (["--game", "Pong", "--run-dir", "/proc/nope"], "run folder /proc/nope cannot be used"),
     ],
@@ -345,6 +461,8 @@ def test_bad_input_is_refused_in_words(command, tmp_path, monkeypatch, flags, me
     code, _, err = command("train", *flags)
     assert code == 2
     assert message in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "checkpoints").exists() or not any((tmp_path / "checkpoints").iterdir())
 
 
 @pytest.mark.skipif(__import__("torch").cuda.is_available(), reason="there is a CUDA device")

@@ -49,6 +49,14 @@ def test_figures_of_work_that_was_lost_are_dropped(tmp_path):
     assert [event.step for event in events.Scalars("train/loss")] == [8, 16, 20, 28]
 
 
+def test_figures_before_the_first_save_are_dropped_when_the_run_begins_again(tmp_path):
+    write(tmp_path, [8, 16, 24])
+    write(tmp_path, [8, 20])
+    assert steps(tmp_path) == [8, 20]
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("train/loss")] == [8, 20]
+
+
 def test_the_learning_rate_written_is_that_of_the_step(tmp_path):
     config = TrainConfig(
         game="pong", learning_rate=0.5, learning_rate_final=0.1, learning_rate_steps=4_000

@@ -111,6 +111,13 @@ COMPOSITIONS = {
     "priorities": {"prioritized": True},
     "average": {"target_tau": 0.1, "target_update_interval": 4, "acting_network": "target"},
     "falling": {"learning_rate_final": 0.0},
+    "laptop": {
+        "prioritized": True,
+        "norm": "layer",
+        "head": "quantile",
+        "num_quantiles": 11,
+        "n_steps": 10,
+    },
     "rainbow": {
         "prioritized": True,
         "noisy": True,
@@ -272,6 +279,10 @@ DAMAGE = {
         "step-000000000800/state.json",
         lambda data: resealed(data, format_version=1),
     ),
+    "a sealed state without rows": (
+        "step-000000000800/state.json",
+        lambda data: resealed(data, segments=None),
+    ),
     "a missing file": ("step-000000000800/state.json", None),
     "damaged rows": ("rows/000000000300-000000000400.safetensors", lambda data: data[::-1]),
     "missing rows": ("rows/000000000300-000000000400.safetensors", None),
@@ -297,7 +308,7 @@ def test_a_damaged_state_is_noticed_and_the_older_one_used(config, store_folder,
     state, problems = StateStore(store_folder).load(config)
     assert state.steps == 600
     assert len(problems) == 1
-    assert str(path) in problems[0]
+    assert str(path if "sealed" not in damage else path.parent) in problems[0]
 
 
 def test_a_run_that_fell_back_to_an_older_state_ends_with_the_same_bits(

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import itertools
+import os
 import re
 import subprocess
 import sys
@@ -731,6 +732,25 @@ def test_the_default_replay_takes_at_most_half_of_the_free_memory(monkeypatch):
     assert 0.45 * 2e9 < size * 7065 <= 0.5 * 2e9
 
 
+@pytest.mark.parametrize(
+    ("asked", "steps", "taken"),
+    [(10**6, 10**5, 10**5), (10**5, 10**6, 10**5), (10**6, 1_000, 20_000)],
+)
+def test_replay_has_no_more_room_than_the_run_has_steps_or_warming_up_needs(asked, steps, taken):
+    config = TrainConfig(game="pong", buffer_size=asked, total_timesteps=steps)
+    assert resolved(config).buffer_size == taken
+
+
+def test_a_deterministic_run_gives_cublas_the_workspace_that_it_needs(monkeypatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    try:
+        TrainingState.create(catch_config(deterministic=True), lanes=CatchLanes(8))
+    finally:
+        torch.use_deterministic_algorithms(mode=False)
+    # https://docs.nvidia.com/cuda/cublas/index.html#results-reproducibility
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+
+
 def test_a_machine_too_small_for_the_warm_up_is_told_so(monkeypatch):
     monkeypatch.setattr(hardware, "free_memory", lambda: 100_000_000)
     with pytest.raises(
@@ -741,7 +761,8 @@ def test_a_machine_too_small_for_the_warm_up_is_told_so(monkeypatch):
 
 def test_a_replay_larger_than_memory_is_refused_with_the_numbers(monkeypatch):
     monkeypatch.setattr(hardware, "free_memory", lambda: 1_000_000_000)
-    config = resolved(TrainConfig(game="pong", buffer_size=1_000_000))
+    config = TrainConfig(game="pong", buffer_size=1_000_000, total_timesteps=1_000_000)
+    config = resolved(config)
     with pytest.raises(
         ResourceError,
         match=r"buffer_size = 1,000,000 transitions needs 7\.0\d GB of memory, 1\.00 GB are free\. "
