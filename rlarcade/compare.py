@@ -29,7 +29,7 @@ from rlarcade.evaluation import Comparison, Rule, compare_agents
 from rlarcade.evaluation.named import named_players
 from rlarcade.evaluation.players import AnyPlayer
 from rlarcade.evaluation.reports import (
-    check_report,
+    check_writable,
     match_report,
     round_robin_report,
     sources_of,
@@ -38,7 +38,13 @@ from rlarcade.evaluation.reports import (
 )
 from rlarcade.evaluation.round_robin import compare_all
 from rlarcade.evaluation.suite import SUITE_RULE, Guard, compare_suite
-from rlarcade.evaluation.table import match_lines, round_robin_lines, standing, suite_lines
+from rlarcade.evaluation.table import (
+    match_lines,
+    round_robin_lines,
+    standing,
+    suite_lines,
+    suite_standing,
+)
 from rlarcade.learning.hardware import resolve_device
 from rlarcade.promotion.references import load_named
 
@@ -91,7 +97,8 @@ def _compare_command(argv: Sequence[str]) -> int:
     check_seed(flags.seed)
     if flags.max_pairs < 1:
         raise ConfigError(f"max_pairs must be at least 1, got {flags.max_pairs}.")
-    check_report(flags.report)
+    check_writable(flags.report)
+    check_writable(flags.json_file, "--json")
     if flags.suite is not None:
         if flags.contestants:
             raise ConfigError("name two checkpoints or a --suite, not both.")
@@ -174,9 +181,7 @@ def _suite(flags: _Flags, path: Path) -> int:
             max_rounds=flags.max_pairs,
             seed=flags.seed,
             record=flags.folder / "suites",
-            on_round=lambda newest: watch.update(
-                newest.rounds, lambda: f"e-value {newest.e_value:.3g} of {1 / rule.alpha:g}"
-            ),
+            on_round=lambda newest: watch.update(newest.rounds, lambda: suite_standing(newest)),
         )
     _tell(flags, suite, suite_lines(suite), suite_report, suite.matches)
     return EXIT_OK if suite.verdict is None else _EXITS[suite.verdict]

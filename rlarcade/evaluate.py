@@ -24,7 +24,7 @@ from rlarcade.evaluation.named import HUMAN, named_players
 from rlarcade.evaluation.pictures import values_of_its_player, write_video
 from rlarcade.evaluation.recordings import median_game, recordings_of
 from rlarcade.evaluation.reports import (
-    check_report,
+    check_writable,
     evaluation_report,
     sources_of,
     write_report,
@@ -70,12 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _evaluate_command(argv: Sequence[str]) -> int:
     flags: _Flags = parse_flags(_Flags, argv, prog="rlarcade evaluate", description=__doc__)
-    if not flags.checkpoints:
-        raise ConfigError("no checkpoint was named. Name at least one, or the folder of a run.")
-    check_seed(flags.seed)
-    if flags.episodes < 1:
-        raise ConfigError(f"episodes must be at least 1, got {flags.episodes}.")
-    check_report(flags.report)
+    _check(flags)
     players = named_players(
         [name for name in flags.checkpoints if name != HUMAN],
         game=flags.game,
@@ -112,6 +107,23 @@ def _evaluate_command(argv: Sequence[str]) -> int:
         write_video(flags.video, recording, values_of_its_player(recording))
         say(f"video: {flags.video}")
     return EXIT_OK
+
+
+def _check(flags: _Flags) -> None:
+    """Refuses what cannot be done before any game is played."""
+    if not flags.checkpoints:
+        raise ConfigError("no checkpoint was named. Name at least one, or the folder of a run.")
+    check_seed(flags.seed)
+    if flags.episodes < 1:
+        raise ConfigError(f"episodes must be at least 1, got {flags.episodes}.")
+    for path, what in ((flags.report, "report"), (flags.json_file, "--json")):
+        check_writable(path, what)
+    check_writable(flags.video, "video")
+    if set(flags.checkpoints) == {HUMAN} and (flags.report or flags.video):
+        raise ConfigError(
+            f"{HUMAN} is a published score: no game is played that a report or a video could show. "
+            "Name a checkpoint beside it, or leave --report and --video out."
+        )
 
 
 def _show(line: ProgressLine, result: EpisodeResult, done: int, total: int) -> None:

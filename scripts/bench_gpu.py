@@ -83,6 +83,8 @@ def main() -> int:
             print(f"  {name.replace('_', ' '):<32}{value:12,.2f}")
     if asked.json:
         asked.json.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
+    else:
+        print(json.dumps(document, indent=1))
     return 0
 
 

@@ -71,6 +71,15 @@ def test_any_flipped_bit_of_the_weights_is_noticed(tmp_path):
             load_checkpoint(tmp_path / "c")
 
 
+@pytest.mark.parametrize("left", [0, 4, -1])
+def test_weights_that_were_cut_short_are_noticed(tmp_path, left):
+    save(tmp_path / "c")
+    path = tmp_path / "c" / "weights.safetensors"
+    path.write_bytes(path.read_bytes()[:left])
+    with pytest.raises(CheckpointError, match="weights.safetensors is damaged: its sha256 is"):
+        load_checkpoint(tmp_path / "c")
+
+
 class Bomb:
     """Unpickling it would raise the alarm."""
 

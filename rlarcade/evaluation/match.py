@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 from rlarcade.errors import ConfigError, RunFolderError
 from rlarcade.evaluation.documents import Comparison, Contestant, EpisodeResult, PairResult
@@ -112,11 +113,17 @@ def new_match(
 
 @contextmanager
 def pairs_of_match(
-    match: Comparison, sides: Sides, record: Path | None, num_lanes: int
+    match: Comparison,
+    sides: Sides,
+    record: Path | None,
+    num_lanes: int,
+    *,
+    suite: dict[str, Any] | None = None,
 ) -> Iterator[tuple[tuple[PairResult, ...], Iterator[PairResult]]]:
     """Gives the pairs of a match that were played before, and plays those that were not.
 
-    With a record, a new pair is on the disk before it is yielded.
+    With a record, a new pair is on the disk before it is yielded. `suite` says of which the match
+    is a part.
 
     Raises:
         ConfigError: a player has no version, by which the record is found again.
@@ -129,7 +136,7 @@ def pairs_of_match(
             "found again. Leave record out, or give each Player its version."
         )
     seeds = match_seeds(match.seed, match.max_pairs, versions)
-    with nullcontext() if record is None else closing(MatchRecord(record, match)) as kept:
+    with nullcontext() if record is None else closing(MatchRecord(record, match, suite)) as kept:
         earlier = _usable(kept.earlier, seeds) if kept else ()
         pairs = play_pairs(
             *sides,
@@ -231,6 +238,10 @@ def match_notes(results: Sequence[PairResult]) -> tuple[str, ...]:
                 f"the {side} failed in {len(failed)} of {len(results)} games, which it lost; first "
                 f"at step {failed[0].steps} of seed {failed[0].seed}: {failed[0].failure}"
             )
+    for side in ("champion", "candidate"):
+        cut = sum(getattr(pair, side).ended == "truncated" for pair in results)
+        if cut:
+            notes.append(f"{cut} of the {side}'s {len(results)} games were cut by the frame cap")
     games = [
         (game.score, game.steps) for pair in results for game in (pair.champion, pair.candidate)
     ]

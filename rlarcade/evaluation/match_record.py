@@ -23,7 +23,9 @@ class MatchRecord:
         earlier: pairs of this match that were played before, oldest first.
     """
 
-    def __init__(self, folder: Path, match: Comparison) -> None:
+    def __init__(
+        self, folder: Path, match: Comparison, suite: dict[str, Any] | None = None
+    ) -> None:
         """Opens the record of a match, or begins one.
 
         A last line that a kill cut short is removed; its pair is played again.
@@ -43,7 +45,7 @@ class MatchRecord:
                 "Choose another --dir."
             ) from error
         try:
-            self.earlier = self._opened(_identity(match))
+            self.earlier = self._opened(_identity(match, suite))
         except BaseException:
             self._file.close()
             raise
@@ -104,11 +106,11 @@ class MatchRecord:
         self._file.close()
 
 
-def _identity(match: Comparison) -> dict[str, Any]:
+def _identity(match: Comparison, suite: dict[str, Any] | None) -> dict[str, Any]:
     """What makes two matches one: all but their length, which an e-value does not mind."""
     document = match.model_dump(
         mode="json", include={"game", "protocol", "rule", "seed", "same_dice"}
     )
     document["champion"] = match.champion.version
     document["candidate"] = match.candidate.version
-    return document
+    return document if suite is None else {**document, "suite": suite}

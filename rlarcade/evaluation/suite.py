@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from math import exp, inf, log
 from pathlib import Path
 from statistics import fmean
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -152,7 +152,13 @@ class SuiteComparison(BaseModel):
         rejected = min(inf if after is None else after for after in worse)
         if min(promoted, rejected) < inf:
             return "promote" if promoted < rejected else "reject"
-        return "inconclusive" if self.rounds >= self.max_rounds else None
+        over = self.rounds >= self.max_rounds or self.same_versions
+        return "inconclusive" if over else None
+
+    @property
+    def same_versions(self) -> bool:
+        """Whether no game has a candidate of its own, so that nothing needs playing."""
+        return all(match.same_version for match in self.matches)
 
     def _futility(self) -> NDArray[np.float64]:
         return log_e_values([1 - mean for mean in self.means], 1 - self.rule.useful)
@@ -191,6 +197,22 @@ def _after(suite: SuiteComparison, pairs: Sequence[PairResult]) -> SuiteComparis
     return suite.model_copy(update={"matches": tuple(matches)})
 
 
+def _same(match: Comparison) -> tuple[str, ...]:
+    return ("both are the same version: they can only tie",) if match.same_version else ()
+
+
+def _identity(suite: SuiteComparison) -> dict[str, Any]:
+    """What a suite keeps to the end: what is dropped on the way would be chosen by peeking."""
+    return {
+        "rule": suite.rule.model_dump(mode="json"),
+        "guard": suite.guard,
+        "games": [
+            [match.game, match.champion.version, match.candidate.version]
+            for match in sorted(suite.matches, key=lambda match: match.game)
+        ],
+    }
+
+
 RoundDone = Callable[[SuiteComparison], None]
 """Called with the match as it stands after a round."""
 
@@ -225,7 +247,8 @@ def compare_suite(
 
     Raises:
         ConfigError: no games, one of them twice, or two players that cannot be compared.
-        RunFolderError: a record is in use, damaged, or of a match with another rule.
+        RunFolderError: a record is in use, damaged, or of a suite with another rule, guard or
+            other games.
     """
     sides: list[Sides] = [(as_player(one), as_player(other)) for one, other in games]
     names = [champion.game for champion, _ in sides]
@@ -249,7 +272,9 @@ def compare_suite(
     )
     with ExitStack() as stack:
         played = [
-            stack.enter_context(pairs_of_match(match, pair, record, num_lanes))
+            stack.enter_context(
+                pairs_of_match(match, pair, record, num_lanes, suite=_identity(suite))
+            )
             for match, pair in zip(matches, sides, strict=True)
         ]
         while suite.verdict is None:
@@ -263,7 +288,7 @@ def compare_suite(
     return suite.model_copy(
         update={
             "matches": tuple(
-                match.model_copy(update={"notes": match_notes(match.results)})
+                match.model_copy(update={"notes": (*_same(match), *match_notes(match.results))})
                 for match in suite.matches
             )
         }

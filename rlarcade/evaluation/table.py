@@ -19,14 +19,14 @@ def score_lines(evaluations: Sequence[Evaluation]) -> list[str]:
         normalised = evaluation.human_normalized
         low, high = evaluation.iqm_interval
         steps = fmean(episode.steps for episode in evaluation.episodes)
-        truncated = sum(episode.ended == "truncated" for episode in evaluation.episodes)
+        cut = sum(episode.ended == "truncated" for episode in evaluation.episodes)
         lines += [
             f"{display_name(evaluation.game)}, protocol {evaluation.protocol.name}, "
             f"epsilon {evaluation.epsilon:g}, {len(scores)} whole games, raw scores",
             f"  {evaluation.checkpoint}",
             f"  mean {evaluation.mean:.1f}   median {evaluation.median:.1f}   "
-            f"min {min(scores):.1f}   max {max(scores):.1f}"
-            + (f"   ({truncated} cut by the frame cap)" if truncated else ""),
+            f"min {min(scores):.1f}   max {max(scores):.1f}   "
+            + (f"({cut} cut by the frame cap)" if cut else "(all ended by themselves)"),
             f"  interquartile mean {evaluation.iqm:.1f} ({low:.1f} … {high:.1f})   "
             f"steps a game {steps:,.0f}",
             f"  random {_shown(published.random if published else None)}   "
@@ -153,10 +153,21 @@ def how_played(match: Comparison) -> str:
 
 
 def standing(match: Comparison) -> str:
-    """Returns a few words that say how a match stands."""
+    """Returns a few words that say how a match stands; the interval is that of winning a pair."""
+    low, high = match.interval
     return (
         f"{match.wins} won  {match.ties} tied  {match.losses} lost  "
-        f"e-value {match.e_value:.3g} of {1 / match.rule.alpha:g}"
+        f"({low:.2f} … {high:.2f})  e-value {match.e_value:.3g} of {1 / match.rule.alpha:g}"
+    )
+
+
+def suite_standing(suite: SuiteComparison) -> str:
+    """Returns a few words that say how a match over several games stands."""
+    low, high = suite.interval
+    won = "  ".join(f"{match.wins}/{match.ties}/{match.losses}" for match in suite.matches)
+    return (
+        f"won/tied/lost {won}  ({low:.2f} … {high:.2f})  "
+        f"e-value {suite.e_value:.3g} of {1 / suite.rule.alpha:g}"
     )
 
 

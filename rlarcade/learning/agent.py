@@ -469,6 +469,10 @@ class DQNAgent:
         manifest = checkpoint.manifest
         try:
             config = TrainConfig.model_validate(manifest.config)
+            if torso is None:  # of one's own has the size that it has
+                with torch.device("meta"):  # takes no memory, whatever size the manifest names
+                    described = build_network(manifest.num_actions, manifest.network)
+                _check_fit(described, dict(checkpoint.tensors), checkpoint.path)
             online = build_network(manifest.num_actions, manifest.network, torso)
         except (ValueError, TypeError, RuntimeError) as error:
             raise CheckpointError(
@@ -529,6 +533,13 @@ def _arrays(network: QNetwork) -> dict[str, NDArray[Any]]:
 
 def _fill(network: QNetwork, tensors: dict[str, NDArray[Any]], where: Path | str) -> None:
     """Copies arrays into a network's parameters, keeping their memory order."""
+    _check_fit(network, tensors, where)
+    with torch.no_grad():
+        for name, tensor in network.state_dict().items():
+            tensor.copy_(torch.from_numpy(np.array(tensors[name])))
+
+
+def _check_fit(network: QNetwork, tensors: dict[str, NDArray[Any]], where: Path | str) -> None:
     own = network.state_dict()
     kinds = {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in own.items()}
     foreign_torso = any(name.startswith("torso.module.") for name in tensors)
@@ -551,9 +562,6 @@ def _fill(network: QNetwork, tensors: dict[str, NDArray[Any]], where: Path | str
         raise CheckpointError(
             f"the tensors of {where} do not fit the network that its manifest describes: {problem}."
         )
-    with torch.no_grad():
-        for name, tensor in own.items():
-            tensor.copy_(torch.from_numpy(np.array(tensors[name])))
 
 
 def _make_optimizer(config: TrainConfig, network: QNetwork) -> torch.optim.Optimizer:

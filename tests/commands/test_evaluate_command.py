@@ -39,8 +39,14 @@ def test_whole_games_are_played_and_written_as_a_document(command, checkpoint, t
     mean = sum(e["score"] for e in evaluation["episodes"]) / 3
     assert evaluation["mean"] == pytest.approx(mean)
     assert evaluation["human_normalized"] == pytest.approx((mean + 20.7) / (14.6 + 20.7))
-    assert f"mean {mean:.1f}" in out
-    assert "(3 cut by the frame cap)" in out
+    scores = sorted(e["score"] for e in evaluation["episodes"])
+    low, high = evaluation["iqm_interval"]
+    for text in (
+        f"mean {mean:.1f}   median {scores[1]:.1f}   min {scores[0]:.1f}   max {scores[2]:.1f}",
+        "(3 cut by the frame cap)",
+        f"interquartile mean {evaluation['iqm']:.1f} ({low:.1f} … {high:.1f})   steps a game 100",
+    ):
+        assert text in out
 
 
 def test_the_same_seed_plays_the_same_games_and_another_does_not(command, checkpoint, tmp_path):
@@ -129,6 +135,7 @@ def test_a_game_without_a_human_score_shows_a_dash():
         (["CHECKPOINT", "--protocol", "v6"], "unknown protocol 'v6'"),
         (["CHECKPOINT", "--episodes", 0], "episodes must be at least 1, got 0"),
         (["CHECKPOINT", "--seed", -1], "seed must be 0 to 4294967295, got -1"),
+        (["human", "--game", "pong", "--video", "x.mp4"], "no game is played that a report or a"),
         (["CHECKPOINT", "--json", "/proc/x/y.json", "--episodes", 1], "cannot be written"),
         (["CHECKPOINT", "--report", "/proc/x/y.html", "--episodes", 1], "cannot be written"),
         (["CHECKPOINT", "--video", "/proc/x/y.mp4", "--episodes", 1], "cannot be written"),
@@ -137,9 +144,10 @@ def test_a_game_without_a_human_score_shows_a_dash():
 )
 def test_bad_input_is_refused_in_words(command, checkpoint, flags, message):
     flags = [checkpoint if flag == "CHECKPOINT" else flag for flag in flags]
-    code, _, err = command("evaluate", *flags)
+    code, out, err = command("evaluate", *flags)
     assert code == 2
     assert message in err
+    assert "mean" not in out, "before any game is played"
 
 
 def test_tensors_of_another_network_are_refused(command, checkpoint, tmp_path):
@@ -150,6 +158,11 @@ def test_tensors_of_another_network_are_refused(command, checkpoint, tmp_path):
     good = json.loads(path.read_text())
     for change, message in [
         ({"network": {"conv_channels": [2, 2, 2], "hidden_units": 5}}, "do not fit the network"),
+        (
+            {"network": {"conv_channels": [2, 2, 2], "hidden_units": 10**12}},
+            "do not fit the network that its manifest describes: ",
+        ),
+        ({"num_actions": 10**9}, "do not fit the network"),
         ({"network": {"conv_channels": [2, 2]}}, "describes a network that cannot be built"),
         ({"network": {"width": 3}}, "describes a network that cannot be built"),
         ({"config": {"game": "pong", "gamma": 7}}, "describes a network that cannot be built"),

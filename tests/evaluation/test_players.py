@@ -240,6 +240,14 @@ def test_values_that_are_no_numbers_are_told(number):
         evaluate_agent(Values(number), episodes=2)
 
 
+@pytest.mark.parametrize("what", [*WRONG, "no finite number"])
+def test_in_a_match_who_gives_no_action_has_lost(what):
+    bad = player(WRONG[what][0], decision_seconds=0.2) if what in WRONG else Values(np.nan)
+    match = compare_agents(player(by_pixels), bad, max_pairs=1)
+    (pair,) = match.results
+    assert (pair.outcome, pair.champion.ended, pair.candidate.ended) == (0.0, "truncated", "failed")
+
+
 def test_a_policy_whose_reset_crashes_has_failed():
     class Broken(Dice):
         def reset(self, rng):

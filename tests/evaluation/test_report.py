@@ -20,7 +20,7 @@ from rlarcade.evaluation import Comparison, RoundRobin, Rule, SuiteComparison, r
 from rlarcade.evaluation.reports import (
     Clip,
     LearningCurve,
-    check_report,
+    check_writable,
     evaluation_report,
     learning_curve,
     match_report,
@@ -646,7 +646,7 @@ def test_a_report_is_written_whole_into_a_new_folder(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("write", [check_report, lambda path: write_report(path, "<p></p>")])
+@pytest.mark.parametrize("write", [check_writable, lambda path: write_report(path, "<p></p>")])
 def test_a_report_that_cannot_be_written_is_told_with_the_reason(tmp_path, write):
     (tmp_path / "file").write_text("")
     (tmp_path / "folder").mkdir()
@@ -667,8 +667,8 @@ def test_a_report_that_cannot_be_written_is_told_with_the_reason(tmp_path, write
 def test_looking_ahead_leaves_the_old_report_as_it_is_and_only_a_folder_behind(tmp_path):
     old = tmp_path / "old.html"
     old.write_text("<p>old</p>")
-    check_report(old)
-    check_report(tmp_path / "new" / "report.html")
-    check_report(None)
+    check_writable(old)
+    check_writable(tmp_path / "new" / "report.html")
+    check_writable(None)
     assert old.read_text() == "<p>old</p>"
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["new", "old.html"]

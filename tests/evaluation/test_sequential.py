@@ -9,6 +9,7 @@ import pytest
 import ville
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 
 from rlarcade.evaluation.sequential import (
     Counts,
@@ -273,20 +274,27 @@ def verdicts(won, *, tied=0.0, matches=1000, cap=1000, seed=0):
     ("won", "promoted", "rejected", "mean_pairs"),
     [
         pytest.param(0.40, 0.001, 1.000, 40, marks=pytest.mark.slow),
+        pytest.param(0.45, 0.004, 0.996, 67, marks=pytest.mark.slow),
         (0.50, 0.022, 0.978, 145),
         pytest.param(0.55, 0.420, 0.580, 278, marks=pytest.mark.slow),
         (0.60, 0.938, 0.062, 180),
+        pytest.param(0.65, 0.985, 0.015, 84, marks=pytest.mark.slow),
         pytest.param(0.70, 0.997, 0.003, 51, marks=pytest.mark.slow),
+        pytest.param(0.80, 1.000, 0.000, 23, marks=pytest.mark.slow),
+        pytest.param(0.90, 1.000, 0.000, 13, marks=pytest.mark.slow),
     ],
 )
 def test_error_rates_power_and_length_are_those_of_the_published_table(
     won, promoted, rejected, mean_pairs
 ):
-    matches = 1000
+    matches = 2000
     shares = verdicts(won, matches=matches)
     for found, expected in zip(shares[:2], (promoted, rejected), strict=True):
-        sd = math.sqrt(2 * max(expected * (1 - expected), 1e-3) / matches)  # theirs is drawn too
-        assert abs(found - expected) < 4 * sd
+        # what 2,000 matches find is binomial, and the published share is of 2,000 as well
+        sd = math.sqrt(2 * max(expected * (1 - expected), 1 / matches) / matches)
+        assert abs(found - expected) < 3 * sd
+    if won <= 0.5:  # the guarantee itself: as many promotions by chance at α = 0.05 never happen
+        assert binomtest(round(shares[0] * matches), matches, 0.05, "greater").pvalue > 0.5
     assert shares[2].mean() == pytest.approx(mean_pairs, rel=0.15)
 
 

@@ -9,7 +9,7 @@ from reports import slow_e_value
 from scipy.stats import binomtest
 from scripted_games import Script
 
-from rlarcade.errors import ConfigError
+from rlarcade.errors import ConfigError, RunFolderError
 from rlarcade.evaluation import EpisodeResult, PairResult, Player, RandomPlayer, Rule
 from rlarcade.evaluation import match as match_module
 from rlarcade.evaluation.documents import Comparison, Contestant
@@ -219,6 +219,48 @@ def test_every_round_has_a_pair_of_each_game_and_goes_on_after_a_stop(tmp_path, 
     again = compare_suite(games(), max_rounds=5, record=tmp_path, on_round=told.append)
     assert again == expected
     assert [one.rounds for one in told] == [3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"guard": "none"},
+        {"rule": SUITE_RULE.model_copy(update={"alpha": 0.2})},
+        {"games": games()[:1]},
+        {"games": [games()[0], (mover("breakout", "other"), RandomPlayer("breakout", SHORT))]},
+    ],
+    ids=["guard", "rule", "fewer games", "another version"],
+)
+def test_a_suite_keeps_its_guard_and_its_games_to_the_end(tmp_path, monkeypatch, changed):
+    monkeypatch.setattr(match_module, "play_games", Script(lambda game: (game.seed % 7, 1.0), 4))
+    compare_suite(games(), max_rounds=2, record=tmp_path)
+    with pytest.raises(RunFolderError, match="record of a match with another .*suite"):
+        compare_suite(
+            changed.get("games", games()),
+            max_rounds=5,
+            record=tmp_path,
+            **{name: value for name, value in changed.items() if name != "games"},
+        )
+
+
+def test_a_suite_of_the_same_versions_is_inconclusive_at_once(monkeypatch):
+    monkeypatch.setattr(match_module, "play_games", None)
+    suite = compare_suite(
+        [(mover(game, "same"), mover(game, "same")) for game in ("pong", "qbert")]
+    )
+    assert (suite.verdict, suite.rounds) == ("inconclusive", 0)
+    assert [match.notes for match in suite.matches] == [
+        ("both are the same version: they can only tie",)
+    ] * 2
+
+
+def test_a_game_with_the_same_version_on_both_sides_is_told(monkeypatch):
+    monkeypatch.setattr(match_module, "play_games", Script(lambda game: (1.0, 1.0), 4))
+    both = [*games()[:1], (mover("qbert", "same"), mover("qbert", "same"))]
+    suite = compare_suite(both, max_rounds=2)
+    assert suite.rounds == 2
+    assert "both are the same version" not in str(suite.matches[0].notes)
+    assert suite.matches[1].notes[0] == "both are the same version: they can only tie"
 
 
 def test_a_suite_is_the_same_after_a_round_trip_through_json():

@@ -7,7 +7,7 @@ than whom. The same documents give the same bytes.
 
 from rlarcade.evaluation.reports.beside import Clip, LearningCurve, learning_curve
 from rlarcade.evaluation.reports.evaluation import evaluation_report
-from rlarcade.evaluation.reports.file import check_report, write_report
+from rlarcade.evaluation.reports.file import check_writable, write_report
 from rlarcade.evaluation.reports.match import match_report
 from rlarcade.evaluation.reports.round_robin import round_robin_report
 from rlarcade.evaluation.reports.sources import sources_of
@@ -16,7 +16,7 @@ from rlarcade.evaluation.reports.suite import suite_report
 __all__ = [
     "Clip",
     "LearningCurve",
-    "check_report",
+    "check_writable",
     "evaluation_report",
     "learning_curve",
     "match_report",

@@ -10,17 +10,21 @@ from rlarcade.checkpoint import write_file
 from rlarcade.errors import RlarcadeError
 
 
-def check_report(path: Path | None) -> None:
-    """Finds out whether a report, if one is asked for, can be written: before hours go into it.
+def check_writable(path: Path | None, what: str = "report") -> None:
+    """Finds out whether a file, if one is asked for, can be written: before hours go into it.
 
     Its folder is made; what stands at `path` stays as it is.
+
+    Args:
+        path: the file; None if none was asked for.
+        what: it is called in the error.
 
     Raises:
         RlarcadeError: the file cannot be written.
     """
     if path is None:
         return
-    with _told(path):
+    with _told(path, what):
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not path.is_file():  # a device, say, which would be replaced
             reason = os.strerror(errno.EISDIR) if path.is_dir() else "it is not a file"
@@ -36,16 +40,16 @@ def write_report(path: Path, html: str) -> None:
     Raises:
         RlarcadeError: the file cannot be written.
     """
-    check_report(path)
-    with _told(path):
+    check_writable(path)
+    with _told(path, "report"):
         write_file(path, html.encode("utf-8"))
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _told(path: Path, what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise RlarcadeError(
-            f"report {path} cannot be written: {error.strerror}. Choose another file."
+            f"{what} {path} cannot be written: {error.strerror}. Choose another file."
         ) from error
