@@ -73,15 +73,17 @@ def parse_flags(
 
 
 def _unboxed(text: str) -> str:
-    """The words of a box as tyro draws it: its title left out, its parts separated."""
-    parts: list[list[str]] = [[]]
+    """The words of a box as tyro draws it: its title, then its parts."""
+    title, parts = "", list[list[str]]([[]])
     for line in text.splitlines():
         words = line.strip("│ ")
         if words.startswith(("╭", "╰", "─")):
             parts.append([])
+            title = title or words.strip("╭─╮ ")
         elif words and not words.startswith(("For full helptext", "rlarcade")):
             parts[-1].append(words)
-    return "; ".join(" ".join(part).rstrip(".:;") for part in parts if part)
+    said = "; ".join(" ".join(part).rstrip(".:;") for part in parts if part)
+    return said if said.startswith(title) else f"{title}: {said}"
 
 
 def check_seed(seed: int) -> None:

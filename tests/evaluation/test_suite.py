@@ -246,7 +246,7 @@ def test_a_suite_keeps_its_guard_and_its_games_to_the_end(tmp_path, monkeypatch,
 def test_a_suite_of_the_same_versions_is_inconclusive_at_once(monkeypatch):
     monkeypatch.setattr(match_module, "play_games", None)
     suite = compare_suite(
-        [(mover(game, "same"), mover(game, "same")) for game in ("pong", "qbert")]
+        [(mover(game, "same"), mover(game, "same")) for game in ("pong", "breakout")]
     )
     assert (suite.verdict, suite.rounds) == ("inconclusive", 0)
     assert [match.notes for match in suite.matches] == [
@@ -256,7 +256,7 @@ def test_a_suite_of_the_same_versions_is_inconclusive_at_once(monkeypatch):
 
 def test_a_game_with_the_same_version_on_both_sides_is_told(monkeypatch):
     monkeypatch.setattr(match_module, "play_games", Script(lambda game: (1.0, 1.0), 4))
-    both = [*games()[:1], (mover("qbert", "same"), mover("qbert", "same"))]
+    both = [*games()[:1], (mover("breakout", "same"), mover("breakout", "same"))]
     suite = compare_suite(both, max_rounds=2)
     assert suite.rounds == 2
     assert "both are the same version" not in str(suite.matches[0].notes)
