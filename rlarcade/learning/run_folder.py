@@ -25,7 +25,6 @@ from rlarcade.checkpoint import library_versions, write_file
 from rlarcade.config import Settings, TrainConfig
 from rlarcade.errors import RunFolderError
 from rlarcade.games.names import resolve_game
-from rlarcade.learning.state import capped_buffer
 
 RUNS = Path("checkpoints")
 
@@ -53,6 +52,8 @@ class RunRecord(BaseModel):
     """Resolved: nothing in it is `auto` or unset."""
     minutes: float | None
     """The length that was asked for, if it was asked for in minutes."""
+    buffer_asked: int | None = None
+    """The buffer_size that was asked for, of which the run may have had less."""
     init_from: str | None
     """sha256 of the weights that it started from."""
     created: str
@@ -72,6 +73,7 @@ def new_record(settings: Settings, train: TrainConfig, parent: str | None) -> Ru
         preset=settings.preset,
         train=train,
         minutes=settings.run.minutes,
+        buffer_asked=settings.train.buffer_size,
         init_from=parent,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         git_commit=code_commit(),
@@ -187,10 +189,8 @@ def continued(record: RunRecord, settings: Settings, folder: Path) -> tuple[Trai
         )
         if old == new or unset:
             continue
-        if name == "buffer_size" and (
-            settings.buffer_by_default or (old is not None and old == capped_buffer(stored, new))
-        ):
-            continue  # no larger than the run, nor than fitted into memory, when it began
+        if name == "buffer_size" and (settings.buffer_by_default or new == record.buffer_asked):
+            continue  # no more was needed, or fitted, when the run began
         if name == "total_timesteps":
             if settings.run.minutes is not None:
                 continue  # the step count was fixed when the run began

@@ -335,8 +335,14 @@ def test_a_replay_is_never_larger_than_the_run(command, tmp_path, large_replay_p
         folder = tmp_path / f"run{len(asked)}"
         assert command("train", *flags, *asked, "--run-dir", folder)[0] == 0
         assert json.loads((folder / "run.json").read_text())["train"]["buffer_size"] == 400
-        code, out, _ = command("train", *flags, *asked, "--run-dir", folder)
-        assert (code, "already finished" in out) == (0, True)
+        longer = [*flags, *asked, "--total-timesteps", 500, "--run-dir", folder]
+        for said in ("resumed at step 400", "already finished at step 500"):
+            code, out, err = command("train", *longer)
+            assert (code, err) == (0, "")
+            assert said in out
+    code, _, err = command("train", *longer, "--buffer-size", 2_999)
+    assert code == 2
+    assert "with buffer_size = 400, now it is 2999" in err
 
 
 def test_a_presets_replay_gives_way_to_a_small_memory_and_one_asked_for_is_refused(
