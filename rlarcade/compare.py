@@ -199,7 +199,10 @@ def _tell(
         say(text)
     write_json(flags.json_file, document)
     if flags.report is not None:
-        write_report(flags.report, report(document, **sources_of(matches)))
+        write_report(
+            flags.report,
+            report(document, **sources_of(matches, partial(load_named, folder=flags.registry))),
+        )
         say(f"report: {flags.report}")
 
 

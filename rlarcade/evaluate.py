@@ -71,12 +71,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _evaluate_command(argv: Sequence[str]) -> int:
     flags: _Flags = parse_flags(_Flags, argv, prog="rlarcade evaluate", description=__doc__)
     _check(flags)
+    load = partial(load_named, folder=flags.registry)
     players = named_players(
         [name for name in flags.checkpoints if name != HUMAN],
         game=flags.game,
         protocol=flags.protocol,
         device=resolve_device(flags.device),
-        load=partial(load_named, folder=flags.registry),
+        load=load,
     )
     evaluations: list[Evaluation] = []
     for player in players:
@@ -99,12 +100,12 @@ def _evaluate_command(argv: Sequence[str]) -> int:
             say(human_line(game))
     write_json(flags.json_file, {"evaluations": [e.model_dump(mode="json") for e in evaluations]})
     if flags.report is not None and evaluations:
-        page = evaluation_report(evaluations, **sources_of(evaluations))
+        page = evaluation_report(evaluations, **sources_of(evaluations, load))
         write_report(flags.report, page)
         say(f"report: {flags.report}")
     if flags.video is not None and evaluations:
         recording = median_game(recordings_of(evaluations[0]))
-        write_video(flags.video, recording, values_of_its_player(recording))
+        write_video(flags.video, recording, values_of_its_player(recording, load))
         say(f"video: {flags.video}")
     return EXIT_OK
 

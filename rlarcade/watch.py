@@ -5,6 +5,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -139,7 +140,11 @@ def _list(recordings: list[Recording]) -> None:
 
 
 def _show(recording: Recording, agent: DQNAgent | None, flags: _Flags) -> None:
-    values = values_of(agent, recording) if agent else values_of_its_player(recording)
+    values = (
+        values_of(agent, recording)
+        if agent
+        else values_of_its_player(recording, partial(load_named, folder=flags.registry))
+    )
     if flags.video is not None:
         with ProgressLine(recording.episode.steps, "drawing") as line:
             write_video(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rlarcade.checkpoint import write_file
+from rlarcade.checkpoint import Checkpoint, load_checkpoint, write_file
 from rlarcade.errors import RecordingError, RlarcadeError
 from rlarcade.evaluation.players import ValuesActions
 from rlarcade.evaluation.recordings import Recording
@@ -57,12 +57,14 @@ def values_of(agent: ValuesActions, recording: Recording) -> NDArray[np.float32]
     return np.array(rows)
 
 
-def values_of_its_player(recording: Recording) -> NDArray[np.float32] | None:
-    """What the agent that played thought, if its checkpoint still lies where it did."""
+def values_of_its_player(
+    recording: Recording, load: Callable[[str], Checkpoint] = load_checkpoint
+) -> NDArray[np.float32] | None:
+    """What the agent that played thought, if its checkpoint is still found by its name."""
     from rlarcade.learning.agent import DQNAgent  # and torch with it
 
     with suppress(RlarcadeError):
-        agent = DQNAgent.load(recording.player)
+        agent = DQNAgent.load(load(recording.player))
         if agent.version == recording.version:
             return values_of(agent, recording)
     return None

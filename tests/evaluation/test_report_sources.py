@@ -2,8 +2,10 @@
 
 import json
 
+import numpy as np
 import pytest
 
+from rlarcade.checkpoint import load_checkpoint
 from rlarcade.config import TrainConfig
 from rlarcade.evaluation import RandomPlayer, compare_agents, evaluate_agent
 from rlarcade.evaluation.pictures import values_of_its_player
@@ -67,7 +69,10 @@ def test_values_are_shown_only_of_the_very_version_that_played(run):
     values = values_of_its_player(recording)
     assert values.shape == (50, 6)
     assert values_of_its_player(recording._replace(version="another")) is None
-    assert values_of_its_player(recording._replace(player="nowhere")) is None
+    renamed = recording._replace(player="champion@space-invaders")
+    assert values_of_its_player(renamed) is None
+    found = {"champion@space-invaders": load_checkpoint(recording.player)}
+    np.testing.assert_array_equal(values_of_its_player(renamed, found.__getitem__), values)
 
 
 def test_the_median_game_is_one_that_was_played():

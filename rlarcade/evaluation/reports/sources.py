@@ -1,9 +1,10 @@
 """What a report shows beside its document: learning curves, and moments of games."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from rlarcade.checkpoint import Checkpoint, load_checkpoint
 from rlarcade.evaluation.documents import Comparison, Evaluation
 from rlarcade.evaluation.pictures import picture_of, values_of_its_player
 from rlarcade.evaluation.recordings import Recording, median_game, recordings_of
@@ -13,11 +14,15 @@ from rlarcade.games.names import display_name
 _MOST_CLIPS = 4  # some tens of kilobytes each
 
 
-def sources_of(documents: Sequence[Evaluation | Comparison]) -> dict[str, Any]:
+def sources_of(
+    documents: Sequence[Evaluation | Comparison],
+    load: Callable[[str], Checkpoint] = load_checkpoint,
+) -> dict[str, Any]:
     """Returns `learning_curves` and `clips` for a report on these documents.
 
     Curves are there for checkpoints that lie in their run's folder. Clips show each player's game
-    with the median score, with its values if its checkpoint is still there.
+    with the median score, with its values if its checkpoint is still there; `load` reads it by the
+    name that the documents call it.
 
     Raises:
         RlarcadeError: figures of a run cannot be read.
@@ -30,7 +35,9 @@ def sources_of(documents: Sequence[Evaluation | Comparison]) -> dict[str, Any]:
                 players.setdefault((recording.game, recording.player), []).append(recording)
     return {
         "learning_curves": _curves(player for _, player in players),
-        "clips": [_clip(median_game(games)) for games in list(players.values())[:_MOST_CLIPS]],
+        "clips": [
+            _clip(median_game(games), load) for games in list(players.values())[:_MOST_CLIPS]
+        ],
     }
 
 
@@ -43,10 +50,10 @@ def _curves(names: Iterable[str]) -> list[LearningCurve]:
     return list(curves.values())
 
 
-def _clip(recording: Recording) -> Clip:
+def _clip(recording: Recording, load: Callable[[str], Checkpoint]) -> Clip:
     episode = recording.episode
     caption = (
         f"{recording.player}: {display_name(recording.game)}, {episode.score:g} points in "
         f"{episode.steps:,} steps, its median game (seed {episode.seed})"
     )
-    return Clip(caption, "image/png", picture_of(recording, values_of_its_player(recording)))
+    return Clip(caption, "image/png", picture_of(recording, values_of_its_player(recording, load)))
