@@ -391,7 +391,8 @@ def test_the_same_sweep_again_starts_nothing(swept, command, tmp_path, nothing_s
 
 @pytest.mark.slow
 def test_a_run_that_fails_is_told_and_the_others_go_on(command, tmp_path):
-    variants = '[[variants]]\nname = "huge"\nbuffer_size = 90_000_000_000\n'
+    huge = "buffer_size = 90_000_000_000\ntotal_timesteps = 90_000_000_000\n"
+    variants = f'[[variants]]\nname = "huge"\n{huge}'
     path = written(tmp_path, TINY + variants + '[[variants]]\nname = "good"\n')
     flags = ["--dir", tmp_path / "runs", "--jobs", 1, "--json", tmp_path / "out.json"]
     code, out, _ = command("sweep", path, *flags)
