@@ -117,8 +117,8 @@ def _check(flags: _Flags) -> None:
     check_seed(flags.seed)
     if flags.episodes < 1:
         raise ConfigError(f"episodes must be at least 1, got {flags.episodes}.")
-    for path, what in ((flags.report, "report"), (flags.json_file, "--json")):
-        check_writable(path, what)
+    check_writable(flags.report)
+    check_writable(flags.json_file, "--json")
     check_writable(flags.video, "video")
     if set(flags.checkpoints) == {HUMAN} and (flags.report or flags.video):
         raise ConfigError(

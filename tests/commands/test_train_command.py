@@ -163,18 +163,29 @@ def test_a_run_folder_of_another_run_is_refused_with_both_values(finished, comma
 @pytest.fixture
 def minutes_preset(tmp_path):
     """That of the `finished` run, but with a length in minutes."""
-    path = tmp_path / "fifty.toml"
+    return quick_and(tmp_path / "fifty.toml", "minutes = 50.0")
+
+
+def quick_and(path, setting):
+    """Writes a preset that is `quick` with one more setting."""
     text = (Path(__file__).parents[2] / "configs" / "quick.toml").read_text("utf-8")
-    path.write_text(text + "minutes = 50.0\n")
+    path.write_text(f"{text}{setting}\n")
     return path
+
+
+def with_preset(preset, *, steps):
+    """TINY's flags with this preset and length."""
+    flags = [*TINY]
+    flags[flags.index("--preset") + 1] = preset
+    flags[flags.index("--total-timesteps") + 1] = steps
+    return flags
 
 
 def without_length(preset):
     """TINY's flags with this preset and no length of their own."""
-    flags = [*TINY]
+    flags = with_preset(preset, steps=None)
     at = flags.index("--total-timesteps")
     del flags[at : at + 2]
-    flags[flags.index("--preset") + 1] = preset
     return flags
 
 
@@ -316,17 +327,7 @@ def test_a_longer_run_that_the_disk_cannot_hold_is_refused(
 
 @pytest.fixture
 def large_replay_preset(tmp_path):
-    path = tmp_path / "large.toml"
-    text = (Path(__file__).parents[2] / "configs" / "quick.toml").read_text("utf-8")
-    path.write_text(text + "buffer_size = 2_000\n")
-    return path
-
-
-def with_preset(preset, *, steps):
-    flags = [*TINY]
-    flags[flags.index("--preset") + 1] = preset
-    flags[flags.index("--total-timesteps") + 1] = steps
-    return flags
+    return quick_and(tmp_path / "large.toml", "buffer_size = 2_000")
 
 
 def test_a_replay_is_never_larger_than_the_run(command, tmp_path, large_replay_preset):

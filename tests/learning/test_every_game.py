@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from rlarcade.config import TrainConfig
 from rlarcade.evaluation import evaluate_agent
 from rlarcade.games import all_games, get_protocol
 from rlarcade.learning.state import TrainingState
@@ -13,20 +12,9 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("game", all_games())
-def test_an_agent_learns_from_the_game_and_plays_it(game):
-    config = TrainConfig(
-        game=game,
-        total_timesteps=96,
-        num_envs=2,
-        learning_starts=64,
-        train_freq=8,
-        batch_size=8,
-        buffer_size=96,
-        conv_channels=(4, 4, 4),
-        hidden_units=16,
-        device="cpu",
-        precision="fp32",
-    )
+def test_an_agent_learns_from_the_game_and_plays_it(game, tiny_config):
+    short = {"total_timesteps": 96, "learning_starts": 64, "buffer_size": 96}
+    config = tiny_config.model_copy(update={"game": game, **short})
     state = TrainingState.create(config)
     before = state.agent.weights()
     progress = list(train_agent(state))[-1]
