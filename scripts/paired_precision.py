@@ -1,6 +1,6 @@
 """Trains the same runs in fp32 and in bf16, seed by seed, to see whether learning suffers.
 
-    python scripts/paired_precision.py --games SpaceInvaders Krull --seeds 4 --dir /tmp/precision \
+    python scripts/paired_precision.py --games SpaceInvaders Krull --seeds 4 --dir precision-runs \
         --json docs/results/precision.json
 
 On a CPU without bf16 instructions torch's own bf16 takes ten times as long. There each product is
