@@ -5,15 +5,23 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 
 import rlarcade
 from rlarcade.config import TrainConfig, load_preset, preset_names
-from rlarcade.games import get_protocol
+from rlarcade.games import FRAMESKIP, get_protocol
+from rlarcade.learning.frames import BLOCKED_FRAME
+from rlarcade.learning.replay import Replay
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
+PROSE = " ".join(README.split())
+
+
+def recorded(name):
+    return json.loads((ROOT / "docs" / "results" / name).read_text("utf-8"))
 
 
 def table_rows(heading):
@@ -79,14 +87,12 @@ def test_ci_runs_the_test_command_of_the_readme():
 
 
 def test_the_figures_about_speed_are_those_of_the_recorded_benchmark():
-    recorded = json.loads((ROOT / "docs/results/training-speed.json").read_text())
+    ratio = recorded("training-speed.json")["ratio"]
     rows = {row[0]: row[1:] for row in table_rows("Speed")}
     for setting, name in (("same_schedule", "the same"), ("large_batch", "256 / 32")):
         row = next(row for key, row in rows.items() if name in key)
         for cell, peer in zip(row, ("cleanrl", "sb3"), strict=True):
-            assert float(cell.rstrip("×")) == pytest.approx(
-                recorded["ratio"][setting][peer], abs=0.05
-            )
+            assert float(cell.rstrip("×")) == pytest.approx(ratio[setting][peer], abs=0.05)
 
 
 def test_the_scores_to_expect_are_those_of_the_recorded_games():
@@ -94,8 +100,33 @@ def test_the_scores_to_expect_are_those_of_the_recorded_games():
     rows = table_rows("What to expect")
     assert len(rows) == len(files)
     for game, _, mean, *_ in rows:
-        path = ROOT / "docs" / "results" / f"laptop-{files[game.split(',')[0]]}.json"
-        (evaluation,) = json.loads(path.read_text())["evaluations"]
+        (evaluation,) = recorded(f"laptop-{files[game]}.json")["evaluations"]
         assert len(evaluation["episodes"]) == 100
         digits = len(mean.partition(".")[2])
         assert mean == f"{evaluation['mean']:.{digits}f}"
+
+
+def test_the_memory_that_a_million_transitions_take_is_what_was_measured():
+    (replay, peak) = re.search(
+        r"million transitions take ([\d.]+) GB .+? whole run peaks at ([\d.]+) GB", PROSE
+    ).groups()
+    assert replay == f"{Replay.bytes_needed(1_000_000, BLOCKED_FRAME) / 1e9:.1f}"
+    assert peak == f"{recorded('training-memory.json')['memory']['peak_rss_gb']:.1f}"
+
+
+def test_the_figures_of_the_preset_dqn_are_those_of_the_recorded_run():
+    steps, minutes, first, last, games = re.search(
+        r"`--preset dqn`, ([\d,]+) steps in (\d+)½ minutes, .+? \((\d+) points in the first million"
+        r".+? ends at (\d+) points in training, (\d+) in ten games",
+        PROSE,
+    ).groups()
+    run = recorded("dqn-space-invaders.json")
+    result, curve = run["result"], run["curve"]
+    assert int(steps.replace(",", "")) == result["steps"] == run["train"]["total_timesteps"]
+    assert float(minutes) + 0.5 == pytest.approx(result["seconds"]["total"] / 60, abs=0.25)
+    assert int(last) == pytest.approx(curve[-1][1], abs=0.5)
+    assert int(games) == result["evaluation"]["mean"]
+    assert len(result["evaluation"]["episodes"]) == 10
+    # the curve is of the last hundred games at each point, which lags a little behind
+    until = fmean(score for step, score in curve if step * FRAMESKIP <= 1_000_000)
+    assert int(first) == pytest.approx(until, rel=0.06)
