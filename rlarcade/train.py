@@ -36,12 +36,12 @@ from rlarcade.errors import (
     RlarcadeError,
     RunFolderError,
 )
-from rlarcade.evaluation import Comparison, Evaluation, evaluate_agent
+from rlarcade.evaluation import Comparison, evaluate_agent
 from rlarcade.evaluation.table import score_lines
 from rlarcade.games import FRAMESKIP, display_name
 from rlarcade.learning.agent import DQNAgent
 from rlarcade.learning.frames import BLOCKED_FRAME
-from rlarcade.learning.hardware import default_preset, gigabytes, require_disk
+from rlarcade.learning.hardware import bf16_is_faster, default_preset, gigabytes, require_disk
 from rlarcade.learning.metrics import MetricWriter, TrainingLog
 from rlarcade.learning.pace import steps_in
 from rlarcade.learning.replay import Replay
@@ -213,6 +213,10 @@ class _Run:
             config = config.model_copy(update={"total_timesteps": steps_in(run.minutes, config)})
         config = resolved(self._with_replay_that_fits(config))
         self._require_disk(config)
+        if (config.device, config.precision) == ("cpu", "bf16") and not bf16_is_faster():
+            say_warning(
+                "bf16 is slower than fp32 on this CPU, as just measured. Use --precision fp32."
+            )
         state = TrainingState.create(config, init_from=parent, progress=_show_lanes)
         self.folder.write_record(new_record(self.settings, config, state.parent))
         return state
@@ -295,15 +299,12 @@ class _Run:
         metrics = MetricWriter(self.folder.path, resumed_at=state.steps)
         log = TrainingLog(metrics, config)
         before = state.steps
+        self._evaluate_if_due(state, log)  # the run was stopped while it was evaluated
         with ProgressLine(whole_length(config), config.game, done=before) as line:
             for progress in train_agent(state):
                 log.observe(before, progress)
                 line.update(progress.steps, partial(log.summary, progress))
-                if crossed(run.eval_interval, before, progress.steps):
-                    games = self._evaluate_on_the_way(state).episodes
-                    log.evaluation(
-                        progress.steps, [g.score for g in games], [g.steps for g in games]
-                    )
+                self._evaluate_if_due(state, log)
                 if crossed(run.save_interval, before, progress.steps):
                     metrics.flush()
                     self._save(state, last=False)
@@ -318,13 +319,26 @@ class _Run:
             return EXIT_INTERRUPTED
         return EXIT_OK
 
-    def _evaluate_on_the_way(self, state: TrainingState) -> Evaluation:
-        return evaluate_agent(
-            state.agent,
-            episodes=self.settings.run.eval_episodes,
-            seed=state.config.seed,
-            use=SeedUse.SELECTION,
-        )
+    def _evaluate_if_due(self, state: TrainingState, log: TrainingLog) -> None:
+        """Evaluates on the way; Ctrl-C leaves that to the run when it goes on."""
+        if not crossed(self.settings.run.eval_interval, log.evaluated_at, state.steps):
+            return
+
+        def stop_if_asked(*_: object) -> None:
+            if self.stop.requested:
+                raise KeyboardInterrupt
+
+        try:
+            games = evaluate_agent(
+                state.agent,
+                episodes=self.settings.run.eval_episodes,
+                seed=state.config.seed,
+                use=SeedUse.SELECTION,
+                on_episode=stop_if_asked,
+            ).episodes
+        except KeyboardInterrupt:
+            return
+        log.evaluation(state.steps, [g.score for g in games], [g.steps for g in games])
 
     def _save(self, state: TrainingState, *, last: bool) -> None:
         """Writes the training state and a policy checkpoint; a full disk does not end the run."""

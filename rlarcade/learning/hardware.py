@@ -73,8 +73,8 @@ def resolve_precision(preference: Precision, device: str) -> Literal["fp32", "bf
     """Turns `auto` into a precision.
 
     On CUDA that is bf16. On a CPU it is fp32: bf16 is faster where the processor has the
-    instructions (`bf16_is_faster` measures it), but it becomes the default only when a paired test
-    has shown that learning does not suffer; until then it has to be asked for.
+    instructions, but it becomes the default only when a paired test has shown that learning does
+    not suffer; until then it has to be asked for.
     """
     if preference != "auto":
         return preference

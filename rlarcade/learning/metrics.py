@@ -62,7 +62,11 @@ class MetricWriter:
 
 
 class TrainingLog:
-    """Decides what is written of training: every game, and figures every thousand steps."""
+    """Decides what is written of training: every game, and figures every thousand steps.
+
+    Attributes:
+        evaluated_at: the agent step of the last evaluation on the way; 0 if there was none.
+    """
 
     def __init__(self, metrics: MetricWriter, config: TrainConfig) -> None:
         self._metrics, self._config = metrics, config
@@ -72,6 +76,8 @@ class TrainingLog:
             maxlen=_RECENT_EPISODES,
         )
         self._mark: tuple[float, int, dict[str, float]] | None = None
+        evaluations = [line["step"] for line in metrics.earlier if "eval/mean_reward" in line]
+        self.evaluated_at: int = max(evaluations, default=0)
 
     def observe(self, before: int, progress: TrainingProgress) -> None:
         """Takes in one step of all lanes, which took the run on from step `before`."""
@@ -111,6 +117,7 @@ class TrainingLog:
 
     def evaluation(self, steps: int, scores: list[float], lengths: list[int]) -> None:
         """Writes an evaluation on the way."""
+        self.evaluated_at = steps
         self._metrics.write(
             steps, {"eval/mean_reward": fmean(scores), "eval/mean_ep_length": fmean(lengths)}
         )

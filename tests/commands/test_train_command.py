@@ -12,11 +12,13 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
+import torch
 from scripted_games import Script
 
 from rlarcade.checkpoint import list_checkpoints, load_checkpoint
-from rlarcade.evaluation import match
+from rlarcade.evaluation import match, play
 from rlarcade.learning import hardware
+from rlarcade.learning.metrics import read_metrics
 
 TINY = (
     *("--game", "SpaceInvaders", "--preset", "quick", "--device", "cpu", "--num-envs", "2"),
@@ -420,6 +422,35 @@ def test_a_signal_saves_and_exits_130_and_the_same_command_goes_on(tmp_path, num
     assert line.strip() == f"resumed at step {stopped}"
 
 
+def test_a_stop_during_an_evaluation_on_the_way_leaves_it_to_the_run_that_goes_on(
+    finished, command, tmp_path, monkeypatch
+):
+    run = tmp_path / "run"
+    flags = [*TINY, "--run-dir", run, "--seed", 3, "--eval-interval", 400]
+    played = play.play_games
+
+    def interrupted(schedule, num_lanes, **settings):
+        os.kill(os.getpid(), signal.SIGINT)
+        yield from played(schedule, num_lanes, **settings)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(play, "play_games", interrupted)
+        code, out, _ = command("train", *flags)
+    assert code == 130
+    assert "stopped at step 400" in out
+    assert not any("eval/mean_reward" in line for line in read_metrics(run))
+    assert command("train", *flags)[0] == 0
+
+    def figures(folder):
+        return [
+            {name: value for name, value in line.items() if not name.startswith("time/")}
+            for line in read_metrics(folder)
+        ]
+
+    assert figures(run) == figures(finished[0])
+    assert [line["step"] for line in figures(run) if "eval/mean_reward" in line] == [400]
+
+
 def test_a_second_ctrl_c_quits_at_once(tmp_path):
     code = (
         "import os, signal, time\n"
@@ -431,6 +462,15 @@ def test_a_second_ctrl_c_quits_at_once(tmp_path):
     started = time.monotonic()
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 130
     assert time.monotonic() - started < 30
+
+
+@pytest.mark.parametrize("faster", [True, False])
+def test_bf16_that_is_slower_than_fp32_here_is_told(command, tmp_path, monkeypatch, faster):
+    monkeypatch.setattr(hardware, "_seconds_per_update", lambda t: (t == torch.bfloat16) != faster)
+    flags = (*TINY, "--run-dir", tmp_path / "run", "--precision", "bf16", "--total-timesteps", 210)
+    code, _, err = command("train", *flags)
+    assert code == 0
+    assert ("bf16 is slower than fp32 on this CPU" in err) != faster
 
 
 # Bad input: one clear line, exit code 2, nothing lost

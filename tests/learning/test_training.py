@@ -810,15 +810,13 @@ def test_measured_speed_is_positive(tiny_config, memory):
 
 
 def test_bf16_is_measured_on_this_machine():
+    assert hardware._seconds_per_update(torch.bfloat16) > 0
     assert hardware.bf16_is_faster() in (True, False)
     assert hardware.has_bf16_instructions() in (True, False)
 
 
-@pytest.mark.parametrize("faster", [True, False])
-def test_a_cpu_takes_bf16_only_when_told_to(monkeypatch, faster):
+def test_a_cpu_takes_bf16_only_when_told_to():
     # pairs of runs have not shown yet that learning does not suffer, docs/results/precision.md
-    monkeypatch.setattr(hardware, "has_bf16_instructions", lambda: faster)
-    monkeypatch.setattr(hardware, "bf16_is_faster", lambda: faster)
     assert hardware.resolve_precision("auto", "cpu") == "fp32"
     assert hardware.resolve_precision("bf16", "cpu") == "bf16"
 
