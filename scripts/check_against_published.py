@@ -17,6 +17,16 @@ from rlarcade.games import FRAMESKIP, published_curve
 from rlarcade.learning.metrics import read_metrics
 
 _WINDOW = 1_000_000  # frames that a published point averages over
+# What made the published curves: https://github.com/google/dopamine, dopamine/jax/agents/*/configs.
+_THREE_STEPS = ("Rainbow", "QR-DQN", "IQN")
+_PRIORITIZED = ("Rainbow", "QR-DQN")
+_LEARNING_RATES = {
+    "DQN": 6.25e-5,
+    "C51": 2.5e-4,
+    "Rainbow": 6.25e-5,
+    "QR-DQN": 5e-5,
+    "IQN": 5e-5,
+}
 
 
 def public_twin(config: TrainConfig) -> str | None:
@@ -30,13 +40,29 @@ def public_twin(config: TrainConfig) -> str | None:
 
 def departures(config: TrainConfig) -> list[str]:
     """Lists in which ways the run was made under other conditions than the published ones."""
-    conditions = {
+    twin = public_twin(config) or ""
+    conditions: dict[str, tuple[Any, Any]] = {
         "protocol": ("v5", config.protocol),
         "terminal_on_life_loss": (False, config.terminal_on_life_loss),
         "final ε": (0.01, config.exploration_final_eps),
         "exploration_steps": (250_000, config.exploration_steps),
         "replay ratio": (8.0, config.replay_ratio),
+        "batch_size": (32, config.batch_size),
+        "norm": ("none", config.norm),
+        "hidden_units": (512, config.hidden_units),
+        "dueling": (False, config.dueling),
+        "noisy": (False, config.noisy),
+        "double": (False, config.double),
+        "n_steps": (3 if twin in _THREE_STEPS else 1, config.n_steps),
+        "prioritized": (twin in _PRIORITIZED, config.prioritized),
+        "learning_rate": (_LEARNING_RATES.get(twin), config.learning_rate),
     }
+    if config.torso == "nature":
+        conditions["conv_channels"] = ((32, 64, 64), config.conv_channels)
+    if config.head == "quantile":
+        conditions["num_quantiles"] = (200, config.num_quantiles)
+    if config.head == "implicit":
+        conditions["num_taus"] = (64, config.num_taus)
     return [
         f"{name} {own} instead of {theirs}"
         for name, (theirs, own) in conditions.items()

@@ -86,3 +86,19 @@ def test_other_conditions_than_the_published_are_told(tmp_path):
     told = " ".join(document["departures"])
     assert "replay ratio 4.0 instead of 8.0" in told
     assert "terminal_on_life_loss" not in told
+
+
+def test_a_twin_by_name_only_is_told_to_have_other_parts(tmp_path):
+    parts = {"head": "quantile", "num_quantiles": 51, "n_steps": 10, "prioritized": True}
+    run = a_run(tmp_path / "run", [500.0] * 250, **parts, conv_channels=(16, 32, 32), norm="layer")
+    _, document = checked(run, tmp_path)
+    assert document["published"] == "QR-DQN"
+    told = document["departures"]
+    for departure in (
+        "n_steps 10 instead of 3",
+        "num_quantiles 51 instead of 200",
+        "conv_channels (16, 32, 32) instead of (32, 64, 64)",
+        "norm layer instead of none",
+    ):
+        assert departure in told
+    assert not any("prioritized" in departure for departure in told)
