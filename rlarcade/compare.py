@@ -136,7 +136,9 @@ def _match(flags: _Flags, champion: AnyPlayer, candidate: AnyPlayer) -> int:
 
 def _round_robin(flags: _Flags, players: list[AnyPlayer]) -> int:
     if flags.non_inferiority is not None:
-        raise ConfigError("a round robin finds who is better; leave --non-inferiority out.")
+        raise ConfigError("a round robin only finds who is better; leave --non-inferiority out.")
+    if flags.beta != _Flags.model_fields["beta"].default:
+        raise ConfigError("a round robin only finds who is better; leave --beta out.")
     rule = _rule(flags)
     pairings = len(players) * (len(players) - 1) // 2
 

@@ -9,9 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
+from scripted_games import Script
 
 from rlarcade.config import TrainConfig
-from rlarcade.evaluation import compare_agents
+from rlarcade.evaluation import compare_agents, match
 from rlarcade.games import get_protocol
 from rlarcade.learning.agent import DQNAgent
 
@@ -53,6 +54,7 @@ def test_the_same_weights_are_inconclusive_at_once(command, here):
         (["--device", "tpu"], "invalid choice"),
         (["--suite", "x.toml"], "name two checkpoints or a --suite, not both"),
         ([LATE, "--non-inferiority", "0.1"], "leave --non-inferiority out"),
+        ([LATE, "--beta", "0.2"], "a round robin only finds who is better; leave --beta out"),
     ],
 )
 def test_flags_that_cannot_be_used_are_refused(command, here, flags, message):
@@ -220,6 +222,42 @@ def test_random_can_be_the_champion(command, here, brief):
     code, out, _ = command("compare", "random", save(here / "pong"), "--max-pairs", 1)
     assert code == 4
     assert "champion   random" in out
+
+
+@pytest.fixture
+def candidate_scores(monkeypatch):
+    """Nobody plays: `random` scores 50 in every game, all others what the test says."""
+
+    def scripted(score):
+        script = Script(lambda game: (50.0 if game.player.name == "random" else score, 1.0))
+        monkeypatch.setattr(match, "play_games", script)
+
+    return scripted
+
+
+@pytest.mark.parametrize(
+    ("score", "code", "verdict"),
+    [(60.0, 0, "PROMOTE"), (40.0, 3, "REJECT")],
+)
+def test_the_verdict_on_a_suite_is_the_exit_code(
+    command, here, suite, candidate_scores, score, code, verdict
+):
+    candidate_scores(score)
+    told = command("compare", "--suite", suite, "--max-pairs", 30)
+    assert (told[0], told[2]) == (code, "")
+    assert f"verdict: {verdict}" in told[1]
+
+
+def test_a_candidate_that_is_as_good_passes_where_it_need_not_be_better(
+    command, here, candidate_scores
+):
+    candidate_scores(50.0)
+    pong = save(here / "pong")
+    assert command("compare", "random", pong, "--max-pairs", 60)[0] == 3
+    flags = ["--non-inferiority", 0.1, "--max-pairs", 60, "--dir", "other"]
+    code, out, err = command("compare", "random", pong, *flags)
+    assert (code, err) == (0, "")
+    assert "verdict: PROMOTE – the candidate is not worse by 0.1" in out
 
 
 @pytest.mark.slow  # whole games of real agents
