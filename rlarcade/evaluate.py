@@ -16,12 +16,15 @@ from rlarcade.console import (
     parse_flags,
     run_command,
     say,
+    say_error,
     write_json,
 )
 from rlarcade.errors import ConfigError
 from rlarcade.evaluation import EpisodeResult, Evaluation, evaluate_agent
+from rlarcade.evaluation.documents import short_version
 from rlarcade.evaluation.named import HUMAN, named_players
 from rlarcade.evaluation.pictures import values_of_its_player, write_video
+from rlarcade.evaluation.players import AnyPlayer
 from rlarcade.evaluation.recordings import median_game, recordings_of
 from rlarcade.evaluation.reports import (
     check_writable,
@@ -56,7 +59,8 @@ class _Flags(BaseModel):
     """Folder of the registry in which versions are. Unset: checkpoints/registry."""
     json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None
     """Write the evaluations to this file, with all that was done in every game: `rlarcade watch`
-    plays it again."""
+    plays it again. Games are kept beside it as they end, so that an interrupted evaluation goes
+    on."""
     report: Path | None = None
     """Write a page to look at to this file (.html)."""
     video: Path | None = None
@@ -79,17 +83,10 @@ def _evaluate_command(argv: Sequence[str]) -> int:
         device=resolve_device(flags.device),
         load=load,
     )
+    records = [_record(flags, player) for player in players]
     evaluations: list[Evaluation] = []
-    for player in players:
-        with ProgressLine(flags.episodes, f"playing {player.name}", unit="games") as line:
-            evaluations.append(
-                evaluate_agent(
-                    player,
-                    episodes=flags.episodes,
-                    seed=flags.seed,
-                    on_episode=partial(_show, line),
-                )
-            )
+    for player, record in zip(players, records, strict=True):
+        evaluations.append(_evaluated(flags, player, record))
         for text in score_lines(evaluations[-1:]):
             say(text)
     if HUMAN in flags.checkpoints:
@@ -107,6 +104,8 @@ def _evaluate_command(argv: Sequence[str]) -> int:
         recording = median_game(recordings_of(evaluations[0]))
         write_video(flags.video, recording, values_of_its_player(recording, load))
         say(f"video: {flags.video}")
+    for record in filter(None, records):  # not before the last: a stop then loses none
+        record.unlink(missing_ok=True)
     return EXIT_OK
 
 
@@ -125,6 +124,30 @@ def _check(flags: _Flags) -> None:
             f"{HUMAN} is a published score: no game is played that a report or a video could show. "
             "Name a checkpoint beside it, or leave --report and --video out."
         )
+
+
+def _record(flags: _Flags, player: AnyPlayer) -> Path | None:
+    """Where games are kept until all are played; of a policy without a version nothing can be."""
+    if flags.json_file is None or player.version is None:
+        return None
+    name = f"{player.game}-{player.protocol.name}-{short_version(player.version)}"
+    return flags.json_file.with_name(f"{flags.json_file.name}.{name}-seed{flags.seed}.part")
+
+
+def _evaluated(flags: _Flags, player: AnyPlayer, record: Path | None) -> Evaluation:
+    try:
+        with ProgressLine(flags.episodes, f"playing {player.name}", unit="games") as line:
+            return evaluate_agent(
+                player,
+                episodes=flags.episodes,
+                seed=flags.seed,
+                record=record,
+                on_episode=partial(_show, line),
+            )
+    except KeyboardInterrupt:
+        if record is not None:
+            say_error("the games that ended are kept; the same command goes on from there.")
+        raise
 
 
 def _show(line: ProgressLine, result: EpisodeResult, done: int, total: int) -> None:

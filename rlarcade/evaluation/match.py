@@ -12,10 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from rlarcade.errors import ConfigError, RunFolderError
-from rlarcade.evaluation.documents import Comparison, Contestant, EpisodeResult, PairResult
-from rlarcade.evaluation.match_record import MatchRecord
+from rlarcade.evaluation.documents import (
+    Comparison,
+    Contestant,
+    EpisodeResult,
+    PairResult,
+    short_version,
+)
 from rlarcade.evaluation.play import Scheduled, play_games
 from rlarcade.evaluation.players import AnyPlayer, Contender, as_player
+from rlarcade.evaluation.record import Record
 from rlarcade.evaluation.sequential import Rule
 from rlarcade.seeding import SeedUse, derived_seed
 
@@ -136,7 +142,7 @@ def pairs_of_match(
             "found again. Leave record out, or give each Player its version."
         )
     seeds = match_seeds(match.seed, match.max_pairs, versions)
-    with nullcontext() if record is None else closing(MatchRecord(record, match, suite)) as kept:
+    with nullcontext() if record is None else closing(_record(record, match, suite)) as kept:
         earlier = _usable(kept.earlier, seeds) if kept else ()
         pairs = play_pairs(
             *sides,
@@ -148,7 +154,22 @@ def pairs_of_match(
             yield earlier, pairs if kept is None else _written(pairs, kept)
 
 
-def _written(pairs: Iterable[PairResult], kept: MatchRecord) -> Iterator[PairResult]:
+def _record(folder: Path, match: Comparison, suite: dict[str, Any] | None) -> Record[PairResult]:
+    """Opens `GAME-CHAMPION-CANDIDATE-seedN.jsonl`, with the beginnings of both digests."""
+    sides = (match.champion.version, match.candidate.version)
+    name = "-".join([match.game, *map(short_version, sides), f"seed{match.seed}"])
+    # all but the length, which an e-value does not mind
+    identity = match.model_dump(
+        mode="json", include={"game", "protocol", "rule", "seed", "same_dice"}
+    )
+    identity |= {"champion": sides[0], "candidate": sides[1]}
+    if suite is not None:
+        identity["suite"] = suite
+    path = folder / f"{name}.jsonl"
+    return Record(path, PairResult, identity, what="match", elsewhere="--dir")
+
+
+def _written(pairs: Iterable[PairResult], kept: Record[PairResult]) -> Iterator[PairResult]:
     for pair in pairs:
         kept.append(pair)
         yield pair

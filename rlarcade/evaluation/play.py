@@ -14,16 +14,19 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, nullcontext, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel
 
-from rlarcade.errors import ConfigError, PolicyError
+from rlarcade.errors import ConfigError, PolicyError, RunFolderError
 from rlarcade.evaluation.documents import EpisodeResult, Evaluation, Trace
 from rlarcade.evaluation.players import AnyPlayer, Choice, Contender, View, as_player
+from rlarcade.evaluation.record import Record
 from rlarcade.games.single import GameEnv
 from rlarcade.seeding import SeedUse, derived_seed, generator
 
@@ -43,6 +46,7 @@ def evaluate_agent(
     episodes: int = 100,
     seed: int = 0,
     use: SeedUse = SeedUse.EVALUATION,
+    record: Path | None = None,
     num_lanes: int = DEFAULT_LANES,
     on_episode: EpisodeDone | None = None,
 ) -> Evaluation:
@@ -54,25 +58,32 @@ def evaluate_agent(
         episodes: how many games.
         seed: the episodes' seeds follow from it; the same seed means the same games.
         use: what the evaluation is for; seeds of different uses never meet.
+        record: file to keep the games in as they end. An evaluation that was interrupted or killed
+            goes on there. The file stays.
         num_lanes: games at a time. Changes the time it takes, never a score.
-        on_episode: called after each game.
+        on_episode: called after each game that is played.
 
     Returns:
         An `Evaluation`, its episodes in the order of their seeds.
 
     Raises:
-        ConfigError: fewer than one episode or lane.
+        ConfigError: fewer than one episode or lane; or a record, and the agent has no version.
         PolicyError: the agent crashed, took too long or chose no action of the game.
+        RunFolderError: the record is in use, damaged, or of another evaluation.
     """
     if num_lanes < 1:
         raise ConfigError(f"num_lanes must be at least 1, got {num_lanes}.")
     player = as_player(agent)
     schedule = _schedule(player, episodes, seed, use)
-    results: dict[int, EpisodeResult] = {}
-    for index, result in play_games(schedule, num_lanes):
-        results[index] = result
-        if on_episode is not None:
-            on_episode(result, len(results), episodes)
+    with nullcontext() if record is None else closing(_opened(record, player, seed, use)) as kept:
+        results = _usable(kept, schedule) if kept else {}
+        left = [index for index in range(episodes) if index not in results]
+        for place, result in play_games([schedule[index] for index in left], num_lanes):
+            results[left[place]] = result
+            if kept is not None:
+                kept.append(_Game(index=left[place], episode=result))
+            if on_episode is not None:
+                on_episode(result, len(results), episodes)
     return Evaluation(
         checkpoint=player.name,
         version=player.version,
@@ -82,6 +93,40 @@ def evaluate_agent(
         seed=seed,
         episodes=tuple(results[index] for index in range(episodes)),
     )
+
+
+class _Game(BaseModel):
+    """One game of an evaluation."""
+
+    index: int
+    episode: EpisodeResult
+
+
+def _usable(kept: Record[_Game], schedule: "list[Scheduled]") -> dict[int, EpisodeResult]:
+    """The earlier games by their places, as far as this evaluation is to go."""
+    games = {game.index: game.episode for game in kept.earlier if 0 <= game.index < len(schedule)}
+    if any(episode.seed != schedule[index].seed for index, episode in games.items()):
+        raise RunFolderError(
+            f"the record of the evaluation, {kept.path}, has other games than this evaluation: it "
+            "was written by another rlarcade, or altered. Remove it to play them all."
+        )
+    return games
+
+
+def _opened(path: Path, player: AnyPlayer, seed: int, use: SeedUse) -> Record[_Game]:
+    if player.version is None:
+        raise ConfigError(
+            f"games of {player.name} cannot be kept: it has no version, by which they would be "
+            "found again. Leave record out, or give the Player its version."
+        )
+    identity = {
+        "game": player.game,
+        "protocol": player.protocol.model_dump(mode="json"),
+        "version": player.version,
+        "seed": seed,
+        "use": use.name,
+    }
+    return Record(path, _Game, identity, what="evaluation", elsewhere="file for it")
 
 
 class Scheduled(NamedTuple):

@@ -3,6 +3,7 @@ import json
 import pytest
 
 from rlarcade.config import TrainConfig
+from rlarcade.evaluation import play
 from rlarcade.learning.agent import DQNAgent
 
 
@@ -56,6 +57,50 @@ def test_the_same_seed_plays_the_same_games_and_another_does_not(command, checkp
         command("evaluate", checkpoint, "--episodes", 2, "--seed", seed, "--json", path)
         documents.append(json.loads(path.read_text()))
     assert documents[0] == documents[1] != documents[2]
+
+
+def test_an_evaluation_that_was_stopped_goes_on_and_leaves_only_its_document(
+    command, checkpoint, tmp_path, monkeypatch
+):
+    """Ctrl-C during the second of two: not even the first one's games are played again."""
+    file = tmp_path / "e.json"
+    flags = [checkpoint, "random", "--episodes", 3, "--seed", 5, "--json", file]
+    begun = []
+    played = play.play_games
+
+    def interrupted(schedule, num_lanes):
+        begun.append(len(schedule))
+        for number, ended in enumerate(played(schedule, num_lanes)):
+            if len(begun) == 2 and number == 1:
+                raise KeyboardInterrupt
+            yield ended
+
+    with monkeypatch.context() as patched:
+        patched.setattr(play, "play_games", interrupted)
+        code, _, err = command("evaluate", *flags)
+    assert code == 130
+    assert "the games that ended are kept; the same command goes on from there." in err
+    assert not file.exists()
+    with monkeypatch.context() as patched:
+        patched.setattr(play, "play_games", lambda s, n: (begun.append(len(s)), played(s, n))[1])
+        assert command("evaluate", *flags)[0] == 0
+    assert begun == [3, 3, 0, 2]
+    whole = json.loads(file.read_text())
+    assert [path.name for path in tmp_path.iterdir()] == ["e.json"]
+    command("evaluate", *flags)
+    assert json.loads(file.read_text()) == whole
+
+
+def test_a_policy_of_ones_own_plays_by_its_name(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "always.py").write_text("def make(game):\n    return lambda observation: 2\n")
+    flags = ["--game", "Freeway", "--episodes", 2, "--json", "e.json"]
+    code, out, err = command("evaluate", "always:make", *flags)
+    assert (code, err) == (0, "")
+    assert "  always:make\n" in out
+    (evaluation,) = json.loads((tmp_path / "e.json").read_text())["evaluations"]
+    assert (evaluation["game"], evaluation["checkpoint"]) == ("freeway", "always:make")
+    assert evaluation["version"].startswith("always:make@")
 
 
 def test_random_plays_beside_a_checkpoint_and_a_human_is_looked_up(command, checkpoint, tmp_path):

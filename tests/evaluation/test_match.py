@@ -16,7 +16,7 @@ from rlarcade.evaluation import (
     Rule,
     compare_agents,
     match,
-    match_record,
+    record,
 )
 from rlarcade.evaluation.match import match_seeds, play_pairs
 from rlarcade.evaluation.play import play_games
@@ -323,7 +323,7 @@ def test_a_match_keeps_its_rule_to_the_end(scripted, tmp_path):
     scripted(winning(0.55))
     kept = {"record": tmp_path, "max_pairs": 5}
     compare_agents(*sides(DIGESTS), **kept)
-    with pytest.raises(RunFolderError, match="record of a match with another rule"):
+    with pytest.raises(RunFolderError, match="record of another match, with another rule"):
         compare_agents(*sides(DIGESTS), rule=Rule(alpha=0.2), **kept)
 
 
@@ -344,7 +344,7 @@ def test_a_damaged_record_is_refused_and_kept(scripted, tmp_path, damage):
     path, whole = lines(tmp_path)
     damaged = b"".join(damage(whole))
     path.write_bytes(damaged)
-    with pytest.raises(RunFolderError, match=r"is damaged|of a match with another"):
+    with pytest.raises(RunFolderError, match=r"is damaged|of another match"):
         compare_agents(*sides(DIGESTS), **kept)
     assert path.read_bytes() == damaged
 
@@ -389,7 +389,7 @@ def test_a_full_disk_ends_the_match_and_keeps_what_was_played(scripted, tmp_path
         real(number)
 
     with monkeypatch.context() as patch:
-        patch.setattr(match_record.os, "fsync", full)
+        patch.setattr(record.os, "fsync", full)
         with pytest.raises(RunFolderError, match=r"No space left on device.*goes on from there"):
             compare_agents(*sides(DIGESTS), **kept)
     told = []

@@ -12,7 +12,7 @@ from statistics import mean, median
 import numpy as np
 import pytest
 
-from rlarcade.errors import ConfigError, GameError, PolicyError
+from rlarcade.errors import ConfigError, GameError, PolicyError, RunFolderError
 from rlarcade.evaluation import EpisodeResult, Evaluation, evaluate_agent, play
 from rlarcade.evaluation.documents import Trace
 from rlarcade.evaluation.players import Player
@@ -353,6 +353,68 @@ def test_an_error_in_the_agent_says_where_and_keeps_its_cause():
     with pytest.raises(PolicyError, match=r"hash failed at step 0 .* RuntimeError: no") as told:
         evaluate_agent(Broken(), episodes=2, num_lanes=1)
     assert isinstance(told.value.__cause__, RuntimeError)
+
+
+# What was played is kept
+
+
+class Versioned(HashAgent):
+    version = "f" * 64
+
+
+def stopping(after):
+    def stop(result, done, total):
+        if done == after:
+            raise KeyboardInterrupt
+
+    return stop
+
+
+def test_an_evaluation_that_was_interrupted_goes_on_and_plays_no_game_twice(evaluation, tmp_path):
+    kept = {"episodes": len(evaluation.episodes), "seed": 3, "record": tmp_path / "e.part"}
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_agent(Versioned(), **kept, num_lanes=2, on_episode=stopping(3))
+    again = []
+    whole = evaluate_agent(Versioned(), **kept, on_episode=lambda r, d, t: again.append((r, d)))
+    assert whole.episodes == evaluation.episodes
+    assert len(again) == len(evaluation.episodes) - 3
+    assert [done for _, done in again] == list(range(4, len(evaluation.episodes) + 1))
+    assert evaluate_agent(Versioned(), **kept, on_episode=stopping(1)) == whole
+    fewer = evaluate_agent(Versioned(), **kept | {"episodes": 2}, on_episode=stopping(1))
+    assert fewer.episodes == evaluation.episodes[:2]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"seed": 4}, "record of another evaluation, with another seed"),
+        ({"use": SeedUse.SELECTION}, "with another use"),
+        ({"agent": ("pong", SHORT)}, "with another game"),
+        ({"agent": ("space_invaders", get_protocol("v5"))}, "with another protocol"),
+    ],
+)
+def test_the_record_of_another_evaluation_is_refused(tmp_path, changed, message):
+    kept = {"episodes": 1, "seed": 3, "record": tmp_path / "e.part"}
+    evaluate_agent(Versioned(), **kept)
+    agent = Versioned(*changed.pop("agent", ()))
+    with pytest.raises(RunFolderError, match=message):
+        evaluate_agent(agent, **kept | changed)
+
+
+def test_a_record_whose_games_are_of_other_seeds_is_refused(tmp_path):
+    path = tmp_path / "e.part"
+    evaluate_agent(Versioned(), episodes=1, seed=3, record=path)
+    header, game = path.read_text().splitlines()
+    changed = json.loads(game)
+    changed["episode"]["seed"] += 1
+    path.write_text(f"{header}\n{json.dumps(changed)}\n")
+    with pytest.raises(RunFolderError, match="has other games than this evaluation"):
+        evaluate_agent(Versioned(), episodes=1, seed=3, record=path)
+
+
+def test_games_of_an_agent_without_a_version_cannot_be_kept(tmp_path):
+    with pytest.raises(ConfigError, match="hash cannot be kept: it has no version"):
+        evaluate_agent(HashAgent(), episodes=1, record=tmp_path / "e.part")
 
 
 def test_an_error_in_the_callback_reaches_the_caller():
