@@ -19,6 +19,11 @@ from rlarcade.games.names import resolve_game
 from rlarcade.games.protocols import Protocol, get_protocol
 
 _SEES = ("observation", "screen")
+_DECISION_SECONDS = 60.0
+
+
+class _TooSlowError(PolicyError):
+    """A policy has not decided in time."""
 
 
 class Policy(Interface):
@@ -83,12 +88,23 @@ class Choice(NamedTuple):
 
 
 class AgentPlayer:
-    """An agent that values actions, as a player."""
+    """An agent that values actions, as a player.
+
+    Args:
+        agent: the agent.
+        decision_seconds: whoever takes longer for one batch has failed in all its games. rlarcade's
+            own agents are not timed: the thread that it takes would cost them speed.
+    """
 
     sees_screen = one_at_a_time = False
 
-    def __init__(self, agent: ValuesActions) -> None:
+    def __init__(
+        self, agent: ValuesActions, *, decision_seconds: float = _DECISION_SECONDS
+    ) -> None:
+        from rlarcade.learning.agent import DQNAgent  # here, since reports load no torch
+
         self._agent = agent
+        self._timed = None if isinstance(agent, DQNAgent) else _Worker(decision_seconds)
         self.game, self.protocol = resolve_game(agent.game), agent.protocol
         self.name: str = getattr(agent, "name", "agent")
         self.version: str | None = getattr(agent, "version", None)
@@ -98,8 +114,14 @@ class AgentPlayer:
 
     def choose(self, views: Sequence[View]) -> list[Choice | Exception]:
         """Decides in each game, in one batch; if that fails, in each by itself."""
+        observations = np.stack([view.observation for view in views])
         try:
-            values = self._agent.q_values(np.stack([view.observation for view in views]))
+            if self._timed is None:
+                values = self._agent.q_values(observations)
+            else:
+                values = self._timed.call(self._agent.q_values, observations)
+        except _TooSlowError as error:  # each by itself would be waited for, too
+            return [error for _ in views]
         except Exception as error:  # whatever went wrong is the agent's
             if len(views) == 1:
                 return [error]
@@ -165,7 +187,7 @@ class Player:
         protocol: str | Protocol = "v5",
         name: str = "policy",
         version: str | None = None,
-        decision_seconds: float = 60.0,
+        decision_seconds: float = _DECISION_SECONDS,
     ) -> None:
         """Takes a policy as it is.
 
@@ -267,7 +289,7 @@ class _Worker:
         """Returns what the function does, or raises what it raises.
 
         Raises:
-            PolicyError: it has not returned in time.
+            PolicyError: it has not returned in time, or ended its thread.
         """
         if self._calls is None:
             self._calls, self._answers = queue.SimpleQueue(), queue.SimpleQueue()
@@ -280,7 +302,7 @@ class _Worker:
             answer, error = self._answers.get(timeout=self._seconds)
         except queue.Empty:
             self._calls = None  # that thread may never come back; the next call gets another
-            raise PolicyError(f"it did not decide within {self._seconds:g} s") from None
+            raise _TooSlowError(f"it did not decide within {self._seconds:g} s") from None
         if isinstance(error, Exception):
             raise error
         if error is not None:  # such as SystemExit

@@ -10,6 +10,7 @@ from rlarcade.config import TrainConfig
 from rlarcade.errors import ConfigError, PolicyError
 from rlarcade.evaluation import Player, RandomPlayer, compare_agents, evaluate_agent, play_steps
 from rlarcade.evaluation.documents import EpisodeResult
+from rlarcade.evaluation.players import AgentPlayer
 from rlarcade.games import get_protocol, make_env
 from rlarcade.learning.agent import DQNAgent
 from rlarcade.seeding import SeedUse, derived_seed
@@ -294,6 +295,40 @@ def test_a_batch_in_which_one_game_crashes_the_agent_costs_that_game_only():
     )
     assert one == many
     assert 0 < sum(pair.candidate.ended == "failed" for pair in one.results) < 8
+
+
+def exits(observation):
+    raise SystemExit(3)
+
+
+def hangs(observation):
+    time.sleep(30)
+
+
+@pytest.mark.parametrize(
+    ("act", "message"), [(exits, "it ended its thread"), (hangs, "did not decide within 0.2 s")]
+)
+def test_an_agent_of_values_that_exits_or_hangs_has_failed_in_all_games_of_the_batch(act, message):
+    agent = Values(0.0)
+    agent.q_values = act
+    bad = AgentPlayer(agent, decision_seconds=0.2)
+    started = time.monotonic()
+    match = compare_agents(player(by_pixels), bad, max_pairs=4, num_lanes=8)
+    assert (match.losses, match.pairs) == (4, 4)
+    assert all(message in pair.candidate.failure for pair in match.results)
+    assert time.monotonic() - started < 20
+
+
+def test_rlarcades_own_agents_are_asked_in_the_thread_that_plays(tiny_config):
+    threads = []
+    agent = DQNAgent(tiny_config, num_actions=4)
+    agent.q_values = lambda observation, real=agent.q_values: (
+        threads.append(threading.current_thread()),
+        real(observation),
+    )[1]
+    agent.protocol = SHORT
+    evaluate_agent(agent, episodes=1)
+    assert set(threads) == {threading.main_thread()}
 
 
 @pytest.mark.slow
