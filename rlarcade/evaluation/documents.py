@@ -22,7 +22,13 @@ from pydantic import (
     model_validator,
 )
 
-from rlarcade.evaluation.sequential import Counts, Rule, confidence_interval, outcome_of
+from rlarcade.evaluation.sequential import (
+    Counts,
+    Rule,
+    anytime_p,
+    confidence_interval,
+    outcome_of,
+)
 from rlarcade.evaluation.statistics import interquartile_mean, iqm_interval
 from rlarcade.games.episodes import Ending
 from rlarcade.games.protocols import Protocol
@@ -287,6 +293,12 @@ class Comparison(BaseModel):
     def e_value_futility(self) -> float:
         """Evidence that it is not usefully better."""
         return self.rule.evidence(self.counts).e_value_futility
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def p_value(self) -> float:
+        """That of the candidate being no better; valid at every look: 1 / the largest e-value."""
+        return anytime_p([pair.outcome for pair in self.results], self.rule.null)
 
     @computed_field  # type: ignore[prop-decorator]
     @property

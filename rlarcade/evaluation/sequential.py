@@ -110,6 +110,15 @@ def log_e_values(outcomes: Sequence[float], null: float = 0.5) -> NDArray[np.flo
     return _log_mean_exp(np.log1p(np.outer(values - null, _bets(null))).cumsum(axis=0))
 
 
+def anytime_p(outcomes: Sequence[float], null: float = 0.5) -> float:
+    """The p-value of E[Y] ≤ `null` that may be looked at after every pair: 1 / the largest e-value.
+
+    Args and errors are those of `log_e_values`; without outcomes it is 1.
+    """
+    path = log_e_values(outcomes, null) if len(outcomes) else np.zeros(1)
+    return float(np.exp(-max(float(path.max()), 0.0)))
+
+
 def _log_mean_exp(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Logarithm of the mean of exp, over the last axis, without overflow."""
     largest = values.max(axis=-1, keepdims=True)

@@ -6,9 +6,24 @@ scipy is loaded when a figure is asked for: training asks for none before its en
 from collections.abc import Sequence
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict
 
 _TRIMMED = 0.25  # of the scores, at each end
 _RESAMPLES = 2_000
+_SIGN_FLIPS = 9_999
+
+
+class Overall(BaseModel):
+    """Human-normalised scores of several games together: 0 plays like random, 1 like a human."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+    iqm: float
+    """Interquartile mean over all games' episodes."""
+    iqm_interval: tuple[float, float]
+    """95 % bootstrap interval of it; each game's episodes are drawn anew among themselves."""
+    optimality_gap: float
+    """Mean of what an episode fell short of the human score; 0 if none did."""
 
 
 def interquartile_mean(scores: Sequence[float]) -> float:
@@ -52,6 +67,67 @@ def iqm_interval(scores: Sequence[float], confidence: float = 0.95) -> tuple[flo
     return float(low), float(high)
 
 
-def _require_scores(scores: Sequence[float]) -> None:
+def overall(scores: Sequence[Sequence[float]]) -> Overall:
+    """Sums up several games, as Agarwal et al. (2021) do.
+
+    Args:
+        scores: of each game its episodes' human-normalised scores.
+
+    Raises:
+        ValueError: a game has no scores, or there are no games.
+    """
+    from scipy.stats import bootstrap, trim_mean
+
+    _require_scores(scores)
+    for game in scores:
+        _require_scores(game)
+    games = [np.asarray(game, dtype=np.float64) for game in scores]
+    together = np.concatenate(games)
+    iqm = float(trim_mean(together, _TRIMMED))
+    low = high = iqm
+    if min(map(len, games)) > 1 and any(np.ptp(game) > 0 for game in games):
+        low, high = bootstrap(
+            games,  # each a sample of its own, which is what stratified means
+            lambda *drawn, axis: trim_mean(np.concatenate(drawn, axis=axis), _TRIMMED, axis=axis),
+            n_resamples=_RESAMPLES,
+            method="percentile",
+            rng=np.random.default_rng(0),
+        ).confidence_interval
+    gap = float(np.maximum(1 - together, 0).mean())
+    return Overall(iqm=iqm, iqm_interval=(float(low), float(high)), optimality_gap=gap)
+
+
+def sign_flip_p(differences: Sequence[float]) -> float:
+    """One-sided permutation p of paired differences having a mean of at most 0.
+
+    For a number of pairs that was fixed beforehand: whoever looks and goes on until it is small
+    finds what is not there. If version and version are alike, each difference might as well have
+    had the other sign (Fisher 1935).
+
+    Args:
+        differences: one of each pair, candidate − champion.
+
+    Raises:
+        ValueError: there are none.
+    """
+    from scipy.stats import permutation_test
+
+    _require_scores(differences)
+    if len(differences) == 1:
+        return 0.5 if differences[0] > 0 else 1.0
+    return float(
+        permutation_test(
+            (np.asarray(differences, dtype=np.float64),),
+            lambda sample, axis: sample.mean(axis=axis),
+            permutation_type="samples",
+            alternative="greater",
+            n_resamples=_SIGN_FLIPS,
+            vectorized=True,
+            rng=np.random.default_rng(0),
+        ).pvalue
+    )
+
+
+def _require_scores(scores: Sequence[object]) -> None:
     if not len(scores):
         raise ValueError("there are no scores to sum up")

@@ -31,9 +31,12 @@ from rlarcade.evaluation.sequential import (
     LARGEST_LOG,
     Evidence,
     Rule,
+    anytime_p,
     confidence_interval,
     log_e_values,
 )
+from rlarcade.evaluation.statistics import Overall, overall
+from rlarcade.games.scores import human_normalised_score, published_scores
 
 Guard = Literal["prove", "alarm", "none"]
 
@@ -95,6 +98,25 @@ class SuiteComparison(BaseModel):
     def e_value_futility(self) -> float:
         """Evidence that it is not usefully better."""
         return _last(self._futility())
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def p_value(self) -> float:
+        """That of the candidate being no better on the whole; valid at every look."""
+        return anytime_p(self.means, self.rule.null)
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def human_normalized(self) -> dict[str, Overall]:
+        """Champion's and candidate's scores in all games that have a published human score.
+
+        Empty without such games, or without rounds.
+        """
+        games = [match for match in self.matches if match.results and published_scores(match.game)]
+        return {
+            side: overall([_normalised(match, side) for match in games])
+            for side in (("champion", "candidate") if games else ())
+        }
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -171,6 +193,12 @@ class SuiteComparison(BaseModel):
         if self.guard == "prove":
             return [log_e_values(row, 0.5 - self.margin) for row in outcomes]
         return [log_e_values([1 - outcome for outcome in row]) for row in outcomes]
+
+
+def _normalised(match: Comparison, side: str) -> list[float]:
+    scores = (getattr(pair, side).score for pair in match.results)
+    normalised = (human_normalised_score(match.game, score) for score in scores)
+    return [score for score in normalised if score is not None]
 
 
 def _first(path: NDArray[np.float64], bound: float) -> int | None:

@@ -75,6 +75,12 @@ def suite_lines(suite: SuiteComparison) -> list[str]:
             f"  probability of improvement, mean of the games {share:.2f} ({low:.2f} … {high:.2f})",
             _evidence_line(suite),
         ]
+    for side, summed in suite.human_normalized.items():
+        low, high = summed.iqm_interval
+        lines.append(
+            f"  {side + ',':<10} human-normalised: interquartile mean {summed.iqm:.1%} "
+            f"({low:.1%} … {high:.1%}), optimality gap {summed.optimality_gap:.1%}"
+        )
     return [*lines, f"verdict: {verdict.upper()} – {meaning}"]
 
 

@@ -127,11 +127,12 @@ def test_the_verdict_comes_with_its_counts_evidence_and_interval(played, match_p
         "candidate, 28 pairs": f"{wins} won, {ties} tied, {losses} lost",
         "probability of improvement": f"{(wins + ties / 2) / 28:.2f} ({low:.2f} … {high:.2f})",
         "e-value, promote from 20": f"{evidence.e_value:.4g}",
+        "p-value at any time": f"{played.p_value:.3f}",
         "futility e-value, reject from 10": f"{evidence.e_value_futility:.4g}",
     }
 
 
-def test_a_match_says_what_its_verdict_is_about(match_page):
+def test_a_match_says_what_its_verdict_is_about(played, match_page):
     text = match_page.one("section", id="verdict").text
     assert (
         "This is a claim about these two versions; that one algorithm is better than another "
@@ -139,7 +140,11 @@ def test_a_match_says_what_its_verdict_is_about(match_page):
     )
     assert "only a few games differ" in text
     assert "the match is still on: 28 of 400 pairs are played" in text
-    assert "not gated on" in match_page.one("section", id="scores-section").text
+    described = match_page.one("section", id="scores-section").text
+    assert "not gated on" in described
+    assert "fixed-N, not for peeking" in described
+    difference = np.mean([pair.candidate.score - pair.champion.score for pair in played.results])
+    assert f"Mean difference of the scores {difference:.1f}".replace("-", "−") in described
 
 
 def test_the_guarantee_of_the_verdict_is_in_words():

@@ -14,6 +14,7 @@ from scipy.stats import binomtest
 from rlarcade.evaluation.sequential import (
     Counts,
     Rule,
+    anytime_p,
     confidence_interval,
     log_e_value,
     log_e_values,
@@ -368,3 +369,20 @@ def test_when_nothing_is_left_the_interval_is_the_mean_found():
 def test_outcomes_beyond_the_range_have_no_interval():
     with pytest.raises(ValueError, match="outcomes of pairs lie between 0 and 1"):
         confidence_interval([0.5, 1.5])
+
+
+# The p-value at any time
+
+
+@settings(deadline=None)
+@given(outcomes=st.lists(st.sampled_from([0.0, 0.5, 1.0]), max_size=40), null=NULLS)
+def test_the_p_value_at_any_time_is_one_over_the_largest_e_value_so_far(outcomes, null):
+    counts, largest = Counts(), 1.0
+    for outcome in outcomes:
+        counts = counts.after(outcome)
+        largest = max(largest, slow_e_value(counts, null))
+    assert anytime_p(outcomes, null) == pytest.approx(1 / largest, rel=1e-9)
+
+
+def test_what_was_significant_once_stays_so():
+    assert anytime_p([1.0] * 8) == anytime_p([1.0] * 8 + [0.0] * 20) <= 0.05 < anytime_p([1.0] * 7)

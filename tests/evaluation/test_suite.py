@@ -234,7 +234,7 @@ def test_every_round_has_a_pair_of_each_game_and_goes_on_after_a_stop(tmp_path, 
 def test_a_suite_keeps_its_guard_and_its_games_to_the_end(tmp_path, monkeypatch, changed):
     monkeypatch.setattr(match_module, "play_games", Script(lambda game: (game.seed % 7, 1.0), 4))
     compare_suite(games(), max_rounds=2, record=tmp_path)
-    with pytest.raises(RunFolderError, match="record of a match with another .*suite"):
+    with pytest.raises(RunFolderError, match="record of another match, with another .*suite"):
         compare_suite(
             changed.get("games", games()),
             max_rounds=5,
@@ -261,6 +261,18 @@ def test_a_game_with_the_same_version_on_both_sides_is_told(monkeypatch):
     assert suite.rounds == 2
     assert "both are the same version" not in str(suite.matches[0].notes)
     assert suite.matches[1].notes[0] == "both are the same version: they can only tie"
+
+
+def test_all_games_with_a_human_score_are_summed_up_for_both_sides():
+    # human-normalised: Pong (score + 20.7) / 35.3; of Pac-Man no human score is published
+    played = suite([[1.0, 0.0], [0.0, 1.0]])
+    one, other = played.matches
+    games = (one.model_copy(update={"game": "pong"}), other.model_copy(update={"game": "pacman"}))
+    known = played.model_copy(update={"matches": games}).human_normalized
+    assert known["candidate"].iqm == pytest.approx((20.7 + 21.7) / 2 / 35.3)
+    assert known["candidate"].optimality_gap == pytest.approx(1 - known["candidate"].iqm)
+    assert suite([[1.0, 0.0]]).human_normalized == {}, "games that nobody measured"
+    assert suite(np.zeros((0, 2))).human_normalized == {}
 
 
 def test_a_suite_is_the_same_after_a_round_trip_through_json():

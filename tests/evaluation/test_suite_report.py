@@ -154,14 +154,35 @@ def test_the_figures_of_the_verdict_are_those_of_the_rounds(page):
         "candidate, 40 rounds of 3 pairs": "{} won, {} tied, {} lost".format(*counts),
         "probability of improvement": f"{np.mean(every):.2f} ({low:.2f} … {high:.2f})",
         "e-value, promote from 20": f"{slow_e_value(means()):.4g}",
+        "p-value at any time": f"{1 / max(slow_e_value(means()[:n]) for n in range(41)):.3f}",
         "futility e-value, reject from 10": f"{slow_e_value([1 - m for m in means()], 0.42):.4g}",
         "games shown not to be worse by 0.1": "3 of 3",
     }
     assert verdict_of("alarmed").facts()["games with an alarm, from e-value 40"] == "1 of 2"
-    assert len(verdict_of("unguarded").facts()) == 4
+    assert len(verdict_of("unguarded").facts()) == 5
 
 
 # The games
+
+
+def test_all_games_together_are_in_one_table_and_those_without_a_human_score_are_not(page):
+    rows = page.one("div", id="together").records()
+    assert [row["human-normalised"] for row in rows] == ["champion", "candidate"]
+    human = {"space_invaders": (148.0, 1668.7), "pong": (-20.7, 14.6)}  # nobody measured Tetris
+
+    def percent(share):
+        return f"{share:.1%}".replace("-", "−")
+
+    for side, row in enumerate(rows):
+        scores = [
+            (pair[side] - random) / (person - random)
+            for game, (random, person) in human.items()
+            for pair in GAMES[game]
+        ]
+        cut = len(scores) // 4
+        middle = sorted(scores)[cut : len(scores) - cut]
+        assert row["interquartile mean"].startswith(percent(np.mean(middle)))
+        assert row["optimality gap"] == percent(np.mean([max(0, 1 - s) for s in scores]))
 
 
 def test_every_game_has_a_line(page):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
+from statistics import fmean
 
 from rlarcade.evaluation.documents import Comparison, PairResult
 from rlarcade.evaluation.reports.evidence_plots import Bet, evidence_plot, interval_plot
@@ -29,6 +30,7 @@ from rlarcade.evaluation.reports.parts import (
 )
 from rlarcade.evaluation.reports.plots import CANDIDATE, CHAMPION, Point, scatter_plot
 from rlarcade.evaluation.sequential import Counts, Evidence, Rule, confidence_sequence
+from rlarcade.evaluation.statistics import sign_flip_p
 from rlarcade.evaluation.suite import SuiteComparison
 from rlarcade.evaluation.table import how_played
 from rlarcade.games.names import display_name
@@ -108,6 +110,7 @@ def evidence_tiles(
     return [
         ("probability of improvement", shown),
         (f"e-value, promote from {1 / rule.alpha:g}", evidence_value(document.e_value)),
+        ("p-value at any time", number(document.p_value, 3)),
         (
             f"futility e-value, reject from {1 / rule.beta:g}",
             evidence_value(document.e_value_futility),
@@ -210,7 +213,17 @@ def _described(match: Comparison, name: str) -> Html:
         "div",
         table("Scores described", ["", "champion", "candidate"], rows, text=("",), name=name),
         element("p", _NOT_GATED, class_="aside"),
+        element("p", _sign_flip(match.results), class_="aside"),
         class_="cell",
+    )
+
+
+def _sign_flip(results: Sequence[PairResult]) -> str:
+    differences = [pair.candidate.score - pair.champion.score for pair in results]
+    return (
+        f"Mean difference of the scores {number(fmean(differences))}, its sign-flip permutation p "
+        f"{number(sign_flip_p(differences), 3)}: fixed-N, not for peeking. It only means something "
+        "if this number of pairs was fixed beforehand, which a match does not do."
     )
 
 

@@ -197,8 +197,38 @@ def _by_game(suite: SuiteComparison) -> Html:
             f"looks at once with probability {1 - suite.rule.alpha:g}.",
             class_="aside",
         ),
+        _together(suite),
         name="games",
     )
+
+
+def _together(suite: SuiteComparison) -> Html:
+    """All games' scores in one figure a side; nothing if no human played any of them."""
+    rows = [
+        [
+            side,
+            joined(percent(summed.iqm), _below(_percents(summed.iqm_interval))),
+            percent(summed.optimality_gap),
+        ]
+        for side, summed in suite.human_normalized.items()
+    ]
+    if not rows:
+        return Html()
+    heads = ["human-normalised", "interquartile mean", "optimality gap"]
+    return joined(
+        table("All games together", heads, rows, text=("human-normalised",), name="together"),
+        element(
+            "p",
+            "Of all games with a published human score: 0 % plays like random, 100 % like a human. "
+            "The interval is a bootstrap's, of each game's episodes among themselves; the gap is "
+            "what episodes fell short of 100 %, on average. Described, not gated on.",
+            class_="aside",
+        ),
+    )
+
+
+def _percents(bounds: tuple[float, float]) -> str:
+    return " … ".join(percent(bound) for bound in bounds)
 
 
 def _line(suite: SuiteComparison, index: int) -> list[str]:
