@@ -6,7 +6,10 @@ import numpy as np
 
 
 class SeedUse(IntEnum):
-    """What a seed is for. Streams of different uses never meet, whatever the user's seed."""
+    """What a seed is for. Different uses have independent streams, whatever the user's seed.
+
+    Two seeds of games, 31 bits each, are the same by chance once in two billion.
+    """
 
     TRAINING = 1
     """Games of the training lanes, which the agent learns from."""

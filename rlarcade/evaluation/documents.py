@@ -8,6 +8,7 @@ import binascii
 import math
 import re
 import zlib
+from collections import Counter
 from statistics import fmean, median
 from typing import Annotated, Literal, Self
 
@@ -237,6 +238,17 @@ class Comparison(BaseModel):
     """What a reader of the verdict should know."""
     results: tuple[PairResult, ...]
     """The pairs that count, in their order."""
+
+    @model_validator(mode="after")
+    def _no_pair_twice(self) -> Self:
+        seeds = Counter(pair.seed for pair in self.results)
+        twice = [seed for seed, count in seeds.items() if count > 1]
+        if twice:
+            raise ValueError(
+                f"the pair with seed {twice[0]} is there {seeds[twice[0]]} times, but is one piece "
+                "of evidence"
+            )
+        return self
 
     @property
     def counts(self) -> Counts:

@@ -54,8 +54,9 @@ def compare_agents(
         rule: when the match is decided; by default α = 0.05, β = 0.10.
         max_pairs: after so many undecided pairs the verdict is inconclusive.
         seed: of the match. The games' seeds follow from it and from both versions, so no two
-            matches share games, nor does a match share any with training or evaluation. Equal
-            versions are not played: they could only tie.
+            matches share games, nor does a match with training or evaluation, other than by a
+            chance of one in two billion (see `SeedUse`). Equal versions are not played: they could
+            only tie.
         record: folder to keep the match in. One that was interrupted or killed goes on there, and
             one that is decided is not played again.
         same_dice: draw both sides' random actions from the same numbers. Without, a version can be

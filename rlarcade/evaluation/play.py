@@ -57,7 +57,7 @@ def evaluate_agent(
             evaluation ε.
         episodes: how many games.
         seed: the episodes' seeds follow from it; the same seed means the same games.
-        use: what the evaluation is for; seeds of different uses never meet.
+        use: what the evaluation is for: other uses have other seeds.
         record: file to keep the games in as they end. An evaluation that was interrupted or killed
             goes on there. The file stays.
         num_lanes: games at a time. Changes the time it takes, never a score.

@@ -224,6 +224,15 @@ def test_no_pairs_and_no_lanes_are_refused(values):
         compare_agents(Agent(), Agent(1), **values)
 
 
+def test_a_document_in_which_a_pair_counts_twice_is_refused(scripted):
+    scripted(winning(1.0))
+    document = compare_agents(*sides(), max_pairs=3).model_dump(mode="json")
+    assert Comparison.model_validate(document).pairs == 3
+    document["results"].append(document["results"][1])
+    with pytest.raises(ValueError, match=r"seed \d+ is there 2 times, but is one piece of evid"):
+        Comparison.model_validate(document)
+
+
 def test_a_pair_has_one_seed():
     with pytest.raises(ValueError, match="a pair has one seed, not 1 and 2"):
         PairResult(champion=episode(1, 0), candidate=episode(2, 0))
