@@ -6,7 +6,7 @@ import subprocess
 import imageio_ffmpeg
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from rlarcade.errors import RecordingError
 from rlarcade.evaluation import (
@@ -18,6 +18,7 @@ from rlarcade.evaluation import (
     compare_suite,
     evaluate_agent,
 )
+from rlarcade.evaluation import pictures as pictures_module
 from rlarcade.evaluation.documents import EpisodeResult, Trace
 from rlarcade.evaluation.pictures import SIZE, pictures, values_of, write_picture, write_video
 from rlarcade.evaluation.recordings import Recording, load_recordings, verify
@@ -316,6 +317,45 @@ def test_a_picture_is_the_screen_with_words_beside_it(brief):
     assert all(len(np.unique(panel)) > 2 for panel in beside), "there is something to read"
     valued = [picture[:, 320:] for _, picture in pictures(brief, values_of(Agent(), brief))]
     assert (valued[5] != beside[5]).any()
+
+
+def test_the_words_beside_it_are_score_step_and_values_of_that_moment(brief, monkeypatch):
+    words = []
+
+    def text(self, place, said, *, real=ImageDraw.ImageDraw.text, **settings):
+        words.append(said)
+        real(self, place, said, **settings)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", text)
+    pictures_module._panel.cache_clear()
+    rewards = [reward for _, reward in brief.episode.trace.steps]
+    rewards[3:5] = [12_000, 340]  # this game has scored nothing yet
+    values = values_of(Agent(), brief)
+    monkeypatch.setattr(pictures_module, "play_back", paying(rewards))
+    monkeypatch.setattr(pictures_module, "_check_paid", lambda *what: None)
+    said = {}
+    for step, _ in pictures(brief, values):
+        said[step] = words[-3 - 2 * 6 :]
+    for step in (0, 3, 4, 19):
+        title, score, number, *bars = said[step]
+        assert title == "SpaceInvaders (v5)"
+        assert score == {0: "0", 3: "12,000"}.get(step, "12,340")
+        assert number == f"step {step}"
+        assert bars[1::2] == [f"{value:.2f}" for value in values[step]]
+        assert bars[::2] == ["NOOP", "FIRE", "RIGHT", "LEFT", "RIGHTFIRE", "LEFTFIRE"]
+
+
+def paying(rewards):
+    """Plays a game back that pays other points."""
+
+    def play(*arguments, real=pictures_module.play_back):
+        paid = set()
+        for frame in real(*arguments):
+            first = frame.step >= 0 and frame.step not in paid
+            paid.add(frame.step)
+            yield frame._replace(reward=float(rewards[frame.step]) if first else 0.0)
+
+    return play
 
 
 def test_a_video_has_sixty_frames_a_second_and_shows_the_game(brief, tmp_path):

@@ -1,15 +1,21 @@
 """Reports in a real browser: they are drawn, say their verdict, and fit a telephone."""
 
 import html
+import io
 import re
 import shutil
 import subprocess
+import tempfile
+from pathlib import Path
 
+import imageio_ffmpeg
 import numpy as np
 import pytest
+from PIL import Image
 from reports import evaluation, match, mixed, read, round_robin, suite
 
 from rlarcade.evaluation.reports import (
+    Clip,
     LearningCurve,
     evaluation_report,
     match_report,
@@ -140,6 +146,43 @@ def widths(browser, page, width):
 @pytest.mark.parametrize("width", [320, 400, 1000])
 def test_a_page_never_scrolls_sideways(browser, name, width):
     assert widths(browser, REPORTS[name], width) == (width, width)
+
+
+def clip_of(mime):
+    """Thirty frames of 64×48 pixels, or one of them."""
+    frame = np.full((48, 64, 3), 200, dtype=np.uint8)
+    if mime == "image/png":
+        png = io.BytesIO()
+        Image.fromarray(frame).save(png, "PNG")
+        return Clip("a game", mime, png.getvalue())
+    with tempfile.NamedTemporaryFile(suffix=".mp4") as file:
+        video = imageio_ffmpeg.write_frames(file.name, (64, 48), fps=60, codec="libx264")
+        video.send(None)
+        for _ in range(30):
+            video.send(frame.tobytes())
+        video.close()
+        return Clip("a game", mime, Path(file.name).read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("mime", "shown"), [("image/png", "64 x 48"), ("video/mp4", "64 x 48, 0.5 s")]
+)
+def test_the_browser_shows_pictures_and_videos_of_games(browser, mime, shown):
+    page = match_report(MATCH, clips=[clip_of(mime)])
+    frame = f'<iframe id="frame" srcdoc="{html.escape(page)}"></iframe>'
+    look = """<script>setInterval(() => {
+        const page = document.getElementById('frame').contentDocument;
+        const image = page.querySelector('img'), video = page.querySelector('video');
+        if (image?.complete) document.title = `${image.naturalWidth} x ${image.naturalHeight}`;
+        if (video?.readyState) document.title =
+            `${video.videoWidth} x ${video.videoHeight}, ${video.duration} s`;
+    }, 50)</script>"""
+    dom, complaints = browser(
+        f"<!DOCTYPE html><title></title>{frame}{look}",
+        *("--dump-dom", "--virtual-time-budget=20000"),
+    )
+    assert complaints == []
+    assert f"<title>{shown}</title>" in dom
 
 
 def test_a_page_that_does_scroll_sideways_would_be_found(browser):
