@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, redirect_stderr
+from functools import partial
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -34,6 +35,8 @@ def run_command(command: Callable[[Sequence[str]], int], argv: Sequence[str] | N
     """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = threading.excepthook
+    threading.excepthook = partial(_tell_unless_told, before)
     try:
         return command(sys.argv[1:] if argv is None else argv)
     except RlarcadeError as error:
@@ -45,6 +48,14 @@ def run_command(command: Callable[[Sequence[str]], int], argv: Sequence[str] | N
     except BrokenPipeError:  # `rlarcade … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
+    finally:
+        threading.excepthook = before
+
+
+def _tell_unless_told(tell: Callable[[Any], object], what: threading.ExceptHookArgs) -> None:
+    """A full disk in TensorBoard's thread is told by the thread that next writes a figure."""
+    if not issubclass(what.exc_type, OSError):
+        tell(what)
 
 
 def parse_flags(

@@ -85,7 +85,10 @@ def _train_command(argv: Sequence[str]) -> int:
         try:
             return _Run(settings, folder, stop).execute(json_file)
         except OSError as error:  # a disk that fills up or goes away; the last good state is kept
-            say_error(f"{error.strerror or error}: {error.filename or path}. Run folder: {path}")
+            say_error(
+                f"{error.strerror or error}: {error.filename or path}. What was saved is kept in "
+                f"{path}: once it can be written, the same command goes on from there."
+            )
             return EXIT_ERROR
         except DivergenceError as error:
             say_error(str(error))

@@ -1,5 +1,7 @@
 """What commands share: progress where there is no terminal."""
 
+import threading
+
 import pytest
 
 from rlarcade import console
@@ -16,3 +18,23 @@ def test_a_progress_line_says_how_far_and_how_long(monkeypatch, capsys, at_most,
     assert capsys.readouterr().out.splitlines() == [
         f"match: 110/400 pairs  10 pairs/s  {eta}  5 won"
     ]
+
+
+@pytest.mark.parametrize(("error", "told"), [(OSError, False), (ValueError, True)])
+def test_a_full_disk_in_another_thread_is_left_to_who_waits_for_it(monkeypatch, error, told):
+    seen = []
+    monkeypatch.setattr(threading, "excepthook", lambda what: seen.append(what.exc_type))
+
+    def command(argv):
+        def work():
+            raise error("no more")
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+        return 7
+
+    before = threading.excepthook
+    assert console.run_command(command, []) == 7
+    assert seen == ([error] if told else [])
+    assert threading.excepthook is before

@@ -3,7 +3,8 @@
 import json
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
 from typing import Any, TextIO
@@ -45,20 +46,40 @@ class MetricWriter:
         self._events = SummaryWriter(str(run_folder / "tensorboard"), purge_step=resumed_at + 1)
 
     def write(self, steps: int, figures: Mapping[str, float]) -> None:
-        """Writes some figures of one agent step."""
-        for name, value in figures.items():
-            self._events.add_scalar(name, value, steps)
-        self._lines.write(json.dumps({"step": steps, **figures}) + "\n")
+        """Writes some figures of one agent step.
+
+        Raises:
+            OSError: they cannot be written; this one, or some before.
+        """
+        with _errors_let_go():
+            for name, value in figures.items():
+                self._events.add_scalar(name, value, steps)
+            self._lines.write(json.dumps({"step": steps, **figures}) + "\n")
 
     def flush(self) -> None:
-        """Hands what was written to the operating system."""
-        self._lines.flush()
-        self._events.flush()
+        """Hands what was written to the operating system; raises as `write` does."""
+        with _errors_let_go():
+            self._lines.flush()
+            self._events.flush()
 
     def close(self) -> None:
-        """Flushes and closes both records."""
-        self._lines.close()
-        self._events.close()
+        """Flushes and closes both records; raises as `write` does."""
+        with _errors_let_go():
+            self._lines.close()
+            self._events.close()
+
+
+@contextmanager
+def _errors_let_go() -> Iterator[None]:
+    """Raises an error of one's own in the place of TensorBoard's, which it keeps for good.
+
+    By its traceback it would keep whoever writes figures, and all games past the interpreter's end.
+    """
+    try:
+        yield
+    except OSError as error:
+        error.__traceback__ = None
+        raise OSError(error.errno, error.strerror or str(error), error.filename) from None
 
 
 class TrainingLog:

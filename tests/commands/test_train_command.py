@@ -609,6 +609,7 @@ def test_a_full_disk_at_the_end_is_an_error_and_keeps_the_last_good_state(
     code, _, err = command("train", *TINY, "--run-dir", tmp_path / "run")
     assert code == 1
     assert "No space left on device" in err
+    assert "once it can be written, the same command goes on from there" in err
     monkeypatch.undo()
     code, out, _ = command("train", *TINY, "--run-dir", tmp_path / "run")
     assert code == 0

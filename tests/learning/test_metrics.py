@@ -1,7 +1,14 @@
 """rlarcade.learning.metrics: a run's figures are one unbroken curve, whatever happened to it."""
 
+import errno
+import gc
+import os
+import threading
+import weakref
+
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from rlarcade.config import TrainConfig
 from rlarcade.learning.metrics import MetricWriter, TrainingLog, read_metrics
@@ -55,6 +62,34 @@ def test_figures_before_the_first_save_are_dropped_when_the_run_begins_again(tmp
     assert steps(tmp_path) == [8, 20]
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [event.step for event in events.Scalars("train/loss")] == [8, 20]
+
+
+def test_a_full_disk_is_told_by_an_error_that_keeps_nobody_alive(tmp_path, monkeypatch):
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def fail(self, data):
+        raise full
+
+    class Games:
+        pass
+
+    def train():
+        games = Games()
+        kept.append(weakref.ref(games))
+        writer.write(8, {"train/loss": 1.0})
+        writer.flush()
+
+    kept = []
+    writer = MetricWriter(tmp_path)
+    writer.flush()
+    monkeypatch.setattr(RecordWriter, "write", fail)
+    monkeypatch.setattr(threading, "excepthook", lambda what: None)
+    with pytest.raises(OSError, match="No space left on device"):
+        train()
+    gc.collect()
+    assert kept[0]() is None
+    with pytest.raises(OSError, match="No space left on device"):
+        writer.close()
 
 
 def test_the_learning_rate_written_is_that_of_the_step(tmp_path):
