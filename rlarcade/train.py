@@ -36,7 +36,7 @@ from rlarcade.errors import (
     RlarcadeError,
     RunFolderError,
 )
-from rlarcade.evaluation import Comparison, evaluate_agent
+from rlarcade.evaluation import evaluate_agent
 from rlarcade.evaluation.table import score_lines
 from rlarcade.games import FRAMESKIP, display_name
 from rlarcade.learning.agent import DQNAgent
@@ -327,17 +327,13 @@ class _Run:
         if not crossed(self.settings.run.eval_interval, log.evaluated_at, state.steps):
             return
 
-        def stop_if_asked(*_: object) -> None:
-            if self.stop.requested:
-                raise KeyboardInterrupt
-
         try:
             games = evaluate_agent(
                 state.agent,
                 episodes=self.settings.run.eval_episodes,
                 seed=state.config.seed,
                 use=SeedUse.SELECTION,
-                on_episode=stop_if_asked,
+                on_episode=self._stop_if_asked,
             ).episodes
         except KeyboardInterrupt:
             return
@@ -382,17 +378,13 @@ class _Run:
         from rlarcade.promotion.registry import DEFAULT_REGISTRY
         from rlarcade.promotion.table import submission_line
 
-        def stop_if_asked(_: Comparison) -> None:
-            if self.stop.requested:
-                raise KeyboardInterrupt
-
         try:
             current = send_checkpoint(
                 run.registry or DEFAULT_REGISTRY,
                 checkpoint_path(self.folder.path, steps),
                 run.pipeline,
                 self.gate,
-                on_pair=stop_if_asked,
+                on_pair=self._stop_if_asked,
             )
         except KeyboardInterrupt:
             say_warning(f"the match of step {steps} was stopped; it goes on with the run")
@@ -443,6 +435,10 @@ class _Run:
 
     def _evaluated(self, line: ProgressLine, done: int) -> None:
         line.update(done)
+        self._stop_if_asked()
+
+    def _stop_if_asked(self, *_: object) -> None:
+        """Ends the games that are being played, after a Ctrl-C."""
         if self.stop.requested:
             raise KeyboardInterrupt
 

@@ -422,19 +422,23 @@ def test_a_signal_saves_and_exits_130_and_the_same_command_goes_on(tmp_path, num
     assert line.strip() == f"resumed at step {stopped}"
 
 
+def after_ctrl_c(played):
+    """Plays games as `played` does, but Ctrl-C comes first."""
+
+    def play(schedule, num_lanes, **settings):
+        os.kill(os.getpid(), signal.SIGINT)
+        yield from played(schedule, num_lanes, **settings)
+
+    return play
+
+
 def test_a_stop_during_an_evaluation_on_the_way_leaves_it_to_the_run_that_goes_on(
     finished, command, tmp_path, monkeypatch
 ):
     run = tmp_path / "run"
     flags = [*TINY, "--run-dir", run, "--seed", 3, "--eval-interval", 400]
-    played = play.play_games
-
-    def interrupted(schedule, num_lanes, **settings):
-        os.kill(os.getpid(), signal.SIGINT)
-        yield from played(schedule, num_lanes, **settings)
-
     with monkeypatch.context() as patched:
-        patched.setattr(play, "play_games", interrupted)
+        patched.setattr(play, "play_games", after_ctrl_c(play.play_games))
         code, out, _ = command("train", *flags)
     assert code == 130
     assert "stopped at step 400" in out
@@ -699,14 +703,8 @@ def test_a_run_that_goes_on_sends_the_checkpoint_that_it_goes_on_from(command, s
 
 def test_a_stop_during_a_match_keeps_it_and_stops_the_run(command, stronger_later, monkeypatch):
     """Ctrl-C while the second version's match is on."""
-    played = match.play_games
-
-    def interrupted(schedule, num_lanes, **settings):
-        os.kill(os.getpid(), signal.SIGINT)
-        yield from played(schedule, num_lanes, **settings)
-
     with monkeypatch.context() as patched:
-        patched.setattr(match, "play_games", interrupted)
+        patched.setattr(match, "play_games", after_ctrl_c(match.play_games))
         code, _, err = piped(command, "run", "--pipeline", "deployment", "--gate", "gate.toml")
     assert code == 130
     assert "the match of step 128 was stopped; it goes on with the run" in err
