@@ -14,12 +14,20 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from rlarcade.errors import ConfigError
 
 DevicePreference = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
+Compilation = Literal["auto", "on", "off"]
 
 _NO_PRESETS = ("gate.toml",)  # settings of promotion, not of training
 
@@ -34,6 +42,11 @@ class _Settings(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
     )
+
+
+def _switch(value: Any) -> Any:
+    """Runs and checkpoints of the first versions say true or false."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
 
 class NetworkSettings(_Settings):
@@ -194,8 +207,10 @@ class TrainConfig(NetworkSettings):
     rounding."""
     deterministic: bool = False
     """On CUDA: the same weights for the same seed, more slowly. On CPU that always holds."""
-    compile: bool = False
-    """Compile the update with torch.compile. On CPU it costs half a minute and gains nothing."""
+    compile: Annotated[Compilation, BeforeValidator(_switch)] = "auto"
+    """Compile acting in training and the update with torch.compile; on a GPU they become CUDA
+    graphs. auto is on where there is a GPU, Triton and a C compiler. On a CPU it costs half a
+    minute and gains nothing."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -311,7 +326,6 @@ _NEEDS: tuple[tuple[tuple[str, ...], Callable[[TrainConfig], bool]], ...] = (
             "target_update_interval",
             "target_tau",
             "n_steps",
-            "compile",
         ),
         lambda c: c.memory == "replay",
     ),

@@ -50,7 +50,7 @@ def main() -> int:
     for name in ("num-envs", "batch-size", "train-freq", "gradient-steps"):
         parser.add_argument(f"--{name}", type=int, help="unset: the preset's")
     parser.add_argument("--buffer-size", type=int, default=200_000)
-    parser.add_argument("--compile", action="store_true", help="torch.compile the update")
+    parser.add_argument("--compile", choices=("auto", "on", "off"), default="auto")
     parser.add_argument("--seconds", type=float, default=15.0, help="per figure")
     parser.add_argument("--tiny", action="store_true", help="to see that it runs")
     parser.add_argument("--json", type=Path)
@@ -107,7 +107,9 @@ def measure(state: TrainingState, seconds: float) -> dict[str, dict[str, float]]
     batch = replay.sample(config.batch_size, state.replay_rng).to(device)
     parts = {
         "emulators": _emulators(config.game, lanes, seconds),
-        "act": _seconds_each(lambda: agent.q_values(state.lanes.observation), device, seconds),
+        "act": _seconds_each(
+            lambda: agent.q_values(state.lanes.observation, training=True), device, seconds
+        ),
         "sample": _seconds_each(
             lambda: replay.sample(config.batch_size, state.replay_rng).to(device), device, seconds
         ),
@@ -117,7 +119,7 @@ def measure(state: TrainingState, seconds: float) -> dict[str, dict[str, float]]
         forward = _seconds_each(lambda: agent.online(batch.observation), device, seconds)
         forward_flops = _flops(lambda: agent.online(batch.observation))
     eager = DQNAgent(  # of a compiled update the operations cannot be counted
-        config.model_copy(update={"compile": False}),
+        config.model_copy(update={"compile": "off"}),
         num_actions=agent.num_actions,
         device=str(device),
     )

@@ -81,7 +81,7 @@ def main() -> int:
 def _config(preset: str, asked: argparse.Namespace) -> TrainConfig:
     name, values = load_preset(preset)
     own = {"game": asked.game, "device": asked.device, "precision": asked.precision}
-    return make_settings(name, values | own | {"compile": False}).train
+    return make_settings(name, values | own | {"compile": "off"}).train
 
 
 def _measured(

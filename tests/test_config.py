@@ -249,7 +249,6 @@ REPLAY = {
     "target_update_interval",
     "target_tau",
     "n_steps",
-    "compile",
 }
 ROLLOUTS = {"rollout_steps", "num_epochs", "q_lambda"}
 PRIORITIES = {

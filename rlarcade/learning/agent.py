@@ -1,9 +1,10 @@
 """The DQN agent: acts, learns, is saved and loaded."""
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, ParamSpec, Self, TypeVar
 
 import numpy as np
 import torch
@@ -48,6 +49,9 @@ _ROWS = {"cpu": 8, "cuda": 64}
 _ROWS_STEP, _MOST_ROWS = 4, 16
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+_Inputs = ParamSpec("_Inputs")
+_Output = TypeVar("_Output")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +117,8 @@ class DQNAgent:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             online = build_network(num_actions, network, torso)
-        self._set_up(config, network, online, num_actions, device, precision)
+        compiled = config.compile == "on"
+        self._set_up(config, network, online, num_actions, device, precision, compiled=compiled)
         self.rng = np.random.default_rng(seed)
 
     def _set_up(
@@ -124,6 +129,8 @@ class DQNAgent:
         num_actions: int,
         device: str,
         precision: Literal["fp32", "bf16"],
+        *,
+        compiled: bool,
     ) -> None:
         self.config, self.num_actions = config, num_actions
         self.game = resolve_game(config.game)
@@ -138,8 +145,22 @@ class DQNAgent:
         self.target = copy.deepcopy(self.online).requires_grad_(False)
         self.optimizer = _make_optimizer(config, self.online)
         self.rng = np.random.default_rng()
-        compiled = config.compile and config.memory == "replay"
-        self._loss = torch.compile(self._compute_loss) if compiled else self._compute_loss
+        self._act_forward = self._prepared(self._forward, compiled)
+        self._loss = self._prepared(self._compute_loss, compiled)
+        self._fit_loss = self._prepared(self._compute_fit_loss, compiled)
+
+    def _prepared(
+        self, function: Callable[_Inputs, _Output], compiled: bool
+    ) -> Callable[_Inputs, _Output]:
+        """Returns a function of tensors as training calls it: as it is, or compiled.
+
+        On a GPU it becomes a CUDA graph: hundreds of small kernels, which Python starts more slowly
+        than they run, are started at once. What a graph returns is overwritten when any runs again.
+        """
+        if not compiled:
+            return function
+        mode = "reduce-overhead" if self.device.type == "cuda" else "default"
+        return torch.compile(function, mode=mode, dynamic=False)
 
     # Acting
 
@@ -170,7 +191,8 @@ class DQNAgent:
                 f"{observation.dtype} {observation.shape}"
             )
         if training:
-            return self._values(observation, self._draws(len(observation), taus=False))
+            draws = self._draws(len(observation), taus=False)
+            return self._values(observation, draws, self._act_forward)
         values = np.empty((len(observation), self.num_actions), dtype=np.float32)
         first = 0
         with one_thread():
@@ -206,14 +228,21 @@ class DQNAgent:
         return np.array_equal(self._values(noise[:rows]), np.concatenate(parts)[:rows])
 
     def _values(
-        self, observation: NDArray[np.uint8], draws: Draws | None = None
+        self,
+        observation: NDArray[np.uint8],
+        draws: Draws | None = None,
+        forward: Callable[[Tensor, Draws | None], Tensor] | None = None,
     ) -> NDArray[np.float32]:
         """One forward pass."""
         frames = torch.from_numpy(np.ascontiguousarray(observation)).to(self.device)
-        with torch.inference_mode():
-            q_values: Tensor = self.acting_network(frames, draws)
+        with torch.no_grad():
+            q_values = (forward or self._forward)(frames, draws)
         values: NDArray[np.float32] = q_values.cpu().numpy()
         return values
+
+    def _forward(self, frames: Tensor, draws: Draws | None) -> Tensor:
+        q_values: Tensor = self.acting_network(frames, draws)
+        return q_values
 
     def act(
         self,
@@ -303,10 +332,9 @@ class DQNAgent:
         """
         draws = self._draws(len(action))
         self.online.train()
-        returns = self.online.returns(observation, draws)
+        errors, mean_q, loss = self._fit_loss(observation, action, target, draws)
         self.online.eval()
-        losses, errors = self._losses(returns.of(action), Returns(target.unsqueeze(1)))
-        return self._step(losses.mean(), returns.mean().detach().mean(), errors)
+        return self._step(loss, mean_q, errors)
 
     def _step(self, loss: Tensor, mean_q: Tensor, error: Tensor) -> Update:
         self.optimizer.zero_grad(set_to_none=True)
@@ -314,7 +342,8 @@ class DQNAgent:
         if self.config.max_grad_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.online.parameters(), self.config.max_grad_norm)
         self.optimizer.step()
-        return Update(loss=loss.detach(), mean_q=mean_q, error=error)
+        # copies: the tensors of a CUDA graph are those of its next run
+        return Update(loss=loss.detach().clone(), mean_q=mean_q.clone(), error=error.clone())
 
     def _compute_loss(self, batch: Batch, draws: _UpdateDraws) -> tuple[Tensor, Tensor, Tensor]:
         """Returns each transition's error (B,), the mean Q () and the loss ()."""
@@ -324,6 +353,14 @@ class DQNAgent:
         losses, errors = self._losses(returns.of(batch.action), target)
         if batch.weight is not None:
             losses = losses * batch.weight
+        return errors, returns.mean().detach().mean(), losses.mean()
+
+    def _compute_fit_loss(
+        self, observation: Tensor, action: Tensor, target: Tensor, draws: Draws
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns what `_compute_loss` returns."""
+        returns = self.online.returns(observation, draws)
+        losses, errors = self._losses(returns.of(action), Returns(target.unsqueeze(1)))
         return errors, returns.mean().detach().mean(), losses.mean()
 
     def _target(self, batch: Batch, draws: _UpdateDraws) -> Returns:
@@ -480,7 +517,9 @@ class DQNAgent:
                 "It was written by another rlarcade, or altered."
             ) from error
         agent = cls.__new__(cls)
-        agent._set_up(config, manifest.network, online, manifest.num_actions, device, "fp32")
+        agent._set_up(
+            config, manifest.network, online, manifest.num_actions, device, "fp32", compiled=False
+        )
         agent.manifest, agent.name = manifest, str(checkpoint.path)
         agent.game, agent.protocol = resolve_game(manifest.game), manifest.protocol
         agent.load_weights(dict(checkpoint.tensors), checkpoint.path)

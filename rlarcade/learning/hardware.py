@@ -1,16 +1,18 @@
 """What the machine offers: device, precision, threads, free memory. Chosen once, then stored."""
 
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
 import psutil  # type: ignore[import-untyped]
 import torch
 
-from rlarcade.config import DevicePreference, Precision
+from rlarcade.config import Compilation, DevicePreference, Precision
 from rlarcade.errors import ConfigError, ResourceError
 from rlarcade.learning.networks import QNetwork
 
@@ -79,6 +81,33 @@ def resolve_precision(preference: Precision, device: str) -> Literal["fp32", "bf
     if preference != "auto":
         return preference
     return "bf16" if device == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+
+
+def resolve_compile(preference: Compilation, device: str) -> Literal["on", "off"]:
+    """Turns `auto` into on or off: on where it is a GPU's and can be done.
+
+    Raises:
+        ConfigError: it was asked for, and what torch.compile needs is missing.
+    """
+    if preference == "off" or (preference == "auto" and device == "cpu"):
+        return "off"
+    missing = _missing_for_compiling(device)
+    if missing and preference == "on":
+        raise ConfigError(
+            f"compile on was asked for, but torch.compile needs {missing} for device {device}, "
+            "which is not here. Install it, or use --compile off (or auto)."
+        )
+    return "off" if missing else "on"
+
+
+def _missing_for_compiling(device: str) -> str | None:
+    compilers = (os.environ.get("CXX"), "g++", "clang++")
+    if device == "cuda":
+        if find_spec("triton") is None:
+            return "Triton"
+        compilers = (os.environ.get("CC"), "gcc", "clang")  # builds Triton's launchers
+    found = any(shutil.which(compiler) for compiler in compilers if compiler)
+    return None if found else f"a compiler ({compilers[1]} or {compilers[2]})"
 
 
 def has_bf16_instructions() -> bool:

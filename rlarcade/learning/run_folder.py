@@ -37,6 +37,7 @@ _RESOLVED = {
     "importance_steps",
     "device",
     "precision",
+    "compile",
     "torch_threads",
 }
 

@@ -189,6 +189,7 @@ def resolved(config: TrainConfig) -> TrainConfig:
             "game": resolve_game(config.game),
             "device": device,
             "precision": hardware.resolve_precision(config.precision, device),
+            "compile": hardware.resolve_compile(config.compile, device),
             "torch_threads": hardware.resolve_threads(config.torch_threads),
             "buffer_size": _buffer_size(config),
             "exploration_steps": exploration_steps,

@@ -105,9 +105,9 @@ def watched(agent, monkeypatch, change):
     """Notes the rows of every forward; `change` is what its kernels do to the bits of so many."""
     rows, forward = [], agent._values
 
-    def values(observation, draws=None):
+    def values(observation):
         rows.append(len(observation))
-        return forward(observation, draws) + change(len(observation))
+        return forward(observation) + change(len(observation))
 
     monkeypatch.setattr(agent, "_values", values)
     return rows

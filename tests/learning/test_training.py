@@ -19,6 +19,7 @@ from rlarcade.config import TrainConfig, load_preset, preset_names
 from rlarcade.errors import CheckpointError, ConfigError, DivergenceError, ResourceError
 from rlarcade.games import LaneStep
 from rlarcade.learning import hardware, pace
+from rlarcade.learning.agent import DQNAgent
 from rlarcade.learning.replay import Batch
 from rlarcade.learning.schedules import updates_due
 from rlarcade.learning.state import TrainingState, resolved
@@ -184,7 +185,6 @@ def test_once_the_learning_rate_has_fallen_to_zero_nothing_is_learned(name):
 
 OTHERWISE = {
     "learning_rate_steps": 17,
-    "compile": True,
     "impala_width": 3,
     "spectral_norm": True,
     "pool_size": 2,
@@ -239,26 +239,93 @@ def test_training_runs_on_the_device_and_changes_the_weights(tiny_config, device
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("compiled", ["off", "on"])
 def test_on_a_gpu_the_update_agrees_with_the_cpu(tiny_config, compiled):
     losses = {}
     for device in ("cpu", "cuda"):
         config = tiny_config.model_copy(
-            update={"device": device, "total_timesteps": 216, "compile": compiled}
+            update={
+                "device": device,
+                "total_timesteps": 216,
+                "compile": compiled if device == "cuda" else "off",
+            }
         )
         state = TrainingState.create(config)
         losses[device] = next(p.update.loss.item() for p in train_agent(state) if p.update)
     assert losses["cuda"] == pytest.approx(losses["cpu"], rel=1e-3)
 
 
-def test_the_compiled_update_computes_the_same_loss(tiny_config):
-    # the CPU twin of the GPU's compiled step; `eager` tests our code, not the compiler's backend
-    config = tiny_config.model_copy(update={"total_timesteps": 216})
-    plain, compiled = (TrainingState.create(config) for _ in range(2))
-    compiled.agent._loss = torch.compile(compiled.agent._compute_loss, backend="eager")
-    for state in (plain, compiled):
-        list(train_agent(state))
-    assert weights_digest(plain) == weights_digest(compiled)
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["dqn", "btr", "fast", "pqn"])
+def test_on_a_gpu_compiled_training_starts_alike_and_goes_on_with_new_batches(name):
+    losses = {}
+    for compiled in ("off", "on"):
+        config = composition(name, device="cuda", compile=compiled, total_timesteps=1_024)
+        state = TrainingState.create(config, lanes=EasyCatch(config.num_envs, seed=1))
+        updates = {p.updates: p.update for p in train_agent(state) if p.update}
+        losses[compiled] = [update.loss.item() for update in updates.values()]
+    assert losses["on"][0] == pytest.approx(losses["off"][0], rel=1e-3)
+    assert len(losses["on"]) == len(losses["off"]) > 10
+    assert len(set(losses["on"])) > 0.9 * len(losses["on"])  # a graph that is fed its first batch
+
+
+@pytest.mark.parametrize(
+    "name", [*(pytest.param(name, marks=pytest.mark.slow) for name in SLOW), "rainbow", "pqn"]
+)
+def test_compiled_training_learns_what_it_learns_without(name, monkeypatch):
+    # the CPU twin of what runs on a GPU: our code as the compiler takes it apart, whole graphs
+    # without a break, but no generated kernels, which would take half a minute each
+    from torch._dynamo.testing import CompileCounterWithBackend  # slow to import
+
+    torch.compiler.reset()  # only so many versions of a function are kept, whosever they are
+    compile_, graphs = torch.compile, CompileCounterWithBackend("aot_eager")
+
+    def taken_apart(function, *, mode, dynamic):
+        assert (mode, dynamic) == ("default", False)
+        return compile_(function, backend=graphs, fullgraph=True, dynamic=dynamic)
+
+    monkeypatch.setattr(torch, "compile", taken_apart)
+    settings = {"total_timesteps": 900, "learning_starts": 300, "train_freq": 16}
+    plain, _ = caught(composition(name, **settings, compile="off"))
+    assert graphs.frame_count == 0
+    taken, _ = caught(composition(name, **settings, compile="on"))
+    assert graphs.frame_count == 2  # acting and learning, compiled once each
+    assert taken.updates == plain.updates > 10
+    for part, weights in plain.agent.weights().items():
+        np.testing.assert_allclose(taken.agent.weights()[part], weights, atol=1e-5, err_msg=part)
+
+
+def test_what_an_update_says_stays_when_the_next_one_takes_its_memory():
+    # as that of a CUDA graph does
+    config = catch_config(total_timesteps=600)
+    state = TrainingState.create(config, lanes=CatchLanes(8))
+    computed, memory = state.agent._loss, []
+
+    def graph(*inputs):
+        errors, mean_q, loss = computed(*inputs)
+        if not memory:
+            memory.extend((errors, mean_q, loss.detach()))
+        for kept, new in zip(memory, (errors, mean_q, loss.detach()), strict=True):
+            kept.copy_(new)
+        return memory[0], memory[1], loss
+
+    state.agent._loss = graph
+    first, *_, last = (p.update for p in train_agent(state) if p.update)
+    assert (first.error != last.error).all()
+    assert first.mean_q != last.mean_q
+    assert first.loss != last.loss
+
+
+def test_an_agent_that_was_trained_compiled_learns_on_elsewhere_without_a_compiler(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(torch, "compile", lambda function, **_: f"compiled {function.__name__}")
+    trained = DQNAgent(catch_config(compile="on"), num_actions=6)
+    assert trained._loss == "compiled _compute_loss"
+    trained.save(tmp_path / "agent")
+    loaded = DQNAgent.load(tmp_path / "agent")
+    assert loaded.config.compile == "on"
+    assert loaded._loss == loaded._compute_loss
 
 
 def test_two_processes_with_one_seed_learn_the_same_weights(tiny_config):
@@ -704,11 +771,44 @@ def test_every_automatic_setting_is_resolved(tiny_config):
     assert config.game == "space_invaders"
     assert config.device in ("cpu", "cuda")
     assert config.precision in ("fp32", "bf16")
+    assert config.compile in ("on", "off")
     assert config.torch_threads >= 1
     assert config.exploration_steps == 10_000
     assert config.importance_steps == config.learning_rate_steps == 50_000
     assert config.buffer_size == 50_000  # never more than the run fills
     assert resolved(config) == config
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "there", "outcome"),
+    [
+        ("auto", "cuda", {"triton", "gcc"}, "on"),
+        ("auto", "cuda", {"triton", "clang"}, "on"),
+        ("auto", "cuda", {"triton", "my-cc"}, "on"),
+        ("auto", "cuda", {"triton", "g++"}, "off"),
+        ("auto", "cuda", {"gcc"}, "off"),
+        ("on", "cuda", {"gcc"}, "needs Triton for device cuda"),
+        ("on", "cuda", {"triton"}, r"needs a compiler \(gcc or clang\) for device cuda"),
+        ("off", "cuda", {"triton", "gcc"}, "off"),
+        ("auto", "cpu", {"triton", "gcc", "g++"}, "off"),
+        ("on", "cpu", {"g++"}, "on"),
+        ("on", "cpu", {"my-c++"}, "on"),
+        ("on", "cpu", {"gcc"}, r"needs a compiler \(g\+\+ or clang\+\+\) for device cpu"),
+        ("off", "cpu", {"g++"}, "off"),
+    ],
+)
+def test_what_runs_on_a_gpu_is_compiled_where_that_can_be_done(
+    monkeypatch, asked, device, there, outcome
+):
+    monkeypatch.setattr(hardware.shutil, "which", lambda name: name if name in there else None)
+    monkeypatch.setattr(hardware, "find_spec", lambda name: name if name in there else None)
+    monkeypatch.setenv("CC", "my-cc")
+    monkeypatch.setenv("CXX", "my-c++")
+    if outcome in ("on", "off"):
+        assert hardware.resolve_compile(asked, device) == outcome
+    else:
+        with pytest.raises(ConfigError, match=f"compile on was asked for, but .*{outcome}"):
+            hardware.resolve_compile(asked, device)
 
 
 def test_a_longer_run_keeps_the_schedules_of_its_start():
