@@ -305,6 +305,11 @@ def test_settings_cannot_be_changed_after_they_were_made():
         settings().train.batch_size = 3
 
 
+@pytest.mark.parametrize(("said", "meant"), [(True, "on"), (False, "off"), ("auto", "auto")])
+def test_runs_of_the_first_versions_said_compile_true_or_false(said, meant):
+    assert settings(compile=said).train.compile == meant
+
+
 def test_replay_ratio_is_sampled_transitions_per_agent_step():
     config = TrainConfig(game="Pong", batch_size=32, train_freq=4, gradient_steps=2)
     assert config.replay_ratio == 16
