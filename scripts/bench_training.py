@@ -1,15 +1,17 @@
-"""Compare the steady training speed of rlarcade with CleanRL's and Stable-Baselines3's DQN.
+"""Compare the steady training speed of rlarcade with CleanRL's and Stable-Baselines3's.
 
 The three take turns on the same machine, round after round, because a shared host's speed drifts
 more between minutes than the libraries differ: only ratios of neighbouring runs are worth quoting.
 
     python scripts/bench_training.py --json speed.json            # about ten minutes on two cores
     python scripts/bench_training.py --rounds 0 --memory          # peak memory of a 1M-step replay
+    python scripts/bench_training.py --algorithm rainbow --cleanrl CHECKOUT   # or qrdqn, or pqn
 
-Workload: SpaceInvaders, Nature network, 8 sampled transitions per agent step, one replay size, only
-the phase in which every library both plays greedily and learns. Each peer lives in a virtual
+Workload: SpaceInvaders, Nature network, as many samples per agent step, replay of the same size,
+only the phase in which every library both plays greedily and learns. Each peer lives in a virtual
 environment that this script makes from PyPI and keeps; its Python must be 3.11 (CleanRL's script
 imports ``distutils`` and needs an emulator that has no newer build): see ``--peer-python``.
+CleanRL's Rainbow and PQN are in no wheel: they need a checkout of its repository.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -49,11 +51,17 @@ CLEANRL_WHEEL = "cleanrl==1.2.0"
 ROM_SOURCE = "ale-py==0.12.1"
 CLEANRL_NEEDS = """torch==2.13.0 numpy==1.26.4 gymnasium==0.29.1 shimmy==1.3.0 ale-py==0.8.1
     opencv-python-headless==4.11.0.86 stable-baselines3==2.3.2 tensorboard tyro"""
+ENVPOOL_NEEDS = "torch==2.13.0 numpy==1.26.4 gym==0.23.1 envpool==0.8.4 tensorboard tyro"
 SB3_NEEDS = """torch==2.13.0 stable-baselines3==2.9.2 gymnasium==1.4.0 ale-py==0.12.1
     opencv-python-headless"""
-REQUIREMENTS = {"cleanrl": CLEANRL_NEEDS.split(), "sb3": SB3_NEEDS.split()}
-REPORTED_PACKAGES = """rlarcade cleanrl stable-baselines3 torch numpy gymnasium ale-py
-    opencv-python-headless"""
+REQUIREMENTS = {
+    "cleanrl": CLEANRL_NEEDS.split(),
+    "cleanrl-envpool": ENVPOOL_NEEDS.split(),
+    "sb3": SB3_NEEDS.split(),
+    "sb3-contrib": [*SB3_NEEDS.split(), "sb3-contrib==2.9.2"],
+}
+REPORTED_PACKAGES = """rlarcade cleanrl stable-baselines3 sb3-contrib torch numpy gymnasium ale-py
+    envpool opencv-python-headless"""
 LIST_VERSIONS = """
 import importlib.metadata as m, json, platform, sys
 found = {d.metadata["Name"].lower().replace("_", "-"): d.version for d in m.distributions()}
@@ -62,6 +70,28 @@ print(json.dumps({"python": platform.python_version(),
 """
 
 Mark = tuple[int, float]  # (agent steps so far, seconds on some clock)
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """One algorithm: who else has it, and where our preset departs to do the same work."""
+
+    environments: dict[str, str]  # of each peer that has it
+    script: str = ""  # CleanRL's
+    ours: dict[str, Any] = field(default_factory=dict)
+
+
+ALGORITHMS = {
+    "dqn": Algorithm({"cleanrl": "cleanrl", "sb3": "sb3"}, "dqn_atari.py"),
+    "qrdqn": Algorithm({"sb3": "sb3-contrib"}, ours={"prioritized": False, "n_steps": 1}),
+    "rainbow": Algorithm({"cleanrl": "cleanrl"}, "rainbow_atari.py"),
+    "pqn": Algorithm(
+        {"cleanrl": "cleanrl-envpool"},
+        "pqn_atari_envpool.py",
+        {"rollout_steps": 128, "num_epochs": 4, "norm": "layer"},
+    ),
+}
+ROLLOUT = 8 * 128  # agent steps between PQN's updates, in CleanRL's script
 
 
 class BenchError(Exception):
@@ -82,6 +112,7 @@ class Job:
     threads: int
     precision: str = "fp32"
     seed: int = 1
+    algorithm: str = "dqn"
 
     @property
     def start(self) -> int:
@@ -126,24 +157,27 @@ class Peer:
 
 def work_rlarcade(job: Job) -> dict[str, Any]:
     """Train with rlarcade and report the ends of the measured phase and where its time went."""
-    from rlarcade import TrainConfig, TrainingState, train_agent
+    from rlarcade import TrainingState, train_agent
+    from rlarcade.config import load_preset, make_settings
 
-    config = TrainConfig(
-        game="SpaceInvaders",
-        total_timesteps=job.total,
-        learning_starts=job.learning_starts,
-        buffer_size=job.buffer_size,
-        batch_size=job.batch_size,
-        train_freq=job.train_freq,
-        num_envs=job.num_envs,
-        learning_rate=1e-4,
-        exploration_fraction=0.001,
-        device="cpu",
-        precision=job.precision,
-        torch_threads=job.threads,
-        seed=job.seed,
-    )
-    state = TrainingState.create(config)
+    preset, values = load_preset(job.algorithm)
+    told = {
+        "game": "SpaceInvaders",
+        "total_timesteps": job.total,
+        "learning_starts": job.learning_starts,
+        "buffer_size": job.buffer_size,
+        "batch_size": job.batch_size,
+        "train_freq": job.train_freq,
+        "num_envs": job.num_envs,
+        "learning_rate": 1e-4,
+        "exploration_fraction": 0.001,
+        "device": "cpu",
+        "precision": job.precision,
+        "torch_threads": job.threads,
+        "seed": job.seed,
+    }
+    settings = make_settings(preset, values | told | ALGORITHMS[job.algorithm].ours)
+    state = TrainingState.create(settings.train)
     opening = closing = None
     for progress in train_agent(state):
         if progress.steps >= job.start:
@@ -170,14 +204,18 @@ def work_sb3(job: Job) -> dict[str, Any]:
     import ale_py
     import gymnasium
     import torch
-    from stable_baselines3 import DQN
     from stable_baselines3.common.env_util import make_atari_env
     from stable_baselines3.common.vec_env import VecFrameStack
+
+    if job.algorithm == "qrdqn":
+        from sb3_contrib import QRDQN as Learner
+    else:
+        from stable_baselines3 import DQN as Learner
 
     torch.set_num_threads(job.threads)
     gymnasium.register_envs(ale_py)
     env = VecFrameStack(make_atari_env(GYM_ID, n_envs=1, seed=job.seed), n_stack=4)
-    model = DQN(
+    model = Learner(
         "CnnPolicy",
         env,
         learning_rate=1e-4,
@@ -225,27 +263,28 @@ def venv_python(folder: Path) -> str:
     return str(folder / "bin" / "python")
 
 
-def make_venv(peer: str, venvs: Path, python: str) -> Path:
+def make_venv(name: str, venvs: Path, python: str) -> Path:
     """Make a peer's virtual environment, or reuse one that was completed for the same versions."""
-    folder = venvs.resolve() / f"{peer}-venv"
-    wanted = "\n".join((python, *REQUIREMENTS[peer], CLEANRL_WHEEL, ROM_SOURCE))
+    folder = venvs.resolve() / f"{name}-venv"
+    wanted = "\n".join((python, *REQUIREMENTS[name], CLEANRL_WHEEL, ROM_SOURCE))
     done = folder / "ok"
     if done.is_file() and done.read_text() == wanted:
         return folder
     if folder.exists() and not (folder / "pyvenv.cfg").is_file():
         raise BenchError(f"{folder} is not a virtual environment; give another --venvs DIR")
-    print(f"installing {peer} (once) ...", flush=True)
+    print(f"installing {name} (once) ...", flush=True)
     try:
         if folder.exists():
             shutil.rmtree(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BenchError(f"cannot make {folder}: {error.strerror}; give --venvs DIR") from error
-    call([python, "-m", "venv", str(folder)], f"making an environment for {peer}")
+    call([python, "-m", "venv", str(folder)], f"making an environment for {name}")
     pip = [venv_python(folder), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-    what = f"installing {peer} (Python 3.11 needed; --peer-python EXE, or --skip {peer})"
-    call([*pip, *REQUIREMENTS[peer]], what)
-    if peer == "cleanrl":
+    peer = name.split("-")[0]
+    what = f"installing {name} (Python 3.11 needed; --peer-python EXE, or --skip {peer})"
+    call([*pip, *REQUIREMENTS[name]], what)
+    if name == "cleanrl":
         call([*pip, "--no-deps", "--ignore-requires-python", CLEANRL_WHEEL], what)
         with tempfile.TemporaryDirectory() as newer:
             call([*pip, "--no-deps", "--target", newer, ROM_SOURCE], what)
@@ -265,13 +304,15 @@ def package_folder(venv: Path, package: str) -> Path:
 
 def install(name: str, args: argparse.Namespace) -> Peer:
     """Make sure that a peer can run, and say what exactly will."""
-    venv = make_venv(name, args.venvs, args.peer_python)
+    algorithm = ALGORITHMS[args.algorithm]
+    venv = make_venv(algorithm.environments[name], args.venvs, args.peer_python)
     python = venv_python(venv)
     versions = versions_of(python)
     if name != "cleanrl":
         return Peer(python, versions)
     root = args.cleanrl.resolve() if args.cleanrl else None
-    script = (root / "cleanrl" if root else package_folder(venv, "cleanrl")) / "dqn_atari.py"
+    folder = root / "cleanrl" if root else package_folder(venv, "cleanrl")
+    script = folder / algorithm.script
     digest = hashlib.sha256(script.read_bytes()).hexdigest()
     versions |= {"script": "checkout" if root else CLEANRL_WHEEL, "script_sha256": digest}
     return Peer(python, versions, script.resolve(), root)
@@ -354,23 +395,27 @@ def run_cleanrl(peer: Peer, job: Job, cwd: str) -> Result:
     """Time CleanRL's unmodified script by the moments at which its own "SPS:" lines appear."""
     assert peer.script is not None
     no_cuda = ["--no-cuda"] if "tyro" in peer.script.read_text() else ["--cuda", "False"]
-    options = {
-        "env-id": GYM_ID,
-        "buffer-size": job.buffer_size,
-        "total-timesteps": job.total + 1,
-        "learning-starts": job.learning_starts,
-        "batch-size": job.batch_size,
-        "train-frequency": job.train_freq,
-        "exploration-fraction": 0.001,
-        "seed": job.seed,
-    }
+    options: dict[str, object] = {"total-timesteps": job.total + 1, "seed": job.seed}
+    if job.algorithm != "rainbow":  # which explores by its noise
+        options["exploration-fraction"] = 0.001
+    if job.algorithm == "pqn":
+        options["env-id"] = "SpaceInvaders-v5"
+    else:
+        options |= {
+            "env-id": GYM_ID,
+            "buffer-size": job.buffer_size,
+            "learning-starts": job.learning_starts,
+            "batch-size": job.batch_size,
+            "train-frequency": job.train_freq,
+        }
     flags = [text for name, value in options.items() for text in (f"--{name}", str(value))]
     marks: list[Mark] = []
 
     def on_line(line: str) -> None:
-        """One such line comes at every hundredth step after learning starts."""
+        """One such line comes after a rollout, or at every hundredth step of learning."""
         if line.startswith("SPS:"):
-            step = (job.learning_starts // 100 + 1 + len(marks)) * 100
+            every = ROLLOUT if job.algorithm == "pqn" else 100
+            step = (job.learning_starts // every + 1 + len(marks)) * every
             marks.append((step, time.perf_counter()))
 
     command = [peer.python, "-u", str(peer.script), *no_cuda, *flags]
@@ -425,11 +470,15 @@ def compare(speeds: dict[str, list[float]]) -> dict[str, dict[str, list[float]]]
 
 
 def find_warnings(
-    speeds: dict[str, list[float]], machine: dict[str, Any], others: dict[str, list[float]]
+    algorithm: str,
+    speeds: dict[str, list[float]],
+    machine: dict[str, Any],
+    others: dict[str, list[float]],
 ) -> list[str]:
     """What a reader of the figures should know; never a reason to fail."""
     notes = []
-    for peer, (low, high) in MEASURED_BEFORE.items():
+    known = MEASURED_BEFORE if algorithm == "dqn" else {}
+    for peer, (low, high) in known.items():
         if peer in speeds and not low <= (median := statistics.median(speeds[peer])) <= high:
             side = "below" if median < low else "above"
             notes.append(
@@ -451,10 +500,9 @@ def print_report(report: dict[str, Any]) -> None:
     """The figures as a table for people."""
     machine = report["machine"]
     print(
-        f"\n{machine['cpu']}, {machine['cores']} cores, {machine['threads']} torch threads, ",
-        end="",
+        f"\n{report['algorithm']}: {machine['cpu']}, {machine['cores']} cores, "
+        f"{machine['threads']} torch threads, rlarcade in {machine['precision'] or '-'}"
     )
-    print(f"rlarcade in {machine['precision'] or '-'}")
     print(f"{'':24}{'steps/s':>9}{'lo..hi':>14}{'x cleanrl':>11}{'x sb3':>8}{'peak MB':>9}")
     for name, entry in report["steps_per_second"].items():
         ratio = report["ratio"].get(name, {})
@@ -485,6 +533,12 @@ def build_parser() -> argparse.ArgumentParser:
     temporary = Path(tempfile.gettempdir(), "rlarcade-bench-venvs")
     parser = argparse.ArgumentParser(description="Training speed of rlarcade, CleanRL and SB3.")
     add = parser.add_argument
+    add(
+        "--algorithm",
+        choices=tuple(ALGORITHMS),
+        default="dqn",
+        help="a preset that peers have (dqn)",
+    )
     add("--json", type=Path, metavar="FILE", help="write every figure here")
     add("--rounds", type=int, help="interleaved rounds (3; 0: none, with --memory)")
     add("--threads", type=int, default=min(2, os.cpu_count() or 1), help="torch threads of each")
@@ -502,7 +556,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--quick", action="store_true", help="tiny sizes, to see that everything runs")
     add("--skip", default="", metavar="NAMES", help="leave out: rlarcade,cleanrl,sb3")
     add("--venvs", type=Path, default=temporary, metavar="DIR", help="keeps peers' environments")
-    add("--cleanrl", type=Path, metavar="DIR", help="a CleanRL checkout, instead of its wheel")
+    add("--cleanrl", type=Path, metavar="DIR", help="a CleanRL checkout, in place of its wheel")
     add("--peer-python", default=sys.executable, metavar="EXE", help="Python 3.11 for the peers")
     return parser
 
@@ -510,7 +564,9 @@ def build_parser() -> argparse.ArgumentParser:
 def complaint(args: argparse.Namespace) -> str | None:
     """What is wrong with the command line, in one line; None if nothing is."""
     unknown = args.skip - {"rlarcade", *PEERS}
-    script = (args.cleanrl or Path()) / "cleanrl" / "dqn_atari.py"
+    algorithm = ALGORITHMS[args.algorithm]
+    script = (args.cleanrl or Path()) / "cleanrl" / algorithm.script
+    in_no_wheel = args.algorithm != "dqn" and "cleanrl" in set(algorithm.environments) - args.skip
     nothing = (args.rounds == 0 and not args.memory) or args.skip == {"rlarcade", *PEERS}
     checks = (
         (unknown, f"--skip {','.join(sorted(unknown))}: choose from rlarcade, cleanrl, sb3"),
@@ -527,6 +583,14 @@ def complaint(args: argparse.Namespace) -> str | None:
             f"--json {args.json}: not a file in an existing folder",
         ),
         (args.cleanrl and not script.is_file(), f"--cleanrl: there is no {script}"),
+        (
+            args.memory and args.algorithm != "dqn",
+            f"--memory measures dqn, not {args.algorithm}; leave --algorithm out",
+        ),
+        (
+            in_no_wheel and not args.cleanrl and args.rounds,
+            f"CleanRL's {algorithm.script} is in no wheel: --cleanrl CHECKOUT, or --skip cleanrl",
+        ),
         (not shutil.which(args.peer_python), f"--peer-python {args.peer_python}: no such program"),
         (
             "rlarcade" not in args.skip and find_spec("rlarcade") is None,
@@ -571,9 +635,15 @@ def plan_runs(
         buffer_size=args.buffer_size,
         threads=args.threads,
         precision=precision,
+        algorithm=args.algorithm,
     )
     large = replace(same, batch_size=256, train_freq=32, num_envs=32, steps=args.large_steps)
     single = replace(same, num_envs=1)
+    if args.algorithm == "pqn":  # whole rollouts of eight games, four epochs of four batches
+        rollouts = -(-args.large_steps // ROLLOUT)
+        sizes = {"num_envs": 8, "batch_size": 256, "train_freq": 64, "learning_starts": 0}
+        same = replace(same, **sizes, warmup=2 * ROLLOUT, steps=rollouts * ROLLOUT)
+        single = same
 
     def rlarcade(job: Job, _: str) -> Result:
         return run_worker("rlarcade", sys.executable, job)
@@ -591,12 +661,15 @@ def plan_runs(
         "sb3": (sb3, single),
     }
     left_out = set(PEERS) - set(peers) | (set(SETTINGS) if "rlarcade" in args.skip else set())
+    if args.algorithm != "dqn":
+        left_out.add("large_batch")
     return {name: run for name, run in order.items() if name not in left_out}
 
 
 def benchmark(args: argparse.Namespace) -> dict[str, Any]:
     """Make the environments, run the rounds, gather the report."""
-    peers = {p: install(p, args) for p in PEERS if args.rounds and p not in args.skip}
+    wanted = ALGORITHMS[args.algorithm].environments if args.rounds else {}
+    peers = {peer: install(peer, args) for peer in wanted if peer not in args.skip}
     runs = plan_runs(args, peers)
     results: dict[str, list[Result]] = {name: [] for name in runs if args.rounds}
     for turn in range(1, args.rounds + 1):
@@ -609,7 +682,7 @@ def benchmark(args: argparse.Namespace) -> dict[str, Any]:
     if "rlarcade" not in args.skip:
         versions["rlarcade"] = versions_of(sys.executable)
     workload = {name: asdict(job) for name, (_, job) in runs.items()}
-    report = gather(args.threads, results) | {"versions": versions, "workload": workload}
+    report = gather(args, results) | {"versions": versions, "workload": workload}
     if args.memory:
         report["memory"] = measure_memory(runs["same_schedule"][1], args.quick)
     return report
@@ -631,17 +704,18 @@ def measure_memory(job: Job, quick: bool) -> dict[str, Any]:
     }
 
 
-def gather(threads: int, results: dict[str, list[Result]]) -> dict[str, Any]:
+def gather(args: argparse.Namespace, results: dict[str, list[Result]]) -> dict[str, Any]:
     """All figures of the rounds as one JSON document."""
     speeds = {name: [result.speed for result in found] for name, found in results.items()}
     rounds = compare(speeds)
     ours = {name: results[name] for name in SETTINGS if name in results}
     precision = next((found[-1].details["precision"] for found in ours.values()), None)
-    machine = cpu_facts(threads, precision)
+    machine = cpu_facts(args.threads, precision)
     others = {
         name: [result.child.other_cores for result in found] for name, found in results.items()
     }
     return {
+        "algorithm": args.algorithm,
         "ratio": {
             setting: {peer: statistics.median(values) for peer, values in peers.items()}
             for setting, peers in rounds.items()
@@ -666,7 +740,7 @@ def gather(threads: int, results: dict[str, list[Result]]) -> dict[str, Any]:
         "other_cores_busy": others,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": shlex.join(["python", "scripts/bench_training.py", *sys.argv[1:]]),
-        "warnings": find_warnings(speeds, machine, others),
+        "warnings": find_warnings(args.algorithm, speeds, machine, others),
     }
 
 

@@ -179,6 +179,38 @@ def test_dead_units_are_those_that_no_observation_makes_fire(tmp_path):
     assert done.stderr.startswith("dead_units: error: none does not exist")
 
 
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ("--algorithm rainbow", "rainbow_atari.py is in no wheel: --cleanrl CHECKOUT, or"),
+        ("--algorithm pqn --cleanrl nowhere", "there is no nowhere/cleanrl/pqn_atari_envpool.py"),
+        ("--algorithm qrdqn --rounds 0 --memory", "--memory measures dqn, not qrdqn"),
+        ("--skip rlarcade,cleanrl,sb3", "nothing to measure"),
+        ("--skip dopamine", "--skip dopamine: choose from rlarcade, cleanrl, sb3"),
+    ],
+)
+def test_a_comparison_of_speed_that_cannot_be_made_is_refused_in_one_line(options, complaint):
+    command = [sys.executable, str(SCRIPTS / "bench_training.py"), *options.split()]
+    refused = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("bench_training: ")
+    assert complaint in refused.stderr
+    assert refused.stderr.count("\n") == 1
+
+
+@pytest.mark.slow  # a few updates of each; that there were as many as asked, the script checks
+@pytest.mark.parametrize("algorithm", ["dqn", "qrdqn", "rainbow", "pqn"])
+def test_the_speed_of_each_algorithm_that_peers_have_is_measured(algorithm, tmp_path):
+    command = [sys.executable, str(SCRIPTS / "bench_training.py"), "--quick", "--threads", "1"]
+    command += ["--skip", "cleanrl,sb3", "--algorithm", algorithm, "--precision", "fp32"]
+    subprocess.run([*command, "--json", str(tmp_path / "speed.json")], check=True)
+    document = json.loads((tmp_path / "speed.json").read_text())
+    assert document["algorithm"] == algorithm
+    ours = document["steps_per_second"]
+    assert set(ours) == {"same_schedule"} | ({"large_batch"} if algorithm == "dqn" else set())
+    assert all(speed["median"] > 0 for speed in ours.values())
+
+
 @pytest.mark.slow  # the emulators and the first updates of two presets
 def test_the_speed_of_presets_is_measured(tmp_path):
     found = tmp_path / "speed.json"
