@@ -163,6 +163,11 @@ class TrainConfig(NetworkSettings):
     """Network whose log-policy is added; the online one saves a forward pass."""
     n_steps: _Count = 1
     """Rewards summed before bootstrapping."""
+    n_steps_final: _Count | None = None
+    """How many it falls to, geometrically: long returns learn fast, short ones are less biased.
+    Unset: it stays as it is."""
+    n_steps_duration: _Count | None = None
+    """Agent steps over which it falls. Unset: total_timesteps, fixed at the start."""
     gamma: _Share = 0.99
     """Discount per agent step."""
     reward_clip: bool = True
@@ -232,6 +237,11 @@ class TrainConfig(NetworkSettings):
             raise ValueError(
                 f"learning_rate_final ({self.learning_rate_final:g}) exceeds learning_rate "
                 f"({self.learning_rate:g}): the step size would grow. Swap them"
+            )
+        if self.n_steps_final is not None and self.n_steps_final > self.n_steps:
+            raise ValueError(
+                f"n_steps_final ({self.n_steps_final}) exceeds n_steps ({self.n_steps}): returns "
+                "would grow longer. Swap them"
             )
         if self.exploration_final_eps > self.exploration_initial_eps:
             raise ValueError(
@@ -326,9 +336,11 @@ _NEEDS: tuple[tuple[tuple[str, ...], Callable[[TrainConfig], bool]], ...] = (
             "target_update_interval",
             "target_tau",
             "n_steps",
+            "n_steps_final",
         ),
         lambda c: c.memory == "replay",
     ),
+    (("n_steps_duration",), lambda c: c.memory == "replay" and c.n_steps_final is not None),
     (("rollout_steps", "num_epochs", "q_lambda"), lambda c: c.memory == "none"),
     (
         (

@@ -152,6 +152,10 @@ def test_a_preset_that_is_not_text_is_refused(tmp_path):
             r"learning_rate_final \(0.2\) exceeds learning_rate \(0.1\)",
         ),
         (
+            {"n_steps": 3, "n_steps_final": 10},
+            r"n_steps_final \(10\) exceeds n_steps \(3\)",
+        ),
+        (
             {"exploration_initial_eps": 0.1, "exploration_final_eps": 0.5},
             r"exploration_final_eps \(0.5\) exceeds exploration_initial_eps \(0.1\)",
         ),
@@ -249,6 +253,7 @@ REPLAY = {
     "target_update_interval",
     "target_tau",
     "n_steps",
+    "n_steps_final",
 }
 ROLLOUTS = {"rollout_steps", "num_epochs", "q_lambda"}
 PRIORITIES = {
@@ -284,12 +289,14 @@ MUNCHAUSEN = {"munchausen_alpha", "munchausen_tau", "munchausen_clip", "munchaus
 )  # fmt: skip
 def test_settings_that_a_composition_does_not_look_at_are_listed(preset, unused):
     found = settings(**load_preset(preset)[1]).train.unused()
-    assert set(found) == unused | {"learning_rate_steps"}, "their learning rates do not fall"
+    constant = {"learning_rate_steps", "n_steps_duration"}
+    assert set(found) == unused | constant, "their rates and returns do not change"
     assert len(found) == len(set(found))
 
 
 def test_every_setting_is_used_by_some_composition():
-    never = set(TrainConfig.model_fields) & set(settings(learning_rate_final=0.0).train.unused())
+    falling = settings(learning_rate_final=0.0, n_steps_final=1)
+    never = set(TrainConfig.model_fields) & set(falling.train.unused())
     for name in PRESETS:
         never &= set(settings(**load_preset(name)[1]).train.unused())
     assert not never

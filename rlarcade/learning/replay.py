@@ -106,7 +106,7 @@ class Replay:
             capacity: cells, rounded down to whole rows of `num_envs`.
             num_envs: lanes, E.
             frame_shape: shape of one uint8 frame.
-            n_steps: rewards in a return.
+            n_steps: rewards in a return, at most.
             gamma: discount per step.
             reward_clip: learn from the sign of rewards.
             priority_exponent: α; None draws uniformly.
@@ -180,7 +180,12 @@ class Replay:
             self._admit(before, self._rows_to_draw())
 
     def sample(
-        self, batch_size: int, rng: np.random.Generator, *, importance_exponent: float = 1.0
+        self,
+        batch_size: int,
+        rng: np.random.Generator,
+        *,
+        importance_exponent: float = 1.0,
+        n_steps: int | None = None,
     ) -> Batch:
         """Draws transitions with replacement: uniformly, or by priority.
 
@@ -191,20 +196,21 @@ class Replay:
             rng: decides which.
             importance_exponent: β; how much of the bias of drawing by priority the weights correct:
                 (P_min/P)^β over the batch, so the largest weight is 1.
+            n_steps: rewards in a return, if fewer than the replay was made for.
 
         Raises:
-            ValueError: nothing can be drawn yet.
+            ValueError: nothing can be drawn yet, or `n_steps` is out of range.
         """
         if not self.can_sample:
             raise ValueError("replay holds no complete transition yet")
         if self._tree is None:
-            return self.at(*self._draw(batch_size, rng))
+            return self.at(*self._draw(batch_size, rng), n_steps)
         total = self._tree.total
         # a product that rounds up to the total would lie outside
         cell = self._tree.find(np.minimum(rng.random(batch_size) * total, np.nextafter(total, 0)))
         ring_row, lane = np.divmod(cell, self.num_envs)
         newest = self.rows_added - 1
-        batch = self.at(newest - (newest - ring_row) % self.num_rows, lane)
+        batch = self.at(newest - (newest - ring_row) % self.num_rows, lane, n_steps)
         priority = self._tree.of(cell)
         weight = (priority.min() / priority) ** importance_exponent
         return replace(
@@ -278,13 +284,25 @@ class Replay:
                 return row, lane
             cell[reset] = rng.integers(low * self.num_envs, high * self.num_envs, int(reset.sum()))
 
-    def at(self, row: NDArray[np.int64], lane: NDArray[np.int64]) -> Batch:
+    def at(
+        self, row: NDArray[np.int64], lane: NDArray[np.int64], n_steps: int | None = None
+    ) -> Batch:
         """Returns the transitions of given rows of the run and lanes, (B,) each.
 
         The batch's tensors are overwritten by the next call of the same size.
+
+        Args:
+            row: rows of the run.
+            lane: lanes.
+            n_steps: rewards in a return, if fewer than the replay was made for.
+
+        Raises:
+            ValueError: `n_steps` is not 1 … the replay's own: later frames may be overwritten.
         """
-        batch_size, n = len(row), self.n_steps
-        reward, discount, length = self._returns(row, lane)
+        batch_size, n = len(row), self.n_steps if n_steps is None else n_steps
+        if not 1 <= n <= self.n_steps:
+            raise ValueError(f"n_steps is {n}, but this replay was made for 1 … {self.n_steps}")
+        reward, discount, length = self._returns(row, lane, n)
         # Frames row-3 … row+n once; both stacks are cut from them.
         window = row[:, None] + np.arange(-STACK + 1, n + 1)
         born = row - self._age[row % self.num_rows, lane]
@@ -309,10 +327,10 @@ class Replay:
         )
 
     def _returns(
-        self, row: NDArray[np.int64], lane: NDArray[np.int64]
+        self, row: NDArray[np.int64], lane: NDArray[np.int64], n: int
     ) -> tuple[Tensor, Tensor, NDArray[np.int64]]:
         """N-step returns, bootstrap discounts, and the number of steps that each window has."""
-        window = (row[:, None] + np.arange(self.n_steps)) % self.num_rows
+        window = (row[:, None] + np.arange(n)) % self.num_rows
         lane = lane[:, None]
         terminal = self._terminal[window, lane]
         ends = terminal | self._last[window, lane]

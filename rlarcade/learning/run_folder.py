@@ -35,6 +35,7 @@ _RESOLVED = {
     "exploration_steps",
     "learning_rate_steps",
     "importance_steps",
+    "n_steps_duration",
     "device",
     "precision",
     "compile",

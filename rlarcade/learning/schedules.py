@@ -45,6 +45,19 @@ def learning_rate(config: TrainConfig, steps: int) -> float:
     return _linear(first, final, steps, config.learning_rate_steps)
 
 
+def n_steps(config: TrainConfig, steps: int) -> int:
+    """Rewards in a return: constant, or falling geometrically from its first to its final value.
+
+    As in Schwarzer et al. (2023), https://arxiv.org/abs/2305.19452, section 4. Needs a resolved
+    configuration (`n_steps_duration` set).
+    """
+    first, final = config.n_steps, config.n_steps_final
+    if final is None:
+        return first
+    assert config.n_steps_duration is not None, "n_steps() needs a resolved config"
+    return round(first * (final / first) ** min(1.0, steps / config.n_steps_duration))
+
+
 def _linear(first: float, final: float, steps: int, length: int) -> float:
     return first + min(1.0, steps / length) * (final - first)
 

@@ -195,6 +195,7 @@ def resolved(config: TrainConfig) -> TrainConfig:
             "exploration_steps": exploration_steps,
             "learning_rate_steps": config.learning_rate_steps or config.total_timesteps,
             "importance_steps": config.importance_steps or config.total_timesteps,
+            "n_steps_duration": config.n_steps_duration or config.total_timesteps,
         },
     )
 

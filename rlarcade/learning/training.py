@@ -20,6 +20,7 @@ from rlarcade.learning.schedules import (
     epsilon,
     importance_exponent,
     learning_rate,
+    n_steps,
     updates_due,
 )
 from rlarcade.learning.state import TrainingState
@@ -90,8 +91,12 @@ def _learn_from_replay(state: TrainingState) -> Iterator[TrainingProgress]:
         after = state.steps + lanes.num_envs
         agent.set_learning_rate(learning_rate(config, state.steps))
         while state.updates < updates_due(config, after) and replay.can_sample:
-            beta = importance_exponent(config, state.steps)
-            batch = replay.sample(config.batch_size, state.replay_rng, importance_exponent=beta)
+            batch = replay.sample(
+                config.batch_size,
+                state.replay_rng,
+                importance_exponent=importance_exponent(config, state.steps),
+                n_steps=n_steps(config, state.steps),
+            )
             batch = batch.to(agent.device)
             clock.lap("replay")
             if overlap:

@@ -175,6 +175,32 @@ def test_every_drawn_transition_is_what_the_lane_lived_through_and_all_of_them_a
     draw_and_compare(replay, slow)
 
 
+@settings(deadline=None, max_examples=100)
+@given(runs(), st.data())
+def test_shorter_returns_than_the_replay_was_made_for_are_those_of_a_replay_made_for_them(
+    run, data
+):
+    replay, slow, rows = run
+    fill(replay, rows)
+    n_steps = data.draw(st.integers(1, slow.n_steps))
+    short = SlowReplay(n_steps, slow.gamma, slow.reward_clip, slow.episodes)
+    extent = replay.rows_added, replay.num_rows
+    drawable = {(row, lane) for row, lane, _ in slow.drawable(*extent)}
+    expected = {(row, lane): t for row, lane, t in short.drawable(*extent)}
+    drawn = arrays(replay.sample(1024, np.random.default_rng(0), n_steps=n_steps))
+    keys = keys_of(drawn)
+    assert set(keys) == drawable
+    assert_lived_through(drawn, keys, expected)
+
+
+@pytest.mark.parametrize("n_steps", [-1, 0, 4])
+def test_longer_returns_than_the_replay_was_made_for_are_refused(n_steps):
+    replay, slow = make_pair(20, 2, n_steps=3)
+    fill(replay, play([[ON] * 30] * 2, slow))
+    with pytest.raises(ValueError, match=rf"n_steps is {n_steps}, .* was made for 1 … 3"):
+        replay.sample(8, np.random.default_rng(0), n_steps=n_steps)
+
+
 @pytest.mark.parametrize("n_steps", [1, 3])
 def test_the_ring_is_right_after_every_single_row(n_steps):
     replay, slow = make_pair(n_steps + 6, 2, n_steps=n_steps)

@@ -12,6 +12,7 @@ from rlarcade.learning.schedules import (
     epsilon,
     importance_exponent,
     learning_rate,
+    n_steps,
     updates_due,
     whole_length,
 )
@@ -140,6 +141,36 @@ def test_the_learning_rate_stays_if_no_final_one_is_set():
 def test_the_learning_rate_falls_in_a_line_and_then_stays(step, expected):
     config = make_config(learning_rate=0.4, learning_rate_final=0.1, learning_rate_steps=200)
     assert learning_rate(config, step) == pytest.approx(expected, abs=1e-12)
+
+
+# The length of returns
+
+
+def test_the_length_of_returns_stays_if_no_final_one_is_set():
+    config = make_config(n_steps=5, n_steps_duration=10)
+    assert {n_steps(config, step) for step in range(30)} == {5}
+
+
+@pytest.mark.parametrize(
+    # 10 × 0.3^(step/200): 9.42, 8.35, 5.48, 4.05, 3.01, 3
+    ("step", "expected"),
+    [(0, 10), (10, 9), (30, 8), (100, 5), (150, 4), (199, 3), (200, 3), (10**9, 3)],
+)
+def test_the_length_of_returns_falls_geometrically_and_then_stays(step, expected):
+    config = make_config(n_steps=10, n_steps_final=3, n_steps_duration=200)
+    assert n_steps(config, step) == expected
+
+
+@given(
+    ends=st.tuples(st.integers(1, 30), st.integers(1, 30)),
+    length=st.integers(1, 10**9),
+    steps=st.lists(st.integers(0, 2 * 10**9), min_size=2),
+)
+def test_returns_never_grow_longer_nor_leave_their_ends(ends, length, steps):
+    config = make_config(n_steps=max(ends), n_steps_final=min(ends), n_steps_duration=length)
+    lengths = [n_steps(config, step) for step in sorted(steps)]
+    assert lengths == sorted(lengths, reverse=True)
+    assert min(ends) <= lengths[-1] <= lengths[0] <= max(ends)
 
 
 # Updates

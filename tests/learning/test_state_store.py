@@ -110,7 +110,13 @@ def saved_run_state(config, folder, at):
 COMPOSITIONS = {
     "priorities": {"prioritized": True},
     "average": {"target_tau": 0.1, "target_update_interval": 4, "acting_network": "target"},
-    "falling": {"learning_rate_final": 0.0},
+    "falling": {
+        "learning_rate_final": 0.0,
+        "n_steps": 10,
+        "n_steps_final": 2,
+        "n_steps_duration": 500,
+        "prioritized": True,
+    },
     "laptop": {
         "prioritized": True,
         "norm": "layer",

@@ -183,6 +183,24 @@ def test_once_the_learning_rate_has_fallen_to_zero_nothing_is_learned(name):
     assert state.updates > updates_due(config, 1_024 + config.rollout_size)
 
 
+def test_returns_have_the_length_that_is_due_at_each_step():
+    config = composition("qrdqn", total_timesteps=1_500, n_steps=6, n_steps_final=2)
+    config = config.model_copy(update={"n_steps_duration": 1_000})
+    state = TrainingState.create(config, lanes=CatchLanes(config.num_envs))
+    sample, drawn = state.replay.sample, {}
+
+    def noted_sample(*args, **kwargs):
+        drawn.setdefault(kwargs["n_steps"], state.steps)
+        return sample(*args, **kwargs)
+
+    state.replay.sample = noted_sample
+    assert list(train_agent(state))
+    # learning starts at 300; 6 × 3^(-steps/1,000) rounds to 4, from 491 on to 3, from 797 on to 2
+    assert list(drawn) == [4, 3, 2]
+    assert 491 <= drawn[3] < 491 + 2 * config.num_envs
+    assert 797 <= drawn[2] < 797 + 2 * config.num_envs
+
+
 OTHERWISE = {
     "learning_rate_steps": 17,
     "impala_width": 3,
@@ -202,6 +220,8 @@ OTHERWISE = {
     "target_update_interval": 33,
     "target_tau": 0.3,
     "n_steps": 4,
+    "n_steps_final": 1,
+    "n_steps_duration": 19,
     "rollout_steps": 5,
     "num_epochs": 5,
     "q_lambda": 0.1,
@@ -775,6 +795,7 @@ def test_every_automatic_setting_is_resolved(tiny_config):
     assert config.torch_threads >= 1
     assert config.exploration_steps == 10_000
     assert config.importance_steps == config.learning_rate_steps == 50_000
+    assert config.n_steps_duration == 50_000
     assert config.buffer_size == 50_000  # never more than the run fills
     assert resolved(config) == config
 
@@ -815,6 +836,7 @@ def test_a_longer_run_keeps_the_schedules_of_its_start():
     config = resolved(TrainConfig(game="pong", total_timesteps=50_000, learning_starts=100))
     longer = resolved(config.model_copy(update={"total_timesteps": 90_000}))
     assert longer.importance_steps == longer.learning_rate_steps == 50_000
+    assert longer.n_steps_duration == 50_000
     assert longer.exploration_steps == 10_000
 
 
