@@ -41,6 +41,9 @@ def public_twin(config: TrainConfig) -> str | None:
 def departures(config: TrainConfig) -> list[str]:
     """Lists in which ways the run was made under other conditions than the published ones."""
     twin = public_twin(config) or ""
+    n_steps: int | str = config.n_steps
+    if config.n_steps_final is not None:
+        n_steps = f"{config.n_steps} falling to {config.n_steps_final}"
     conditions: dict[str, tuple[Any, Any]] = {
         "protocol": ("v5", config.protocol),
         "terminal_on_life_loss": (False, config.terminal_on_life_loss),
@@ -53,7 +56,7 @@ def departures(config: TrainConfig) -> list[str]:
         "dueling": (False, config.dueling),
         "noisy": (False, config.noisy),
         "double": (False, config.double),
-        "n_steps": (3 if twin in _THREE_STEPS else 1, config.n_steps),
+        "n_steps": (3 if twin in _THREE_STEPS else 1, n_steps),
         "prioritized": (twin in _PRIORITIZED, config.prioritized),
         "learning_rate": (_LEARNING_RATES.get(twin), config.learning_rate),
     }
