@@ -3,6 +3,8 @@
 Being functions of the step alone, they need no saving, and a resumed run cannot lose its place.
 """
 
+import math
+
 from rlarcade.config import TrainConfig
 
 
@@ -55,7 +57,7 @@ def n_steps(config: TrainConfig, steps: int) -> int:
     if final is None:
         return first
     assert config.n_steps_duration is not None, "n_steps() needs a resolved config"
-    return round(first * (final / first) ** min(1.0, steps / config.n_steps_duration))
+    return round(first * math.pow(final / first, min(1.0, steps / config.n_steps_duration)))
 
 
 def _linear(first: float, final: float, steps: int, length: int) -> float:
