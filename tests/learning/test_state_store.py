@@ -115,7 +115,6 @@ COMPOSITIONS = {
         "n_steps": 10,
         "n_steps_final": 2,
         "n_steps_duration": 500,
-        "prioritized": True,
     },
     "laptop": {
         "prioritized": True,
@@ -123,6 +122,8 @@ COMPOSITIONS = {
         "head": "quantile",
         "num_quantiles": 11,
         "n_steps": 10,
+        "n_steps_final": 3,
+        "n_steps_duration": 800,
     },
     "rainbow": {
         "prioritized": True,

@@ -74,6 +74,7 @@ COMPOSITIONS = {
         "learning_rate": 1e-3,
         "total_timesteps": 20_000,
         "exploration_steps": 8_000,
+        "n_steps_duration": 10_000,
     },
     "iqn": EASY,
     # as in the preset: the noise explores
