@@ -41,11 +41,12 @@ def measured_speed(config: TrainConfig, seconds: float = 8.0) -> tuple[float, fl
 def steps_in(minutes: float, config: TrainConfig) -> int:
     """Returns the agent steps that fit into so many minutes, from measured speed.
 
-    A twentieth is left for the start, saves and the evaluation at the end.
+    A tenth is left for the start, saves and the evaluation at the end, and because a run slows
+    down by some percent once its replay is larger than the caches.
     """
     started = time.perf_counter()
     random_speed, learning_speed = measured_speed(config)
-    left = minutes * 60 * 0.95 - (time.perf_counter() - started)
+    left = minutes * 60 * 0.9 - (time.perf_counter() - started)
     warm_up = config.warm_up / random_speed if config.warm_up else 0.0
     steps = int(
         left * random_speed

@@ -910,8 +910,8 @@ def test_cuda_without_cuda_is_refused():
 def test_a_length_in_minutes_becomes_steps_by_measured_speed(monkeypatch):
     config = TrainConfig(game="pong", learning_starts=1000)
     monkeypatch.setattr(pace, "measured_speed", lambda config: (1000.0, 100.0))
-    # 114 s are left for training: 1 s of warm-up, then 100 steps a second
-    assert pace.steps_in(2, config) == pytest.approx(1000 + 113 * 100, abs=50)
+    # 108 s are left for training: 1 s of warm-up, then 100 steps a second
+    assert pace.steps_in(2, config) == pytest.approx(1000 + 107 * 100, abs=50)
     with pytest.raises(ConfigError, match=r"minutes = 1e-06 is too short"):
         pace.steps_in(1e-6, config)
 
@@ -919,7 +919,7 @@ def test_a_length_in_minutes_becomes_steps_by_measured_speed(monkeypatch):
 def test_a_length_in_minutes_without_replay_has_no_warm_up(monkeypatch):
     config = TrainConfig(game="pong", memory="none", learning_starts=1000)
     monkeypatch.setattr(pace, "measured_speed", lambda config: (0.0, 100.0))
-    assert pace.steps_in(2, config) == pytest.approx(114 * 100, abs=50)
+    assert pace.steps_in(2, config) == pytest.approx(108 * 100, abs=50)
     with pytest.raises(ConfigError, match=r"minutes = 1e-06 is too short"):
         pace.steps_in(1e-6, config)
 
