@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, ParamSpec, Self, TypeVar
 
@@ -317,6 +317,13 @@ class DQNAgent:
             target=self._draws(size),
             pick=self._draws(size, taus=False) if picks else None,
         )
+        if self.config.compile == "on":
+            # Views of windows, whose strides change with their length: each would be a new graph.
+            batch = replace(
+                batch,
+                observation=batch.observation.contiguous(),
+                next_observation=batch.next_observation.contiguous(),
+            )
         self.online.train()  # spectral norm takes its power iteration here, and nowhere else
         errors, mean_q, loss = self._loss(batch, draws)
         self.online.eval()
