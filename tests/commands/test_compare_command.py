@@ -296,11 +296,15 @@ def test_a_match_that_is_killed_or_interrupted_goes_on_to_the_same_verdict(here)
     compare = [sys.executable, "-m", "rlarcade.compare", str(EARLY), str(LATE)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
 
+    def played():
+        records = here / "checkpoints" / "matches"
+        return sum(path.read_text().count("\n") for path in records.glob("*"))
+
     def until(pairs, number):
         process = subprocess.Popen([*compare, "--seed", "3"], env=environment, text=True,
                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
-        records = here / "checkpoints" / "matches"
-        while sum(path.read_text().count("\n") for path in records.glob("*")) <= pairs:
+        before = played()
+        while played() <= max(pairs, before):  # one of its own, so it is up and plays
             assert process.poll() is None
             time.sleep(0.05)
         process.send_signal(number)
