@@ -2,17 +2,22 @@
 
     python scripts/plot_learning_curve.py checkpoints/space_invaders-dqn-seed0 --png curve.png
     python scripts/plot_learning_curve.py checkpoints/sweeps/screen/* --minutes --png screen.png
+    python scripts/plot_learning_curve.py "10 steps=docs/results/cpu-default.json:plain" --minutes
 
-Dots are evaluations on the way. With --minutes the curves are drawn against the time that training
-took (evaluations and saves left out), which is what a user waits for.
+FILE.json:NAME stands for what `record_run.py` recorded under that name; before a = stands what its
+curves are called. Dots are evaluations on the way. With --minutes the curves are drawn against the
+time that training took (evaluations and saves left out), which is what a user waits for.
 """
 
 import argparse
 import json
 from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -27,23 +32,24 @@ _PARTS = ("env", "act", "replay", "learn")
 def main() -> None:
     """Draws the picture."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("runs", type=Path, nargs="+", help="run folders; other files are skipped")
+    parser.add_argument(
+        "runs", nargs="+", help="[LABEL=]run folder or FILE.json:NAME; others are skipped"
+    )
     parser.add_argument("--minutes", action="store_true", help="against minutes of training")
     parser.add_argument("--png", type=Path, default=Path("curve.png"))
     asked = parser.parse_args()
 
-    games: defaultdict[str, list[Path]] = defaultdict(list)
-    for run in asked.runs:
-        if (run / "run.json").exists():
-            games[json.loads((run / "run.json").read_text())["train"]["game"]].append(run)
+    games: defaultdict[str, list[Drawn]] = defaultdict(list)
+    for source in asked.runs:
+        for drawn in read(source, in_minutes=asked.minutes):
+            games[drawn.game].append(drawn)
     figure, panels = plt.subplots(
         1, len(games), figsize=(7 * len(games), 4), constrained_layout=True, squeeze=False
     )
     for axes, (game, runs) in zip(panels[0], sorted(games.items()), strict=True):
-        for run in runs:
-            curve, evaluations = curves(run, in_minutes=asked.minutes)
-            (line,) = axes.plot(*columns(curve), label=run.name)
-            axes.plot(*columns(evaluations), "o", color=line.get_color())
+        for drawn in runs:
+            (line,) = axes.plot(*columns(drawn.curve), label=drawn.label)
+            axes.plot(*columns(drawn.evaluations), "o", color=line.get_color())
         if scores := published_scores(game):
             axes.axhline(scores.random, color="grey", linestyle=":", label=f"random, {game}")
         axes.set_xlabel("minutes of training" if asked.minutes else "agent steps")
@@ -51,6 +57,39 @@ def main() -> None:
         axes.set_title(display_name(game))
         axes.legend()
     figure.savefig(asked.png, dpi=110)
+
+
+@dataclass
+class Drawn:
+    """One run's line, and its dots."""
+
+    label: str
+    game: str
+    curve: list[tuple[float, float]]
+    evaluations: list[tuple[float, float]]
+
+
+def read(source: str, *, in_minutes: bool) -> list[Drawn]:
+    """Returns the runs that an argument stands for; exits where a file has none of that name."""
+    label, _, path = source.rpartition("=")
+    run = Path(path)
+    if (run / "run.json").exists():
+        game = json.loads((run / "run.json").read_text())["train"]["game"]
+        return [Drawn(label or run.name, game, *curves(run, in_minutes=in_minutes))]
+    file, _, name = path.rpartition(":")
+    if not file.endswith(".json"):
+        return []
+    recorded = json.loads(Path(file).read_text())
+    if name not in recorded:
+        raise SystemExit(f"{file} has no {name}. It has {', '.join(recorded)}.")
+    return [
+        Drawn(
+            label or f"{row['run']} ({name})",
+            row["settings"]["game"],
+            *recorded_curves(row, in_minutes=in_minutes),
+        )
+        for row in recorded[name]
+    ]
 
 
 def columns(points: list[tuple[float, float]]) -> tuple[list[float], list[float]]:
@@ -75,6 +114,26 @@ def curves(
         if _EVALUATION in line:
             evaluations.append((x, line[_EVALUATION]))
     return curve, evaluations
+
+
+def recorded_curves(
+    row: dict[str, Any], *, in_minutes: bool
+) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
+    """Returns what `curves` does, of a recorded run."""
+    curve, evaluations = row["training_return"], row["evaluations_on_the_way"]
+    if not in_minutes:
+        return curve, evaluations
+    steps = [steps for steps, _ in curve]
+    if not row.get("training_minutes") and not row.get("seconds"):
+        raise SystemExit(f"{row['run']} has no times: draw it against steps, without --minutes.")
+    # rows of before minutes were recorded know the time of all steps: the pace is taken as even
+    minutes = row.get("training_minutes") or [
+        x / row["steps"] * sum(row["seconds"][part] for part in _PARTS) / 60 for x in steps
+    ]
+    return (
+        [(x, score) for x, (_, score) in zip(minutes, curve, strict=True)],
+        [(float(np.interp(x, steps, minutes)), score) for x, score in evaluations],
+    )
 
 
 if __name__ == "__main__":

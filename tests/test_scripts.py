@@ -5,6 +5,7 @@ import runpy
 import subprocess
 import sys
 import time
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,79 @@ def test_learning_curves_are_drawn_against_the_minutes_of_training(tmp_path):
     command += [str(tmp_path / "b"), "--minutes", "--png", str(picture)]
     subprocess.run(command, check=True)
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow  # matplotlib, as above
+def test_a_recorded_run_is_drawn_as_its_folder_was(tmp_path):
+    run, recorded = tmp_path / "pong-run", tmp_path / "runs.json"
+    run.mkdir()
+    (run / "run.json").write_text(json.dumps({"train": {"game": "pong", "seed": 3}}))
+    # the first half at twice the speed of the second; five figures in each kept interval
+    shares = {f"time/{part}_share": 0.25 for part in ("env", "act", "replay", "learn")}
+    lines = [
+        {"step": step, **shares, "time/fps": 200.0 if step <= 10_000 else 100.0}
+        | {"rollout/ep_rew_mean": step / 1000 + 0.004}
+        for step in range(1_000, 20_001, 1_000)
+    ]
+    lines.insert(10, {"step": 10_000, "eval/mean_reward": 5.5})
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    command = [sys.executable, str(SCRIPTS / "record_run.py"), str(run), "--into", str(recorded)]
+    command += ["--under", "plain"]
+    subprocess.run(command, check=True)
+    (row,) = json.loads(recorded.read_text())["plain"]
+    assert (row["run"], row["steps"], row["finished"]) == ("pong-run", 20_000, False)
+    assert row["settings"] == {"game": "pong", "seed": 3}
+    kept = [1_000, 5_000, 10_000, 15_000, 20_000]
+    assert row["training_return"] == [[step, step / 1000] for step in kept]
+    minutes = [5 / 60, 25 / 60, 50 / 60, 100 / 60, 150 / 60]
+    np.testing.assert_allclose(row["training_minutes"], minutes, atol=0.005)
+
+    evaluation = {"version": "aa", "checkpoint": "pong-run/checkpoints/step-20000", "mean": 2.0}
+    evaluation |= {"episodes": [{"score": 1.0}, {"score": 3.0}]}
+    seconds = {"env": 50, "act": 50, "replay": 25, "learn": 25, "save": 9, "total": 159}
+    result = {"steps": 20_000, "seconds": seconds, "evaluation": evaluation}
+    result["checkpoint"] = evaluation["checkpoint"]
+    (run / "result.json").write_text(json.dumps(result))
+    games = tmp_path / "games.json"
+    games.write_text(json.dumps({"evaluations": [evaluation]}))
+    subprocess.run([*command, "--games", str(games)], check=True)
+    (row,) = json.loads(recorded.read_text())["plain"]  # in the place of the unfinished one
+    assert row["finished"] is True
+    assert row["final"] == row["evaluated_over_2_games"] == {"mean": 2.0, "scores": [1.0, 3.0]}
+
+    draw = [sys.executable, str(SCRIPTS / "plot_learning_curve.py"), f"ours={recorded}:plain"]
+    subprocess.run([*draw, "--minutes", "--png", str(tmp_path / "curve.png")], check=True)
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+    module = runpy.run_path(str(SCRIPTS / "plot_learning_curve.py"))
+    ((label, game, curve, evaluations),) = map(
+        astuple, module["read"](f"{recorded}:plain", in_minutes=True)
+    )
+    assert (label, game) == ("pong-run (plain)", "pong")
+    (drawn,) = module["read"](f"ours={recorded}:plain", in_minutes=False)
+    assert (drawn.label, drawn.curve) == ("ours", row["training_return"])
+    expected = [(x, step / 1000) for x, step in zip(minutes, kept, strict=True)]
+    np.testing.assert_allclose(curve, expected, atol=0.005)
+    np.testing.assert_allclose(evaluations, [(50 / 60, 5.5)], atol=0.005)
+    del row["training_minutes"]  # a row of former times: 150 s over 20,000 steps
+    curve, _ = module["recorded_curves"](row, in_minutes=True)
+    np.testing.assert_allclose([x for x, _ in curve], [step * 150 / 20_000 / 60 for step in kept])
+    row["seconds"] = None
+    with pytest.raises(SystemExit, match="pong-run has no times: draw it against steps"):
+        module["recorded_curves"](row, in_minutes=True)
+    with pytest.raises(SystemExit, match="has no fancy. It has plain."):
+        module["read"](f"{recorded}:fancy", in_minutes=True)
+
+    before = recorded.read_text()
+    evaluation["version"] = "bb"
+    games.write_text(json.dumps({"evaluations": [evaluation]}))
+    for wrong, message in (
+        ([*command, "--games", str(games)], "not of this run's last checkpoint"),
+        ([*command[:2], str(tmp_path), *command[3:]], "is not a run folder"),
+    ):
+        refused = subprocess.run(wrong, check=False, capture_output=True, text=True)
+        assert refused.returncode == 2
+        assert message in refused.stderr
+    assert recorded.read_text() == before
 
 
 @pytest.mark.slow  # a whole game, and the start of a process
