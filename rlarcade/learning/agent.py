@@ -354,9 +354,10 @@ class DQNAgent:
 
     def _compute_loss(self, batch: Batch, draws: _UpdateDraws) -> tuple[Tensor, Tensor, Tensor]:
         """Returns each transition's error (B,), the mean Q () and the loss ()."""
+        features = self.online.features(batch.observation)
         with torch.no_grad():
-            target = self._target(batch, draws)
-        returns = self.online.returns(batch.observation, draws.online)
+            target = self._target(batch, draws, features)
+        returns = self.online.head(features, draws.online)
         losses, errors = self._losses(returns.of(batch.action), target)
         if batch.weight is not None:
             losses = losses * batch.weight
@@ -370,14 +371,20 @@ class DQNAgent:
         losses, errors = self._losses(returns.of(action), Returns(target.unsqueeze(1)))
         return errors, returns.mean().detach().mean(), losses.mean()
 
-    def _target(self, batch: Batch, draws: _UpdateDraws) -> Returns:
-        """Possible returns of (s, a), (B, M), seen from where the transition ended."""
+    def _target(self, batch: Batch, draws: _UpdateDraws, features: Tensor) -> Returns:
+        """Possible returns of (s, a), (B, M), seen from where the transition ended.
+
+        `features` are the online network's, of the observations.
+        """
         config = self.config
         ahead = self.target.returns(batch.next_observation, draws.target)
         if config.munchausen:
-            judge = self.target if config.munchausen_policy == "target" else self.online
+            if config.munchausen_policy == "target":
+                q_values = self.target(batch.observation, draws.pick)
+            else:
+                q_values = self.online.head(features, draws.pick).mean()
             bonus = munchausen_bonus(
-                judge(batch.observation, draws.pick),
+                q_values,
                 batch.action,
                 alpha=config.munchausen_alpha,
                 tau=config.munchausen_tau,

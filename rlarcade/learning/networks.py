@@ -53,8 +53,13 @@ class QNetwork(nn.Module):
 
     def returns(self, frames: Tensor, draws: Draws | None = None) -> Returns:
         """Returns what the head says of the returns of each action."""
-        returns: Returns = self.head(self.torso(frames, self.dtype), draws)
+        returns: Returns = self.head(self.features(frames), draws)
         return returns
+
+    def features(self, frames: Tensor) -> Tensor:
+        """Returns what the torso makes of frames, (B, F) in its arithmetic."""
+        features: Tensor = self.torso(frames, self.dtype)
+        return features
 
 
 def build_network(

@@ -70,11 +70,21 @@ QR_SELECTOR = [
 QR_TARGET = [[3.0, -1.0], [-1.0, -1.0], [-2.0, 1.0]]  # a comment there works them out
 
 
-class NoDice:
-    """A head that draws nothing."""
+class Lookup:
+    """A table's head: it draws nothing, and finds the rows of states."""
+
+    def __init__(self, table):
+        self.table = table
 
     def draw(self, batch_size, rng, *, taus=True):
         return Draws()
+
+    def __call__(self, states, draws=None):
+        table = self.table
+        rows = table.rows[states]
+        if table.atoms is not None:
+            return Returns(table.atoms, log_probabilities=rows.log_softmax(dim=-1))
+        return Returns(rows, taus=None if table.taus is None else table.taus[states])
 
 
 class Table(torch.nn.Module):
@@ -86,14 +96,13 @@ class Table(torch.nn.Module):
         self.rows = torch.nn.Parameter(rows.unsqueeze(-1) if rows.dim() == 2 else rows)
         self.taus = None if taus is None else torch.tensor(taus)
         self.atoms = None if atoms is None else torch.tensor(atoms)
-        self.head = NoDice()
+        self.head = Lookup(self)
+
+    def features(self, frames):
+        return frames[:, 0, 0, 0].long()
 
     def returns(self, frames, draws=None):
-        states = frames[:, 0, 0, 0].long()
-        rows = self.rows[states]
-        if self.atoms is not None:
-            return Returns(self.atoms, log_probabilities=rows.log_softmax(dim=-1))
-        return Returns(rows, taus=None if self.taus is None else self.taus[states])
+        return self.head(self.features(frames), draws)
 
     def forward(self, frames, draws=None):
         return self.returns(frames, draws).mean()
@@ -111,6 +120,10 @@ def tabular(online, target, *, rate=1.0, **settings):
     agent.online, agent.target = online, target.requires_grad_(False)
     agent.optimizer = torch.optim.SGD(online.parameters(), lr=rate)
     return agent
+
+
+def targets_of(agent, batch):
+    return agent._target(batch, NO_DRAWS, agent.online.features(batch.observation))
 
 
 def states(numbers):
@@ -162,7 +175,7 @@ def test_plain_q_learning_gives_rlax_its_td_errors():
     online = Table(before_and_after(RLAX_Q, nan_like(next_q)))
     agent = tabular(online, Table(before_and_after(nan_like(RLAX_Q), next_q)))
     batch = tabular_batch(**RLAX)
-    target = agent._target(batch, NO_DRAWS).values[:, 0]
+    target = targets_of(agent, batch).values[:, 0]
     taken = torch.tensor([1.0, 2.0])
     torch.testing.assert_close(target - taken, torch.tensor(RLAX_TD_ERROR))
     assert agent.update(batch).error.tolist() == RLAX_TD_ERROR
@@ -180,7 +193,7 @@ def test_the_target_network_values_what_the_online_network_picks():
     online = Table([[0.0, 0.0, 0.0], [2.0, 10.0, 1.0]])
     frozen = Table([[NAN] * 3, [99.0, 3.0, 98.0]])  # 99 and 98 are what a maximum would take
     agent = tabular(online, frozen, double=True)
-    target = agent._target(tabular_batch([2], [1.0], [0.5]), NO_DRAWS)
+    target = targets_of(agent, tabular_batch([2], [1.0], [0.5]))
     assert target.values.tolist() == [[1.0 + 0.5 * 3.0]]
 
 
@@ -197,7 +210,7 @@ def test_targets_match_the_definition(double, samples, seed):
         picks = (online_next if double else target_next)[b].mean(axis=1)
         best = max(range(3), key=lambda a: picks[a])
         expected.append([r + d * z for z in target_next[b, best].tolist()])
-    target = agent._target(tabular_batch(**parts), NO_DRAWS)
+    target = targets_of(agent, tabular_batch(**parts))
     torch.testing.assert_close(target.values, torch.tensor(expected))
     assert not target.values.requires_grad
 
@@ -206,7 +219,7 @@ def test_a_terminated_transition_does_not_bootstrap():
     table = [[0.0] * 3, [1e6, 2e6, 3e6]]
     for settings in ({}, {"double": True}):
         agent = tabular(Table(table), Table(table), **settings)
-        target = agent._target(tabular_batch([0], [-1.0], [0.0]), NO_DRAWS)
+        target = targets_of(agent, tabular_batch([0], [-1.0], [0.0]))
         assert target.values.tolist() == [[-1.0]]
 
 
@@ -215,7 +228,7 @@ def test_the_discount_of_n_steps_is_used_as_it_comes():
     agent = tabular(Table([[0.0, 0.0], [NAN] * 2]), Table([[NAN] * 2, [16.0, 8.0]]), gamma=0.9)
     batch = tabular_batch([1], reward.tolist(), discount.tolist())
     expected = 1 + 0.5 * 2 + 0.25 * 4 + 0.125 * 16
-    assert agent._target(batch, NO_DRAWS).values.tolist() == [[expected]]
+    assert targets_of(agent, batch).values.tolist() == [[expected]]
 
 
 # Distributions
@@ -255,7 +268,7 @@ def test_quantile_learning_regresses_to_rlax_targets():
     online = Table(before_and_after(quantiles, selector), taus=[*QR_TAUS, *[[NAN] * 2] * 3])
     frozen = Table(before_and_after(nan_like(quantiles), following), taus=[[NAN] * 2] * 6)
     agent, batch = tabular(online, frozen, double=True), tabular_batch(**QR)
-    assert agent._target(batch, NO_DRAWS).values.tolist() == QR_TARGET
+    assert targets_of(agent, batch).values.tolist() == QR_TARGET
     expected = [
         slow_quantile_loss(quantiles[b, a].tolist(), QR_TAUS[b], QR_TARGET[b])
         for b, a in enumerate(QR["action"])
@@ -308,7 +321,7 @@ def test_munchausen_targets_match_the_definition(policy, samples, tau):
         )
         for b, (a, r, d) in enumerate(zip(*parts.values(), strict=True))
     ]
-    target = agent._target(tabular_batch(**parts), NO_DRAWS)
+    target = targets_of(agent, tabular_batch(**parts))
     torch.testing.assert_close(target.values, torch.tensor(expected), rtol=1e-4, atol=1e-5)
     assert not target.values.requires_grad
 
@@ -325,14 +338,14 @@ def test_munchausen_without_bonus_and_temperature_is_q_learning():
             Table(before_and_after(rows[2], rows[3])),
             **settings,
         )
-        targets.append(agent._target(batch, NO_DRAWS).values)
+        targets.append(targets_of(agent, batch).values)
     torch.testing.assert_close(targets[1], targets[0], rtol=0, atol=1e-5)
 
 
 def test_munchausen_does_not_bootstrap_past_a_terminal_but_adds_its_bonus():
     table = [[0.0, 0.0, 0.0, 0.0], [1e6, 2e6, 3e6, 4e6]]
     agent = tabular(Table(table), Table(table), munchausen=True)
-    target = agent._target(tabular_batch([1], [-1.0], [0.0]), NO_DRAWS)
+    target = targets_of(agent, tabular_batch([1], [-1.0], [0.0]))
     expected = -1.0 - 0.9 * 0.03 * math.log(4)
     assert target.values.item() == pytest.approx(expected, abs=1e-6)
 
@@ -522,6 +535,19 @@ def test_the_three_passes_of_an_update_have_draws_of_their_own(settings):
         assert len(one.noise) == len(other.noise) == 4
         for mine, yours in zip(one.noise, other.noise, strict=True):
             assert (mine != yours).any()
+
+
+@pytest.mark.parametrize(("policy", "passes"), [("online", (1, 1)), ("target", (1, 2))])
+def test_munchausen_takes_the_policy_from_features_that_are_there_anyway(policy, passes):
+    agent, seen = make_agent(munchausen=True, munchausen_policy=policy), {"online": 0, "target": 0}
+    for name, network in (("online", agent.online), ("target", agent.target)):
+
+        def count(*_, name=name):
+            seen[name] += 1
+
+        network.torso.register_forward_pre_hook(count)
+    agent.update(real_batch())
+    assert tuple(seen.values()) == passes
 
 
 def test_munchausen_may_ask_the_target_network_twice():
