@@ -7,15 +7,18 @@
 
 Replay rows never change once written, so a save writes only those that are new; its cost does not
 grow with the buffer. Rows are stored as the difference to the row before (most of a screen stands
-still) and compressed, some fifty times smaller than in memory. Every file's sha256 is kept in
+still) and compressed, some fifty times smaller than in memory; in several files, which all cores
+compress side by side while the learner waits. Every file's sha256 is kept in
 `state.json`, and that file's own beside it, so a damaged state is noticed and an older one used.
 """
 
 import hashlib
 import json
+import os
 import shutil
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,7 +36,8 @@ from rlarcade.learning.state import TrainingState
 
 FORMAT_VERSION = 2
 _KEPT = 2  # whole states; the older one is there for when the newer is damaged
-_CHUNK_CELLS = 4096  # cells exported at a time: bounds the memory that a save takes
+_SEGMENT_CELLS = 8192  # in a file of rows: enough to be compressed well, and files for all cores
+_CHUNK_CELLS = 1024  # exported at a time: bounds the memory that a save takes
 _ARRAYS, _DOCUMENT = "arrays.safetensors", "state.json"
 
 
@@ -153,12 +157,14 @@ class StateStore:
         """Writes the rows that are not on the disk yet, and forgets those the ring has lost."""
         oldest = max(0, replay.rows_added - replay.num_rows)
         first = max(self.segments[-1].last if self.segments else 0, oldest)
-        if first < replay.rows_added:
-            data = _packed_rows(replay, first, replay.rows_added)
-            segment = Segment(first, replay.rows_added, hashlib.sha256(data).hexdigest())
-            (self.folder / "rows").mkdir(parents=True, exist_ok=True)
-            write_file(self.folder / "rows" / segment.name, data)
-            self.segments.append(segment)
+        (self.folder / "rows").mkdir(parents=True, exist_ok=True)
+        parts = [*_chunks(first, replay.rows_added, max(1, _SEGMENT_CELLS // replay.num_envs))]
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            packed = pool.map(lambda part: _packed_rows(replay, *part), parts)
+            for part, data in zip(parts, packed, strict=True):
+                segment = Segment(*part, hashlib.sha256(data).hexdigest())
+                write_file(self.folder / "rows" / segment.name, data)
+                self.segments.append(segment)
         self.segments = [segment for segment in self.segments if segment.last > oldest]
 
     def _prune(self) -> None:
@@ -221,7 +227,7 @@ def _packed_rows(replay: Replay, first: int, last: int) -> bytes:
         change[1:] ^= frames[:-1]
         change[0] ^= before
         before = frames[-1]
-        stream.append(compressor.compress(change.tobytes()))
+        stream.append(compressor.compress(change.data))
         for name, column in rows.items():
             columns.setdefault(name, []).append(column)
     stream.append(compressor.flush())

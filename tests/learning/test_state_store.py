@@ -11,6 +11,7 @@ from test_training import weights_digest
 from toy_games import CatchLanes
 
 from rlarcade.errors import CheckpointError, DivergenceError
+from rlarcade.learning import state_store
 from rlarcade.learning.state import TrainingState, resolved
 from rlarcade.learning.state_store import StateStore
 from rlarcade.learning.training import train_agent
@@ -86,6 +87,21 @@ def test_every_part_of_the_state_comes_back(config, tmp_path):
             np.testing.assert_array_equal(old[key], new[key], err_msg=f"{part} {key}")
     rows = (state.replay.rows_added - state.replay.num_rows, state.replay.rows_added)
     old, new = state.replay.export(*rows), back.replay.export(*rows)
+    for key in old:
+        np.testing.assert_array_equal(old[key], new[key], err_msg=key)
+
+
+def test_many_rows_are_saved_in_several_files_and_come_back(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(state_store, "_SEGMENT_CELLS", 64)
+    monkeypatch.setattr(state_store, "_CHUNK_CELLS", 10)
+    state = run_until(TrainingState.create(config), 330)
+    StateStore(tmp_path).save(state)
+    rows = sorted(path.stem for path in (tmp_path / "rows").iterdir())
+    assert [row.split("-")[0] for row in rows] == [f"{first:012d}" for first in range(0, 165, 32)]
+    assert rows[-1].endswith(f"-{165:012d}")
+    back, problems = StateStore(tmp_path).load(config)
+    assert not problems
+    old, new = state.replay.export(0, 165), back.replay.export(0, 165)
     for key in old:
         np.testing.assert_array_equal(old[key], new[key], err_msg=key)
 
