@@ -1,6 +1,7 @@
 """The DQN agent: acts, learns, is saved and loaded."""
 
 import copy
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +25,8 @@ from rlarcade.errors import CheckpointError
 from rlarcade.games.names import resolve_game
 from rlarcade.games.protocols import FRAMESKIP, SCREEN, STACK, Protocol, get_protocol
 from rlarcade.games.single import GameEnv, make_env
-from rlarcade.learning.hardware import one_thread
+from rlarcade.learning.cuda_graph import CudaGraph
+from rlarcade.learning.hardware import one_thread, sent_to
 from rlarcade.learning.heads import Draws, Returns
 from rlarcade.learning.losses import (
     cross_entropy,
@@ -74,6 +76,10 @@ class _UpdateDraws(NamedTuple):
     target: Draws
     pick: Draws | None
     """Of the pass that picks next actions (double) or whose log-policy is added (Munchausen)."""
+
+
+_Learned = tuple[Tensor, Tensor, Tensor]
+"""Each transition's error (B,), the mean Q () and the loss ()."""
 
 
 class DQNAgent:
@@ -145,22 +151,16 @@ class DQNAgent:
         self.target = copy.deepcopy(self.online).requires_grad_(False)
         self.optimizer = _make_optimizer(config, self.online)
         self.rng = np.random.default_rng()
-        self._act_forward = self._prepared(self._forward, compiled)
-        self._loss = self._prepared(self._compute_loss, compiled)
-        self._fit_loss = self._prepared(self._compute_fit_loss, compiled)
-
-    def _prepared(
-        self, function: Callable[_Inputs, _Output], compiled: bool
-    ) -> Callable[_Inputs, _Output]:
-        """Returns a function of tensors as training calls it: as it is, or compiled.
-
-        On a GPU it becomes a CUDA graph: hundreds of small kernels, which Python starts more slowly
-        than they run, are started at once. What a graph returns is overwritten when any runs again.
-        """
-        if not compiled:
-            return function
+        self._act_forward: Callable[[Tensor, Draws | None], Tensor]
+        self._act_forward = _prepared(self._forward, compiled)
+        self._loss = _prepared(self._compute_loss, compiled)
+        self._learn: Callable[[Batch, _UpdateDraws], _Learned] = self._descend
+        if compiled and self.device.type == "cuda":
+            self._act_forward = CudaGraph(self._act_forward, _tensors_to_act)
+            self._learn = CudaGraph(self._descend, _tensors_to_learn)
+        # replay-free learning steps outside of graphs; of its loss torch.compile makes its own
         mode = "reduce-overhead" if self.device.type == "cuda" else "default"
-        return torch.compile(function, mode=mode, dynamic=False)
+        self._fit_loss = _prepared(self._compute_fit_loss, compiled, mode)
 
     # Acting
 
@@ -234,7 +234,7 @@ class DQNAgent:
         forward: Callable[[Tensor, Draws | None], Tensor] | None = None,
     ) -> NDArray[np.float32]:
         """One forward pass."""
-        frames = torch.from_numpy(np.ascontiguousarray(observation)).to(self.device)
+        frames = sent_to(self.device, torch.from_numpy(np.ascontiguousarray(observation)))
         with torch.no_grad():
             q_values = (forward or self._forward)(frames, draws)
         values: NDArray[np.float32] = q_values.cpu().numpy()
@@ -306,7 +306,10 @@ class DQNAgent:
     def set_learning_rate(self, rate: float) -> None:
         """Sets the step size of the updates that follow."""
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
 
     def update(self, batch: Batch) -> Update:
         """Takes one gradient step on transitions from replay."""
@@ -324,10 +327,15 @@ class DQNAgent:
                 observation=batch.observation.contiguous(),
                 next_observation=batch.next_observation.contiguous(),
             )
+        return _update(*self._learn(batch, draws))
+
+    def _descend(self, batch: Batch, draws: _UpdateDraws) -> _Learned:
+        """Takes a gradient step; returns what `_compute_loss` returns, detached."""
         self.online.train()  # spectral norm takes its power iteration here, and nowhere else
         errors, mean_q, loss = self._loss(batch, draws)
         self.online.eval()
-        return self._step(loss, mean_q, errors)
+        self._step(loss)
+        return errors, mean_q, loss.detach()
 
     def fit(self, observation: Tensor, action: Tensor, target: Tensor) -> Update:
         """Takes one gradient step towards known returns, as replay-free learning does.
@@ -341,18 +349,17 @@ class DQNAgent:
         self.online.train()
         errors, mean_q, loss = self._fit_loss(observation, action, target, draws)
         self.online.eval()
-        return self._step(loss, mean_q, errors)
+        self._step(loss)
+        return _update(errors, mean_q, loss.detach())
 
-    def _step(self, loss: Tensor, mean_q: Tensor, error: Tensor) -> Update:
+    def _step(self, loss: Tensor) -> None:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if self.config.max_grad_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.online.parameters(), self.config.max_grad_norm)
         self.optimizer.step()
-        # copies: the tensors of a CUDA graph are those of its next run
-        return Update(loss=loss.detach().clone(), mean_q=mean_q.clone(), error=error.clone())
 
-    def _compute_loss(self, batch: Batch, draws: _UpdateDraws) -> tuple[Tensor, Tensor, Tensor]:
+    def _compute_loss(self, batch: Batch, draws: _UpdateDraws) -> _Learned:
         """Returns each transition's error (B,), the mean Q () and the loss ()."""
         features = self.online.features(batch.observation)
         with torch.no_grad():
@@ -365,7 +372,7 @@ class DQNAgent:
 
     def _compute_fit_loss(
         self, observation: Tensor, action: Tensor, target: Tensor, draws: Draws
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> _Learned:
         """Returns what `_compute_loss` returns."""
         returns = self.online.returns(observation, draws)
         losses, errors = self._losses(returns.of(action), Returns(target.unsqueeze(1)))
@@ -415,8 +422,8 @@ class DQNAgent:
     def _draws(self, batch_size: int, *, taus: bool = True) -> Draws:
         draws = self.online.head.draw(batch_size, self.rng, taus=taus)
         return Draws(
-            tuple(part.to(self.device) for part in draws.noise),
-            None if draws.taus is None else draws.taus.to(self.device),
+            tuple(sent_to(self.device, part) for part in draws.noise),
+            None if draws.taus is None else sent_to(self.device, draws.taus),
         )
 
     def sync_target(self) -> None:
@@ -580,6 +587,35 @@ class DQNAgent:
             self.optimizer.state[parameter] = moments
 
 
+def _update(errors: Tensor, mean_q: Tensor, loss: Tensor) -> Update:
+    # copies: the tensors of a CUDA graph are those of its next run
+    return Update(loss=loss.clone(), mean_q=mean_q.clone(), error=errors.clone())
+
+
+def _prepared(
+    function: Callable[_Inputs, _Output], compiled: bool, mode: str = "default"
+) -> Callable[_Inputs, _Output]:
+    """Returns a function of tensors as training calls it: as it is, or compiled."""
+    if not compiled:
+        return function
+    # what the compiler advises is for who chose the arithmetic: fp32 is meant where it is used
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"torch\._inductor")
+    return torch.compile(function, mode=mode, dynamic=False)
+
+
+def _tensors_to_act(frames: Tensor, draws: Draws | None) -> list[Tensor]:
+    return [frames, *(draws.noise if draws else ())]
+
+
+def _tensors_to_learn(batch: Batch, draws: _UpdateDraws) -> list[Tensor]:
+    tensors: list[Tensor | None] = [batch.observation, batch.action, batch.reward, batch.discount]
+    tensors += [batch.next_observation, batch.weight]
+    for each in draws:
+        if each is not None:
+            tensors += [*each.noise, each.taus]
+    return [tensor for tensor in tensors if tensor is not None]
+
+
 def _arrays(network: QNetwork) -> dict[str, NDArray[Any]]:
     return {name: t.detach().cpu().numpy().copy() for name, t in network.state_dict().items()}
 
@@ -621,4 +657,9 @@ def _make_optimizer(config: TrainConfig, network: QNetwork) -> torch.optim.Optim
     parameters, rate, eps = network.parameters(), config.learning_rate, config.adam_eps
     if config.optimizer == "radam":
         return torch.optim.RAdam(parameters, lr=rate, eps=eps)
+    device = next(network.parameters()).device
+    if device.type == "cuda":
+        # of numbers that lie there, a graph reads the present ones at every replay
+        step_size = torch.tensor(rate, device=device)
+        return torch.optim.Adam(parameters, lr=step_size, eps=eps, fused=True, capturable=True)
     return torch.optim.Adam(parameters, lr=rate, eps=eps, fused=True)

@@ -11,6 +11,7 @@ from typing import Literal
 
 import psutil  # type: ignore[import-untyped]
 import torch
+from torch import Tensor
 
 from rlarcade.config import Compilation, DevicePreference, Precision
 from rlarcade.errors import ConfigError, ResourceError
@@ -46,11 +47,15 @@ def default_preset(preference: str) -> str:
     return "fast" if gpu else "laptop"
 
 
-def resolve_threads(asked: int) -> int:
+def resolve_threads(asked: int, device: str) -> int:
     """Returns the learner's CPU threads: as asked, or all the cores this process may use.
 
-    OMP_NUM_THREADS lowers the default, as it does for other programs that share a machine.
+    OMP_NUM_THREADS lowers the default, as it does for other programs that share a machine. Where a
+    GPU learns it is one: threads that are done with their share of a small copy go on waiting for
+    the next, on the cores that the emulators need.
     """
+    if device == "cuda":
+        return asked or 1
     cores = len(os.sched_getaffinity(0))
     allowed = os.environ.get("OMP_NUM_THREADS", "")
     return asked or (min(cores, int(allowed)) if allowed.isdigit() and int(allowed) else cores)
@@ -69,6 +74,17 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def sent_to(device: torch.device, tensor: Tensor) -> Tensor:
+    """Returns a CPU tensor's copy on a device; on a CPU the tensor itself.
+
+    From ordinary memory a copy to a GPU begins only when everything before it is done, and is
+    waited for. From pinned memory it takes its place in the queue.
+    """
+    if device.type == "cpu":
+        return tensor
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def resolve_precision(preference: Precision, device: str) -> Literal["fp32", "bf16"]:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rlarcade.games.protocols import STACK
+from rlarcade.learning.hardware import sent_to
 from rlarcade.learning.losses import n_step_return
 from rlarcade.learning.priorities import SumTree
 
@@ -172,7 +173,7 @@ class Replay:
         row = self.rows_added % self.num_rows
         start = row * self.num_envs
         flat = torch.from_numpy(frame.reshape(self.num_envs, -1))
-        self._frames[start : start + self.num_envs].copy_(flat)
+        self._frames[start : start + self.num_envs].copy_(sent_to(self.device, flat))
         self._write(slice(row, row + 1), cells)
         before = self._rows_to_draw()
         self.rows_added += 1
@@ -213,9 +214,8 @@ class Replay:
         batch = self.at(newest - (newest - ring_row) % self.num_rows, lane, n_steps)
         priority = self._tree.of(cell)
         weight = (priority.min() / priority) ** importance_exponent
-        return replace(
-            batch, weight=torch.from_numpy(weight.astype(np.float32)).to(self.device), cell=cell
-        )
+        weights = torch.from_numpy(weight.astype(np.float32))
+        return replace(batch, weight=sent_to(self.device, weights), cell=cell)
 
     def set_priorities(self, cell: NDArray[np.int64], error: NDArray[np.float32]) -> None:
         """Tells how wrong drawn transitions were.
@@ -321,8 +321,8 @@ class Replay:
         return Batch(
             observation=observation,
             action=self._to_device(self._action[row % self.num_rows, lane].astype(np.int64)),
-            reward=reward.to(self.device),
-            discount=discount.to(self.device),
+            reward=sent_to(self.device, reward),
+            discount=sent_to(self.device, discount),
             next_observation=next_observation,
         )
 
@@ -358,7 +358,7 @@ class Replay:
         return out.view(*cell.shape, *self.frame_shape)
 
     def _to_device(self, array: NDArray[np.int64]) -> Tensor:
-        return torch.from_numpy(array).to(self.device)
+        return sent_to(self.device, torch.from_numpy(array))
 
     def _write(self, rows: slice, cells: Cells) -> None:
         self._action[rows] = cells.action

@@ -115,6 +115,8 @@ class TrainingState:
             # cuBLAS is deterministic only with a workspace of a fixed size
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             torch.use_deterministic_algorithms(mode=True)
+        # A GPU has many kernels for a convolution; this tries them, once for each shape.
+        torch.backends.cudnn.benchmark = config.device == "cuda" and not config.deterministic
         replay = _make_replay(config)
         if lanes is None:
             lanes = TrainingLanes(
@@ -190,7 +192,7 @@ def resolved(config: TrainConfig) -> TrainConfig:
             "device": device,
             "precision": hardware.resolve_precision(config.precision, device),
             "compile": hardware.resolve_compile(config.compile, device),
-            "torch_threads": hardware.resolve_threads(config.torch_threads),
+            "torch_threads": hardware.resolve_threads(config.torch_threads, device),
             "buffer_size": _buffer_size(config),
             "exploration_steps": exploration_steps,
             "learning_rate_steps": config.learning_rate_steps or config.total_timesteps,

@@ -82,6 +82,8 @@ def _learn_from_replay(state: TrainingState) -> Iterator[TrainingProgress]:
         clock.start()
         share = epsilon(config, state.steps)
         actions = agent.act(lanes.observation, share, state.explore_rng, training=True)
+        if overlap:
+            state.require_finite()  # of the step before: acting has waited for its updates
         frame, age = block_frames(lanes.observation[:, -1]), lanes.age
         clock.lap("act")
         lanes.send(actions)
@@ -99,8 +101,6 @@ def _learn_from_replay(state: TrainingState) -> Iterator[TrainingProgress]:
             )
             batch = batch.to(agent.device)
             clock.lap("replay")
-            if overlap:
-                state.require_finite()  # of the update before, which the GPU has finished
             state.learned(agent.update(batch), batch.reward)
             if not overlap or batch.cell is not None:  # priorities wait for the GPU anyway
                 state.require_finite()
@@ -120,6 +120,7 @@ def _learn_from_replay(state: TrainingState) -> Iterator[TrainingProgress]:
         clock.lap("replay")
         state.steps = after
         yield _progress(state, share, state.tracker.observe(step))
+    state.require_finite()
 
 
 def _learn_from_rollouts(state: TrainingState) -> Iterator[TrainingProgress]:

@@ -10,7 +10,7 @@ from rlarcade.learning.agent import DQNAgent
 from rlarcade.learning.frames import block_frames
 from rlarcade.learning.networks import QNetwork
 from rlarcade.learning.replay import Batch
-from rlarcade.learning.torsos import ForeignTorso, make_norm, make_torso
+from rlarcade.learning.torsos import ForeignTorso, make_norm, make_torso, with_channels
 
 NORMS = ["none", "layer", "channel"]
 TORSOS = {
@@ -41,6 +41,17 @@ def randomise_norms(torso):
     for name, parameter in torso.named_parameters():
         if "norm" in name:
             parameter.data = torch.randn(parameter.shape, generator=rng)
+
+
+@pytest.mark.parametrize(("least", "channels"), [(8, 8), (4, 4), (2, 4)])
+def test_channels_of_zeros_change_no_convolution(least, channels):
+    rng = torch.Generator().manual_seed(0)
+    x, weight = (torch.randn(shape, generator=rng) for shape in ((2, 4, 9, 9), (5, 4, 3, 3)))
+    padded = with_channels(least, x), with_channels(least, weight)
+    assert [part.shape[1] for part in padded] == [channels, channels]
+    torch.testing.assert_close(
+        torch.nn.functional.conv2d(*padded), torch.nn.functional.conv2d(x, weight)
+    )
 
 
 # In NumPy

@@ -285,9 +285,29 @@ def test_on_a_gpu_compiled_training_starts_alike_and_goes_on_with_new_batches(na
         state = TrainingState.create(config, lanes=EasyCatch(config.num_envs, seed=1))
         updates = {p.updates: p.update for p in train_agent(state) if p.update}
         losses[compiled] = [update.loss.item() for update in updates.values()]
-    assert losses["on"][0] == pytest.approx(losses["off"][0], rel=1e-3)
-    assert len(losses["on"]) == len(losses["off"]) > 10
+    # bf16 numbers are 0.4 to 0.8% apart
+    assert losses["on"][0] == pytest.approx(losses["off"][0], rel=1e-2)
+    assert len(losses["on"]) == len(losses["off"]) >= 8
     assert len(set(losses["on"])) > 0.9 * len(losses["on"])  # a graph that is fed its first batch
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["dqn", "rainbow", "fast"])
+def test_on_a_gpu_captured_updates_move_the_weights_as_others_do(name):
+    config = composition(name, device="cuda", precision="fp32", learning_starts=2_000)
+    weights = {}
+    for compiled in ("off", "on"):
+        changed = config.model_copy(update={"compile": compiled, "total_timesteps": 800})
+        state = TrainingState.create(changed, lanes=EasyCatch(config.num_envs, seed=1))
+        list(train_agent(state))  # play, and nothing learned yet
+        before = state.agent.state()
+        for seed in range(12):  # the first three as they are, then captured and replayed
+            state.agent.set_learning_rate(1e-4 * (1 + seed % 3))
+            state.agent.update(state.replay.sample(32, np.random.default_rng(seed)))
+        weights[compiled] = state.agent.state()
+    for key, start in before.items():
+        apart = np.linalg.norm(weights["on"][key] - weights["off"][key])
+        assert apart <= 0.05 * np.linalg.norm(weights["off"][key] - start) + 1e-7, key
 
 
 @pytest.mark.parametrize(
@@ -781,8 +801,9 @@ def test_a_learning_rate_beyond_all_measure_is_told_so():
 def test_the_learner_takes_every_core_or_what_the_machine_allows(monkeypatch, allowed, threads):
     monkeypatch.setattr(hardware.os, "sched_getaffinity", lambda pid: {0, 1})
     monkeypatch.setenv("OMP_NUM_THREADS", allowed)
-    assert hardware.resolve_threads(0) == threads
-    assert hardware.resolve_threads(7) == 7
+    assert hardware.resolve_threads(0, "cpu") == threads
+    assert hardware.resolve_threads(0, "cuda") == 1  # its emulators take the cores
+    assert [hardware.resolve_threads(7, device) for device in ("cpu", "cuda")] == [7, 7]
 
 
 def test_every_automatic_setting_is_resolved(tiny_config):
