@@ -142,21 +142,39 @@ def test_a_recorded_run_is_drawn_as_its_folder_was(tmp_path):
 def test_a_record_attempt_leaves_its_evidence_and_cannot_be_repeated_in_place(tmp_path):
     evidence = tmp_path / "record.json"
     command = [sys.executable, str(SCRIPTS / "record_space_invaders.py"), "--preset", "quick"]
-    command += ["--total-timesteps", "400", "--learning-starts", "200", "--device", "cpu"]
-    command += ["--episodes", "1", "--run-dir", str(tmp_path / "run"), "--json", str(evidence)]
+    command += ["--learning-starts", "200", "--device", "cpu", "--num-envs", "2"]
+    attempt = [*command, "--run-dir", str(tmp_path / "run"), "--json", str(evidence)]
+    attempt += ["--minutes", "0.75", "--episodes", "1"]  # stopped after 30 seconds
     before = time.monotonic()
-    assert subprocess.run(command, check=False).returncode == 1
+    assert subprocess.run(attempt, check=False).returncode == 1
     elapsed = (time.monotonic() - before) / 60
     document = json.loads(evidence.read_text())
-    claim, evaluation = document["claim"], document["result"]["evaluation"]
+    claim, evaluation = document["claim"], document["evaluation"]
     assert claim["holds"] is False
     assert (claim["human"], claim["protocol"], claim["episodes"]) == (1668.7, "v5", 1)
     assert claim["mean"] == evaluation["episodes"][0]["score"]
-    assert 0 < claim["minutes"] < elapsed
-    assert document["config"]["total_timesteps"] == document["result"]["steps"] == 400
+    assert 0.5 < claim["minutes"] < elapsed
+    steps, total = document["counters"]["steps"], document["config"]["total_timesteps"]
+    assert 200 < steps < total == 40_000
     evidence.unlink()
-    assert subprocess.run(command, check=False).returncode == 2
+    assert subprocess.run(attempt, check=False).returncode == 2  # not in the same place again
     assert not evidence.exists()
+
+    elsewhere = [*command, "--run-dir", str(tmp_path / "other"), "--json", str(evidence)]
+    elsewhere += ["--total-timesteps", "300", "--episodes", "0"]
+    assert subprocess.run(elsewhere, check=False).returncode == 0
+    assert "claim" not in json.loads(evidence.read_text())
+    games = tmp_path / "games.json"
+    judged = {**evaluation, "version": json.loads(evidence.read_text())["weights_sha256"]}
+    judged |= {"mean": 1700.0, "episodes": evaluation["episodes"] * 100}
+    games.write_text(json.dumps({"evaluations": [judged]}))
+    judge = [*command[:2], "--json", str(evidence), "--games", str(games)]
+    assert subprocess.run(judge, check=False).returncode == 0
+    assert json.loads(evidence.read_text())["claim"]["holds"] is True
+    games.write_text(json.dumps({"evaluations": [evaluation]}))
+    refused = subprocess.run(judge, check=False, capture_output=True, text=True)
+    assert refused.returncode == 2
+    assert "are not of the run in" in refused.stderr
 
 
 @pytest.mark.slow  # the CPU twin of what runs on a GPU, in tiny sizes
