@@ -24,9 +24,9 @@ def recorded(name):
     return json.loads((ROOT / "docs" / "results" / name).read_text("utf-8"))
 
 
-def table_rows(heading):
+def table_rows(heading, number=0):
     section = README.split(f"## {heading}\n")[1].split("\n## ")[0]
-    rows = [line for line in section.splitlines() if line.startswith("|")]
+    rows = re.findall(r"(?:^\|.*\n)+", section, re.MULTILINE)[number].splitlines()
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows[2:]]
 
 
@@ -105,6 +105,31 @@ def test_the_scores_to_expect_are_those_of_the_recorded_games():
         assert len(evaluation["episodes"]) == 100
         digits = len(mean.partition(".")[2])
         assert mean == f"{evaluation['mean']:.{digits}f}"
+
+
+def test_the_scores_on_the_way_are_those_of_the_recorded_runs():
+    runs = recorded("cpu-default.json")
+    sources = {
+        "Breakout, `--minutes 120`": ("two-hours", "breakout"),
+        "Breakout": ("within-the-hour", "breakout"),
+        "Pong": ("plain-shorter", "pong"),
+        "SpaceInvaders": ("plain-shorter", "space_invaders"),
+    }
+    rows = table_rows("What to expect", 1)
+    assert [row[0] for row in rows] == list(sources)
+    for name, *cells, end in rows:
+        key, label = sources[name]
+        (run,) = (run for run in runs[key] if run["run"] == label)
+        steps, scores = zip(*run["training_return"], strict=True)
+        last = sum(run["seconds"][part] for part in ("env", "act", "replay", "learn")) / 60
+        # rows of former times have none for each point, and went at an even pace
+        minutes = run.get("training_minutes") or [step * last / steps[-1] for step in steps]
+        for asked, cell in zip((15, 30, 45, 60, 90), cells, strict=True):
+            assert bool(cell) == (asked < last)
+            if cell:
+                before = max(i for i, minute in enumerate(minutes) if minute <= asked)
+                assert float(cell) == round(scores[before])
+        assert end == f"{round(scores[-1])} after {int(last)}"
 
 
 def test_the_memory_that_a_million_transitions_take_is_what_was_measured():
