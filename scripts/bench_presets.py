@@ -59,7 +59,7 @@ def main() -> int:
         "game": configs[next(iter(configs))].game,
         "rounds": asked.rounds,
         "machine": {
-            **cpu_facts(resolve_threads(0), asked.precision),
+            **cpu_facts(resolve_threads(0, "cpu"), asked.precision),
             "device": asked.device,
             "python": platform.python_version(),
             "torch": version("torch"),
