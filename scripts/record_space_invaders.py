@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from plot_learning_curve import curves
+from record_run import row
 
 from rlarcade.checkpoint import find_checkpoint
 from rlarcade.console import EXIT_INTERRUPTED
@@ -98,19 +98,16 @@ def _attempt(asked: argparse.Namespace, flags: list[str]) -> int:
         )
         return 2
     manifest = json.loads((checkpoint / "manifest.json").read_text("utf-8"))
-    config = json.loads((asked.run_dir / "run.json").read_text("utf-8"))["train"]
-    by_minute, _ = curves(asked.run_dir, in_minutes=True)
-    by_step, _ = curves(asked.run_dir, in_minutes=False)
+    run = row(asked.run_dir, asked.run_dir.name, games=None)
+    config = run["settings"]
     document = {
         "minutes": ((checkpoint / "manifest.json").stat().st_mtime - started) / 60,
         "minutes_allowed": asked.minutes,
         "weights_sha256": manifest["weights_sha256"],
         "counters": manifest["counters"],
         "config": config,
-        "training_return": [
-            (steps, round(minutes, 2), round(score, 1))
-            for (minutes, score), (steps, _) in zip(by_minute, by_step, strict=True)
-        ],
+        "training_return": run["training_return"],
+        "training_minutes": run["training_minutes"],
         "command": ["python", "scripts/record_space_invaders.py", *sys.argv[1:]],
         "date": datetime.now(UTC).date().isoformat(),
         "git_commit": code_commit(),
