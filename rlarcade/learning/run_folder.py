@@ -177,11 +177,13 @@ def continued(record: RunRecord, settings: Settings, folder: Path) -> tuple[Trai
         The configuration to go on with, and warnings.
 
     Raises:
-        RunFolderError: a setting that may change learning differs, with both values.
+        RunFolderError: settings that may change learning differ; it names them all, with both
+            values and the flags that continue the run.
     """
     stored, asked = record.train, settings.train
     warnings: list[str] = []
     changes: dict[str, Any] = {}
+    differences: dict[str, tuple[Any, Any]] = {}
     for name in TrainConfig.model_fields:
         old, new = getattr(stored, name), getattr(asked, name)
         if name == "game":
@@ -206,14 +208,23 @@ def continued(record: RunRecord, settings: Settings, folder: Path) -> tuple[Trai
             )
             changes[name] = new
             continue
-        raise RunFolderError(
-            f"run folder {folder} holds a run with {name} = {_shown(old)}, now it is "
-            f"{_shown(new)}. Continue it with --{name.replace('_', '-')} {_shown(old)}, or begin "
-            "another run with another --run-dir."
-        )
+        differences[name] = (old, new)
+    _check_same(differences, folder)
     if not settings.minutes_by_default:
         _check_minutes(record, settings.run.minutes, folder)
     return stored.model_copy(update=changes), warnings
+
+
+def _check_same(differences: dict[str, tuple[Any, Any]], folder: Path) -> None:
+    if differences:
+        both = [
+            f"{k} = {_shown(old)}, now it is {_shown(new)}" for k, (old, new) in differences.items()
+        ]
+        flags = [_flag(name, old) for name, (old, _) in differences.items()]
+        raise RunFolderError(
+            f"run folder {folder} holds a run with {'; '.join(both)}. Continue it with "
+            f"{' '.join(flags)}, or begin another run with another --run-dir."
+        )
 
 
 def _check_minutes(record: RunRecord, minutes: float | None, folder: Path) -> None:
@@ -223,6 +234,13 @@ def _check_minutes(record: RunRecord, minutes: float | None, folder: Path) -> No
             f"length was fixed when it began; it cannot become one of {minutes:g} minutes. "
             "Lengthen it with --total-timesteps, or use another --run-dir."
         )
+
+
+def _flag(name: str, value: object) -> str:
+    option = name.replace("_", "-")
+    if isinstance(value, bool):
+        return f"--{option}" if value else f"--no-{option}"
+    return f"--{option} {_shown(value)}"
 
 
 def _shown(value: object) -> str:

@@ -271,6 +271,19 @@ def test_a_clipped_run_does_not_go_on_unclipped(command, tmp_path):
     assert "holds a run with max_grad_norm = 10.0, now it is None" in err
 
 
+def test_the_flags_that_a_run_of_many_other_settings_asks_for_continue_it(command, tmp_path):
+    flags = ["--run-dir", tmp_path / "run"]
+    begun = ["--noisy", "--no-double", "--conv-channels", 8, 4, 4, "--max-grad-norm", 10]
+    assert command("train", *TINY, *flags, *begun)[0] == 0
+    code, _, err = command("train", *TINY, *flags)
+    assert code == 2
+    assert "double = false, now it is true; " in err
+    assert "noisy = true, now it is false" in err
+    remedy = err.split("Continue it with ")[1].split(", or begin")[0].split()
+    assert {"--no-double", "--noisy", "--conv-channels", "--max-grad-norm"} <= set(remedy)
+    assert command("train", *TINY, *flags, *remedy)[0] == 0
+
+
 @pytest.mark.parametrize("damage", [b"", b'{"checkpoint": "half', b"[]", b"{}"])
 def test_a_damaged_outcome_is_made_again(finished, command, tmp_path, damage):
     folder = tmp_path / "run"
