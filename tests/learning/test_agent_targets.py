@@ -123,7 +123,8 @@ def tabular(online, target, *, rate=1.0, **settings):
 
 
 def targets_of(agent, batch):
-    return agent._target(batch, NO_DRAWS, agent.online.features(batch.observation))
+    features = agent.online.features(batch.observation)
+    return agent._target(batch, NO_DRAWS, agent._ahead(batch, NO_DRAWS), features)
 
 
 def states(numbers):
@@ -548,6 +549,19 @@ def test_munchausen_takes_the_policy_from_features_that_are_there_anyway(policy,
         network.torso.register_forward_pre_hook(count)
     agent.update(real_batch())
     assert tuple(seen.values()) == passes
+
+
+@pytest.mark.parametrize("settings", [{}, {"double": True}, {"munchausen_policy": "online"}])
+def test_what_the_backward_pass_needs_is_made_last(settings):
+    agent, seen = make_agent(munchausen="munchausen_policy" in settings, **settings), []
+    for network in (agent.online, agent.target):
+        network.torso.register_forward_pre_hook(
+            lambda torso, _: seen.append((torso is agent.online.torso, torch.is_grad_enabled()))
+        )
+    agent.update(real_batch())
+    assert seen[-1] == (True, True)
+    assert (False, False) in seen
+    assert not any(keeps for _, keeps in seen[:-1])
 
 
 def test_munchausen_may_ask_the_target_network_twice():
