@@ -551,9 +551,11 @@ def test_munchausen_takes_the_policy_from_features_that_are_there_anyway(policy,
     assert tuple(seen.values()) == passes
 
 
-@pytest.mark.parametrize("settings", [{}, {"double": True}, {"munchausen_policy": "online"}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"double": True}, {"munchausen": True, "munchausen_policy": "online"}]
+)
 def test_what_the_backward_pass_needs_is_made_last(settings):
-    agent, seen = make_agent(munchausen="munchausen_policy" in settings, **settings), []
+    agent, seen = make_agent(**settings), []
     for network in (agent.online, agent.target):
         network.torso.register_forward_pre_hook(
             lambda torso, _: seen.append((torso is agent.online.torso, torch.is_grad_enabled()))
