@@ -68,14 +68,24 @@ def row(run: Path, label: str, games: Path | None) -> dict[str, Any]:
         "seconds": result and result["seconds"],
     }
     if games:
-        (evaluation,) = json.loads(games.read_text("utf-8"))["evaluations"]
-        if result and evaluation["version"] != result["evaluation"]["version"]:
-            raise ValueError(
-                f"the games in {games} are those of {evaluation['checkpoint']}, not of this run's "
-                f"last checkpoint, {result['checkpoint']}."
-            )
+        evaluation = played(games, by=result["evaluation"]["version"] if result else None)
         recorded[f"evaluated_over_{len(evaluation['episodes'])}_games"] = _scores(evaluation)
     return recorded
+
+
+def played(games: Path, by: str | None) -> dict[str, Any]:
+    """Returns the evaluation in a file that `rlarcade evaluate --json` wrote of one checkpoint.
+
+    Raises:
+        ValueError: the games are not those of this version, the hash of a checkpoint's weights.
+    """
+    (evaluation,) = json.loads(games.read_text("utf-8"))["evaluations"]
+    if by not in (None, evaluation["version"]):
+        raise ValueError(
+            f"the games in {games} are not those of the run's last checkpoint: they were played by "
+            f"{evaluation['checkpoint']}, weights {evaluation['version']}, not {by}."
+        )
+    return dict(evaluation)
 
 
 def _scores(evaluation: dict[str, Any]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from record_run import row
+from record_run import played, row
 
 from rlarcade.checkpoint import find_checkpoint
 from rlarcade.console import EXIT_INTERRUPTED
@@ -58,14 +58,10 @@ def main() -> int:
             return code
     document = json.loads(asked.json.read_text("utf-8"))
     games = asked.games or _games_file(asked.run_dir)
-    (evaluation,) = json.loads(games.read_text("utf-8"))["evaluations"]
-    if evaluation["version"] != document["weights_sha256"]:
-        print(
-            f"record_space_invaders: error: the games in {games} are not of the run in "
-            f"{asked.json}: they were played by {evaluation['version']}, its weights are "
-            f"{document['weights_sha256']}.",
-            file=sys.stderr,
-        )
+    try:
+        evaluation = played(games, by=document["weights_sha256"])
+    except ValueError as error:
+        print(f"record_space_invaders: error: {error}", file=sys.stderr)
         return 2
     document = {"claim": _claim(document, evaluation)} | document | {"evaluation": evaluation}
     print(json.dumps(document["claim"]))

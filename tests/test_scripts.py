@@ -129,7 +129,7 @@ def test_a_recorded_run_is_drawn_as_its_folder_was(tmp_path):
     evaluation["version"] = "bb"
     games.write_text(json.dumps({"evaluations": [evaluation]}))
     for wrong, message in (
-        ([*command, "--games", str(games)], "not of this run's last checkpoint"),
+        ([*command, "--games", str(games)], "are not those of the run's last checkpoint"),
         ([*command[:2], str(tmp_path), *command[3:]], "is not a run folder"),
     ):
         refused = subprocess.run(wrong, check=False, capture_output=True, text=True)
@@ -174,7 +174,7 @@ def test_a_record_attempt_leaves_its_evidence_and_cannot_be_repeated_in_place(tm
     games.write_text(json.dumps({"evaluations": [evaluation]}))
     refused = subprocess.run(judge, check=False, capture_output=True, text=True)
     assert refused.returncode == 2
-    assert "are not of the run in" in refused.stderr
+    assert "are not those of the run's last checkpoint" in refused.stderr
 
 
 @pytest.mark.slow  # the CPU twin of what runs on a GPU, in tiny sizes
