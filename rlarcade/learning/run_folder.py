@@ -209,21 +209,21 @@ def continued(record: RunRecord, settings: Settings, folder: Path) -> tuple[Trai
             changes[name] = new
             continue
         differences[name] = (old, new)
-    _check_same(differences, folder)
+    _check_same(differences, record.preset, folder)
     if not settings.minutes_by_default:
         _check_minutes(record, settings.run.minutes, folder)
     return stored.model_copy(update=changes), warnings
 
 
-def _check_same(differences: dict[str, tuple[Any, Any]], folder: Path) -> None:
+def _check_same(differences: dict[str, tuple[Any, Any]], preset: str, folder: Path) -> None:
     if differences:
         both = [
             f"{k} = {_shown(old)}, now it is {_shown(new)}" for k, (old, new) in differences.items()
         ]
         flags = [_flag(name, old) for name, (old, _) in differences.items()]
         raise RunFolderError(
-            f"run folder {folder} holds a run with {'; '.join(both)}. Continue it with "
-            f"{' '.join(flags)}, or begin another run with another --run-dir."
+            f"run folder {folder} holds a run of preset {preset} with {'; '.join(both)}. Continue "
+            f"it with {' '.join(flags)}, or begin another run with another --run-dir."
         )
 
 

@@ -268,7 +268,7 @@ def test_a_clipped_run_does_not_go_on_unclipped(command, tmp_path):
     assert command("train", *TINY, *flags, "--total-timesteps", 100)[0] == 0
     code, _, err = command("train", *TINY, *flags[:2], "--total-timesteps", 200)
     assert code == 2
-    assert "holds a run with max_grad_norm = 10.0, now it is None" in err
+    assert "holds a run of preset quick with max_grad_norm = 10.0, now it is None" in err
 
 
 def test_the_flags_that_a_run_of_many_other_settings_asks_for_continue_it(command, tmp_path):
