@@ -39,9 +39,16 @@ from rlarcade.errors import (
 from rlarcade.evaluation import evaluate_agent
 from rlarcade.evaluation.table import score_lines
 from rlarcade.games import FRAMESKIP, display_name
+from rlarcade.games.names import resolve_game
 from rlarcade.learning.agent import DQNAgent
 from rlarcade.learning.frames import BLOCKED_FRAME
-from rlarcade.learning.hardware import bf16_is_faster, default_preset, gigabytes, require_disk
+from rlarcade.learning.hardware import (
+    bf16_is_faster,
+    default_preset,
+    gigabytes,
+    require_disk,
+    resolve_device,
+)
 from rlarcade.learning.metrics import MetricWriter, TrainingLog
 from rlarcade.learning.pace import steps_in
 from rlarcade.learning.replay import Replay
@@ -212,6 +219,8 @@ class _Run:
         run, config = self.settings.run, self.settings.train
         parent = self._parent()
         if run.minutes is not None:
+            resolve_game(config.game)  # what is not here is told before the measuring begins
+            resolve_device(config.device)
             say(f"measuring how many steps fit into {run.minutes:g} minutes here …")
             config = config.model_copy(update={"total_timesteps": steps_in(run.minutes, config)})
         config = resolved(self._with_replay_that_fits(config))

@@ -497,6 +497,10 @@ def test_bf16_that_is_slower_than_fp32_here_is_told(command, tmp_path, monkeypat
     ("flags", "message"),
     [
         (["--game", "SpaceInvader"], "unknown game 'SpaceInvader'. Did you mean SpaceInvaders"),
+        (
+            ["--game", "SpaceInvader", "--minutes", "5", "--run-dir", "run"],
+            "unknown game 'SpaceInvader'. Did you mean SpaceInvaders",
+        ),
         (["--game", "joust"], "game 'joust' cannot be trained: its ROM has no single-player mode"),
         ([], "--game"),
         (["--game", "Pong", "--preset", "dqm"], "unknown preset 'dqm'. Did you mean 'dqn'"),
@@ -522,18 +526,20 @@ def test_bf16_that_is_slower_than_fp32_here_is_told(command, tmp_path, monkeypat
 )
 def test_bad_input_is_refused_in_words(command, tmp_path, monkeypatch, flags, message):
     monkeypatch.chdir(tmp_path)
-    code, _, err = command("train", *flags)
+    code, out, err = command("train", *flags)
     assert code == 2
     assert message in err
-    assert err.count("\n") == 1
+    assert (out, err.count("\n")) == ("", 1)
     assert not (tmp_path / "checkpoints").exists() or not any((tmp_path / "checkpoints").iterdir())
 
 
 @pytest.mark.skipif(__import__("torch").cuda.is_available(), reason="there is a CUDA device")
 def test_cuda_where_there_is_none_is_refused(command, tmp_path):
-    code, _, err = command("train", *TINY, "--device", "cuda", "--run-dir", tmp_path / "r")
-    assert code == 2
-    assert "device cuda was asked for" in err
+    flags = ("--game", "Pong", "--device", "cuda", "--run-dir", tmp_path / "r")
+    for length in ("--total-timesteps", "--minutes"):
+        code, out, err = command("train", *flags, length, 600)
+        assert (code, out) == (2, "")
+        assert err.startswith("rlarcade: error: device cuda was asked for")
 
 
 def test_a_run_record_that_was_altered_is_refused(command, tmp_path):
