@@ -107,6 +107,14 @@ def test_the_scores_to_expect_are_those_of_the_recorded_games():
         assert mean == f"{evaluation['mean']:.{digits}f}"
 
 
+def test_a_score_that_links_to_recorded_games_is_their_mean():
+    links = re.findall(r"\[([\d.]+)\]\(docs/results/(\S+\.json)\)", README)
+    assert links
+    for score, name in links:
+        (evaluation,) = recorded(name)["evaluations"]
+        assert score == f"{evaluation['mean']:.{len(score.partition('.')[2])}f}"
+
+
 def test_the_scores_on_the_way_are_those_of_the_recorded_runs():
     runs = recorded("cpu-default.json")
     sources = {
