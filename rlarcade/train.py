@@ -38,8 +38,7 @@ from rlarcade.errors import (
 )
 from rlarcade.evaluation import evaluate_agent
 from rlarcade.evaluation.table import score_lines
-from rlarcade.games import FRAMESKIP, display_name
-from rlarcade.games.names import resolve_game
+from rlarcade.games import FRAMESKIP, display_name, resolve_game
 from rlarcade.learning.agent import DQNAgent
 from rlarcade.learning.frames import BLOCKED_FRAME
 from rlarcade.learning.hardware import (
