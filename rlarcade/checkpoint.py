@@ -10,8 +10,6 @@ is whole.
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,6 +25,7 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from rlarcade.errors import CheckpointError
+from rlarcade.files import write_folder
 from rlarcade.games.protocols import Protocol
 
 FORMAT_VERSION = 1
@@ -228,67 +227,3 @@ def _read_manifest(path: Path) -> Manifest:
         raise CheckpointError(f"{path} is damaged: {field}: {first['msg']}.") from error
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged: not JSON ({error}).") from error
-
-
-def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
-    """Writes a folder of files, whole under its final name or not there under it.
-
-    A kill at any moment leaves a new folder whole or absent. A folder that is replaced is absent
-    between two renames (a rename cannot replace a folder that is not empty), so callers keep
-    something older to go back to, as the training states do, or can write it again.
-
-    Raises:
-        OSError: the disk is full or cannot be written; the temporary folder is removed.
-    """
-    temporary = path.with_name(f".{path.name}.writing")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        temporary.mkdir(parents=True)
-        for name, data in files.items():
-            write_synced(temporary / name, data)
-        sync_folder(temporary)
-        if path.exists():  # a rename cannot replace a folder that is not empty
-            old = path.with_name(f".{path.name}.old")
-            shutil.rmtree(old, ignore_errors=True)
-            path.rename(old)
-            temporary.rename(path)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            temporary.rename(path)
-        sync_folder(path.parent)
-    except OSError:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Replaces a file in one step.
-
-    Raises:
-        OSError: the disk is full or cannot be written; the old file stays.
-    """
-    temporary = path.with_name(f".{path.name}.writing")
-    try:
-        write_synced(temporary, data)
-        temporary.replace(path)
-        sync_folder(path.parent)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def write_synced(path: Path, data: bytes) -> None:
-    """Writes a file and waits until it is on the disk."""
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def sync_folder(path: Path) -> None:
-    """Waits until a folder's entries are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -22,9 +22,9 @@ from rich.console import Console
 from rich.table import Table
 
 from rlarcade import config, console
-from rlarcade.checkpoint import write_file
 from rlarcade.console import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OK, StopSignal, parse_flags, say
 from rlarcade.errors import ConfigError, RunFolderError
+from rlarcade.files import write_file
 from rlarcade.games.names import resolve_game
 from rlarcade.learning.hardware import default_preset
 from rlarcade.learning.run_folder import RUNS

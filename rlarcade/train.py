@@ -13,7 +13,7 @@ import tyro
 from pydantic import Field, create_model
 
 from rlarcade import config as settings_of
-from rlarcade.checkpoint import Checkpoint, checkpoint_path, load_checkpoint, write_file
+from rlarcade.checkpoint import Checkpoint, checkpoint_path, load_checkpoint
 from rlarcade.config import FIELDS, Settings, TrainConfig, load_preset, make_settings
 from rlarcade.console import (
     EXIT_ERROR,
@@ -38,6 +38,7 @@ from rlarcade.errors import (
 )
 from rlarcade.evaluation import evaluate_agent
 from rlarcade.evaluation.table import score_lines
+from rlarcade.files import write_file
 from rlarcade.games import FRAMESKIP, display_name, resolve_game
 from rlarcade.learning.agent import DQNAgent
 from rlarcade.learning.frames import BLOCKED_FRAME

@@ -28,13 +28,8 @@ import numpy as np
 import sqlalchemy
 from bench_training import OTHERS_ALLOWED, busy_seconds, cpu_facts
 
-from rlarcade.checkpoint import (
-    Counters,
-    Manifest,
-    library_versions,
-    save_checkpoint,
-    sync_folder,
-)
+from rlarcade.checkpoint import Counters, Manifest, library_versions, save_checkpoint
+from rlarcade.files import sync_folder
 from rlarcade.games.protocols import get_protocol
 from rlarcade.promotion import registration, versions
 from rlarcade.promotion.blobs import sha256

@@ -11,10 +11,9 @@ from rlarcade.checkpoint import (
     list_checkpoints,
     load_checkpoint,
     save_checkpoint,
-    write_file,
-    write_folder,
 )
 from rlarcade.errors import CheckpointError
+from rlarcade.files import write_file, write_folder
 from rlarcade.games import get_protocol
 
 TENSORS = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.zeros(1, dtype=np.float32)}
@@ -172,7 +171,7 @@ def test_a_write_that_fails_leaves_the_old_files_and_no_others(tmp_path, monkeyp
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("rlarcade.checkpoint.os.fsync", full)
+    monkeypatch.setattr("rlarcade.files.os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
         write_folder(tmp_path / "f", {"x": b"new"})
     with pytest.raises(OSError, match="No space left"):

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rlarcade.checkpoint import Checkpoint, load_checkpoint, write_file
+from rlarcade.checkpoint import Checkpoint, load_checkpoint
 from rlarcade.errors import RecordingError, RlarcadeError
 from rlarcade.evaluation.players import ValuesActions
 from rlarcade.evaluation.recordings import Recording
+from rlarcade.files import write_file
 from rlarcade.games.names import display_name
 from rlarcade.games.playback import FRAMES_PER_SECOND, Frame, play_back
 from rlarcade.games.single import GameEnv

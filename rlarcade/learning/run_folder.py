@@ -21,9 +21,10 @@ from typing import IO, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from rlarcade.checkpoint import library_versions, write_file
+from rlarcade.checkpoint import library_versions
 from rlarcade.config import Settings, TrainConfig
 from rlarcade.errors import RunFolderError
+from rlarcade.files import write_file
 from rlarcade.games.names import resolve_game
 
 RUNS = Path("checkpoints")

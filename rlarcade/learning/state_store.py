@@ -27,9 +27,10 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save as save_tensors
 
-from rlarcade.checkpoint import parse_tensors, write_file, write_folder
+from rlarcade.checkpoint import parse_tensors
 from rlarcade.config import TrainConfig
 from rlarcade.errors import CheckpointError
+from rlarcade.files import write_file, write_folder
 from rlarcade.games.lanes import Progress, TrainingLanes
 from rlarcade.learning.replay import Replay
 from rlarcade.learning.state import TrainingState

@@ -15,8 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from rlarcade.checkpoint import sync_folder
 from rlarcade.errors import RegistryError
+from rlarcade.files import sync_folder
 from rlarcade.promotion.blobs import Blobs, DamagedBlobError
 from rlarcade.promotion.database import DATABASE, Database
 

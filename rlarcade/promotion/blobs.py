@@ -8,8 +8,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from rlarcade.checkpoint import sync_folder
 from rlarcade.errors import RegistryError
+from rlarcade.files import sync_folder
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
 

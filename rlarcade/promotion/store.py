@@ -18,8 +18,8 @@ from typing import Any, Self, TypeVar
 from pydantic import BaseModel, ValidationError
 from sqlalchemy import Connection
 
-from rlarcade.checkpoint import sync_folder
 from rlarcade.errors import RegistryError
+from rlarcade.files import sync_folder
 from rlarcade.promotion import aliases, audit, registration
 from rlarcade.promotion.blobs import Blobs, DamagedBlobError
 from rlarcade.promotion.database import DATABASE, Database

@@ -377,7 +377,7 @@ def test_a_disk_that_fills_up_in_any_write_of_a_save_leaves_the_last_good_state(
                 raise OSError(28, "No space left on device")
             real(descriptor)
 
-        monkeypatch.setattr("rlarcade.checkpoint.os.fsync", full)
+        monkeypatch.setattr("rlarcade.files.os.fsync", full)
         try:
             store.save(state)
         except OSError:
@@ -385,7 +385,7 @@ def test_a_disk_that_fills_up_in_any_write_of_a_save_leaves_the_last_good_state(
         else:
             break
         finally:
-            monkeypatch.setattr("rlarcade.checkpoint.os.fsync", real)
+            monkeypatch.setattr("rlarcade.files.os.fsync", real)
         back, problems = StateStore(folder).load(config)
         assert back.steps in (800, 840), nth  # 840 only if the folder already had its final name
         assert not problems

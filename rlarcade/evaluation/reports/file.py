@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rlarcade.checkpoint import write_file
 from rlarcade.errors import RlarcadeError
+from rlarcade.files import write_file
 
 
 def check_writable(path: Path | None, what: str = "report") -> None:

@@ -1,0 +1,213 @@
+"""Files: those from outside are opened with care, our own are written whole or not at all.
+
+A file that a user names may be anything: a FIFO that never answers, a device, a folder, a sparse
+file of a terabyte. It is read only if it is a regular file within a size bound. A folder of our own
+may have been copied from a stranger: links in it are not followed, because writing through one
+would destroy a file somewhere else.
+"""
+
+import errno
+import os
+import shutil
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+LARGEST_TEXT = 10_000_000
+"""Bytes of a settings file, a manifest, a state document: real ones have a few thousand."""
+
+
+class UnfitFileError(OSError):
+    """What lies at a path is no regular file, is too large, or is a link in a folder of our own.
+
+    `strerror` says which, as the system's own errors do.
+    """
+
+
+def open_regular(path: str | Path, limit: int | None = None) -> BinaryIO:
+    """Opens a file from outside for reading, without ever waiting for it.
+
+    Args:
+        path: the file; a link to one is followed, since the user named it.
+        limit: the most bytes that it may have.
+
+    Raises:
+        OSError: it cannot be opened.
+        UnfitFileError: it is a FIFO, a device, a folder or a socket, or is larger than `limit`.
+    """
+    # Without O_NONBLOCK, opening a FIFO waits for a writer.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise _unfit(f"it is {_kind(found.st_mode)}, not a regular file", path)
+        if limit is not None and found.st_size > limit:
+            raise _unfit(
+                f"it has {found.st_size:,} bytes, more than the {limit:,} that such a file may "
+                "have",
+                path,
+            )
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def read_bounded(path: str | Path, limit: int = LARGEST_TEXT) -> bytes:
+    """Reads a file from outside whole. Args and errors are those of `open_regular`."""
+    with open_regular(path, limit) as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:  # it grew meanwhile
+        raise _unfit(f"it has more than the {limit:,} bytes that such a file may have", path)
+    return data
+
+
+def read_bounded_text(path: str | Path, limit: int = LARGEST_TEXT) -> str:
+    """Reads a text file from outside whole.
+
+    Raises:
+        OSError: as of `open_regular`.
+        UnicodeDecodeError: it is not UTF-8.
+    """
+    return read_bounded(path, limit).decode("utf-8")
+
+
+def _unfit(why: str, path: str | Path) -> UnfitFileError:
+    return UnfitFileError(errno.EINVAL, why, str(path))
+
+
+def _kind(mode: int) -> str:
+    if stat.S_ISDIR(mode):
+        return "a folder"
+    if stat.S_ISFIFO(mode):
+        return "a FIFO"
+    if stat.S_ISSOCK(mode):
+        return "a socket"
+    return "a device" if stat.S_ISCHR(mode) or stat.S_ISBLK(mode) else "something else"
+
+
+# Folders and files of our own
+
+
+def own_folder(path: Path) -> Path:
+    """Makes a folder of our own, or finds it; returns it.
+
+    Raises:
+        OSError: it cannot be made.
+        UnfitFileError: it is a link, or no folder.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    check_own(path)
+    return path
+
+
+def check_own(path: Path) -> None:
+    """Refuses a path in a folder of our own that is a link. Nothing may be there.
+
+    Raises:
+        UnfitFileError: it is a link.
+    """
+    if path.is_symlink():
+        raise _unfit("it is a link, and links in such a folder are not followed: remove it", path)
+
+
+def open_own(path: Path, flags: int) -> int:
+    """Opens a file in a folder of our own, making it if `flags` say so; returns its descriptor.
+
+    Raises:
+        OSError: it cannot be opened.
+        UnfitFileError: it is a link, a FIFO, a device or a folder.
+    """
+    check_own(path)
+    descriptor = os.open(
+        path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, 0o666
+    )
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        raise _unfit(f"it is {_kind(mode)}, not a regular file", path)
+    return descriptor
+
+
+def remove_own(path: Path) -> None:
+    """Removes a file, a folder with all it holds, or a link (never what it points to), if there.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
+    """Writes a folder of files, whole under its final name or not there under it.
+
+    A kill at any moment leaves a new folder whole or absent. A folder that is replaced is absent
+    between two renames (a rename cannot replace a folder that is not empty), so callers keep
+    something older to go back to, as the training states do, or can write it again.
+
+    Raises:
+        OSError: the disk is full or cannot be written; the temporary folder is removed.
+    """
+    temporary = path.with_name(f".{path.name}.writing")
+    remove_own(temporary)
+    try:
+        temporary.mkdir(parents=True)
+        for name, data in files.items():
+            write_synced(temporary / name, data)
+        sync_folder(temporary)
+        if path.is_symlink() or path.exists():
+            old = path.with_name(f".{path.name}.old")
+            remove_own(old)
+            path.rename(old)
+            temporary.rename(path)
+            remove_own(old)
+        else:
+            temporary.rename(path)
+        sync_folder(path.parent)
+    except OSError:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Replaces a file in one step.
+
+    Raises:
+        OSError: the disk is full or cannot be written; the old file stays.
+    """
+    temporary = path.with_name(f".{path.name}.writing")
+    try:
+        remove_own(temporary)
+        write_synced(temporary, data)
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError:
+        if not temporary.is_dir():
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    """Writes a new file and waits until it is on the disk.
+
+    Raises:
+        OSError: something is there already, or the disk is full or cannot be written.
+    """
+    # "x" follows no link: somebody who knows the name could have put one there.
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_folder(path: Path) -> None:
+    """Waits until a folder's entries are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
