@@ -1,0 +1,32 @@
+"""Text from outside, made fit to be shown: a name, a note or a path is printed, never obeyed."""
+
+import unicodedata
+
+_UNSEEN = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))
+"""Unicode categories that a terminal obeys, or that a reader cannot see: control and format
+characters, halves of a surrogate pair, private and unassigned ones, line and paragraph breaks."""
+
+
+def printable(text: object, longest: int | None = None) -> str:
+    r"""Returns text as one line that only shows something.
+
+    What a terminal would obey or a reader would not see becomes its escape: a line break '\\n',
+    the beginning of a colour code '\\x1b', a byte of a path that is no UTF-8 '\\udcff'.
+
+    Args:
+        text: anything; `str` of it is shown.
+        longest: more characters than these are cut out of the middle.
+    """
+    line = str(text)
+    if not line.isprintable():  # quick; True also says that no character is of those categories
+        line = "".join(_shown(letter) for letter in line)
+    if longest is not None and len(line) > longest:
+        half = (longest - 1) // 2
+        line = f"{line[: longest - 1 - half]}…{line[len(line) - half :]}"
+    return line
+
+
+def _shown(letter: str) -> str:
+    if letter.isprintable() or unicodedata.category(letter) not in _UNSEEN:
+        return letter
+    return letter.encode("unicode_escape").decode("ascii")

@@ -1,0 +1,130 @@
+"""Files from outside are opened with care; ours are written whole; links are not followed."""
+
+import os
+import socket
+import threading
+
+import pytest
+
+from rlarcade.files import (
+    UnfitFileError,
+    check_own,
+    open_own,
+    open_regular,
+    own_folder,
+    read_bounded,
+    read_bounded_text,
+    remove_own,
+    write_file,
+    write_folder,
+)
+
+
+def within(seconds, work):
+    """Runs the work, which must not take longer: waiting for ever is what it must not do."""
+    outcome = []
+    thread = threading.Thread(target=lambda: outcome.append(work()), daemon=True)
+    thread.start()
+    thread.join(seconds)
+    assert outcome, f"it still waits after {seconds} s"
+    return outcome[0]
+
+
+def refusal(path, limit=100):
+    try:
+        read_bounded(path, limit)
+    except UnfitFileError as error:
+        return error.strerror
+    return None
+
+
+def test_a_fifo_is_refused_without_waiting_for_a_writer(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    assert within(5, lambda: refusal(tmp_path / "pipe")) == "it is a FIFO, not a regular file"
+
+
+def test_folders_devices_and_sockets_are_refused_by_kind(tmp_path):
+    assert "a folder" in refusal(tmp_path)
+    assert "a device" in refusal("/dev/zero")
+    with socket.socket(socket.AF_UNIX) as one:
+        one.bind(str(tmp_path / "s"))
+        with pytest.raises(OSError, match="No such device or address"):
+            read_bounded(tmp_path / "s")
+
+
+def test_a_sparse_file_of_sixty_gigabytes_is_refused_before_it_is_read(tmp_path):
+    with (tmp_path / "big").open("wb") as file:
+        file.truncate(60_000_000_000)
+    assert "60,000,000,000 bytes, more than the 100" in refusal(tmp_path / "big")
+
+
+def test_a_file_within_the_bound_is_read_whole_through_a_link_that_the_user_named(tmp_path):
+    (tmp_path / "file").write_bytes(b"x" * 100)
+    (tmp_path / "link").symlink_to("file")
+    assert read_bounded(tmp_path / "link", 100) == b"x" * 100
+    assert refusal(tmp_path / "file", 99)
+
+
+def test_text_that_is_not_utf8_is_a_unicode_error_and_an_absent_file_the_systems_own(tmp_path):
+    (tmp_path / "file").write_bytes(b"\xff")
+    with pytest.raises(UnicodeDecodeError):
+        read_bounded_text(tmp_path / "file")
+    with pytest.raises(FileNotFoundError):
+        open_regular(tmp_path / "absent")
+
+
+def test_a_temporary_file_that_is_a_link_is_removed_and_its_target_stays(tmp_path):
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / ".f.writing").symlink_to("precious")
+    write_file(tmp_path / "f", b"new")
+    assert (tmp_path / "f").read_bytes() == b"new"
+    assert (tmp_path / "precious").read_text() == "precious"
+
+
+@pytest.mark.parametrize("name", [".f.writing", ".f.old", "f"])
+def test_a_folder_that_is_written_never_goes_through_a_link(tmp_path, name):
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "a").write_text("precious")
+    if name == ".f.old":
+        (tmp_path / "f").mkdir()
+    (tmp_path / name).symlink_to("precious")
+    write_folder(tmp_path / "f", {"a": b"new"})
+    assert (tmp_path / "f" / "a").read_bytes() == b"new"
+    assert not (tmp_path / "f").is_symlink()
+    assert (tmp_path / "precious" / "a").read_text() == "precious"
+
+
+def test_a_link_is_removed_without_what_it_points_to(tmp_path):
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "a").write_text("precious")
+    (tmp_path / "link").symlink_to("precious")
+    remove_own(tmp_path / "link")
+    remove_own(tmp_path / "absent")
+    assert [path.name for path in tmp_path.iterdir()] == ["precious"]
+    assert (tmp_path / "precious" / "a").read_text() == "precious"
+    remove_own(tmp_path / "precious")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_or_file_of_our_own_is_no_link_no_fifo_and_no_folder(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "folder").symlink_to("elsewhere")
+    with pytest.raises(UnfitFileError, match="a link"):
+        own_folder(tmp_path / "folder")
+    with pytest.raises(UnfitFileError, match="a link"):
+        check_own(tmp_path / "folder")
+    with pytest.raises(UnfitFileError, match="a link"):
+        open_own(tmp_path / "folder", os.O_RDONLY)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UnfitFileError, match="a FIFO"):
+        open_own(tmp_path / "pipe", os.O_RDWR)
+    with pytest.raises(UnfitFileError, match="a folder"):
+        open_own(tmp_path / "elsewhere", os.O_RDONLY)
+
+
+def test_a_file_of_our_own_is_made_where_there_is_none_and_kept_where_there_is(tmp_path):
+    folder = own_folder(tmp_path / "a" / "b")
+    with os.fdopen(open_own(folder / "f", os.O_RDWR | os.O_CREAT), "wb") as file:
+        file.write(b"kept")
+    with os.fdopen(open_own(folder / "f", os.O_RDWR | os.O_CREAT), "rb") as file:
+        assert file.read() == b"kept"
