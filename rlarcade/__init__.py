@@ -7,6 +7,8 @@ takes no time.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from rlarcade.interrupts import loads_a_command, until_ready
+
 if TYPE_CHECKING:
     from rlarcade.checkpoint import Checkpoint, Manifest, load_checkpoint
     from rlarcade.config import TrainConfig
@@ -139,6 +141,12 @@ __all__ = [
     "play_steps",
     "train_agent",
 ]
+
+
+__version__ = "0.1.0"
+
+if loads_a_command():  # the only thing that importing does, and only in a process of our own
+    until_ready()
 
 
 def __getattr__(name: str) -> Any:

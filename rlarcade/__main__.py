@@ -3,8 +3,9 @@
 import difflib
 import importlib
 import sys
+from collections.abc import Sequence
 
-from rlarcade.console import EXIT_OK, EXIT_USAGE, say, say_error
+from rlarcade.interrupts import until_ready
 
 VERBS = {
     "train": "train an agent; the same command resumes it",
@@ -18,18 +19,32 @@ VERBS = {
 
 def main() -> int:
     """Hands over to the verb's module; returns its exit code."""
-    arguments = sys.argv[1:]
+    until_ready()
+    from rlarcade.console import run_command  # here, since its libraries take a second to load
+
+    return run_command(_hand_over, sys.argv[1:])
+
+
+def _hand_over(arguments: Sequence[str]) -> int:
+    from rlarcade.console import EXIT_OK, say
+    from rlarcade.errors import ConfigError
+
     verb = arguments[0] if arguments else "--help"
     if verb in ("-h", "--help"):
-        say("usage: rlarcade VERB …   (rlarcade VERB --help tells more)\n")
+        say("usage: rlarcade VERB …   (rlarcade VERB --help tells more)")
+        say()
         for name, help_text in VERBS.items():
             say(f"  {name:<10} {help_text}")
+        return EXIT_OK
+    if verb == "--version":
+        import rlarcade
+
+        say(f"rlarcade {rlarcade.__version__}")
         return EXIT_OK
     if verb not in VERBS:
         near = difflib.get_close_matches(verb, VERBS, n=1)
         hint = f"Did you mean {near[0]}?" if near else f"Choose one of {', '.join(VERBS)}."
-        say_error(f"unknown verb {verb!r}. {hint}")
-        return EXIT_USAGE
+        raise ConfigError(f"unknown verb {verb!r}. {hint}")
     code: int = importlib.import_module(f"rlarcade.{verb}").main(arguments[1:])
     return code
 

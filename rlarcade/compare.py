@@ -11,17 +11,17 @@ from typing import Annotated, Literal
 import tyro
 from pydantic import BaseModel, ConfigDict, Field
 
+from rlarcade.command_line import parse_flags
 from rlarcade.config import validated
 from rlarcade.console import (
     EXIT_INCONCLUSIVE,
     EXIT_OK,
     EXIT_REJECTED,
-    ProgressLine,
     check_seed,
-    parse_flags,
     run_command,
     say,
     say_error,
+    say_lines,
     write_json,
 )
 from rlarcade.errors import ConfigError
@@ -46,6 +46,7 @@ from rlarcade.evaluation.table import (
     suite_standing,
 )
 from rlarcade.learning.hardware import resolve_device
+from rlarcade.progress import ProgressLine
 from rlarcade.promotion.references import load_named
 
 _EXITS = {"promote": EXIT_OK, "reject": EXIT_REJECTED, "inconclusive": EXIT_INCONCLUSIVE}
@@ -197,8 +198,7 @@ def _tell(
     matches: Sequence[Comparison],
 ) -> None:
     """Prints and writes a result; its report last, for which games are played again."""
-    for text in lines:
-        say(text)
+    say_lines(lines)
     write_json(flags.json_file, document)
     if flags.report is not None:
         write_report(

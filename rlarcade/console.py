@@ -1,100 +1,131 @@
 """What commands share: errors to exit codes, flags to settings, progress, stopping cleanly."""
 
-import io
 import json
 import os
 import signal
 import sys
 import threading
-import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, redirect_stderr
+import traceback
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
-import tyro
 from pydantic import BaseModel
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from rlarcade.command_line import HelpShown
 from rlarcade.errors import ConfigError, RlarcadeError
+from rlarcade.text import printable
 
 EXIT_OK, EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 EXIT_REJECTED, EXIT_INCONCLUSIVE, EXIT_AWAITING = 3, 4, 5
 
-_PLAIN_SECONDS = 10.0  # between progress lines where there is no terminal
-_LIVE_SECONDS = 0.25  # between refreshes where there is one
+_TRACEBACK = "RLARCADE_TRACEBACK"
+_LONGEST_UNFORESEEN = 300  # characters of an error that no module has explained
+
+_PLAINER = str.maketrans({"–": "-", "…": "...", "×": "x", "→": "->", "ε": "e", "α": "a", "≥": ">="})
+"""For a terminal that has only ASCII."""
 
 
 def run_command(command: Callable[[Sequence[str]], int], argv: Sequence[str] | None) -> int:
-    """Runs a command and turns what a user can cause into one line and an exit code.
+    """Runs a command and turns whatever ends it into one line and an exit code.
 
-    SIGTERM is a Ctrl-C.
+    The code of an outcome comes from the command alone. What keeps a command from its outcome gives
+    1, 2 or 130: a process that is asked to exit has no outcome. Output that cannot be delivered
+    changes nothing. SIGTERM is a Ctrl-C.
     """
+    _open_standard_streams()
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-    before = threading.excepthook
-    threading.excepthook = partial(_tell_unless_told, before)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.default_int_handler)
+    before = threading.excepthook, warnings.showwarning
+    threading.excepthook = partial(_tell_unless_told, before[0])
+    warnings.showwarning = _say_library_warning
     try:
-        return command(sys.argv[1:] if argv is None else argv)
-    except RlarcadeError as error:
-        say_error(str(error))
-        return EXIT_USAGE
-    except KeyboardInterrupt:
-        say_error("interrupted.")
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:  # `rlarcade … | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_OK
+        return _code_of(command, sys.argv[1:] if argv is None else argv)
     finally:
-        threading.excepthook = before
+        threading.excepthook, warnings.showwarning = before
+        for stream in (sys.stdout, sys.stderr):  # what Python would do at its end, and exit 120
+            deliver(stream, "")
+
+
+def _code_of(command: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
+    try:
+        return command(argv)
+    except HelpShown:
+        return EXIT_OK
+    except BaseException as error:
+        if os.environ.get(_TRACEBACK):
+            deliver(sys.stderr, "".join(traceback.format_exception(error)))
+        code, line = _said_of(error)
+        say_error(line)
+        return code
+
+
+def _said_of(error: BaseException) -> tuple[int, str]:
+    """Returns the exit code and the line of what kept a command from its outcome."""
+    if isinstance(error, RlarcadeError):
+        return error.exit_code, str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return EXIT_INTERRUPTED, "interrupted."
+    if isinstance(error, SystemExit):  # somebody else's: its 0 would mean "promoted"
+        return EXIT_ERROR, f"something ended the process (exit {error.code}) before its outcome."
+    return EXIT_ERROR, _unforeseen(error)
+
+
+def _unforeseen(error: BaseException) -> str:
+    """Returns one line about an error that no module has turned into one of rlarcade's."""
+    if isinstance(error, MemoryError):
+        line = "out of memory"
+    elif isinstance(error, OSError):
+        where = f": {error.filename}" if error.filename is not None else ""
+        line = f"{error.strerror or error or type(error).__name__}{where}"
+    else:
+        text = " ".join(str(error).split())
+        text = text if len(text) <= _LONGEST_UNFORESEEN else text[:_LONGEST_UNFORESEEN] + " …"
+        line = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return f"{line.rstrip('.')}. {_TRACEBACK}=1 shows where it happened."
+
+
+def _open_standard_streams() -> None:
+    """Opens what the caller has closed: a file of ours must not get the number of stdout."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # as Python says that it was closed
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
 
 
 def _tell_unless_told(tell: Callable[[Any], object], what: threading.ExceptHookArgs) -> None:
     """A full disk in TensorBoard's thread is told by the thread that next writes a figure."""
-    if not issubclass(what.exc_type, OSError):
+    told = issubclass(what.exc_type, OSError) and _is_of("tensorboard", what.exc_traceback)
+    if not told:
         tell(what)
 
 
-def parse_flags(
-    flags: Any,
-    argv: Sequence[str],
-    *,
-    prog: str,
-    description: str | None,
-    config: Sequence[Any] = (),
-) -> Any:
-    """Reads a command line into flags, a model or a union of some; `--help` prints and exits.
-
-    Raises:
-        ConfigError: an unknown or missing flag, or a value of another type, in one line.
-    """
-    boxed = io.StringIO()
-    try:
-        with redirect_stderr(boxed):
-            return tyro.cli(
-                flags, args=list(argv), prog=prog, description=description, config=config
-            )
-    except SystemExit as stop:
-        if not stop.code:
-            raise
-        raise ConfigError(f"{_unboxed(boxed.getvalue())}. {prog} --help lists all.") from stop
+def _is_of(package: str, trace: TracebackType | None) -> bool:
+    """Whether a package's code was running."""
+    modules = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(trace))
+    return any(name.partition(".")[0] == package for name in modules)
 
 
-def _unboxed(text: str) -> str:
-    """The words of a box as tyro draws it: its title, then its parts."""
-    title, parts = "", list[list[str]]([[]])
-    for line in text.splitlines():
-        words = line.strip("│ ")
-        if words.startswith(("╭", "╰", "─")):
-            parts.append([])
-            title = title or words.strip("╭─╮ ")
-        elif words and not words.startswith(("For full helptext", "rlarcade")):
-            parts[-1].append(words)
-    said = "; ".join(" ".join(part).rstrip(".:;") for part in parts if part)
-    return said if said.startswith(title) else f"{title}: {said}"
+def _say_library_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Shows a library's warning without the place in its source, which tells a user nothing."""
+    del category, filename, lineno, file, line
+    say_warning(str(message))
 
 
 def check_seed(seed: int) -> None:
@@ -108,18 +139,50 @@ def check_seed(seed: int) -> None:
 
 
 def say(line: str = "") -> None:
-    """Prints a line of the result to stdout at once."""
-    print(line, flush=True)  # noqa: T201
+    """Prints one line of the result to stdout at once. Text from outside in it is only shown."""
+    deliver(sys.stdout, printable(line) + "\n")
+
+
+def say_lines(lines: Iterable[str]) -> None:
+    """Prints lines of the result to stdout."""
+    for line in lines:
+        say(line)
 
 
 def say_error(line: str) -> None:
-    """Prints an error to stderr."""
-    print(f"rlarcade: error: {' '.join(line.split())}", file=sys.stderr, flush=True)  # noqa: T201
+    """Prints an error to stderr, in one line."""
+    deliver(sys.stderr, f"rlarcade: error: {printable(' '.join(line.split()))}\n")
 
 
 def say_warning(line: str) -> None:
-    """Prints a warning to stderr."""
-    print(f"rlarcade: warning: {' '.join(line.split())}", file=sys.stderr, flush=True)  # noqa: T201
+    """Prints a warning to stderr, in one line."""
+    deliver(sys.stderr, f"rlarcade: warning: {printable(' '.join(line.split()))}\n")
+
+
+def deliver(stream: TextIO | None, text: str) -> None:
+    """Writes text as it is, at once. A reader that has gone, or a full disk, changes nothing.
+
+    Whoever reads a command's output decides nothing about its outcome.
+    """
+    if stream is None:
+        return
+    try:
+        text.encode(stream.encoding or "utf-8")
+    except UnicodeEncodeError:  # a terminal of ASCII, say
+        text = text.translate(_PLAINER).encode("ascii", "backslashreplace").decode("ascii")
+    try:
+        stream.write(text)
+        stream.flush()
+    except (OSError, ValueError):  # ValueError: it is closed
+        _discard(stream)
+
+
+def _discard(stream: TextIO) -> None:
+    """Sends what the stream holds, and whatever comes, nowhere."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 def write_json(path: Path | None, document: BaseModel | dict[str, Any]) -> None:
@@ -138,85 +201,6 @@ def write_json(path: Path | None, document: BaseModel | dict[str, Any]) -> None:
         raise RlarcadeError(
             f"--json {path} cannot be written: {error.strerror}. Choose another file."
         ) from error
-
-
-class ProgressLine(AbstractContextManager["ProgressLine"]):
-    """A live line on a terminal; a plain line every ten seconds elsewhere."""
-
-    def __init__(
-        self, total: int, what: str, *, done: int = 0, unit: str = "steps", at_most: bool = False
-    ) -> None:
-        self._total, self._what, self._unit = total, what, unit
-        self._eta = "ETA at most" if at_most else "ETA"
-        self._speed = _Speed(done)
-        self._shown = time.monotonic()
-        self._bar: Progress | None = None
-        self._task = TaskID(0)
-        console = Console(stderr=True)
-        if console.is_terminal:
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=20),
-                TextColumn("{task.fields[line]}"),
-                console=console,
-                transient=True,
-            )
-            self._task = self._bar.add_task(what, total=total, completed=done, line="")
-
-    def __enter__(self) -> Self:
-        if self._bar is not None:
-            self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-    def update(
-        self, done: int, details: Callable[[], str] | None = None, *, total: int | None = None
-    ) -> None:
-        """Shows how far the work is.
-
-        Args:
-            done: units done.
-            details: makes the rest of the line; called only when the line is shown.
-            total: units there are, if that has become known only now.
-        """
-        self._total = self._total if total is None else total
-        speed = self._speed.observe(done)
-        now = time.monotonic()
-        if now - self._shown < (_LIVE_SECONDS if self._bar is not None else _PLAIN_SECONDS):
-            return
-        self._shown = now
-        line = f"{done:,}/{self._total:,} {self._unit}"
-        if speed:
-            line += f"  {speed:,.0f} {self._unit}/s" if speed >= 10 else ""
-            line += f"  {self._eta} {duration((self._total - done) / speed)}"
-        if details is not None:
-            line += f"  {details()}"
-        if self._bar is not None:
-            self._bar.update(self._task, completed=done, total=self._total, line=line)
-        else:
-            say(f"{self._what}: {line}")
-
-
-class _Speed:
-    """Speed over about the last half minute."""
-
-    def __init__(self, done: int) -> None:
-        self._marks = [(time.monotonic(), done)]
-
-    def observe(self, done: int) -> float:
-        now = time.monotonic()
-        if now - self._marks[-1][0] > 1:
-            self._marks = [*self._marks[-30:], (now, done)]
-        since, then = self._marks[0]
-        return (done - then) / (now - since) if now - since > 1 else 0.0
 
 
 class StopSignal(AbstractContextManager["StopSignal"]):
@@ -246,11 +230,3 @@ class StopSignal(AbstractContextManager["StopSignal"]):
             os._exit(EXIT_INTERRUPTED)
         self.requested = True
         os.write(2, b"\nrlarcade: stopping after this step; again to quit at once\n")
-
-
-def duration(seconds: float) -> str:
-    """Formats a time: 3725 -> '1:02:05', 65 -> '1:05'."""
-    whole = int(seconds)
-    hours, minutes = divmod(whole // 60, 60)
-    tail = f"{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
-    return f"{hours}:{tail}" if hours else tail

@@ -19,7 +19,13 @@ no mistake in how the command was written: exit code 1.
 
 
 class RlarcadeError(Exception):
-    """Base of every error that rlarcade raises on purpose."""
+    """Base of every error that rlarcade raises on purpose.
+
+    Attributes:
+        exit_code: of a command that the error ends: 2 for how it was asked, 1 for what happened.
+    """
+
+    exit_code = 2
 
 
 class ConfigError(RlarcadeError, ValueError):
@@ -64,3 +70,5 @@ class ResourceError(RlarcadeError):
 
 class DivergenceError(RlarcadeError):
     """The loss is no finite number any more; what was saved before is as good as it was."""
+
+    exit_code = 1

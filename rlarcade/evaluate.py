@@ -9,14 +9,14 @@ from typing import Annotated, Literal
 import tyro
 from pydantic import BaseModel, ConfigDict
 
+from rlarcade.command_line import parse_flags
 from rlarcade.console import (
     EXIT_OK,
-    ProgressLine,
     check_seed,
-    parse_flags,
     run_command,
     say,
     say_error,
+    say_lines,
     write_json,
 )
 from rlarcade.errors import ConfigError
@@ -35,6 +35,7 @@ from rlarcade.evaluation.reports import (
 from rlarcade.evaluation.table import human_line, score_lines
 from rlarcade.games.names import resolve_game
 from rlarcade.learning.hardware import resolve_device
+from rlarcade.progress import ProgressLine
 from rlarcade.promotion.references import load_named
 
 
@@ -87,8 +88,7 @@ def _evaluate_command(argv: Sequence[str]) -> int:
     evaluations: list[Evaluation] = []
     for player, record in zip(players, records, strict=True):
         evaluations.append(_evaluated(flags, player, record))
-        for text in score_lines(evaluations[-1:]):
-            say(text)
+        say_lines(score_lines(evaluations[-1:]))
     if HUMAN in flags.checkpoints:
         if not players and flags.game is None:
             raise ConfigError(f"which game's {HUMAN} score? Name the game with --game.")

@@ -11,23 +11,24 @@ import tyro
 from pydantic import BaseModel, ConfigDict
 
 from rlarcade.checkpoint import find_checkpoint
+from rlarcade.command_line import parse_flags
 from rlarcade.console import (
     EXIT_AWAITING,
     EXIT_ERROR,
     EXIT_INCONCLUSIVE,
     EXIT_OK,
     EXIT_REJECTED,
-    ProgressLine,
-    parse_flags,
     run_command,
     say,
     say_error,
+    say_lines,
     write_json,
 )
 from rlarcade.errors import ConfigError, StaleError
 from rlarcade.evaluation import Comparison
 from rlarcade.evaluation.table import standing
 from rlarcade.games.names import resolve_game
+from rlarcade.progress import ProgressLine
 from rlarcade.promotion import table
 from rlarcade.promotion.documents import Alias, Version
 from rlarcade.promotion.gate import Gate, load_gate
@@ -115,7 +116,7 @@ class _Versions(_Command):
 
     def run(self, registry: Registry) -> int:
         found = registry.versions(self.game, archived=self.archived)
-        _say_all(table.version_lines(found))
+        say_lines(table.version_lines(found))
         self.tell({"versions": [one.model_dump(mode="json") for one in found]})
         return EXIT_OK
 
@@ -128,7 +129,7 @@ class _Show(_Command):
 
     def run(self, registry: Registry) -> int:
         version = registry.version(self.version)
-        _say_all(table.version_details(version))
+        say_lines(table.version_details(version))
         found = submissions_of(registry, version=version.number)
         for current in found:
             _tell_submission(registry, current)
@@ -277,7 +278,7 @@ class _AliasList(_Command):
 
     def run(self, registry: Registry) -> int:
         found = registry.aliases(self.game)
-        _say_all(table.alias_lines(found))
+        say_lines(table.alias_lines(found))
         self.tell({"aliases": [one.model_dump(mode="json") for one in found]})
         return EXIT_OK
 
@@ -292,7 +293,7 @@ class _AliasHistory(_Command):
 
     def run(self, registry: Registry) -> int:
         moves = registry.history(_game(registry, self.game), self.name)
-        _say_all(table.history_lines(moves))
+        say_lines(table.history_lines(moves))
         self.tell({"moves": [one.model_dump(mode="json") for one in moves]})
         return EXIT_OK
 
@@ -326,7 +327,7 @@ class _AliasSet(_Command):
             reason=self.reason,
         )
         assert alias is not None, "it points to the version"
-        _say_all(table.alias_lines([alias]))
+        say_lines(table.alias_lines([alias]))
         self.tell(alias)
         return EXIT_OK
 
@@ -359,7 +360,7 @@ class _PipelineList(_Command):
     def run(self, registry: Registry) -> int:
         game = None if self.game is None else resolve_game(self.game)
         found = submissions_of(registry, game=game)
-        _say_all([table.submission_line(one) for one in found] or ["no submissions yet"])
+        say_lines([table.submission_line(one) for one in found] or ["no submissions yet"])
         self.tell({"submissions": [one.model_dump(mode="json") for one in found]})
         return EXIT_OK
 
@@ -372,7 +373,7 @@ class _AuditLog(_Command):
 
     def run(self, registry: Registry) -> int:
         found = list(registry.events(self.since))
-        _say_all([table.event_line(one) for one in found])
+        say_lines([table.event_line(one) for one in found])
         self.tell({"events": [one.model_dump(mode="json") for one in found]})
         return EXIT_OK
 
@@ -483,11 +484,6 @@ def _promote_command(argv: Sequence[str]) -> int:
     return EXIT_ERROR
 
 
-def _say_all(lines: Sequence[str]) -> None:
-    for line in lines:
-        say(line)
-
-
 def _game(registry: Registry, named: str | None) -> str:
     """The game that is meant: named, or the only one that has a champion."""
     if named is not None:
@@ -553,7 +549,7 @@ def _piped(registry: Registry, version: Version, mode: Mode, gate: Gate) -> dict
 def _tell_submission(registry: Registry, current: Submission) -> None:
     verdict = verdict_of(registry, current)
     say(table.submission_line(current))
-    _say_all(table.verdict_lines(verdict) if verdict else [])
+    say_lines(table.verdict_lines(verdict) if verdict else [])
 
 
 def _submission_document(registry: Registry, current: Submission) -> dict[str, Any]:

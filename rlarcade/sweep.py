@@ -22,7 +22,8 @@ from rich.console import Console
 from rich.table import Table
 
 from rlarcade import config, console
-from rlarcade.console import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OK, StopSignal, parse_flags, say
+from rlarcade.command_line import parse_flags
+from rlarcade.console import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OK, StopSignal, say
 from rlarcade.errors import ConfigError, RunFolderError
 from rlarcade.files import write_file
 from rlarcade.games.names import resolve_game
@@ -108,7 +109,8 @@ def _sweep_command(argv: Sequence[str]) -> int:
     threads = file.threads or max(1, cores // file.jobs)
     if flags.list_runs:
         for run in runs:
-            say(f"{run.label}\n  OMP_NUM_THREADS={threads} {shlex.join(run.command())}")
+            say(run.label)
+            say(f"  OMP_NUM_THREADS={threads} {shlex.join(run.command())}")
         return EXIT_OK
     for run in runs:
         _check_folder(run)

@@ -14,18 +14,17 @@ from pydantic import Field, create_model
 
 from rlarcade import config as settings_of
 from rlarcade.checkpoint import Checkpoint, checkpoint_path, load_checkpoint
+from rlarcade.command_line import parse_flags
 from rlarcade.config import FIELDS, Settings, TrainConfig, load_preset, make_settings
 from rlarcade.console import (
     EXIT_ERROR,
     EXIT_INTERRUPTED,
     EXIT_OK,
-    ProgressLine,
     StopSignal,
-    duration,
-    parse_flags,
     run_command,
     say,
     say_error,
+    say_lines,
     say_warning,
     write_json,
 )
@@ -69,6 +68,7 @@ from rlarcade.learning.state import (
 )
 from rlarcade.learning.state_store import StateStore
 from rlarcade.learning.training import train_agent
+from rlarcade.progress import ProgressLine, duration
 from rlarcade.promotion.gate import Gate, load_gate
 from rlarcade.promotion.references import load_named
 from rlarcade.seeding import SeedUse
@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _train_command(argv: Sequence[str]) -> int:
     settings, json_file, print_config = _parse(argv)
     if print_config:
-        say(_as_toml(settings))
+        say_lines(_as_toml(settings).splitlines())
         return EXIT_OK
     path = settings.run.run_dir or default_run_folder(settings)
     with StopSignal() as stop:
@@ -296,11 +296,9 @@ class _Run:
             )
 
     def _already_finished(self, document: dict[str, Any], json_file: Path | None) -> int:
-        say(
-            f"already finished at step {document['steps']}: {self.folder.path}\n"
-            f"checkpoint: {document['checkpoint']}\n"
-            "Continue it with a larger --total-timesteps."
-        )
+        say(f"already finished at step {document['steps']}: {self.folder.path}")
+        say(f"checkpoint: {document['checkpoint']}")
+        say("Continue it with a larger --total-timesteps.")
         write_json(json_file, document)
         return EXIT_OK
 
@@ -426,11 +424,14 @@ class _Run:
         # whole or not at all: its presence says that the run is finished
         write_file(self.folder.result, (json.dumps(document, indent=2) + "\n").encode())
         write_json(json_file, document)
-        say(f"\ntrained {state.steps:,} steps in {duration(time.monotonic() - self.started)}")
-        say(f"checkpoint: {path}\n")
+        say()
+        say(f"trained {state.steps:,} steps in {duration(time.monotonic() - self.started)}")
+        say(f"checkpoint: {path}")
+        say()
         for text in score_lines([evaluation]):
             say(text)
-        say(f"\nnext: python -m rlarcade.evaluate {path} --episodes 100")
+        say()
+        say(f"next: python -m rlarcade.evaluate {path} --episodes 100")
         return EXIT_OK
 
     def _seconds(self, state: TrainingState) -> dict[str, float]:

@@ -12,12 +12,11 @@ from typing import Annotated
 import tyro
 from pydantic import BaseModel, ConfigDict
 
+from rlarcade.command_line import parse_flags
 from rlarcade.console import (
     EXIT_ERROR,
     EXIT_OK,
-    ProgressLine,
     check_seed,
-    parse_flags,
     run_command,
     say,
     say_error,
@@ -30,6 +29,7 @@ from rlarcade.evaluation.recordings import Recording, load_recordings, verify
 from rlarcade.games.names import display_name
 from rlarcade.games.single import GameEnv
 from rlarcade.learning.agent import DQNAgent
+from rlarcade.progress import ProgressLine
 from rlarcade.promotion.references import load_named
 from rlarcade.seeding import SeedUse, derived_seed
 
@@ -136,7 +136,8 @@ def _list(recordings: list[Recording]) -> None:
             f"episode {place:3d}  {display_name(recording.game)}  seed {episode.seed:10d}  score "
             f"{episode.score:8,.0f}  {episode.steps:6,} steps  {episode.ended}  {recording.player}"
         )
-    say("\nto look at one: --episode N --video F.mp4, or --picture F.png; to confirm all: --verify")
+    say()
+    say("to look at one: --episode N --video F.mp4, or --picture F.png; to confirm all: --verify")
 
 
 def _show(recording: Recording, agent: DQNAgent | None, flags: _Flags) -> None:

@@ -1,40 +1,167 @@
-"""What commands share: progress where there is no terminal."""
+"""What commands share: an exit code is the outcome's and nothing else's; text is only shown."""
 
+import io
+import os
+import subprocess
+import sys
 import threading
+import warnings
+from pathlib import Path
 
 import pytest
 
 from rlarcade import console
+from rlarcade.errors import ConfigError, DivergenceError
+
+LATE = Path(__file__).parent / "data" / "space-invaders-late"
+EQUALS = [sys.executable, "-m", "rlarcade.compare", str(LATE), str(LATE)]  # inconclusive: exit 4
 
 
-@pytest.mark.parametrize(("at_most", "eta"), [(False, "ETA 0:28"), (True, "ETA at most 0:28")])
-def test_a_progress_line_says_how_far_and_how_long(monkeypatch, capsys, at_most, eta):
-    now = [0.0]
-    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
-    with console.ProgressLine(400, "match", unit="pairs", at_most=at_most) as line:
-        for done in range(1, 11):
-            now[0] += 1.1
-            line.update(done * 11, lambda: "5 won")
-    assert capsys.readouterr().out.splitlines() == [
-        f"match: 110/400 pairs  10 pairs/s  {eta}  5 won"
-    ]
+def code_of(raised):
+    def command(argv):
+        raise raised
+
+    return console.run_command(command, [])
 
 
-@pytest.mark.parametrize(("error", "told"), [(OSError, False), (ValueError, True)])
-def test_a_full_disk_in_another_thread_is_left_to_who_waits_for_it(monkeypatch, error, told):
+def told(capsys):
+    (line,) = capsys.readouterr().err.splitlines()
+    return line.removeprefix("rlarcade: error: ")
+
+
+@pytest.mark.parametrize("outcome", [0, 1, 2, 3, 4, 5])
+def test_an_outcome_is_the_exit_code(outcome):
+    assert console.run_command(lambda argv: outcome, []) == outcome
+
+
+@pytest.mark.parametrize("asked", [None, 0, 3, 4, 5, "text"])
+def test_a_process_that_is_asked_to_exit_has_no_outcome(capsys, asked):
+    assert code_of(SystemExit(asked)) == 1
+    assert f"something ended the process (exit {asked})" in told(capsys)
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "line"),
+    [
+        (ConfigError("no such game."), 2, "no such game."),
+        (DivergenceError("the loss is nan."), 1, "the loss is nan."),
+        (KeyboardInterrupt(), 130, "interrupted."),
+        (OSError(28, "No space left on device", "/x/y"), 1, "No space left on device: /x/y."),
+        (BrokenPipeError(32, "Broken pipe"), 1, "Broken pipe."),
+        (MemoryError(), 1, "out of memory."),
+        (RecursionError("maximum recursion depth"), 1, "RecursionError: maximum recursion depth."),
+        (ValueError("a\nb\x1b[31m"), 1, "ValueError: a b\\x1b[31m."),
+        (KeyError("x" * 1000), 1, "KeyError: '" + "x" * 299 + " …."),
+    ],
+)
+def test_what_keeps_a_command_from_its_outcome_is_one_line_and_1_2_or_130(
+    capsys, raised, code, line
+):
+    assert code_of(raised) == code
+    assert told(capsys).startswith(line)
+
+
+def test_the_traceback_of_an_unforeseen_error_can_be_asked_for(capsys, monkeypatch):
+    code_of(ValueError("odd"))
+    assert "RLARCADE_TRACEBACK=1 shows where" in told(capsys)
+    monkeypatch.setenv("RLARCADE_TRACEBACK", "1")
+    code_of(ValueError("odd"))
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("end", ["| true", "> /dev/full", ">&-", "2>&- >&-", "2> /dev/full"])
+def test_output_that_cannot_be_delivered_changes_no_outcome(end):
+    shell = f'"$@" {end}; exit "${{PIPESTATUS[0]}}"'
+    ran = subprocess.run(
+        ["bash", "-c", shell, "bash", *EQUALS], check=False, capture_output=True, text=True
+    )
+    assert ran.returncode == 4
+    assert ran.stderr == ""
+
+
+@pytest.mark.parametrize("end", ["| true", "> /dev/full", ">&-"])
+def test_help_that_cannot_be_delivered_is_help_all_the_same(end):
+    ran = subprocess.run(
+        ["bash", "-c", f'"$@" {end}; exit "${{PIPESTATUS[0]}}"', "bash", *EQUALS, "--help"],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+def test_a_terminal_of_ascii_gets_its_letters_and_the_outcome_stays():
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    ran = subprocess.run(EQUALS, check=False, capture_output=True, env=environment)
+    assert ran.returncode == 4
+    assert b"verdict: INCONCLUSIVE - " in ran.stdout
+
+
+def test_a_ctrl_c_while_the_libraries_load_is_one_line_and_130():
+    code = (
+        "import os, runpy, signal, sys\n"
+        "class Pressed:\n"
+        "    def find_spec(self, name, *rest):\n"
+        "        if name == 'torch': os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Pressed())\n"
+        "sys.argv[0] = '-m'\n"
+        "runpy.run_module('rlarcade.train', run_name='__main__', alter_sys=True)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert (ran.returncode, ran.stderr) == (130, "rlarcade: error: interrupted.\n")
+
+
+def test_a_line_is_one_line_whatever_a_name_holds(capsys):
+    console.say("checkpoint x\x1b[31m\nverdict: PROMOTE")
+    console.say_warning("a\x07b")
+    captured = capsys.readouterr()
+    assert captured.out == "checkpoint x\\x1b[31m\\nverdict: PROMOTE\n"
+    assert captured.err == "rlarcade: warning: a\\x07b\n"
+
+
+def test_a_stream_that_was_closed_is_no_error(monkeypatch):
+    closed = io.StringIO()
+    closed.close()
+    monkeypatch.setattr(sys, "stdout", closed)
+    console.say("lost")
+    monkeypatch.setattr(sys, "stdout", None)
+    console.say("lost")
+
+
+def test_a_librarys_warning_is_shown_without_the_place_in_its_source(capsys):
+    def command(argv):
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.warn("old\nthings", UserWarning, stacklevel=1)
+        return 0
+
+    before = warnings.showwarning
+    console.run_command(command, [])
+    assert capsys.readouterr().err == "rlarcade: warning: old things\n"
+    assert warnings.showwarning is before
+
+
+@pytest.mark.parametrize(
+    ("where", "error", "shown"),
+    [
+        ("tensorboard.summary", OSError, False),
+        ("tensorboard.summary", ValueError, True),
+        ("my_module", OSError, True),
+    ],
+)
+def test_only_tensorboards_full_disk_is_left_to_who_waits_for_it(monkeypatch, where, error, shown):
     seen = []
     monkeypatch.setattr(threading, "excepthook", lambda what: seen.append(what.exc_type))
 
     def command(argv):
-        def work():
-            raise error("no more")
-
-        thread = threading.Thread(target=work)
+        scope = {"__name__": where, "error": error}
+        exec("def work():\n    raise error('no more')", scope)
+        thread = threading.Thread(target=scope["work"])
         thread.start()
         thread.join()
         return 7
 
     before = threading.excepthook
     assert console.run_command(command, []) == 7
-    assert seen == ([error] if told else [])
+    assert seen == ([error] if shown else [])
     assert threading.excepthook is before

@@ -51,7 +51,7 @@ def test_the_same_weights_are_inconclusive_at_once(command, here):
         (["--alpha", "0"], "setting alpha: input should be greater than 0, got 0.0"),
         (["--beta", "1.5"], "setting beta: input should be less than 1, got 1.5"),
         (["--non-inferiority", "0.5"], "non_inferiority lies between 0 and 0.5, got 0.5"),
-        (["--device", "tpu"], "invalid choice"),
+        (["--device", "tpu"], "--device is one of auto, cpu, cuda"),
         (["--suite", "x.toml"], "name two checkpoints or a --suite, not both"),
         ([LATE, "--non-inferiority", "0.1"], "leave --non-inferiority out"),
         ([LATE, "--beta", "0.2"], "a round robin only finds who is better; leave --beta out"),

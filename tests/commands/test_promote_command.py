@@ -253,10 +253,10 @@ def test_a_registry_moves_house_as_one_file(promote, here, crowned):
         (["register", "nothing"], "nothing does not exist"),
         (["pipeline", "run", "nothing", "--mode", "ci"], "nothing does not exist"),
         (["pipeline", "run", "a", "--mode", "ci", "--gate", "no.toml"], "cannot read gate no.toml"),
-        (["pipeline", "run", "a", "--mode", "yolo"], "invalid choice"),
+        (["pipeline", "run", "a", "--mode", "yolo"], "--mode is one of ci, delivery, deployment"),
         (["pipeline", "run", "a"], "--mode"),
         (["approve", "1"], "--by"),
-        ([], "Missing subcommand"),
+        ([], "a subcommand is missing"),
         (["promte"], "promte"),
     ],
 )

@@ -507,7 +507,10 @@ def test_bf16_that_is_slower_than_fp32_here_is_told(command, tmp_path, monkeypat
         (["--game", "Pong", "--batchsize", "3"], "--batch-size"),
         (["--game", "Pong", "--batch-size", "x"], "--batch-size"),
         (["--game", "Pong", "--batch-size", "-5"], "batch_size: input should be greater than"),
-        (["--game", "Pong", "--protocol", "v4"], "invalid choice 'v4'"),
+        (
+            ["--game", "Pong", "--protocol", "v4"],
+            "one of machado, nature, v5, got 'v4'",
+        ),
         (
             ["--game", "Pong", "--buffer-size", "100", "--num-envs", "2"],
             "learning_starts (10,000) exceeds buffer_size (100)",

@@ -1,0 +1,269 @@
+"""Command lines: flags read into settings, and what is wrong with them said in one line.
+
+tyro reads them. Its errors are boxes that name Python types; here they become a sentence each, with
+the flag, what it takes, what was given and, where there is one, the flag that was probably meant.
+"""
+
+import difflib
+import io
+import re
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+from rlarcade.errors import ConfigError
+from rlarcade.numbers import whole_number
+
+_ELSEWHERE = {
+    "algo": "preset",
+    "algorithm": "preset",
+    "checkpoint-dir": "run-dir",
+    "cuda": "device",
+    "env": "game",
+    "env-id": "game",
+    "envs": "num-envs",
+    "epsilon": "exploration-final-eps",
+    "gpu": "device",
+    "log-dir": "run-dir",
+    "mode": "pipeline",
+    "n-timesteps": "total-timesteps",
+    "name": "run-dir",
+    "num-episodes": "episodes",
+    "num-steps": "total-timesteps",
+    "output": "json",
+    "rom": "game",
+    "save-freq": "save-interval",
+    "eval-freq": "eval-interval",
+    "steps": "total-timesteps",
+    "timesteps": "total-timesteps",
+}
+"""What other libraries, or people, call a flag."""
+
+_WORDS = {"INT": "a number", "PATH": "a path", "STR": "a name"}
+"""Arguments that have no flag."""
+_KINDS = {"INT": "whole number", "FLOAT": "number", "PATH": "path", "STR": "text"}
+
+
+class HelpShown(SystemExit):
+    """`--help` was asked for and printed: the command is done."""
+
+
+def parse_flags(
+    flags: Any,
+    argv: Sequence[str],
+    *,
+    prog: str,
+    description: str | None,
+    config: Sequence[Any] = (),
+) -> Any:
+    """Reads a command line into flags, a model or a union of some; `--help` prints and ends.
+
+    Raises:
+        ConfigError: an unknown or missing flag, or a value of another type, in one line.
+        HelpShown: help was asked for.
+    """
+
+    def read(words: Sequence[str]) -> Any:
+        with _NUMBERS:
+            return tyro.cli(
+                flags, args=list(words), prog=prog, description=description, config=config
+            )
+
+    boxed = io.StringIO()
+    try:
+        with redirect_stderr(boxed):
+            return read(argv)
+    except OSError:  # nobody takes the help that was asked for
+        raise HelpShown from None
+    except SystemExit as stop:
+        if not stop.code:
+            raise HelpShown from None
+        refusal = _Refusal(_words(boxed.getvalue()), argv, _help_beside(read, argv))
+        raise ConfigError(f"{refusal} {prog} --help lists all.") from stop
+
+
+def _help_beside(read: Callable[[Sequence[str]], Any], argv: Sequence[str]) -> str:
+    """Returns the help of the subcommand that the first words mean, or an empty text."""
+    words = []
+    for word in argv:
+        if word.startswith("-"):
+            break
+        words.append(word)
+    text = io.StringIO()
+    with suppress(SystemExit), redirect_stdout(text), redirect_stderr(io.StringIO()):
+        read([*words, "--help"])
+    return text.getvalue()
+
+
+_NUMBERS = ConstructorRegistry()
+
+
+@_NUMBERS.primitive_rule
+def _whole(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[int] | None:
+    """Reads 1e6 as a million, which Python's `int` does not."""
+    if info.type is not int:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="INT",
+        instance_from_str=lambda words: whole_number(words[0]),
+        is_instance=lambda instance: isinstance(instance, int),
+        str_from_instance=lambda instance: [str(instance)],
+    )
+
+
+def _words(text: str) -> str:
+    """The words of boxes as tyro draws them, parts parted by " ; ", most titles left out."""
+    parts: list[list[str]] = [[]]
+    for line in text.splitlines():
+        words = line.strip("│ ")
+        if words.startswith(("╭", "╰", "─")):
+            parts.append([])
+            if (title := words.strip("╭─╮╰╯ ")) in _TITLES:
+                parts[-1].append(f"{title}:")
+        elif words and not words.startswith("For full helptext"):
+            parts[-1].append(words)
+    return " ; ".join(" ".join(part) for part in parts if part)
+
+
+_TITLES = ("Unrecognized options", "Required options", "Missing subcommand")
+
+
+@dataclass(frozen=True)
+class _Refusal:
+    """Why tyro refused a command line."""
+
+    text: str
+    """Its words, parts parted by " ; "."""
+    argv: Sequence[str]
+    known: str
+    """Help of the subcommand."""
+
+    def __str__(self) -> str:
+        ways = (
+            self._unknown,
+            self._missing,
+            self._missing_value,
+            self._not_a_choice,
+            self._not_a_value,
+            self._invalid,
+        )
+        found = [said for explain in ways if (said := explain())]
+        return " ".join(found[:2]) if found else f"{self.text.rstrip('.;: ')}."
+
+    def _unknown(self) -> str | None:
+        match = re.search(r"(?:Unrecognized options:\s+)+(.*?)(?: ;|$)", self.text)
+        if match is None:
+            return None
+        words = match[1].split(", ")
+        choices = re.search(r"Available subcommands: ([\w, -]+)", self.text)
+        if choices and not words[0].startswith("-"):
+            near = _meant(words[0], choices[1].split(", ")) or f"Choose one of {choices[1]}."
+            return f"unknown subcommand {words[0]!r}. {near}"
+        flags = [word for word in words if word.startswith("-")]
+        if not flags:
+            return f"unexpected {' '.join(map(repr, words))}: no more words are taken there."
+        given = flags[0].partition("=")[0]
+        names = sorted(set(re.findall(r"(?<![\w-])--[a-z][\w-]*", self.known)))
+        return f"unknown flag {given}. {_meant_flag(given, names)}".rstrip()
+
+    def _missing(self) -> str | None:
+        match = re.search(r"Missing from (rlarcade[\w -]*?):\s+(.*?)(?: ;|$)", self.text)
+        if match is None:
+            commands = re.search(r"Expected one of \{([\w, -]+)\}", self.text)
+            if commands and "Missing subcommand" in self.text:
+                return f"a subcommand is missing: one of {commands[1]}."
+            return None
+        needed = re.findall(r"(--[\w-]+|\b[A-Z]+(?: \[.*?\])?) (.*?)\(required\)", match[2])
+        if not needed:
+            return f"{match[1]} needs {match[2]}."
+        said = [
+            f"{_WORDS.get(name, name)} ({meaning.strip(' .').removeprefix('STR ')})"
+            for name, meaning in needed
+        ]
+        return f"{match[1]} needs {' and '.join(said)}."
+
+    def _missing_value(self) -> str | None:
+        match = re.search(r"Missing value for argument '([^']+)'\. Expected (\d+)", self.text)
+        if match is None:
+            return None
+        name = match[1].split("/")[0]
+        return f"{name} takes {'a value' if match[2] == '1' else f'{match[2]} values'}."
+
+    def _not_a_choice(self) -> str | None:
+        match = re.search(
+            r"invalid choice '(.*?)' for argument '([^']+)'\. Expected one of \((.*?)\)", self.text
+        )
+        if match is None:
+            return None
+        value, name = match[1], match[2]
+        choices = sorted(set(re.findall(r"'([^']*)'", match[3])) - {"None"})
+        if name == "--device" and value.startswith("cuda:"):
+            one = value.removeprefix("cuda:")
+            near = f"CUDA_VISIBLE_DEVICES={one} … --device cuda chooses one GPU of several."
+        else:
+            near = _meant(value, choices)
+        return f"{name} is one of {', '.join(choices)}, got {value!r}. {near}".rstrip()
+
+    def _not_a_value(self) -> str | None:
+        match = re.search(
+            r"Error parsing (--[\w-]+).*Argument helptext: \1(?:/\S+)?,? ?(.*)", self.text
+        )
+        if match is None:
+            return None
+        metavars = re.match(
+            r"(?:\{None\}\|)?((?:INT|FLOAT|PATH|STR)(?: (?:INT|FLOAT|PATH|STR))*)", match[2]
+        )
+        kinds = metavars[1].split() if metavars else ["STR"]
+        kind = _KINDS[kinds[0]]
+        what = f"{len(kinds)} {kind}s" if len(kinds) > 1 else f"a {kind}"
+        return f"{match[1]} takes {what}, got {self._given(match[1], len(kinds))}."
+
+    def _given(self, name: str, count: int) -> str:
+        """What a command line gives for a flag that takes so many values."""
+        values: list[str] = []
+        for place, word in enumerate(self.argv):
+            flag, equals, value = word.replace("_", "-").partition("=")
+            if flag == name:
+                values = [value] if equals else []
+                for after in () if equals else self.argv[place + 1 :]:
+                    if after.startswith("--"):
+                        break
+                    values.append(after)
+        text = " ".join(values[:count])
+        return repr(text if len(text) <= 40 else f"{text[:40]}… ({len(text):,} characters)")
+
+    def _invalid(self) -> str | None:
+        """What pydantic says of a value that has the right type."""
+        match = re.search(
+            r"validation errors? for \w+\s+(\w+)\s+(.*?)\s+\[type=.*?input_value=(.*?), input_type",
+            self.text,
+        )
+        if match is None:
+            return None
+        wrong = match[2].removeprefix("Value error, ")
+        return f"--{match[1].replace('_', '-')}: {wrong[0].lower()}{wrong[1:]}, got {match[3]}."
+
+
+def _meant_flag(given: str, names: Sequence[str]) -> str:
+    word = given.lstrip("-").removeprefix("no-").replace("_", "-")
+    plain = [name.removeprefix("--") for name in names]
+    if _ELSEWHERE.get(word) in plain:
+        return f"Did you mean --{_ELSEWHERE[word]}?"
+    initials = [name for name in plain if "".join(part[0] for part in name.split("-")) == word]
+    if len(word) > 1 and len(initials) == 1:
+        return f"Did you mean --{initials[0]}?"
+    near = _meant(word, plain)
+    if not near:
+        holding = [name for name in plain if word in name.split("-")][:3]
+        near = f"Did you mean {' or '.join(holding)}?" if len(word) > 2 and holding else ""
+    return re.sub(r"(mean |or )", r"\1--", near)
+
+
+def _meant(word: str, choices: Sequence[str]) -> str:
+    near = difflib.get_close_matches(word.lower(), choices, n=1)
+    return f"Did you mean {near[0]}?" if near else ""

@@ -1,0 +1,78 @@
+"""Command lines that cannot be used are refused in one line, with what was probably meant."""
+
+import pytest
+
+from rlarcade.numbers import whole_number
+
+TRAIN = ("train", "--game", "Pong")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((*TRAIN, "--lr", "0.1"), "unknown flag --lr. Did you mean --learning-rate?"),
+        ((*TRAIN, "--mode", "ci"), "unknown flag --mode. Did you mean --pipeline?"),
+        ((*TRAIN, "--dobule"), "unknown flag --dobule. Did you mean --double?"),
+        ((*TRAIN, "--batch", "3"), "unknown flag --batch. Did you mean --batch-size?"),
+        ((*TRAIN, "--env-id=Pong"), "unknown flag --env-id. Did you mean --game?"),
+        (("evaluate", "x", "--num_episodes=3"), "--num_episodes. Did you mean --episodes?"),
+        (("evaluate", "x", "--zzz"), "unknown flag --zzz. rlarcade evaluate --help lists all."),
+        (("promote", "regster", "x"), "unknown subcommand 'regster'. Did you mean register?"),
+        (("promote", "pipeline", "rum"), "unknown subcommand 'rum'. Did you mean run?"),
+        (("promote", "zzz"), "unknown subcommand 'zzz'. Choose one of register, versions"),
+        (("promote",), "a subcommand is missing: one of register, versions"),
+        (("promote", "show"), "rlarcade promote show needs a name (Its number, the beginning"),
+        (("promote", "approve", "1"), "needs --by (Who says so) and --note (Why)."),
+        (("train",), "rlarcade train needs --game (Any spelling of a game's name"),
+        (("train", "--game"), "--game takes a value."),
+        ((*TRAIN, "extra"), "unexpected 'extra': no more words are taken there."),
+        ((*TRAIN, "--device", "cuda:1"), "got 'cuda:1'. CUDA_VISIBLE_DEVICES=1 … --device cuda"),
+        ((*TRAIN, "--device", "cud"), "one of auto, cpu, cuda, got 'cud'. Did you mean cuda?"),
+        ((*TRAIN, "--pipeline", "x"), "--pipeline is one of ci, delivery, deployment, got 'x'."),
+        ((*TRAIN, "--seed", "x"), "--seed takes a whole number, got 'x'."),
+        ((*TRAIN, "--seed", "1.5"), "--seed takes a whole number, got '1.5'."),
+        ((*TRAIN, "--max-grad-norm", "x"), "--max-grad-norm takes a number, got 'x'."),
+        ((*TRAIN, "--conv-channels", "1", "x", "3"), "takes 3 whole numbers, got '1 x 3'."),
+        ((*TRAIN, "--minutes", "nan"), "--minutes: input should be greater than 0, got nan."),
+        ((*TRAIN, "--total-timesteps", "9" * 5000), "99… (5,000 characters)'."),
+        (("watch", "x", "--ep\x1b[31m", "1"), "unknown flag --ep\\x1b[31m."),
+    ],
+)
+def test_a_command_line_is_refused_in_one_plain_line(command, words, said):
+    code, out, err = command(*words)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert said in err
+    for leak in ("{None}", "instantiated", "validation error", "pydantic", "Error parsing", "╭"):
+        assert leak not in err
+
+
+def test_a_million_may_be_written_as_1e6(command):
+    code, out, _ = command(*TRAIN, "--total-timesteps", "1e6", "--seed", "1_0", "--print-config")
+    assert code == 0
+    assert "total_timesteps = 1000000\n" in out
+    assert "seed = 10\n" in out
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("7", 7), ("-3", -3), ("1e6", 10**6), ("2.5e3", 2500), ("1_000", 1000), ("1.0", 1)],
+)
+def test_whole_numbers_are_read_as_people_write_them(text, number):
+    assert whole_number(text) == number
+
+
+@pytest.mark.parametrize(
+    "text", ["1.5", "1e-3", "x", "", "nan", "inf", "1e30", "1e999999999", "9" * 5000]
+)
+def test_other_numbers_are_refused_at_once(text):
+    with pytest.raises(ValueError, match="no whole number"):
+        whole_number(text)
+
+
+def test_the_version_is_told(monkeypatch, capsys):
+    import rlarcade
+    from rlarcade.__main__ import main
+
+    monkeypatch.setattr("sys.argv", ["rlarcade", "--version"])
+    assert main() == 0
+    assert capsys.readouterr().out == f"rlarcade {rlarcade.__version__}\n"
