@@ -191,7 +191,9 @@ def _prepare(asked: argparse.Namespace) -> Bench:
         env = make_env(asked.game)
         agent = DQNAgent(TrainConfig(game=asked.game), num_actions=int(env.action_space.n))
     if asked.frame_cap:
-        agent.protocol = agent.protocol.model_copy(update={"frame_cap": asked.frame_cap})
+        agent.protocol = agent.protocol.model_copy(
+            update={"name": "short", "frame_cap": asked.frame_cap}
+        )
     plain = plain_network(agent.num_actions)
     copy_weights(agent, plain)
     cores = len(os.sched_getaffinity(0))

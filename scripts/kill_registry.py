@@ -432,7 +432,9 @@ def _write_agent(path: Path, name: str, seed: int, played: bool) -> str:
     config = TrainConfig(game=game, conv_channels=(4, 4, 4), hidden_units=16)
     agent = DQNAgent(config, num_actions=6, seed=seed)
     if played:
-        agent.protocol = agent.protocol.model_copy(update={"frame_cap": _SHORT_GAME})
+        agent.protocol = agent.protocol.model_copy(
+            update={"name": "short", "frame_cap": _SHORT_GAME}
+        )
         with torch.no_grad():
             agent.online.head.values.bias[_AGENTS.get(name, (0, 0))[1]] += 100
     return agent.save(path).weights_sha256

@@ -19,7 +19,9 @@ from rlarcade.evaluation.players import Player
 from rlarcade.games import Protocol, get_protocol, make_env
 from rlarcade.seeding import SeedUse, derived_seed, generator
 
-SHORT = get_protocol("v5").model_copy(update={"frame_cap": 160, "evaluation_epsilon": 0.3})
+SHORT = get_protocol("v5").model_copy(
+    update={"name": "mine", "frame_cap": 160, "evaluation_epsilon": 0.3}
+)
 
 
 class HashAgent:
@@ -111,7 +113,7 @@ def test_the_number_of_lanes_changes_no_episode(evaluation, num_lanes):
 
 def test_episodes_that_end_at_different_times_stay_in_the_order_of_their_seeds():
     # Breakout without a good policy is over after some 150 to 300 steps.
-    protocol = get_protocol("v5").model_copy(update={"evaluation_epsilon": 1.0})
+    protocol = get_protocol("v5").model_copy(update={"name": "mine", "evaluation_epsilon": 1.0})
     agent = ConstantAgent("breakout", protocol, [0, 0, 0, 0])
     order = []
 
@@ -232,7 +234,7 @@ def test_the_protocols_epsilon_decides_how_often_the_policy_is_overruled():
     never_fires = [1, 0, 0, 0]
     for epsilon, ends in [(0.0, "truncated"), (1.0, "terminated")]:
         protocol = get_protocol("v5").model_copy(
-            update={"frame_cap": 2_500, "evaluation_epsilon": epsilon}
+            update={"name": "mine", "frame_cap": 2_500, "evaluation_epsilon": epsilon}
         )
         agent = ConstantAgent("breakout", protocol, never_fires)
         evaluation = evaluate_agent(agent, episodes=1, seed=1)
@@ -244,7 +246,7 @@ def test_the_protocols_epsilon_decides_how_often_the_policy_is_overruled():
 
 @pytest.mark.parametrize(("name", "num_actions"), [("nature", 6), ("machado", 18)])
 def test_the_agents_protocol_is_the_one_that_is_played(name, num_actions):
-    protocol = get_protocol(name).model_copy(update={"frame_cap": 160})
+    protocol = get_protocol(name).model_copy(update={"name": "short", "frame_cap": 160})
     agent = HashAgent(protocol=protocol, num_actions=num_actions)
 
     evaluation = evaluate_agent(agent, episodes=2, seed=0)

@@ -10,7 +10,9 @@ from rlarcade.evaluation import evaluate_agent, play_steps
 from rlarcade.games import get_protocol, make_env
 from rlarcade.seeding import SeedUse
 
-SHORT = get_protocol("v5").model_copy(update={"frame_cap": 200, "evaluation_epsilon": 0.3})
+SHORT = get_protocol("v5").model_copy(
+    update={"name": "mine", "frame_cap": 200, "evaluation_epsilon": 0.3}
+)
 
 
 class Agent:

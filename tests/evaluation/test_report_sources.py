@@ -14,7 +14,7 @@ from rlarcade.evaluation.reports import sources_of
 from rlarcade.games import get_protocol
 from rlarcade.learning.agent import DQNAgent
 
-SHORT = get_protocol("v5").model_copy(update={"frame_cap": 200})
+SHORT = get_protocol("v5").model_copy(update={"name": "mine", "frame_cap": 200})
 
 
 @pytest.fixture

@@ -103,7 +103,7 @@ def test_a_saved_state_does_not_change_with_the_tracker_or_its_heirs():
 
 
 def test_real_games_are_scored_by_all_their_raw_points():
-    played = get_protocol("v5").model_copy(update={"frame_cap": 802})
+    played = get_protocol("v5").model_copy(update={"name": "mine", "frame_cap": 802})
     lanes = TrainingLanes("space_invaders", num_envs=2, protocol=played, seed=2)
     lanes.start()
     tracker, rng = EpisodeTracker(2), np.random.default_rng(0)

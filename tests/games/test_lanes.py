@@ -14,7 +14,7 @@ FLAGS = ("terminated", "truncated", "life_lost", "reset")
 
 
 def changed(name: str, **changes: object) -> Protocol:
-    return get_protocol(name).model_copy(update=changes)
+    return get_protocol(name).model_copy(update={"name": "mine", **changes})
 
 
 def make_lanes(

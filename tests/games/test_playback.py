@@ -17,7 +17,7 @@ from rlarcade.games.playback import play_back
     ],
 )
 def test_four_frames_a_step_pay_what_the_step_paid_to_the_games_end(game, protocol):
-    rules = get_protocol(protocol).model_copy(update={"frame_cap": 1_500})
+    rules = get_protocol(protocol).model_copy(update={"name": "mine", "frame_cap": 1_500})
     env = make_env(game, protocol=rules, render_mode="rgb_array")
     rng = np.random.default_rng(3)
     env.reset(seed=11)

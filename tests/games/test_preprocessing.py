@@ -81,7 +81,7 @@ def gymnasium_seeds() -> Iterator[int]:
 
 
 def changed(name: str, **changes: object) -> Protocol:
-    return get_protocol(name).model_copy(update=changes)
+    return get_protocol(name).model_copy(update={"name": "mine", **changes})
 
 
 def seeded(*seeds: int) -> np.ndarray:

@@ -10,8 +10,10 @@ from rlarcade.games import get_protocol, make_env
 
 gymnasium.register_envs(ale_py)
 
-SHORT = get_protocol("v5").model_copy(update={"frame_cap": 200})
-NO_STICKY = get_protocol("nature").model_copy(update={"max_noops": 0, "frame_cap": 400})
+SHORT = get_protocol("v5").model_copy(update={"name": "mine", "frame_cap": 200})
+NO_STICKY = get_protocol("nature").model_copy(
+    update={"name": "mine", "max_noops": 0, "frame_cap": 400}
+)
 
 
 def play(env, actions) -> list[tuple]:
@@ -141,7 +143,7 @@ def test_rendered_screens_are_those_of_the_game_at_every_step():
 def test_the_picture_stays_in_step_with_the_observation_through_no_ops_and_sticky_actions():
     import cv2
 
-    protocol = get_protocol("nature").model_copy(update={"sticky": 0.25})
+    protocol = get_protocol("nature").model_copy(update={"name": "mine", "sticky": 0.25})
     env = make_env("Seaquest", protocol=protocol, render_mode="rgb_array")
     luma = np.array([0.299, 0.587, 0.114])
     env.reset(seed=4)

@@ -233,7 +233,7 @@ def test_predict_takes_one_observation_or_many():
 
 def test_predict_explores_as_the_protocol_says_unless_it_is_deterministic():
     agent, batch = small_agent(), observations(1).repeat(200, axis=0)
-    agent.protocol = agent.protocol.model_copy(update={"evaluation_epsilon": 1.0})
+    agent.protocol = agent.protocol.model_copy(update={"name": "dice", "evaluation_epsilon": 1.0})
     assert len(set(agent.predict(batch)[0].tolist())) == 1
     first, second = (agent.predict(batch, deterministic=False)[0] for _ in range(2))
     assert set(first.tolist()) == set(range(NUM_ACTIONS))

@@ -24,7 +24,7 @@ def test_an_agent_learns_from_the_game_and_plays_it(game, tiny_config):
     assert all(np.isfinite(array).all() for array in after.values())
     assert any(not np.array_equal(before[name], after[name]) for name in after)
 
-    state.agent.protocol = get_protocol("v5").model_copy(update={"frame_cap": 200})
+    state.agent.protocol = get_protocol("v5").model_copy(update={"name": "mine", "frame_cap": 200})
     (episode,) = evaluate_agent(state.agent, episodes=1).episodes
     assert 0 < episode.steps <= 50
     assert np.isfinite(episode.score)

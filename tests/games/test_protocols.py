@@ -1,0 +1,61 @@
+"""A protocol is what its name says."""
+
+import pytest
+from pydantic import ValidationError
+
+from rlarcade import ConfigError, Protocol, get_protocol, make_env
+
+PUBLISHED = {  # name: sticky, all 18 actions, most no-ops, frame cap, evaluation ε; by the papers
+    "v5": (0.25, False, 0, 108_000, 0.01),
+    "machado": (0.25, True, 0, 108_000, 0.01),
+    "nature": (0.0, False, 30, 108_000, 0.05),
+}
+FIELDS = ("sticky", "full_action_space", "max_noops", "frame_cap", "evaluation_epsilon")
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_name_means_the_published_values(name):
+    found = get_protocol(name)
+    assert tuple(getattr(found, field) for field in FIELDS) == PUBLISHED[name]
+    assert str(found) == name
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("sticky", 0.1), ("max_noops", 7), ("frame_cap", 400), ("evaluation_epsilon", 0.5)],
+)
+def test_no_other_values_go_under_a_published_name(name, field, value):
+    with pytest.raises(ValidationError, match=f"protocol {name} has {field} .*name of its own"):
+        get_protocol(name).model_copy(update={field: value})
+    other = get_protocol(name).model_copy(update={field: value, "name": "mine"})
+    assert getattr(other, field) == value
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("sticky", value) for value in (2.0, -1, 1e308, float("nan"), float("inf"), -1e-9)),
+        *(("evaluation_epsilon", value) for value in (5, -0.1, float("nan"))),
+        *(("max_noops", value) for value in (-1, 256, 1_000_000)),
+        *(("frame_cap", value) for value in (0, -4, 108_001)),
+        *(("name", value) for value in ("", "a b", "x\x1b[31m", "-v5", "x" * 41, "a/b", "v5\n")),
+    ],
+)
+def test_values_out_of_bounds_are_no_protocol(field, value):
+    with pytest.raises(ValidationError, match=field):
+        Protocol(**{"name": "mine", field: value})
+
+
+def test_a_protocol_of_your_own_is_accepted_where_a_name_is_and_shown_with_what_differs():
+    mine = Protocol(name="sticky10", sticky=0.1, max_noops=5)
+    assert make_env("Pong", protocol=mine).protocol == mine
+    assert str(mine) == "sticky10 (v5 but sticky 0.1, max_noops 5)"
+    assert str(Protocol(name="same")) == "same (as v5)"
+    assert Protocol.model_validate_json(mine.model_dump_json()) == mine
+
+
+@pytest.mark.parametrize("name", ["v4", "", None, 5])
+def test_an_unknown_name_is_told_which_there_are_and_how_to_make_one(name):
+    with pytest.raises(ConfigError, match=r"Choose one of v5, machado, nature, or make one: Pro"):
+        get_protocol(name)
