@@ -6,6 +6,9 @@
 
 A checkpoint is written under a temporary name, synced and renamed, so a folder with its final name
 is whole.
+
+The weights' sha256 is the agent's version, from which the seeds of its matches follow. So the same
+tensors must always be the same bytes: they are written in one form, and no other form is read.
 """
 
 import hashlib
@@ -15,25 +18,44 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
-from safetensors.numpy import save as save_tensors
 
 from rlarcade.errors import CheckpointError
-from rlarcade.files import write_folder
-from rlarcade.games.protocols import Protocol
+from rlarcade.files import LARGEST_TEXT, read_bounded, write_folder
+from rlarcade.games.protocols import MOST_ACTIONS, Protocol
+from rlarcade.text import printable
 
 FORMAT_VERSION = 1
 WEIGHTS = "weights.safetensors"
 MANIFEST = "manifest.json"
-_LARGEST_MANIFEST = 10_000_000  # bytes; a real one has a few thousand
+_LARGEST_WEIGHTS = 2_000_000_000  # bytes; the largest network of a preset has 40 million
+_SHOWN = 60  # characters of a value that a stranger wrote
+
+# As safetensors calls them, from the last in a file to the first: wide ones come first, aligned.
+_DTYPES = {
+    "bool": "BOOL",
+    "uint8": "U8",
+    "int8": "I8",
+    "int16": "I16",
+    "uint16": "U16",
+    "float16": "F16",
+    "int32": "I32",
+    "uint32": "U32",
+    "float32": "F32",
+    "float64": "F64",
+    "int64": "I64",
+    "uint64": "U64",
+}
+_ALIGNMENT = 8
 
 Tensors = Mapping[str, NDArray[Any]]
+_Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class Counters(BaseModel):
@@ -41,11 +63,11 @@ class Counters(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    steps: int = 0
+    steps: _Count = 0
     """Agent steps."""
-    frames: int = 0
+    frames: _Count = 0
     """Emulator frames: steps × frameskip."""
-    updates: int = 0
+    updates: _Count = 0
     """Gradient steps."""
 
 
@@ -57,7 +79,7 @@ class Manifest(BaseModel):
     format_version: int = FORMAT_VERSION
     game: str
     protocol: Protocol
-    num_actions: int
+    num_actions: Annotated[int, Field(ge=1, le=MOST_ACTIONS)]
     network: dict[str, Any]
     """Settings that rebuild the network around the tensors."""
     counters: Counters
@@ -109,7 +131,7 @@ def save_checkpoint(path: Path, tensors: Tensors, **manifest: Any) -> Manifest:
     Raises:
         OSError: the disk is full or cannot be written; nothing is left at the temporary name.
     """
-    weights = _weights_file(tensors)
+    weights = canonical_bytes(tensors)
     document = Manifest(
         libraries=library_versions(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -125,11 +147,38 @@ def save_checkpoint(path: Path, tensors: Tensors, **manifest: Any) -> Manifest:
 
 def weights_sha256(tensors: Tensors) -> str:
     """Returns the digest that a checkpoint of these tensors has."""
-    return hashlib.sha256(_weights_file(tensors)).hexdigest()
+    return hashlib.sha256(canonical_bytes(tensors)).hexdigest()
 
 
-def _weights_file(tensors: Tensors) -> bytes:
-    return save_tensors({name: np.asarray(t, order="C") for name, t in tensors.items()})
+def canonical_bytes(tensors: Tensors) -> bytes:
+    """Returns tensors as a safetensors file in the one form that a checkpoint has.
+
+    It is the form that safetensors 0.4 to 0.8 write: no metadata, wide types first, then by name,
+    header without spaces and padded to eight bytes. Written here, so that a later safetensors does
+    not change the versions of agents.
+
+    Raises:
+        ValueError: an array has a type that safetensors does not know.
+    """
+    ranks = {name: rank for rank, name in enumerate(_DTYPES)}
+    arrays = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
+    for name, array in arrays.items():
+        if array.dtype.name not in _DTYPES or array.dtype.byteorder == ">":
+            raise ValueError(f"tensor {name} has dtype {array.dtype}, which no checkpoint holds")
+    ordered = sorted(arrays, key=lambda name: (-ranks[arrays[name].dtype.name], name.encode()))
+    header, end = {}, 0
+    for name in ordered:
+        start, end = end, end + arrays[name].nbytes
+        header[name] = {
+            "dtype": _DTYPES[arrays[name].dtype.name],
+            "shape": list(arrays[name].shape),
+            "data_offsets": [start, end],
+        }
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % _ALIGNMENT)
+    return b"".join(
+        [len(text).to_bytes(8, "little"), text, *(arrays[n].tobytes() for n in ordered)]
+    )
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
@@ -144,7 +193,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     folder = find_checkpoint(path)
     manifest = _read_manifest(folder / MANIFEST)
     try:
-        weights = (folder / WEIGHTS).read_bytes()
+        weights = read_bounded(folder / WEIGHTS, _LARGEST_WEIGHTS)
     except OSError as error:
         raise CheckpointError(f"cannot read {folder / WEIGHTS}: {error.strerror}.") from error
     digest = hashlib.sha256(weights).hexdigest()
@@ -154,7 +203,14 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             f"{manifest.weights_sha256[:12]}…. Use another checkpoint of the run, or copy this "
             "one again from where it came."
         )
-    return Checkpoint(folder, manifest, parse_tensors(weights, folder / WEIGHTS))
+    tensors = parse_tensors(weights, folder / WEIGHTS)
+    if canonical_bytes(tensors) != weights:
+        raise CheckpointError(
+            f"{folder / WEIGHTS} holds its tensors in another form than rlarcade writes, so the "
+            "same agent would be another version, with other games in every match. Use the file "
+            "that training wrote."
+        )
+    return Checkpoint(folder, manifest, tensors)
 
 
 def parse_tensors(data: bytes, where: Path) -> dict[str, NDArray[Any]]:
@@ -165,7 +221,7 @@ def parse_tensors(data: bytes, where: Path) -> dict[str, NDArray[Any]]:
     """
     try:
         tensors: dict[str, NDArray[Any]] = load_tensors(data)
-    except (SafetensorError, KeyError, ValueError) as error:
+    except (SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{where} is not a safetensors file ({error}). Nothing in it was executed. "
             "Use a checkpoint written by rlarcade."
@@ -182,12 +238,15 @@ def find_checkpoint(path: str | Path) -> Path:
     path = Path(path)
     if path.name in (WEIGHTS, MANIFEST):
         path = path.parent
-    if (path / MANIFEST).exists() or (path / WEIGHTS).exists():
-        return path
-    checkpoints = list_checkpoints(path)
+    try:
+        if (path / MANIFEST).exists() or (path / WEIGHTS).exists():
+            return path
+        checkpoints = list_checkpoints(path)
+        what = "holds no checkpoint" if path.exists() else "does not exist"
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        raise CheckpointError(f"cannot read {path}: {error.strerror}.") from error
     if checkpoints:
         return checkpoints[-1]
-    what = "holds no checkpoint" if path.exists() else "does not exist"
     raise CheckpointError(
         f"{path} {what}. Name a folder with {WEIGHTS} and {MANIFEST}, or the folder of a run."
     )
@@ -209,13 +268,12 @@ def checkpoint_path(run_folder: Path, steps: int) -> Path:
 
 def _read_manifest(path: Path) -> Manifest:
     try:
-        if path.stat().st_size > _LARGEST_MANIFEST:
-            raise CheckpointError(f"{path} is no manifest: it has {path.stat().st_size:,} bytes.")
-        document = json.loads(path.read_bytes())
+        document = json.loads(read_bounded(path, LARGEST_TEXT))
         version = document.get("format_version") if isinstance(document, dict) else None
         if version != FORMAT_VERSION:
+            found = printable(repr(version), _SHOWN)
             raise CheckpointError(
-                f"{path} has format version {version!r}; this rlarcade reads version "
+                f"{path} has format version {found}; this rlarcade reads version "
                 f"{FORMAT_VERSION}. Install the rlarcade that wrote it."
             )
         return Manifest.model_validate(document)
@@ -223,7 +281,8 @@ def _read_manifest(path: Path) -> Manifest:
         raise CheckpointError(f"cannot read {path}: {error.strerror}.") from error
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(map(str, first["loc"]))
-        raise CheckpointError(f"{path} is damaged: {field}: {first['msg']}.") from error
+        field = printable(".".join(map(str, first["loc"])), _SHOWN)
+        what = first["msg"].removeprefix("Value error, ")
+        raise CheckpointError(f"{path} is damaged: {field}: {what}.") from error
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged: not JSON ({error}).") from error

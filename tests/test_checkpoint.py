@@ -1,11 +1,18 @@
+import hashlib
 import json
+import os
 import pickle
 
+import hypothesis.extra.numpy as npst
 import numpy as np
 import pytest
+import safetensors.numpy
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rlarcade.checkpoint import (
     Counters,
+    canonical_bytes,
     checkpoint_path,
     find_checkpoint,
     list_checkpoints,
@@ -106,6 +113,17 @@ def test_a_pickle_is_never_executed_even_with_a_matching_digest(tmp_path):
         (lambda m: {k: v for k, v in m.items() if k != "game"}, "damaged: game: Field required"),
         (lambda m: m | {"num_actions": "six"}, "damaged: num_actions: "),
         (lambda m: m | {"surprise": 1}, "damaged: surprise: Extra inputs"),
+        (lambda m: m | {"x" * 10**6: 1}, "damaged: x+…x+: Extra inputs"),
+        (lambda m: m | {"num_actions": 10**9}, "damaged: num_actions: "),
+        (lambda m: m | {"counters": {"steps": -1}}, r"damaged: counters\.steps: "),
+        (
+            lambda m: m | {"protocol": m["protocol"] | {"sticky": 2.0}},
+            r"damaged: protocol\.sticky: Input should be less than or equal to 1",
+        ),
+        (
+            lambda m: m | {"protocol": m["protocol"] | {"sticky": 0.1}},
+            "damaged: protocol: protocol v5 has sticky 0.25, not 0.1",
+        ),
         (lambda m: [m], "format version None"),
     ],
 )
@@ -117,7 +135,101 @@ def test_an_altered_manifest_is_refused(tmp_path, change, message):
         load_checkpoint(tmp_path / "c")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "\xff"])
+def stored(path, data):
+    """Puts other weights into a checkpoint, with the digest that they have."""
+    (path / "weights.safetensors").write_bytes(data)
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["weights_sha256"] = hashlib.sha256(data).hexdigest()
+    (path / "manifest.json").write_text(json.dumps(manifest))
+
+
+def header_and_data(data):
+    length = int.from_bytes(data[:8], "little")
+    return json.loads(data[8 : 8 + length]), data[8 + length :]
+
+
+def with_header(text, data):
+    return len(text.encode()).to_bytes(8, "little") + text.encode() + data
+
+
+def other_forms(good):
+    header, data = header_and_data(good)
+    plain = json.dumps(header, separators=(",", ":"))
+    yield with_header(json.dumps({"__metadata__": {"x": "y"}} | header), data)
+    yield with_header(json.dumps(dict(reversed(header.items()))), data)
+    yield with_header(json.dumps(header, indent=1), data)
+    yield with_header(plain + " " * 64, data)
+    twice = plain[:-1] + "," + plain[1:]
+    yield with_header(twice, data)
+    moved = {
+        "b": header["b"] | {"data_offsets": [0, 4]},
+        "a": header["a"] | {"data_offsets": [4, 28]},
+    }
+    yield with_header(json.dumps(moved), data[24:] + data[:24])
+
+
+def test_the_same_tensors_in_another_form_are_no_other_version_but_refused(tmp_path):
+    save(tmp_path / "c")
+    good = (tmp_path / "c" / "weights.safetensors").read_bytes()
+    for data in other_forms(good):
+        stored(tmp_path / "c", data)
+        with pytest.raises(CheckpointError) as refused:
+            load_checkpoint(tmp_path / "c")
+        assert "in another form" in str(refused.value) or "not a safetensors" in str(refused.value)
+
+    stored(tmp_path / "c", good)
+    load_checkpoint(tmp_path / "c")
+
+
+@given(
+    st.dictionaries(
+        st.text(max_size=8),
+        npst.arrays(
+            st.sampled_from(
+                ["f4", "f8", "f2", "i8", "i4", "i2", "u1", "i1", "?", "u2", "u4", "u8"]
+            ),
+            npst.array_shapes(min_dims=0, max_dims=3, max_side=3),
+        ),
+        max_size=6,
+    )
+)
+def test_the_one_form_is_what_safetensors_writes(tensors):
+    assert canonical_bytes(tensors) == safetensors.numpy.save(tensors)
+
+
+@pytest.mark.parametrize("dtype", ["c8", ">f4", "U1"])
+def test_a_tensor_that_no_checkpoint_holds_is_refused(dtype):
+    with pytest.raises(ValueError, match="tensor x has dtype .* which no checkpoint holds"):
+        canonical_bytes({"x": np.zeros(2, dtype)})
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "manifest.json"])
+@pytest.mark.parametrize("kind", ["fifo", "folder", "device", "sparse"])
+def test_what_is_no_file_of_a_fit_size_is_refused_at_once(tmp_path, name, kind):
+    save(tmp_path / "c")
+    path = tmp_path / "c" / name
+    path.unlink()
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        with path.open("wb") as file:
+            file.truncate(60_000_000_000)
+    with pytest.raises(CheckpointError, match=r"it is a (FIFO|folder|device)|60,000,000,000"):
+        load_checkpoint(tmp_path / "c")
+
+
+def test_a_path_that_no_file_system_takes_is_one_line():
+    with pytest.raises(CheckpointError, match="File name too long"):
+        load_checkpoint("x" * 300)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[" * 100_000, '{"format_version": ' + "1" * 5000 + "}", "\xff"]
+)
 def test_a_manifest_that_is_not_json_is_refused(tmp_path, text):
     save(tmp_path / "c")
     (tmp_path / "c" / "manifest.json").write_bytes(text.encode("latin-1"))
@@ -129,7 +241,7 @@ def test_a_huge_manifest_is_not_read(tmp_path):
     save(tmp_path / "c")
     with (tmp_path / "c" / "manifest.json").open("ab") as file:
         file.truncate(20_000_000)
-    with pytest.raises(CheckpointError, match="is no manifest: it has 20,000,000 bytes"):
+    with pytest.raises(CheckpointError, match="it has 20,000,000 bytes, more than the 10,000,000"):
         load_checkpoint(tmp_path / "c")
 
 
