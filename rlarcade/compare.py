@@ -22,11 +22,12 @@ from rlarcade.console import (
     say,
     say_error,
     say_lines,
+    say_warning,
     write_json,
 )
 from rlarcade.errors import ConfigError
 from rlarcade.evaluation import Comparison, Rule, compare_agents
-from rlarcade.evaluation.named import named_players
+from rlarcade.evaluation.named import named_players, told_unkept
 from rlarcade.evaluation.players import AnyPlayer
 from rlarcade.evaluation.reports import (
     check_writable,
@@ -37,6 +38,7 @@ from rlarcade.evaluation.reports import (
     write_report,
 )
 from rlarcade.evaluation.round_robin import compare_all
+from rlarcade.evaluation.schedule import check_count
 from rlarcade.evaluation.suite import SUITE_RULE, Guard, compare_suite
 from rlarcade.evaluation.table import (
     match_lines,
@@ -45,9 +47,11 @@ from rlarcade.evaluation.table import (
     suite_lines,
     suite_standing,
 )
+from rlarcade.files import read_bounded_text
 from rlarcade.learning.hardware import resolve_device
 from rlarcade.progress import ProgressLine
 from rlarcade.promotion.references import load_named
+from rlarcade.text import counted
 
 _EXITS = {"promote": EXIT_OK, "reject": EXIT_REJECTED, "inconclusive": EXIT_INCONCLUSIVE}
 
@@ -58,7 +62,8 @@ class _Flags(BaseModel):
     contestants: Annotated[tuple[str, ...], tyro.conf.Positional]
     """The version in use, and the one that is to replace it: policy checkpoints; run folders, which
     mean their newest; versions of a registry (7, champion@pong); `random`; or `module:factory`, a
-    policy of your own. More than two play a round robin."""
+    policy of your own: its games are kept if it has a `version`, a text such as a digest of its
+    weights. More than two play a round robin."""
     suite: Path | None = None
     """A match over several games: a TOML file with `[[games]]`, each with champion and candidate,
     and with `guard` (prove, alarm, none) and `margin`."""
@@ -96,8 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _compare_command(argv: Sequence[str]) -> int:
     flags: _Flags = parse_flags(_Flags, argv, prog="rlarcade compare", description=__doc__)
     check_seed(flags.seed)
-    if flags.max_pairs < 1:
-        raise ConfigError(f"max_pairs must be at least 1, got {flags.max_pairs}.")
+    check_count("max_pairs", flags.max_pairs)
     check_writable(flags.report)
     check_writable(flags.json_file, "--json")
     if flags.suite is not None:
@@ -128,8 +132,9 @@ def _match(flags: _Flags, champion: AnyPlayer, candidate: AnyPlayer) -> int:
             rule=rule,
             max_pairs=flags.max_pairs,
             seed=flags.seed,
-            record=flags.folder,
+            record=_record(flags.folder, [champion, candidate]),
             on_pair=lambda newest: watch.update(newest.pairs, lambda: standing(newest)),
+            on_record=_tell_record,
         )
     _tell(flags, match, match_lines(match), match_report, [match])
     return EXIT_OK if match.verdict is None else _EXITS[match.verdict]
@@ -152,8 +157,9 @@ def _round_robin(flags: _Flags, players: list[AnyPlayer]) -> int:
             alpha=rule.alpha,
             max_pairs=flags.max_pairs,
             seed=flags.seed,
-            record=flags.folder / "round-robin",
+            record=_record(flags.folder / "round-robin", players),
             on_pair=show,
+            on_record=_tell_record,
         )
     _tell(flags, table, round_robin_lines(table), round_robin_report, table.matches)
     return EXIT_OK
@@ -183,11 +189,24 @@ def _suite(flags: _Flags, path: Path) -> int:
             margin=file.margin,
             max_rounds=flags.max_pairs,
             seed=flags.seed,
-            record=flags.folder / "suites",
+            record=_record(flags.folder / "suites", [side for pair in games for side in pair]),
             on_round=lambda newest: watch.update(newest.rounds, lambda: suite_standing(newest)),
+            on_record=_tell_record,
         )
     _tell(flags, suite, suite_lines(suite), suite_report, suite.matches)
     return EXIT_OK if suite.verdict is None else _EXITS[suite.verdict]
+
+
+def _record(folder: Path, players: Sequence[AnyPlayer]) -> Path | None:
+    """Where pairs are kept; those of a policy without a version nowhere, which is told."""
+    unkept = told_unkept(players)
+    if unkept is not None:
+        say_warning(unkept)
+    return folder if unkept is None else None
+
+
+def _tell_record(path: Path, pairs: int) -> None:
+    say(f"{counted(pairs, 'pair')} taken from {path}, played again from the recorded actions")
 
 
 def _tell(
@@ -226,10 +245,10 @@ class _SuiteFile(BaseModel):
 
 def _read_suite(path: Path) -> _SuiteFile:
     try:
-        return validated(_SuiteFile, tomllib.loads(path.read_text("utf-8")))
+        return validated(_SuiteFile, tomllib.loads(read_bounded_text(path)))
     except ConfigError as error:
         raise ConfigError(f"suite {path}: {error}") from error
-    except (OSError, ValueError) as error:  # ValueError: not TOML, or not text
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: not TOML, or not text
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(f"cannot read suite {path}: {reason}.") from error
 

@@ -17,12 +17,13 @@ from rlarcade.console import (
     say,
     say_error,
     say_lines,
+    say_warning,
     write_json,
 )
 from rlarcade.errors import ConfigError
 from rlarcade.evaluation import EpisodeResult, Evaluation, evaluate_agent
 from rlarcade.evaluation.documents import short_version
-from rlarcade.evaluation.named import HUMAN, named_players
+from rlarcade.evaluation.named import HUMAN, named_players, told_unkept
 from rlarcade.evaluation.pictures import values_of_its_player, write_video
 from rlarcade.evaluation.players import AnyPlayer
 from rlarcade.evaluation.recordings import median_game, recordings_of
@@ -32,11 +33,13 @@ from rlarcade.evaluation.reports import (
     sources_of,
     write_report,
 )
+from rlarcade.evaluation.schedule import check_count
 from rlarcade.evaluation.table import human_line, score_lines
 from rlarcade.games.names import resolve_game
 from rlarcade.learning.hardware import resolve_device
 from rlarcade.progress import ProgressLine
 from rlarcade.promotion.references import load_named
+from rlarcade.text import counted
 
 
 class _Flags(BaseModel):
@@ -44,8 +47,8 @@ class _Flags(BaseModel):
 
     checkpoints: Annotated[tuple[str, ...], tyro.conf.Positional]
     """Policy checkpoints; run folders, which mean their newest; versions of a registry (7,
-    champion@pong); `random`; `human`, whose published score is shown; `module:factory`, a policy of
-    your own."""
+    champion@pong); `random`; `human`, for the published score; `module:factory`, a policy of your
+    own: its games are kept if it has a `version`, a text such as a digest of its weights."""
     episodes: int = 100
     """Whole games with each."""
     game: str | None = None
@@ -114,8 +117,7 @@ def _check(flags: _Flags) -> None:
     if not flags.checkpoints:
         raise ConfigError("no checkpoint was named. Name at least one, or the folder of a run.")
     check_seed(flags.seed)
-    if flags.episodes < 1:
-        raise ConfigError(f"episodes must be at least 1, got {flags.episodes}.")
+    check_count("episodes", flags.episodes)
     check_writable(flags.report)
     check_writable(flags.json_file, "--json")
     check_writable(flags.video, "video")
@@ -127,8 +129,11 @@ def _check(flags: _Flags) -> None:
 
 
 def _record(flags: _Flags, player: AnyPlayer) -> Path | None:
-    """Where games are kept until all are played; of a policy without a version nothing can be."""
-    if flags.json_file is None or player.version is None:
+    """Where games are kept until all are played; those of a policy without a version nowhere."""
+    if flags.json_file is None:
+        return None
+    if player.version is None:
+        say_warning(str(told_unkept([player])))
         return None
     name = f"{player.game}-{player.protocol.name}-{short_version(player.version)}"
     return flags.json_file.with_name(f"{flags.json_file.name}.{name}-seed{flags.seed}.part")
@@ -143,11 +148,16 @@ def _evaluated(flags: _Flags, player: AnyPlayer, record: Path | None) -> Evaluat
                 seed=flags.seed,
                 record=record,
                 on_episode=partial(_show, line),
+                on_record=_tell_record,
             )
     except KeyboardInterrupt:
         if record is not None:
             say_error("the games that ended are kept; the same command goes on from there.")
         raise
+
+
+def _tell_record(path: Path, games: int) -> None:
+    say(f"{counted(games, 'game')} taken from {path}, played again from the recorded actions")
 
 
 def _show(line: ProgressLine, result: EpisodeResult, done: int, total: int) -> None:

@@ -26,6 +26,11 @@ def printable(text: object, longest: int | None = None) -> str:
     return line
 
 
+def counted(number: int, thing: str) -> str:
+    """Returns a number with its noun, which takes an s in the plural: 1 game, 1,200 games."""
+    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
+
+
 def _shown(letter: str) -> str:
     if letter.isprintable() or unicodedata.category(letter) not in _UNSEEN:
         return letter

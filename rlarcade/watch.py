@@ -1,10 +1,7 @@
 """`python -m rlarcade.watch CHECKPOINT|RECORDING`: shows games, and confirms recorded scores."""
 
-import os
 import sys
-import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -21,13 +18,13 @@ from rlarcade.console import (
     say,
     say_error,
 )
-from rlarcade.errors import ConfigError, RecordingError
+from rlarcade.errors import ConfigError
+from rlarcade.evaluation.document_files import load_recorded
 from rlarcade.evaluation.pictures import values_of, values_of_its_player, write_picture, write_video
 from rlarcade.evaluation.play import Scheduled, play_games
 from rlarcade.evaluation.players import as_player
-from rlarcade.evaluation.recordings import Recording, load_recordings, verify
+from rlarcade.evaluation.recordings import Recording, verified
 from rlarcade.games.names import display_name
-from rlarcade.games.single import GameEnv
 from rlarcade.learning.agent import DQNAgent
 from rlarcade.progress import ProgressLine
 from rlarcade.promotion.references import load_named
@@ -68,12 +65,13 @@ def _watch_command(argv: Sequence[str]) -> int:
     if flags.episode < 0:
         raise ConfigError(f"episode must be 0 or more, got {flags.episode}.")
     agent: DQNAgent | None = None
-    if flags.what.is_file() and flags.what.suffix in _DOCUMENTS:
-        recordings = load_recordings(flags.what)
+    problems: list[str] = []
+    if flags.what.suffix in _DOCUMENTS and not flags.what.is_dir() and flags.what.exists():
+        recordings, problems = load_recorded(flags.what)
     else:
         agent = DQNAgent.load(load_named(flags.what, flags.registry))
         recordings = [_played(agent, flags.seed, flags.episode)]
-    if flags.verify and not _all_verified(recordings):
+    if flags.verify and not _all_verified(recordings, problems):
         return EXIT_ERROR
     if flags.video is None and flags.picture is None:
         _list(recordings)
@@ -94,39 +92,21 @@ def _played(agent: DQNAgent, seed: int, place: int) -> Recording:
     return Recording(agent.game, agent.protocol, agent.name, agent.version, episode)
 
 
-def _all_verified(recordings: list[Recording]) -> bool:
+def _all_verified(recordings: list[Recording], problems: list[str]) -> bool:
     """Plays every game again, on all cores, and tells which do not reproduce."""
-    emulators = _Emulators()
+    for problem in problems:
+        say_error(f"{problem}. The document was altered, or games were taken out.")
     bad = 0
-    with (
-        ThreadPoolExecutor(os.cpu_count()) as pool,
-        ProgressLine(len(recordings), "verifying", unit="games") as line,
-    ):
-        for done, problem in enumerate(pool.map(emulators.problem, recordings), start=1):
-            if problem is not None:
+    with ProgressLine(len(recordings), "verifying", unit="games") as line:
+        for done, wrong in enumerate(verified(recordings), start=1):
+            if wrong is not None:
                 bad += 1
-                say_error(str(problem))
+                say_error(str(wrong))
             line.update(done)
-    good = len(recordings) - bad
-    say(f"{good} of {len(recordings)} games reproduced to the point")
-    return not bad
-
-
-class _Emulators(threading.local):
-    """An emulator for each thread and for each kind of game: starting one takes long."""
-
-    def __init__(self) -> None:
-        self._envs: dict[tuple[str, str], GameEnv] = {}
-
-    def problem(self, recording: Recording) -> RecordingError | None:
-        kind = (recording.game, recording.protocol.model_dump_json())
-        if kind not in self._envs:
-            self._envs[kind] = GameEnv(recording.game, protocol=recording.protocol)
-        try:
-            verify(recording, self._envs[kind])
-        except RecordingError as error:
-            return error
-        return None
+    say(f"{len(recordings) - bad} of {len(recordings)} games reproduced to the point")
+    if failed := sum(recording.episode.ended == "failed" for recording in recordings):
+        say(f"{failed} of them say that the player failed, which only the player can confirm")
+    return not bad and not problems
 
 
 def _list(recordings: list[Recording]) -> None:

@@ -2,7 +2,7 @@
 
 import hashlib
 
-from scripted_games import Script
+from scripted_games import Script, play_instead
 
 from rlarcade.config import TrainConfig
 from rlarcade.evaluation import RandomPlayer
@@ -46,7 +46,7 @@ def play_by_strength(monkeypatch, strength):
         return (score(game.seed) if callable(score) else score), 1.0
 
     script = Script(results, lanes=4)
-    monkeypatch.setattr("rlarcade.evaluation.match.play_games", script)
+    play_instead(monkeypatch, script)
     return script
 
 

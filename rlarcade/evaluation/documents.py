@@ -5,6 +5,7 @@ They keep what was done in every game, so that each claimed score can be played 
 
 import base64
 import binascii
+import hashlib
 import math
 import re
 import zlib
@@ -37,13 +38,21 @@ from rlarcade.games.scores import human_normalised_score
 
 
 def short_version(version: str | None) -> str:
-    """Returns the beginning of a digest, or another version without odd letters, for file names."""
+    """Returns the beginning of a digest, or another version in few plain letters, for file names.
+
+    Different versions have different names.
+    """
     if version is None:
         return "none"
-    digest = len(version) == 64
-    return version[:12] if digest else re.sub(r"[^A-Za-z0-9.@_-]+", "_", version)
+    if re.fullmatch(r"[0-9a-f]{64}", version):
+        return version[:12]
+    plain = re.sub(r"[^A-Za-z0-9.@_-]+", "_", version)
+    if plain == version and len(version) <= _LONGEST_NAME:
+        return version
+    return f"{plain[:_LONGEST_NAME]}-{hashlib.sha256(version.encode()).hexdigest()[:12]}"
 
 
+_LONGEST_NAME = 40  # letters of a version in a file's name
 _LONGEST_GAME = 1_000_000  # steps; the frame cap of every protocol is far below
 
 

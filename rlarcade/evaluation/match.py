@@ -5,9 +5,9 @@ short games are counted first, and whoever loses slowly is promoted: with 40 gam
 losses that last three times as long as wins, an equal candidate in 63 % of matches instead of 5 %.
 """
 
-import hashlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,12 @@ from rlarcade.evaluation.documents import (
     PairResult,
     short_version,
 )
-from rlarcade.evaluation.play import Scheduled, play_games
+from rlarcade.evaluation.play import RecordFound, Scheduled, play_games
 from rlarcade.evaluation.players import AnyPlayer, Contender, as_player
 from rlarcade.evaluation.record import Record
+from rlarcade.evaluation.recordings import Recording, verified
+from rlarcade.evaluation.schedule import check_count, match_seeds
 from rlarcade.evaluation.sequential import Rule
-from rlarcade.seeding import SeedUse, derived_seed
 
 PairDone = Callable[[Comparison], None]
 """Called with the match as it stands after a pair."""
@@ -43,6 +44,7 @@ def compare_agents(
     same_dice: bool = True,
     num_lanes: int = _LANES,
     on_pair: PairDone | None = None,
+    on_record: RecordFound | None = None,
 ) -> Comparison:
     """Plays same-seed pairs of whole games until the rule decides, or `max_pairs` have been played.
 
@@ -58,23 +60,23 @@ def compare_agents(
             chance of one in two billion (see `SeedUse`). Equal versions are not played: they could
             only tie.
         record: folder to keep the match in. One that was interrupted or killed goes on there, and
-            one that is decided is not played again.
+            one that is decided is not played again. Its games count once the emulator has confirmed
+            them, action by action.
         same_dice: draw both sides' random actions from the same numbers. Without, a version can be
             matched against itself.
         num_lanes: games at a time. Changes the time it takes, never the outcome.
-        on_pair: called after each pair that counts.
+        on_pair: called after each pair that is played.
+        on_record: called once, if pairs are taken from a record.
 
     Returns:
         A `Comparison` with every pair.
 
     Raises:
         ConfigError: the two cannot be compared, or every game would be the same.
-        RunFolderError: the record is in use, damaged, or of a match with another rule.
+        RunFolderError: the record is in use, damaged, altered, or of a match with another rule.
     """
-    if max_pairs < 1 or num_lanes < 1:
-        raise ConfigError(
-            f"max_pairs ({max_pairs}) and num_lanes ({num_lanes}) must be at least 1."
-        )
+    check_count("max_pairs", max_pairs)
+    check_count("num_lanes", num_lanes)
     sides = as_player(champion), as_player(candidate)
     match = new_match(
         sides, rule=rule or Rule(), max_pairs=max_pairs, seed=seed, same_dice=same_dice
@@ -82,7 +84,7 @@ def compare_agents(
     if match.same_version:
         same = "both are the same version: every pair would be a tie, so none was played"
         return match.model_copy(update={"notes": (same,)})
-    with pairs_of_match(match, sides, record, num_lanes) as (earlier, pairs):
+    with pairs_of_match(match, sides, record, num_lanes, on_record) as (earlier, pairs):
         match = match.model_copy(update={"results": earlier})
         while match.verdict is None:
             match = match.model_copy(update={"results": (*match.results, next(pairs))})
@@ -124,6 +126,7 @@ def pairs_of_match(
     sides: Sides,
     record: Path | None,
     num_lanes: int,
+    on_record: RecordFound | None = None,
     *,
     suite: dict[str, Any] | None = None,
 ) -> Iterator[tuple[tuple[PairResult, ...], Iterator[PairResult]]]:
@@ -142,15 +145,15 @@ def pairs_of_match(
             "a match can only be kept between players with a version, by which its record is "
             "found again. Leave record out, or give each Player its version."
         )
-    seeds = match_seeds(match.seed, match.max_pairs, versions)
+    seeds = islice(match_seeds(match.seed, versions), match.max_pairs)
     with nullcontext() if record is None else closing(_record(record, match, suite)) as kept:
-        earlier = _usable(kept.earlier, seeds) if kept else ()
-        pairs = play_pairs(
-            *sides,
-            seeds[len(earlier) :],
-            candidates_dice=0 if match.same_dice else 1,
-            num_lanes=num_lanes,
-        )
+        earlier: tuple[PairResult, ...] = ()
+        if kept is not None and kept.earlier:
+            earlier = kept.earlier[: match.max_pairs]
+            if on_record is not None:
+                on_record(kept.path, len(earlier))
+            _check_earlier(kept.path, match, sides, earlier, list(islice(seeds, len(earlier))))
+        pairs = play_pairs(*sides, seeds, candidates_dice=_dice(match), num_lanes=num_lanes)
         with closing(pairs):
             yield earlier, pairs if kept is None else _written(pairs, kept)
 
@@ -176,29 +179,53 @@ def _written(pairs: Iterable[PairResult], kept: Record[PairResult]) -> Iterator[
         yield pair
 
 
-def _usable(earlier: Sequence[PairResult], seeds: Sequence[int]) -> tuple[PairResult, ...]:
-    """The earlier pairs, as far as this match is to go."""
-    pairs = tuple(earlier[: len(seeds)])
-    if [pair.seed for pair in pairs] != list(seeds[: len(pairs)]):
+def _dice(match: Comparison) -> int:
+    return 0 if match.same_dice else 1
+
+
+def _check_earlier(
+    path: Path,
+    match: Comparison,
+    sides: Sides,
+    earlier: Sequence[PairResult],
+    seeds: Sequence[int],
+) -> None:
+    """Finds out whether recorded pairs are what they say; a record is no proof of itself.
+
+    Every game is simulated again from its actions. That a player failed only the player can
+    confirm: such a pair is played once more, and has to go the same way.
+
+    Raises:
+        RunFolderError: they are of other games, or go another way.
+    """
+    if [pair.seed for pair in earlier] != list(seeds):
         raise RunFolderError(
-            "the record of the match has other games than this match: it was written by another "
-            "rlarcade, or altered. Remove it to play the match from its beginning."
+            f"the record of the match, {path}, has other games than this match: it was written by "
+            "another rlarcade, or altered. Move it away to play the match from its beginning."
         )
-    return pairs
+    recordings = [
+        Recording(match.game, match.protocol, side.checkpoint, side.version, episode)
+        for pair in earlier
+        for side, episode in ((match.champion, pair.champion), (match.candidate, pair.candidate))
+    ]
+    wrong = next((str(problem) for problem in verified(recordings) if problem is not None), None)
+    failed = [pair for pair in earlier if "failed" in (pair.champion.ended, pair.candidate.ended)]
+    if wrong is None and failed:
+        again = play_pairs(*sides, [pair.seed for pair in failed], candidates_dice=_dice(match))
+        for pair, played in zip(failed, again, strict=True):
+            if _how(pair) != _how(played):
+                wrong = (
+                    f"the games with seed {pair.seed} ended otherwise when they were played again"
+                )
+    if wrong is not None:
+        raise RunFolderError(
+            f"the record of the match, {path}, cannot be believed: {wrong.rstrip('.')}. Move it "
+            "away to play the match from its beginning."
+        )
 
 
-def match_seeds(
-    seed: int, count: int, versions: tuple[str | None, str | None] = (None, None)
-) -> list[int]:
-    """Returns the seeds of a match's pairs, 31 bits each, all different."""
-    digest = hashlib.sha256("/".join(str(part) for part in versions).encode()).digest()
-    word = int.from_bytes(digest[:4], "big")
-    seeds: dict[int, None] = {}
-    index = 0
-    while len(seeds) < count:  # one game counted twice would not be two pieces of evidence
-        seeds.setdefault(derived_seed(seed, SeedUse.MATCH, word, index))
-        index += 1
-    return list(seeds)
+def _how(pair: PairResult) -> list[tuple[float, int, str]]:
+    return [(game.score, game.steps, game.ended) for game in (pair.champion, pair.candidate)]
 
 
 def play_pairs(

@@ -1,6 +1,5 @@
 """What a command line names as a player: a checkpoint, `random`, or `module:factory`."""
 
-import hashlib
 import importlib
 import re
 import sys
@@ -10,12 +9,20 @@ from typing import Any
 
 from rlarcade.checkpoint import Checkpoint, load_checkpoint
 from rlarcade.errors import ConfigError
-from rlarcade.evaluation.players import AgentPlayer, AnyPlayer, Player, RandomPlayer
+from rlarcade.evaluation.players import (
+    AgentPlayer,
+    AnyPlayer,
+    Player,
+    RandomPlayer,
+    own_words,
+)
 from rlarcade.games.names import resolve_game
 from rlarcade.games.protocols import Protocol, get_protocol
 from rlarcade.learning.agent import DQNAgent
+from rlarcade.text import printable
 
 RANDOM, HUMAN = "random", "human"
+_VERSION = re.compile(r"[!-~]{1,200}")
 _ENTRY_POINT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
@@ -32,7 +39,8 @@ def named_players(
     Args:
         names: of each a checkpoint or run folder; `random`; or `module:factory`, of which
             `factory(game)` returns a `Policy` or an object with `predict`. It runs that module's
-            code, and looks for it in the working directory too.
+            code, and looks for it in the working directory too. A `version` of the policy's own
+            tells it from every other; without one it has none.
         game: what players play that are no checkpoints. Unset: what the checkpoints play.
         protocol: how all play. Unset: as the checkpoints were trained to, or `v5`.
         device: where networks run.
@@ -97,15 +105,40 @@ def _other(name: str, game: str, rules: Protocol) -> AnyPlayer:
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
-        module = importlib.import_module(module_name)
-        policy: Any = getattr(module, factory)(game)
-    except Exception as error:  # it is the user's own code, and may do anything
+        policy: Any = getattr(importlib.import_module(module_name), factory)(game)
+        version = _version_of(policy, name)
+        return Player(policy, game=game, protocol=rules, name=name, version=version)
+    except (KeyboardInterrupt, ConfigError):
+        raise
+    except BaseException as error:  # it is the user's own code, and may do anything, even exit
         raise ConfigError(
-            f"{name} gave no policy: {type(error).__name__}: {error}. It is called as "
-            f"{factory}({game!r}) and returns a function of an observation, or an object with "
-            "predict."
+            f"{name} gave no policy: {own_words(error)}. It is called as {factory}({game!r}) and "
+            "returns a function of an observation, or an object with predict."
         ) from error
+
+
+def _version_of(policy: Any, name: str) -> str | None:
+    """Returns what tells a policy from every other, if it says so itself.
+
+    Its source file says nothing: the weights lie elsewhere, and may have changed.
+    """
     version = getattr(policy, "version", None)
-    if version is None and (source := getattr(module, "__file__", None)):
-        version = f"{name}@{hashlib.sha256(Path(source).read_bytes()).hexdigest()[:12]}"
-    return Player(policy, game=game, protocol=rules, name=name, version=version)
+    if version is None:
+        return None
+    if not isinstance(version, str) or not _VERSION.fullmatch(version):
+        raise ConfigError(
+            f"{name} has version {printable(repr(version), 60)}. A version is a text of 1 to 200 "
+            "printable ASCII characters, such as a digest of the policy's weights."
+        )
+    return f"{name}@{version}"
+
+
+def told_unkept(players: Sequence[AnyPlayer]) -> str | None:
+    """Returns what a user should know of games that cannot be kept; None if they can."""
+    unknown = list(dict.fromkeys(player.name for player in players if player.version is None))
+    if not unknown:
+        return None
+    return (
+        f"{' and '.join(unknown)} has no version, so these games are not kept for a later command. "
+        "Give the policy a `version`, a text such as a digest of its weights."
+    )

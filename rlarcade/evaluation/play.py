@@ -12,10 +12,11 @@ import os
 import sys
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing, nullcontext, suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -25,8 +26,10 @@ from pydantic import BaseModel
 
 from rlarcade.errors import ConfigError, PolicyError, RunFolderError
 from rlarcade.evaluation.documents import EpisodeResult, Evaluation, Trace
-from rlarcade.evaluation.players import AnyPlayer, Choice, Contender, View, as_player
+from rlarcade.evaluation.players import AnyPlayer, Choice, Contender, View, as_player, own_words
 from rlarcade.evaluation.record import Record
+from rlarcade.evaluation.recordings import Recording, verified
+from rlarcade.evaluation.schedule import check_count, evaluation_seeds
 from rlarcade.games.single import GameEnv
 from rlarcade.seeding import SeedUse, derived_seed, generator
 
@@ -38,6 +41,8 @@ _GIVES_WAY = 10  # in niceness: a tenth of the share of a core
 
 EpisodeDone = Callable[[EpisodeResult, int, int], None]
 """Called with an episode that ended, how many have ended, and how many there will be."""
+RecordFound = Callable[[Path, int], None]
+"""Called with the file of a record and how many games or pairs are taken from it."""
 
 
 def evaluate_agent(
@@ -49,6 +54,7 @@ def evaluate_agent(
     record: Path | None = None,
     num_lanes: int = DEFAULT_LANES,
     on_episode: EpisodeDone | None = None,
+    on_record: RecordFound | None = None,
 ) -> Evaluation:
     """Plays whole games and reports raw scores.
 
@@ -59,9 +65,11 @@ def evaluate_agent(
         seed: the episodes' seeds follow from it; the same seed means the same games.
         use: what the evaluation is for: other uses have other seeds.
         record: file to keep the games in as they end. An evaluation that was interrupted or killed
-            goes on there. The file stays.
+            goes on there: its games count once the emulator has confirmed them, action by action.
+            The file stays.
         num_lanes: games at a time. Changes the time it takes, never a score.
         on_episode: called after each game that is played.
+        on_record: called once, if games are taken from a record.
 
     Returns:
         An `Evaluation`, its episodes in the order of their seeds.
@@ -69,19 +77,25 @@ def evaluate_agent(
     Raises:
         ConfigError: fewer than one episode or lane; or a record, and the agent has no version.
         PolicyError: the agent crashed, took too long or chose no action of the game.
-        RunFolderError: the record is in use, damaged, or of another evaluation.
+        RunFolderError: the record is in use, damaged, altered, or of another evaluation.
     """
-    if num_lanes < 1:
-        raise ConfigError(f"num_lanes must be at least 1, got {num_lanes}.")
+    check_count("num_lanes", num_lanes)
     player = as_player(agent)
     schedule = _schedule(player, episodes, seed, use)
     with nullcontext() if record is None else closing(_opened(record, player, seed, use)) as kept:
-        results = _usable(kept, schedule) if kept else {}
-        left = [index for index in range(episodes) if index not in results]
-        for place, result in play_games([schedule[index] for index in left], num_lanes):
-            results[left[place]] = result
+        results: dict[int, EpisodeResult] = {}
+        if kept is not None and kept.earlier:
+            results = {
+                game.index: game.episode for game in kept.earlier if 0 <= game.index < episodes
+            }
+            if on_record is not None:
+                on_record(kept.path, len(results))
+            _check_earlier(kept.path, player, results, seed, use)
+        begun: list[int] = []
+        for place, result in play_games(_left(schedule, set(results), begun), num_lanes):
+            results[begun[place]] = result
             if kept is not None:
-                kept.append(_Game(index=left[place], episode=result))
+                kept.append(_Game(index=begun[place], episode=result))
             if on_episode is not None:
                 on_episode(result, len(results), episodes)
     return Evaluation(
@@ -102,15 +116,38 @@ class _Game(BaseModel):
     episode: EpisodeResult
 
 
-def _usable(kept: Record[_Game], schedule: "list[Scheduled]") -> dict[int, EpisodeResult]:
-    """The earlier games by their places, as far as this evaluation is to go."""
-    games = {game.index: game.episode for game in kept.earlier if 0 <= game.index < len(schedule)}
-    if any(episode.seed != schedule[index].seed for index, episode in games.items()):
+def _left(
+    schedule: "Iterable[Scheduled]", done: Container[int], begun: list[int]
+) -> "Iterator[Scheduled]":
+    """Yields the games that are not done yet, and notes the place of each as it is begun."""
+    for index, game in enumerate(schedule):
+        if index not in done:
+            begun.append(index)
+            yield game
+
+
+def _check_earlier(
+    path: Path, player: AnyPlayer, games: Mapping[int, EpisodeResult], seed: int, use: SeedUse
+) -> None:
+    """Finds out whether recorded games are what they say; a record is no proof of itself.
+
+    Raises:
+        RunFolderError: they are of another evaluation, or go another way.
+    """
+    wrong = None
+    if any(episode.seed != derived_seed(seed, use, index) for index, episode in games.items()):
+        wrong = "it has other games than this evaluation"
+    recordings = [
+        Recording(player.game, player.protocol, player.name, player.version, episode)
+        for episode in games.values()
+    ]
+    for problem in verified(recordings) if wrong is None else ():
+        wrong = str(problem).rstrip(".") if problem is not None and wrong is None else wrong
+    if wrong is not None:
         raise RunFolderError(
-            f"the record of the evaluation, {kept.path}, has other games than this evaluation: it "
-            "was written by another rlarcade, or altered. Remove it to play them all."
+            f"the record of the evaluation, {path}, cannot be believed: {wrong}. It was written by "
+            "another rlarcade, or altered. Move it away to play all games."
         )
-    return games
 
 
 def _opened(path: Path, player: AnyPlayer, seed: int, use: SeedUse) -> Record[_Game]:
@@ -234,10 +271,9 @@ def play_games(
                 yield lane.index, lane.result
 
 
-def _schedule(player: AnyPlayer, episodes: int, seed: int, use: SeedUse) -> list[Scheduled]:
-    if episodes < 1:
-        raise ConfigError(f"episodes must be at least 1, got {episodes}.")
-    return [Scheduled(player, derived_seed(seed, use, index)) for index in range(episodes)]
+def _schedule(player: AnyPlayer, episodes: int, seed: int, use: SeedUse) -> "Iterator[Scheduled]":
+    check_count("episodes", episodes)
+    return (Scheduled(player, one) for one in islice(evaluation_seeds(seed, use), episodes))
 
 
 def _rounds(
@@ -476,8 +512,8 @@ def _checked(choice: Choice | Exception, num_actions: int) -> Choice | Exception
 
 
 def _failure(error: Exception) -> str:
-    """Returns what a player did wrong: its own error with its kind, or ours as it is."""
-    return str(error) if isinstance(error, PolicyError) else f"{type(error).__name__}: {error}"
+    """Returns what a player did wrong: its own error with its kind and line, or ours as it is."""
+    return str(error) if isinstance(error, PolicyError) else own_words(error)
 
 
 def _step_of(lane: _Lane) -> Step:

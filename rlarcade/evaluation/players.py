@@ -5,9 +5,12 @@ one game at a time, so that its answers cannot depend on what else is being play
 """
 
 import queue
+import sysconfig
 import threading
+import traceback
 import weakref
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 from typing import Protocol as Interface
 
@@ -26,13 +29,38 @@ class _TooSlowError(PolicyError):
     """A policy has not decided in time."""
 
 
+def own_words(error: BaseException) -> str:
+    """Returns an error with its kind and, of somebody's own code, the line where it was raised."""
+    said = str(error)
+    what = f"{type(error).__name__}: {said}" if said else type(error).__name__
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_own(frame)]
+    if not frames:
+        return what
+    last = frames[-1]
+    return f"{what} ({Path(last.filename).name}, line {last.lineno}, in {last.name})"
+
+
+_OTHERS = (
+    Path(__file__).parents[1],
+    *(Path(sysconfig.get_path(kind)) for kind in ("stdlib", "platstdlib", "purelib", "platlib")),
+)
+"""Where code lies that is not the user's own: rlarcade, Python and what is installed."""
+
+
+def _is_own(frame: traceback.FrameSummary) -> bool:
+    path = Path(frame.filename)
+    return path.is_absolute() and not any(path.is_relative_to(folder) for folder in _OTHERS)
+
+
 class Policy(Interface):
     """Anything that chooses actions; a plain function is one.
 
-    Two more attributes are used if a policy has them. `reset(rng)` is called before each game, for
-    a policy with a memory or with dice: `rng` is a NumPy generator that belongs to the game, so
+    A few more attributes are used if a policy has them. `reset(rng)` is called before each game,
+    for a policy with a memory or with dice: `rng` is a NumPy generator that belongs to the game, so
     that the game can be repeated. `sees = "screen"` asks for the screen as it is in place of the
-    observation, for a policy with its own preprocessing.
+    observation, for a policy with its own preprocessing. `version`, a text that tells it from every
+    other, such as a digest of its weights, lets commands keep its games from one process to the
+    next: without one, nobody could know whether the weights have changed.
     """
 
     def __call__(self, observation: NDArray[np.uint8], /) -> int:

@@ -3,17 +3,21 @@
 One JSON line that says what it is, then one for each part that is finished, written as it ends.
 """
 
+import errno
 import fcntl
 import json
 import os
 from pathlib import Path
-from typing import Any, BinaryIO, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from rlarcade.errors import RunFolderError
+from rlarcade.files import open_own
 
 _Part = TypeVar("_Part", bound=BaseModel)
+
+_LARGEST = 500_000_000  # bytes of a record; a game has about a thousand
 
 
 class Record(Generic[_Part]):
@@ -44,7 +48,8 @@ class Record(Generic[_Part]):
         self.path, self._part, self._what = path, part, what
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file: BinaryIO = path.open("a+b")
+            # Not buffered: what a full disk refuses must not be tried again when it is closed.
+            self._file = open_own(path, os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise RunFolderError(
                 f"the record of the {what}, {path}, cannot be written: {error.strerror}. "
@@ -53,7 +58,7 @@ class Record(Generic[_Part]):
         try:
             self.earlier = self._opened(identity)
         except BaseException:
-            self._file.close()
+            self.close()
             raise
 
     def _opened(self, identity: dict[str, Any]) -> tuple[_Part, ...]:
@@ -64,22 +69,29 @@ class Record(Generic[_Part]):
                 f"this {self._what} is being played by another process ({self.path} is locked). "
                 "Wait for it, or choose another --seed."
             ) from error
-        self._file.seek(0)
-        text = self._file.read()
+        except OSError as error:
+            raise self._unwritten(error) from error
+        text = self._text()
         whole = text[: text.rfind(b"\n") + 1]  # what follows the last newline is unfinished
-        self._file.truncate(len(whole))
-        if not whole:
-            self._write(json.dumps(identity))
+        begin = json.dumps(identity).encode() + b"\n"
+        if not whole and begin.startswith(text):  # nothing, or a first line that a kill cut short
+            self._cut(0)
+            self._write(begin)
             return ()
-        header, *lines = whole.splitlines()
+        header, *lines = whole.splitlines() or [text]
         try:
             found: dict[str, Any] = dict(json.loads(header))
+            self._check_identity(found, identity)
             parts = tuple(self._part.model_validate_json(line) for line in lines)
-        except (ValidationError, ValueError, TypeError) as error:
+        except (ValidationError, ValueError, TypeError, RecursionError) as error:
             raise RunFolderError(
-                f"the record of the {self._what}, {self.path}, is damaged. Remove it to play the "
-                f"{self._what} from its beginning."
+                f"the record of the {self._what}, {self.path}, is damaged, or is another file. "
+                f"Move it away to play the {self._what} from its beginning."
             ) from error
+        self._cut(len(whole))
+        return parts
+
+    def _check_identity(self, found: dict[str, Any], identity: dict[str, Any]) -> None:
         if found != identity:
             different = sorted(key for key in identity if found.get(key) != identity[key])
             raise RunFolderError(
@@ -87,7 +99,17 @@ class Record(Generic[_Part]):
                 f"{' and '.join(different)}. What was begun in one way goes on in that way; "
                 "choose another --seed to begin anew."
             )
-        return parts
+
+    def _text(self) -> bytes:
+        size = os.fstat(self._file).st_size
+        if size > _LARGEST:
+            raise RunFolderError(
+                f"{self.path} is no record of a {self._what}: it has {size:,} bytes. Move it away."
+            )
+        data = b""
+        while more := os.read(self._file, _LARGEST):
+            data += more
+        return data
 
     def append(self, part: _Part) -> None:
         """Adds a finished part; it is on the disk when this returns.
@@ -95,20 +117,31 @@ class Record(Generic[_Part]):
         Raises:
             RunFolderError: the disk is full or cannot be written; the parts before are kept.
         """
-        self._write(part.model_dump_json())
+        self._write(part.model_dump_json().encode() + b"\n")
 
-    def _write(self, line: str) -> None:
+    def _write(self, line: bytes) -> None:
+        end = os.lseek(self._file, 0, os.SEEK_END)
         try:
-            self._file.write(line.encode() + b"\n")
-            self._file.flush()
-            os.fsync(self._file.fileno())
+            if os.write(self._file, line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(self._file)
         except OSError as error:
-            raise RunFolderError(
-                f"the record of the {self._what}, {self.path}, cannot be written: "
-                f"{error.strerror}. What was written before is kept: make room, and the same "
-                "command goes on from there."
-            ) from error
+            self._cut(end)
+            raise self._unwritten(error) from error
+
+    def _cut(self, length: int) -> None:
+        """Removes what is not finished."""
+        try:
+            os.ftruncate(self._file, length)
+        except OSError as error:
+            raise self._unwritten(error) from error
+
+    def _unwritten(self, error: OSError) -> RunFolderError:
+        return RunFolderError(
+            f"the record of the {self._what}, {self.path}, cannot be written: {error.strerror}. "
+            "What was written before is kept: make room, and the same command goes on from there."
+        )
 
     def close(self) -> None:
         """Gives the record free."""
-        self._file.close()
+        os.close(self._file)

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from rlarcade.errors import ConfigError
 from rlarcade.evaluation.documents import Comparison
 from rlarcade.evaluation.match import compare_agents
+from rlarcade.evaluation.play import RecordFound
 from rlarcade.evaluation.players import Contender, as_player
 from rlarcade.evaluation.sequential import Rule
 
@@ -55,6 +56,7 @@ def compare_all(
     seed: int = 0,
     record: Path | None = None,
     on_pair: PairingDone | None = None,
+    on_record: RecordFound | None = None,
 ) -> RoundRobin:
     """Plays a match of every pairing until it is known who is better, or `max_pairs` are played.
 
@@ -65,7 +67,8 @@ def compare_all(
         max_pairs: of each pairing.
         seed: of the matches, as in `compare_agents`.
         record: folder to keep them in, so that one that was interrupted goes on.
-        on_pair: called after each pair that counts.
+        on_pair: called after each pair that is played.
+        on_record: called for each match of which pairs are taken from a record.
 
     Returns:
         A `RoundRobin` with every pair.
@@ -89,6 +92,7 @@ def compare_all(
                 seed=seed,
                 record=record,
                 on_pair=None if on_pair is None else partial(on_pair, place),
+                on_record=on_record,
             )
         )
     return RoundRobin(players=tuple(side.name for side in sides), matches=tuple(matches))

@@ -26,7 +26,9 @@ from pydantic import BaseModel, ConfigDict, Field, computed_field
 from rlarcade.errors import ConfigError
 from rlarcade.evaluation.documents import Comparison, PairResult
 from rlarcade.evaluation.match import Sides, match_notes, new_match, pairs_of_match
+from rlarcade.evaluation.play import RecordFound
 from rlarcade.evaluation.players import Contender, as_player
+from rlarcade.evaluation.schedule import check_count
 from rlarcade.evaluation.sequential import (
     LARGEST_LOG,
     Evidence,
@@ -256,6 +258,7 @@ def compare_suite(
     record: Path | None = None,
     num_lanes: int = _LANES,
     on_round: RoundDone | None = None,
+    on_record: RecordFound | None = None,
 ) -> SuiteComparison:
     """Plays rounds of same-seed pairs, one in each game, until rule and guards decide.
 
@@ -269,6 +272,7 @@ def compare_suite(
         record: folder to keep the games' pairs in; a match that was interrupted goes on there.
         num_lanes: games at a time of each pair of players. Changes the time it takes only.
         on_round: called after each round that counts.
+        on_record: called for each game of which pairs are taken from a record.
 
     Returns:
         A `SuiteComparison` with every pair.
@@ -282,10 +286,8 @@ def compare_suite(
     names = [champion.game for champion, _ in sides]
     if not names or len(set(names)) < len(names):
         raise ConfigError(f"a suite has each game once, and at least one; got {names}.")
-    if max_rounds < 1 or num_lanes < 1:
-        raise ConfigError(
-            f"max_rounds ({max_rounds}) and num_lanes ({num_lanes}) must be at least 1."
-        )
+    check_count("max_rounds", max_rounds)
+    check_count("num_lanes", num_lanes)
     matches = [
         new_match(
             pair,
@@ -301,7 +303,7 @@ def compare_suite(
     with ExitStack() as stack:
         played = [
             stack.enter_context(
-                pairs_of_match(match, pair, record, num_lanes, suite=_identity(suite))
+                pairs_of_match(match, pair, record, num_lanes, on_record, suite=_identity(suite))
             )
             for match, pair in zip(matches, sides, strict=True)
         ]

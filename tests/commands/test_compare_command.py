@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,10 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
-from scripted_games import Script
+from scripted_games import Script, play_instead
 
 from rlarcade.config import TrainConfig
-from rlarcade.evaluation import compare_agents, match
+from rlarcade.evaluation import compare_agents
 from rlarcade.games import get_protocol
 from rlarcade.learning.agent import DQNAgent
 
@@ -87,7 +88,7 @@ def test_checkpoints_that_cannot_be_compared_are_refused(command, here):
 @pytest.fixture
 def brief(monkeypatch):
     """Checkpoints play games of 60 steps."""
-    brief = get_protocol("v5").model_copy(update={"frame_cap": 240})
+    brief = get_protocol("v5").model_copy(update={"name": "mine", "frame_cap": 240})
 
     def load(checkpoint, *, device="cpu", real=DQNAgent.load):
         agent = real(checkpoint, device=device)
@@ -230,7 +231,7 @@ def candidate_scores(monkeypatch):
 
     def scripted(score):
         script = Script(lambda game: (50.0 if game.player.name == "random" else score, 1.0))
-        monkeypatch.setattr(match, "play_games", script)
+        play_instead(monkeypatch, script)
 
     return scripted
 
@@ -321,3 +322,68 @@ def test_a_match_that_is_killed_or_interrupted_goes_on_to_the_same_verdict(here)
         documents.append(json.loads((here / f"{len(documents)}.json").read_text()))
     assert documents[0] == documents[1]
     assert documents[0]["pairs"] > 4
+
+
+# What an exit code of 0 must never mean
+
+
+@pytest.mark.parametrize("body", ["sys.exit()", "raise SystemExit(0)", "sys.exit(3)"])
+def test_a_policy_that_exits_is_no_verdict(command, tmp_path, monkeypatch, body):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "quits.py").write_text(f"import sys\ndef make(game):\n    {body}\n")
+    monkeypatch.delitem(sys.modules, "quits", raising=False)
+    code, out, err = command("compare", LATE, "quits:make")
+    assert (code, out) == (2, "")
+    assert "quits:make gave no policy: SystemExit" in err
+
+
+def test_weights_that_were_overwritten_are_no_old_verdict(command, tmp_path, monkeypatch):
+    """The policy's source stays the same; its weights lie in another file."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(
+        "from pathlib import Path\n"
+        "def make(game):\n"
+        "    action = int(Path('weights').read_text())\n"
+        "    return lambda observation: action\n"
+    )
+    flags = ["--game", "Pong", "--max-pairs", 2, "--dir", tmp_path / "m"]
+    for action in ("2", "3"):
+        (tmp_path / "weights").write_text(action)
+        code, out, err = command("compare", "random", "mine:make", *flags)
+        assert code == 4
+        assert "taken from" not in out
+        assert "mine:make has no version, so these games are not kept for a later command" in err
+    assert not (tmp_path / "m").exists()
+
+
+def test_games_that_come_from_a_record_are_told(command, tmp_path):
+    flags = [EARLY, LATE, "--dir", tmp_path / "m", "--max-pairs", 1]
+    first = command("compare", *flags)
+    again = command("compare", *flags)
+    assert "taken from" not in first[1]
+    assert f"1 pair taken from {tmp_path / 'm'}" in again[1]
+    assert again[1].splitlines()[1:] == first[1].splitlines()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"sticky": 2.0}, "protocol.sticky: Input should be less than or equal to 1"),
+        ({"sticky": 0.5}, "protocol v5 has sticky 0.25, not 0.5"),
+        ({"frame_cap": 0}, "protocol.frame_cap: Input should be greater than 0"),
+        ({"evaluation_epsilon": 5}, "protocol.evaluation_epsilon: "),
+        ({"max_noops": 10**6}, "protocol.max_noops: Input should be less than or equal to 255"),
+        ({"name": "x\x1b[31m", "sticky": 0.5}, "protocol.name: "),
+    ],
+)
+def test_a_manifest_whose_protocol_is_not_what_its_name_says_plays_no_match(
+    command, tmp_path, change, said
+):
+    shutil.copytree(LATE, tmp_path / "odd")
+    path = tmp_path / "odd" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["protocol"] |= change
+    path.write_text(json.dumps(manifest))
+    code, out, err = command("compare", EARLY, tmp_path / "odd")
+    assert (code, out) == (2, "")
+    assert said in err

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 import torch
-from scripted_games import Script
+from scripted_games import Script, play_instead
 
 from rlarcade.checkpoint import list_checkpoints, load_checkpoint
 from rlarcade.evaluation import match, play
@@ -670,7 +670,7 @@ def stronger_later(tmp_path, monkeypatch):
         "[smoke]\nsteps = 3\n[random]\nenabled = false\n[latency]\nmax_milliseconds = 10_000\n"
     )
     script = Script(lambda game: (game.player._agent.manifest.counters.steps, 1.0), lanes=4)
-    monkeypatch.setattr(match, "play_games", script)
+    play_instead(monkeypatch, script)
     return script
 
 

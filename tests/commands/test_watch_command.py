@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from rlarcade.evaluation import Evaluation, RandomPlayer, evaluate_agent
+from rlarcade.evaluation import Evaluation, Player, RandomPlayer, compare_agents, evaluate_agent
 from rlarcade.games import get_protocol
 
 LATE = Path(__file__).parent.parent / "data" / "space-invaders-late"
-SHORT = get_protocol("v5").model_copy(update={"frame_cap": 200})
+SHORT = get_protocol("v5").model_copy(update={"name": "mine", "frame_cap": 200})
 
 
 @pytest.fixture(scope="module")
@@ -94,3 +94,26 @@ def test_bad_input_is_refused_in_words(command, document, flags, message):
     code, _, err = command("watch", *[document if flag == "DOCUMENT" else flag for flag in flags])
     assert code == 2
     assert message in err
+
+
+def test_a_relabelled_ending_and_a_pair_taken_out_do_not_verify(command, tmp_path):
+    sides = RandomPlayer("pong", SHORT), Player(lambda seen: 0, game="pong", protocol=SHORT)
+    document = json.loads(compare_agents(*sides, max_pairs=3).model_dump_json())
+    path = tmp_path / "match.json"
+    path.write_text(json.dumps(document))
+    assert command("watch", path, "--verify")[0] == 0
+
+    relabelled = json.loads(json.dumps(document))
+    relabelled["results"][1]["champion"] |= {"ended": "failed", "failure": "it crashed"}
+    path.write_text(json.dumps(relabelled))
+    code, out, err = command("watch", path, "--verify")
+    assert code == 1
+    assert "by itself, but its player is said to have failed" in err
+    assert "5 of 6 games reproduced to the point" in out
+    assert "1 of them say that the player failed, which only the player can confirm" in out
+
+    path.write_text(json.dumps(document | {"results": document["results"][1:]}))
+    code, out, err = command("watch", path, "--verify")
+    assert code == 1
+    assert "pair 0 has seed" in err
+    assert "4 of 4 games reproduced to the point" in out

@@ -4,10 +4,11 @@ import errno
 import json
 import math
 import os
+from itertools import islice
 
 import numpy as np
 import pytest
-from scripted_games import Script, episode
+from scripted_games import Script, episode, play_instead
 
 from rlarcade.errors import ConfigError, RunFolderError
 from rlarcade.evaluation import (
@@ -18,13 +19,16 @@ from rlarcade.evaluation import (
     match,
     record,
 )
-from rlarcade.evaluation.match import match_seeds, play_pairs
+from rlarcade.evaluation.match import play_pairs
 from rlarcade.evaluation.play import play_games
 from rlarcade.evaluation.players import as_player
+from rlarcade.evaluation.schedule import match_seeds
 from rlarcade.games import get_protocol
 from rlarcade.seeding import SeedUse, derived_seed
 
-SHORT = get_protocol("v5").model_copy(update={"frame_cap": 240, "evaluation_epsilon": 0.3})
+SHORT = get_protocol("v5").model_copy(
+    update={"name": "mine", "frame_cap": 240, "evaluation_epsilon": 0.3}
+)
 DIGESTS = ("aa" * 32, "bb" * 32)
 
 
@@ -44,7 +48,7 @@ class Agent:
 def scripted(monkeypatch):
     def script(results, lanes=40):
         played = Script(results, lanes)
-        monkeypatch.setattr(match, "play_games", played)
+        play_instead(monkeypatch, played)
         return played
 
     return script
@@ -206,7 +210,7 @@ def test_versions_of_different_games_are_refused():
 
 
 def test_versions_of_different_protocols_are_refused_with_the_difference():
-    other = get_protocol("machado").model_copy(update={"frame_cap": 240})
+    other = get_protocol("machado").model_copy(update={"name": "mine", "frame_cap": 240})
     message = "different protocols: .*full_action_space False and True"
     with pytest.raises(ConfigError, match=message):
         compare_agents(Agent(), Agent(protocol=other))
@@ -242,10 +246,12 @@ def test_a_pair_has_one_seed():
 
 
 def test_the_seeds_of_a_match_are_its_own():
-    seeds = match_seeds(0, 400, DIGESTS)
+    def seeds_of(*match):
+        return list(islice(match_seeds(*match), 400))
+
+    seeds = seeds_of(0, DIGESTS)
     assert len(set(seeds)) == 400
-    assert seeds[:100] == match_seeds(0, 100, DIGESTS)
-    others = [match_seeds(1, 400, DIGESTS), match_seeds(0, 400, DIGESTS[::-1]), match_seeds(0, 400)]
+    others = [seeds_of(1, DIGESTS), seeds_of(0, DIGESTS[::-1]), seeds_of(0)]
     others += [[derived_seed(0, use, i) for i in range(400)] for use in SeedUse]
     for other in others:
         assert len(set(seeds) & set(other)) <= 1  # by chance, one in 10,000

@@ -1,6 +1,5 @@
 """What a command line can name as a player."""
 
-import hashlib
 import sys
 
 import pytest
@@ -8,7 +7,7 @@ import pytest
 from rlarcade.checkpoint import load_checkpoint
 from rlarcade.config import TrainConfig
 from rlarcade.errors import CheckpointError, ConfigError, GameError
-from rlarcade.evaluation.named import named_players
+from rlarcade.evaluation.named import named_players, told_unkept
 from rlarcade.learning.agent import DQNAgent
 
 
@@ -67,15 +66,52 @@ def test_random_alone_is_told_its_game():
     assert (player.game, player.protocol.name) == ("space_invaders", "nature")
 
 
-def test_a_policy_of_ones_own_is_found_in_the_working_folder(own):
+def test_a_policy_of_your_own_is_found_in_the_working_folder_and_has_no_version(own):
+    """Its source file says nothing of its weights."""
     (player,) = named_players(["own_policies:still"], game="pong")
-    digest = hashlib.sha256(own.read_bytes()).hexdigest()[:12]
-    assert (player.name, player.game) == ("own_policies:still", "pong")
-    assert player.version == f"own_policies:still@{digest}"
+    assert (player.name, player.game, player.version) == ("own_policies:still", "pong", None)
+    assert told_unkept([player]).startswith("own_policies:still has no version, so these games")
 
 
-def test_a_policy_that_knows_its_version_is_known_by_it(own):
-    assert named_players(["own_policies:known"], game="pong")[0].version == "v7"
+def test_a_policy_that_knows_its_version_is_known_by_its_name_and_it(own):
+    (player,) = named_players(["own_policies:known"], game="pong")
+    assert player.version == "own_policies:known@v7"
+    assert told_unkept([player]) is None
+
+
+@pytest.mark.parametrize("version", ["7", "''", "'a b'", "'x' * 201", "'\\x1b[31m'", "b'v1'"])
+def test_a_version_that_is_no_plain_text_is_refused(own, version):
+    own.write_text(
+        f"class Odd:\n    version = {version}\n    def __call__(self, seen): return 0\n\n"
+        "def make(game):\n    return Odd()\n"
+    )
+    with pytest.raises(ConfigError, match="own_policies:make has version .* A version is a text"):
+        named_players(["own_policies:make"], game="pong")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "import sys\nsys.exit()\n",
+        "def make(game):\n    raise SystemExit(0)\n",
+        "def make(game):\n    raise GeneratorExit\n",
+        "class Odd:\n    def __call__(self, seen): return 0\n    @property\n"
+        "    def version(self): raise SystemExit(4)\ndef make(game):\n    return Odd()\n",
+        "class Odd:\n    def __call__(self, seen): return 0\n    @property\n"
+        "    def sees(self): raise SystemExit(3)\ndef make(game):\n    return Odd()\n",
+        "def make(game)\n    return 1\n",
+    ],
+)
+def test_a_module_that_exits_gives_no_policy_and_no_exit(own, body):
+    own.write_text(body)
+    with pytest.raises(ConfigError, match=r"own_policies:make gave no policy: (Sys|Gen|Syn)"):
+        named_players(["own_policies:make"], game="pong")
+
+
+def test_the_line_of_the_users_own_code_is_told(own):
+    own.write_text("import json\n\n\ndef make(game):\n    return json.loads('{')\n")
+    with pytest.raises(ConfigError, match=r"JSONDecod.*\(own_policies\.py, line 5, in make\)"):
+        named_players(["own_policies:make"], game="pong")
 
 
 def test_a_checkpoint_can_play_by_another_protocol_with_the_same_actions(pong, breakout):

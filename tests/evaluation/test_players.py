@@ -1,5 +1,6 @@
 """Anything that acts can be evaluated, and whoever fails has lost that game and no other."""
 
+import re
 import threading
 import time
 
@@ -15,7 +16,9 @@ from rlarcade.games import get_protocol, make_env
 from rlarcade.learning.agent import DQNAgent
 from rlarcade.seeding import SeedUse, derived_seed
 
-SHORT = get_protocol("v5").model_copy(update={"frame_cap": 160, "evaluation_epsilon": 0.0})
+SHORT = get_protocol("v5").model_copy(
+    update={"name": "mine", "frame_cap": 160, "evaluation_epsilon": 0.0}
+)
 
 
 def player(policy, **settings):
@@ -53,7 +56,7 @@ def test_a_function_plays_what_it_says():
 def test_an_agent_scores_the_same_by_its_values_and_by_its_predict(epsilon):
     config = TrainConfig(game="space_invaders", conv_channels=(2, 2, 2), hidden_units=8)
     agent = DQNAgent(config, num_actions=6, seed=1)
-    agent.protocol = SHORT.model_copy(update={"evaluation_epsilon": epsilon})
+    agent.protocol = SHORT.model_copy(update={"name": "mine", "evaluation_epsilon": epsilon})
     by_predict = Player(agent, game=agent.game, protocol=agent.protocol)
     assert (
         evaluate_agent(by_predict, episodes=2).episodes
@@ -152,7 +155,7 @@ def test_a_watcher_and_an_agent_without_eyes_can_meet():
 
 
 def test_random_really_plays_every_action_alike():
-    protocol = get_protocol("v5").model_copy(update={"frame_cap": 2_000})
+    protocol = get_protocol("v5").model_copy(update={"name": "mine", "frame_cap": 2_000})
     (episode,) = evaluate_agent(RandomPlayer("space_invaders", protocol), episodes=1).episodes
     counts = np.bincount(actions_of(episode), minlength=6)
     assert counts.sum() == episode.steps > 200
@@ -273,7 +276,8 @@ def test_in_a_match_who_fails_loses_that_pair_and_no_other(side):
         assert getattr(pair, names[1 - side]).ended != "failed"
         if lost:
             game = getattr(pair, names[side])
-            assert game.failure == "RuntimeError: out of ideas"
+            where = r"\(test_players\.py, line \d+, in policy\)"
+            assert re.fullmatch(rf"RuntimeError: out of ideas {where}", game.failure)
             assert len(actions_of(game)) == game.steps < 40
             assert actions_of(getattr(pair, names[1 - side]))[: game.steps] == actions_of(game)
     assert (

@@ -19,12 +19,13 @@ from rlarcade.evaluation import (
     evaluate_agent,
 )
 from rlarcade.evaluation import pictures as pictures_module
+from rlarcade.evaluation.document_files import load_recordings
 from rlarcade.evaluation.documents import EpisodeResult, Trace
 from rlarcade.evaluation.pictures import SIZE, pictures, values_of, write_picture, write_video
-from rlarcade.evaluation.recordings import Recording, load_recordings, verify
+from rlarcade.evaluation.recordings import Recording, verify
 from rlarcade.games import get_protocol
 
-SHORT = get_protocol("v5").model_copy(update={"frame_cap": 600})
+SHORT = get_protocol("v5").model_copy(update={"name": "mine", "frame_cap": 600})
 
 
 def fires(observation):
@@ -225,9 +226,9 @@ def test_what_is_no_document_is_refused(tmp_path, text, message):
 
 
 def test_a_document_that_is_too_large_is_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("rlarcade.evaluation.recordings._LARGEST_DOCUMENT", 10)
+    monkeypatch.setattr("rlarcade.evaluation.document_files._LARGEST_DOCUMENT", 10)
     (tmp_path / "x.json").write_text("{}" + " " * 20)
-    with pytest.raises(RecordingError, match="it is too large"):
+    with pytest.raises(RecordingError, match="it has 22 bytes, more than the 10"):
         load_recordings(tmp_path / "x.json")
 
 
@@ -338,7 +339,7 @@ def test_the_words_beside_it_are_score_step_and_values_of_that_moment(brief, mon
         said[step] = words[-3 - 2 * 6 :]
     for step in (0, 3, 4, 19):
         title, score, number, *bars = said[step]
-        assert title == "SpaceInvaders (v5)"
+        assert title == "SpaceInvaders (mine)"
         assert score == {0: "0", 3: "12,000"}.get(step, "12,340")
         assert number == f"step {step}"
         assert bars[1::2] == [f"{value:.2f}" for value in values[step]]

@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 from scipy.stats import binomtest
-from scripted_games import Script
+from scripted_games import Script, play_instead
 
 from rlarcade.errors import ConfigError
-from rlarcade.evaluation import Player, Rule, match
+from rlarcade.evaluation import Player, Rule
 from rlarcade.evaluation.round_robin import RoundRobin, compare_all
 from rlarcade.evaluation.sequential import Counts, log_e_values
 from rlarcade.evaluation.table import round_robin_lines
@@ -27,7 +27,7 @@ def score_of(game):
 
 @pytest.fixture(autouse=True)
 def scripted(monkeypatch):
-    monkeypatch.setattr(match, "play_games", Script(score_of, lanes=4))
+    play_instead(monkeypatch, Script(score_of, lanes=4))
 
 
 @pytest.fixture

@@ -7,17 +7,18 @@ import numpy as np
 import pytest
 from reports import slow_e_value
 from scipy.stats import binomtest
-from scripted_games import Script
+from scripted_games import Script, play_instead
 
 from rlarcade.errors import ConfigError, RunFolderError
 from rlarcade.evaluation import EpisodeResult, PairResult, Player, RandomPlayer, Rule
-from rlarcade.evaluation import match as match_module
 from rlarcade.evaluation.documents import Comparison, Contestant
 from rlarcade.evaluation.sequential import log_e_values
 from rlarcade.evaluation.suite import SUITE_RULE, SuiteComparison, compare_suite
 from rlarcade.games import get_protocol
 
-SHORT = get_protocol("v5").model_copy(update={"frame_cap": 120, "evaluation_epsilon": 0.3})
+SHORT = get_protocol("v5").model_copy(
+    update={"name": "mine", "frame_cap": 120, "evaluation_epsilon": 0.3}
+)
 
 
 def pair(outcome, seed=0):
@@ -204,7 +205,7 @@ def test_real_games_are_played_the_same_in_any_lanes():
 
 
 def test_every_round_has_a_pair_of_each_game_and_goes_on_after_a_stop(tmp_path, monkeypatch):
-    monkeypatch.setattr(match_module, "play_games", Script(lambda game: (game.seed % 7, 1.0), 4))
+    play_instead(monkeypatch, Script(lambda game: (game.seed % 7, 1.0), 4))
     expected = compare_suite(games(), max_rounds=5)
     assert expected.rounds == 5
     assert [match.game for match in expected.matches] == ["pong", "breakout"]
@@ -232,7 +233,7 @@ def test_every_round_has_a_pair_of_each_game_and_goes_on_after_a_stop(tmp_path, 
     ids=["guard", "rule", "fewer games", "another version"],
 )
 def test_a_suite_keeps_its_guard_and_its_games_to_the_end(tmp_path, monkeypatch, changed):
-    monkeypatch.setattr(match_module, "play_games", Script(lambda game: (game.seed % 7, 1.0), 4))
+    play_instead(monkeypatch, Script(lambda game: (game.seed % 7, 1.0), 4))
     compare_suite(games(), max_rounds=2, record=tmp_path)
     with pytest.raises(RunFolderError, match="record of another match, with another .*suite"):
         compare_suite(
@@ -244,7 +245,7 @@ def test_a_suite_keeps_its_guard_and_its_games_to_the_end(tmp_path, monkeypatch,
 
 
 def test_a_suite_of_the_same_versions_is_inconclusive_at_once(monkeypatch):
-    monkeypatch.setattr(match_module, "play_games", None)
+    play_instead(monkeypatch, None)
     suite = compare_suite(
         [(mover(game, "same"), mover(game, "same")) for game in ("pong", "breakout")]
     )
@@ -255,7 +256,7 @@ def test_a_suite_of_the_same_versions_is_inconclusive_at_once(monkeypatch):
 
 
 def test_a_game_with_the_same_version_on_both_sides_is_told(monkeypatch):
-    monkeypatch.setattr(match_module, "play_games", Script(lambda game: (1.0, 1.0), 4))
+    play_instead(monkeypatch, Script(lambda game: (1.0, 1.0), 4))
     both = [*games()[:1], (mover("breakout", "same"), mover("breakout", "same"))]
     suite = compare_suite(both, max_rounds=2)
     assert suite.rounds == 2

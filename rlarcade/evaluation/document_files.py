@@ -1,0 +1,177 @@
+"""Result documents as files: read with care, and held to what they say of themselves."""
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, ValidationError
+
+from rlarcade.errors import RecordingError
+from rlarcade.evaluation.documents import Comparison, Contestant, Evaluation, PairResult
+from rlarcade.evaluation.recordings import Recording, recordings_of
+from rlarcade.evaluation.round_robin import RoundRobin
+from rlarcade.evaluation.schedule import evaluation_seeds, match_seeds
+from rlarcade.evaluation.sequential import Counts
+from rlarcade.evaluation.suite import SuiteComparison
+from rlarcade.files import read_bounded_text
+from rlarcade.games.protocols import Protocol
+from rlarcade.seeding import SeedUse
+from rlarcade.text import printable
+
+_LARGEST_DOCUMENT = 200_000_000  # bytes; a game has about a thousand
+
+
+class Recorded(NamedTuple):
+    """What a document holds."""
+
+    recordings: list[Recording]
+    """Games with their actions, in order."""
+    problems: list[str]
+    """What cannot be true of the document as a whole, whatever its games are."""
+
+
+def load_recordings(path: Path) -> list[Recording]:
+    """Reads the games of a document. Args and errors are those of `load_recorded`."""
+    return load_recorded(path).recordings
+
+
+def load_recorded(path: Path) -> Recorded:
+    """Reads a document: its games, and what is wrong with it beside them.
+
+    The games must be those that the seed asks for, from the first one on, none left out; a match
+    ends where its rule says; and the figures that were written must follow from the games.
+
+    Args:
+        path: what `evaluate --json` or `compare --json` wrote, a run's `result.json`, or the record
+            of a match under `checkpoints/matches`.
+
+    Raises:
+        RecordingError: there is no such document at the path, or it keeps no games.
+    """
+    try:
+        text = read_bounded_text(path, _LARGEST_DOCUMENT)
+    except OSError as error:
+        raise RecordingError(f"cannot read {path}: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise RecordingError(f"{path} is no result document: it is not text.") from error
+    try:
+        problems: list[str] = []
+        documents = list(_record_of_a_match(text) if path.suffix == ".jsonl" else _documents(text))
+        found: list[Recording] = []
+        for document, written in documents:
+            problems += _problems(document, written)
+            if isinstance(document, Evaluation | Comparison):
+                found += recordings_of(document)
+    except (ValidationError, ValueError, TypeError, KeyError, RecursionError) as error:
+        what = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        raise RecordingError(
+            f"{path} is no result document, or it is damaged: {printable(what, 200)}. Name what "
+            "evaluate --json or compare --json wrote, or the record of a match."
+        ) from error
+    kept = [recording for recording in found if recording.episode.trace is not None]
+    if not kept:
+        raise RecordingError(f"{path} holds no recorded games.")
+    return Recorded(kept, problems)
+
+
+_Written = tuple[BaseModel, dict[str, Any]]
+"""A document, and the JSON that it was read from."""
+
+
+def _documents(text: str) -> Iterator[_Written]:
+    document = json.loads(text)
+    if not isinstance(document, dict):
+        raise ValueError("it holds no object")
+    if "matches" in document:  # suites and round robins have many
+        kind = SuiteComparison if "guard" in document else RoundRobin
+        yield kind.model_validate(document), document
+        for match in document["matches"]:
+            yield Comparison.model_validate(match), match
+    elif "results" in document:
+        yield Comparison.model_validate(document), document
+    else:
+        evaluations = document.get("evaluations") or [document.get("evaluation", document)]
+        for evaluation in evaluations:
+            yield Evaluation.model_validate(evaluation), evaluation
+
+
+def _record_of_a_match(text: str) -> Iterator[_Written]:
+    first, *lines = text.splitlines() or ["{}"]
+    header: dict[str, Any] = json.loads(first)
+    sides = {
+        side: Contestant(checkpoint=str(header[side]), version=header[side])
+        for side in ("champion", "candidate")
+    }
+    pairs = tuple(map(PairResult.model_validate_json, lines))
+    yield (
+        Comparison(
+            game=header["game"],
+            protocol=Protocol.model_validate(header["protocol"]),
+            rule=header["rule"],
+            seed=header["seed"],
+            same_dice=header["same_dice"],
+            max_pairs=max(1, len(pairs)),
+            results=pairs,
+            champion=sides["champion"],
+            candidate=sides["candidate"],
+        ),
+        {"suite": True} if "suite" in header else {},
+    )
+
+
+def _problems(document: BaseModel, written: dict[str, Any]) -> Iterator[str]:
+    """Yields what cannot be true of a document, whatever its games are."""
+    if isinstance(document, Comparison):
+        versions = (document.champion.version, document.candidate.version)
+        seeds = [pair.seed for pair in document.results]
+        wanted = list(islice(match_seeds(document.seed, versions), len(seeds)))
+        if (place := _first_difference(seeds, wanted)) is not None:
+            yield f"pair {place} has seed {seeds[place]}, but the match plays {wanted[place]} there"
+        if "suite" not in written:
+            yield from _after_its_end(document)
+    if isinstance(document, Evaluation):
+        seeds = [episode.seed for episode in document.episodes]
+        ways = [list(islice(evaluation_seeds(document.seed, use), len(seeds))) for use in SeedUse]
+        if seeds not in ways:
+            wanted = max(ways, key=lambda way: _first_difference(seeds, way) or 0)
+            place = _first_difference(seeds, wanted) or 0
+            yield (
+                f"game {place} has seed {seeds[place]}, but the evaluation plays {wanted[place]} "
+                "there"
+            )
+    for name in type(document).model_computed_fields:
+        if name in written and not _same(written[name], getattr(document, name)):
+            shown = printable(repr(written[name]), 60)
+            follows = printable(repr(getattr(document, name)), 60)
+            yield f"{name} {shown} is claimed, but {follows} follows from the games"
+
+
+def _after_its_end(match: Comparison) -> Iterator[str]:
+    """A match that is decided plays no more pairs: who goes on chooses where to stop."""
+    counts = Counts()
+    for place, pair in enumerate(match.results):
+        if match.rule.verdict(counts) is not None:
+            yield f"the match was decided after {place} pairs, but holds {len(match.results)}"
+            return
+        counts = counts.after(pair.outcome)
+
+
+def _first_difference(found: Sequence[int], wanted: Sequence[int]) -> int | None:
+    return next((i for i, (a, b) in enumerate(zip(found, wanted, strict=True)) if a != b), None)
+
+
+def _same(written: Any, value: Any) -> bool:
+    """Whether a figure is what was written, up to the last digits of another machine."""
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json")
+    if isinstance(value, dict):
+        keys = isinstance(written, dict) and written.keys() == value.keys()
+        return keys and all(_same(written[key], one) for key, one in value.items())
+    if isinstance(value, tuple | list):
+        length = isinstance(written, list) and len(written) == len(value)
+        return length and all(map(_same, written, value))
+    numbers = all(isinstance(x, int | float) and not isinstance(x, bool) for x in (written, value))
+    return math.isclose(written, value, rel_tol=1e-6, abs_tol=1e-9) if numbers else written == value
