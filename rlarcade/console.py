@@ -18,6 +18,7 @@ from pydantic import BaseModel
 
 from rlarcade.command_line import HelpShown
 from rlarcade.errors import ConfigError, RlarcadeError
+from rlarcade.files import write_file
 from rlarcade.text import printable
 
 EXIT_OK, EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
@@ -197,7 +198,7 @@ def write_json(path: Path | None, document: BaseModel | dict[str, Any]) -> None:
     data = document.model_dump(mode="json") if isinstance(document, BaseModel) else document
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(data, indent=2) + "\n", "utf-8")
+        write_file(path, (json.dumps(data, indent=2) + "\n").encode())
     except OSError as error:
         raise RlarcadeError(
             f"--json {path} cannot be written: {error.strerror}. Choose another file."
