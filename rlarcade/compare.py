@@ -29,7 +29,6 @@ from rlarcade.evaluation import Comparison, Rule, compare_agents
 from rlarcade.evaluation.named import named_players
 from rlarcade.evaluation.players import AnyPlayer
 from rlarcade.evaluation.reports import (
-    check_writable,
     match_report,
     round_robin_report,
     sources_of,
@@ -46,6 +45,7 @@ from rlarcade.evaluation.table import (
     suite_standing,
 )
 from rlarcade.learning.hardware import resolve_device
+from rlarcade.outputs import check_outputs
 from rlarcade.promotion.references import load_named
 
 _EXITS = {"promote": EXIT_OK, "reject": EXIT_REJECTED, "inconclusive": EXIT_INCONCLUSIVE}
@@ -97,8 +97,10 @@ def _compare_command(argv: Sequence[str]) -> int:
     check_seed(flags.seed)
     if flags.max_pairs < 1:
         raise ConfigError(f"max_pairs must be at least 1, got {flags.max_pairs}.")
-    check_writable(flags.report)
-    check_writable(flags.json_file, "--json")
+    check_outputs(
+        {"--json": flags.json_file, "--report": flags.report},
+        {"--suite": flags.suite} if flags.suite is not None else {},
+    )
     if flags.suite is not None:
         if flags.contestants:
             raise ConfigError("name two checkpoints or a --suite, not both.")

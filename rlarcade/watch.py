@@ -30,6 +30,7 @@ from rlarcade.evaluation.recordings import Recording, load_recordings, verify
 from rlarcade.games.names import display_name
 from rlarcade.games.single import GameEnv
 from rlarcade.learning.agent import DQNAgent
+from rlarcade.outputs import check_outputs
 from rlarcade.promotion.references import load_named
 from rlarcade.seeding import SeedUse, derived_seed
 
@@ -67,6 +68,9 @@ def _watch_command(argv: Sequence[str]) -> int:
     check_seed(flags.seed)
     if flags.episode < 0:
         raise ConfigError(f"episode must be 0 or more, got {flags.episode}.")
+    check_outputs(
+        {"--video": flags.video, "--picture": flags.picture}, {"what is watched": flags.what}
+    )
     agent: DQNAgent | None = None
     if flags.what.is_file() and flags.what.suffix in _DOCUMENTS:
         recordings = load_recordings(flags.what)

@@ -669,11 +669,11 @@ def test_a_report_that_cannot_be_written_is_told_with_the_reason(tmp_path, write
     assert not Path("/dev/null").is_file()
 
 
-def test_looking_ahead_leaves_the_old_report_as_it_is_and_only_a_folder_behind(tmp_path):
+def test_looking_ahead_leaves_the_old_report_as_it_is_and_nothing_behind(tmp_path):
     old = tmp_path / "old.html"
     old.write_text("<p>old</p>")
     check_writable(old)
     check_writable(tmp_path / "new" / "report.html")
     check_writable(None)
     assert old.read_text() == "<p>old</p>"
-    assert sorted(p.name for p in tmp_path.rglob("*")) == ["new", "old.html"]
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["old.html"]
