@@ -23,7 +23,7 @@ from rlarcade.evaluation.play import Scheduled, play_games
 from rlarcade.evaluation.players import AnyPlayer, Contender, as_player
 from rlarcade.evaluation.record import Record
 from rlarcade.evaluation.sequential import Rule
-from rlarcade.seeding import SeedUse, derived_seed
+from rlarcade.seeding import LARGEST_WORD, SeedUse, checked_seed, derived_seed
 
 PairDone = Callable[[Comparison], None]
 """Called with the match as it stands after a pair."""
@@ -111,7 +111,7 @@ def new_match(
         game=champion.game,
         protocol=champion.protocol,
         rule=rule,
-        seed=seed,
+        seed=checked_seed(seed, LARGEST_WORD),
         same_dice=same_dice,
         max_pairs=max_pairs,
         results=(),
