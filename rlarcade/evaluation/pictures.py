@@ -101,7 +101,7 @@ def _told_frames(
     game = play_back(recording.game, recording.protocol, recording.episode.seed, actions)
     for frame in game:
         if frame.step != now:
-            _check_paid(recording, now, paid)
+            _check_paid(recording, steps, now, paid)
             now, paid = frame.step, 0.0
         paid += frame.reward
         score += frame.reward
@@ -116,15 +116,14 @@ def _told_frames(
                 values=tuple(values[max(now, 0)].tolist()) if values is not None else None,
             ),
         )
-    _check_paid(recording, now, paid)
+    _check_paid(recording, steps, now, paid)
 
 
-def _check_paid(recording: Recording, step: int, paid: float) -> None:
-    trace = recording.episode.trace
-    if step >= 0 and trace is not None and trace.steps[step][1] != paid:
+def _check_paid(recording: Recording, steps: list[tuple[int, int]], step: int, paid: float) -> None:
+    if step >= 0 and steps[step][1] != paid:
         raise RecordingError(
             f"{recording.player}'s game with seed {recording.episode.seed} does not reproduce: at "
-            f"step {step}, {trace.steps[step][1]:g} points were recorded, {paid:g} are paid."
+            f"step {step}, {steps[step][1]:g} points were recorded, {paid:g} are paid."
         )
 
 

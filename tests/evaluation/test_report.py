@@ -573,7 +573,9 @@ def test_many_checkpoints_fit_in_one_report():
     assert len(lines) == 30
 
 
-@pytest.mark.parametrize("documents", [[], [evaluation([1]), evaluation([])]])
+@pytest.mark.parametrize(
+    "documents", [[], [evaluation([1]), evaluation([1]).model_copy(update={"episodes": ()})]]
+)
 def test_nothing_to_report_is_an_error(documents):
     with pytest.raises(ValueError, match="at least one episode"):
         evaluation_report(documents)
