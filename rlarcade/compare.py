@@ -30,7 +30,6 @@ from rlarcade.evaluation import Comparison, Rule, compare_agents
 from rlarcade.evaluation.named import named_players, told_unkept
 from rlarcade.evaluation.players import AnyPlayer
 from rlarcade.evaluation.reports import (
-    check_writable,
     match_report,
     round_robin_report,
     sources_of,
@@ -49,6 +48,7 @@ from rlarcade.evaluation.table import (
 )
 from rlarcade.files import read_bounded_text
 from rlarcade.learning.hardware import resolve_device
+from rlarcade.outputs import check_outputs
 from rlarcade.progress import ProgressLine
 from rlarcade.promotion.references import load_named
 from rlarcade.text import counted
@@ -102,8 +102,10 @@ def _compare_command(argv: Sequence[str]) -> int:
     flags: _Flags = parse_flags(_Flags, argv, prog="rlarcade compare", description=__doc__)
     check_seed(flags.seed)
     check_count("max_pairs", flags.max_pairs)
-    check_writable(flags.report)
-    check_writable(flags.json_file, "--json")
+    check_outputs(
+        {"--json": flags.json_file, "--report": flags.report},
+        {"--suite": flags.suite} if flags.suite is not None else {},
+    )
     if flags.suite is not None:
         if flags.contestants:
             raise ConfigError("name two checkpoints or a --suite, not both.")

@@ -27,16 +27,12 @@ from rlarcade.evaluation.named import HUMAN, named_players, told_unkept
 from rlarcade.evaluation.pictures import values_of_its_player, write_video
 from rlarcade.evaluation.players import AnyPlayer
 from rlarcade.evaluation.recordings import median_game, recordings_of
-from rlarcade.evaluation.reports import (
-    check_writable,
-    evaluation_report,
-    sources_of,
-    write_report,
-)
+from rlarcade.evaluation.reports import evaluation_report, sources_of, write_report
 from rlarcade.evaluation.schedule import check_count
 from rlarcade.evaluation.table import human_line, score_lines
 from rlarcade.games.names import resolve_game
 from rlarcade.learning.hardware import resolve_device
+from rlarcade.outputs import check_outputs
 from rlarcade.progress import ProgressLine
 from rlarcade.promotion.references import load_named
 from rlarcade.text import counted
@@ -118,9 +114,7 @@ def _check(flags: _Flags) -> None:
         raise ConfigError("no checkpoint was named. Name at least one, or the folder of a run.")
     check_seed(flags.seed)
     check_count("episodes", flags.episodes)
-    check_writable(flags.report)
-    check_writable(flags.json_file, "--json")
-    check_writable(flags.video, "video")
+    check_outputs({"--json": flags.json_file, "--report": flags.report, "--video": flags.video})
     if set(flags.checkpoints) == {HUMAN} and (flags.report or flags.video):
         raise ConfigError(
             f"{HUMAN} is a published score: no game is played that a report or a video could show. "

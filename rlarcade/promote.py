@@ -28,8 +28,10 @@ from rlarcade.errors import ConfigError, StaleError
 from rlarcade.evaluation import Comparison
 from rlarcade.evaluation.table import standing
 from rlarcade.games.names import resolve_game
+from rlarcade.outputs import check_outputs
 from rlarcade.progress import ProgressLine
 from rlarcade.promotion import table
+from rlarcade.promotion.database import DATABASE
 from rlarcade.promotion.documents import Alias, Version
 from rlarcade.promotion.gate import Gate, load_gate
 from rlarcade.promotion.pipeline import approve, deny, reigning, run_pipeline, verdict_of
@@ -62,6 +64,10 @@ class _Subcommand(BaseModel, ABC):
     @abstractmethod
     def execute(self) -> int:
         """Does what was asked; returns the exit code."""
+
+    def outputs(self) -> dict[str, Path | None]:
+        """Files that it is to write, beside the registry's own."""
+        return {"--json": self.json_file}
 
     def tell(self, outcome: BaseModel | dict[str, Any]) -> None:
         """Writes `--json FILE`."""
@@ -397,6 +403,9 @@ class _Export(_Command):
     file: Annotated[Path, tyro.conf.Positional]
     """The file (.tar)."""
 
+    def outputs(self) -> dict[str, Path | None]:
+        return super().outputs() | {"export": self.file}
+
     def run(self, registry: Registry) -> int:
         registry.export(self.file)
         say(f"exported to {self.file}")
@@ -475,6 +484,7 @@ def _promote_command(argv: Sequence[str]) -> int:
         config=(tyro.conf.OmitArgPrefixes,),
     )
     command: _Subcommand = getattr(asked, "command", asked)
+    check_outputs(command.outputs(), {"the registry's database": command.registry / DATABASE})
     try:
         return command.execute()
     except StaleError as error:

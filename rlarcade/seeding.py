@@ -1,8 +1,15 @@
 """Every seed of the library: a function of the user's seed and of what it is used for."""
 
+import operator
 from enum import IntEnum
 
 import numpy as np
+
+from rlarcade.errors import ConfigError
+from rlarcade.text import printable
+
+LARGEST_WORD = 2**32 - 1
+"""The largest seed of a command, an evaluation or a match."""
 
 
 class SeedUse(IntEnum):
@@ -35,7 +42,7 @@ def derived_seed(seed: int, use: SeedUse, *path: int) -> int:
     """Returns a 31-bit seed, as ALE takes it (a negative one would silently mean unseeded).
 
     Raises:
-        ValueError: the seed or a part of the path has more than 32 bits, or is negative.
+        ConfigError: the seed or a part of the path is no whole number of 0 to 32 bits.
     """
     entropy = np.random.SeedSequence(_words(seed, use, path)).generate_state(1, np.uint32)
     return int(entropy[0] >> 1)
@@ -45,14 +52,40 @@ def generator(seed: int, use: SeedUse, *path: int) -> np.random.Generator:
     """Returns an independent stream of random numbers for one use.
 
     Raises:
-        ValueError: the seed or a part of the path has more than 32 bits, or is negative.
+        ConfigError: the seed or a part of the path is no whole number of 0 to 32 bits.
     """
     return np.random.Generator(np.random.PCG64(_words(seed, use, path)))
 
 
 def _words(seed: int, use: SeedUse, path: tuple[int, ...]) -> list[int]:
     """One 32-bit word each, and how many: no two different calls give the same words."""
-    for word in (seed, *path):
-        if not 0 <= word < 2**32:
-            raise ValueError(f"seeds and their paths are 0 … 2**32 - 1, got {word}")
-    return [seed, int(use), len(path), *path]
+    whole = [checked_seed(word, LARGEST_WORD) for word in (seed, *path)]
+    return [whole[0], int(use), len(path), *whole[1:]]
+
+
+def checked_seed(seed: object, largest: int | None = None) -> int:
+    """Returns a seed as an int, if it is a whole number of Python or NumPy and not negative.
+
+    Args:
+        seed: anything.
+        largest: that it may be; None: it may have any size.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    try:
+        whole = operator.index(seed)  # type: ignore[arg-type]  # that is what is to be found out
+    except TypeError:
+        whole = -1
+    if isinstance(seed, bool | np.bool_) or whole < 0 or (largest is not None and whole > largest):
+        bound = "or more" if largest is None else f"to {largest}"
+        raise ConfigError(f"a seed is a whole number, 0 {bound}; got {shown_value(seed)}.")
+    return whole
+
+
+def shown_value(value: object) -> str:
+    """Returns what a caller gave, short enough for the line of an error."""
+    try:
+        return printable(repr(value), 60)
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        return "a number of thousands of digits"

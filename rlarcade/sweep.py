@@ -29,6 +29,7 @@ from rlarcade.files import write_file
 from rlarcade.games.names import resolve_game
 from rlarcade.learning.hardware import default_preset
 from rlarcade.learning.run_folder import RUNS
+from rlarcade.outputs import check_outputs
 
 _POLL_SECONDS = 0.05  # also how long a Ctrl-C waits to be passed on
 _Count = Annotated[int, Field(strict=True, ge=1)]
@@ -104,6 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _sweep_command(argv: Sequence[str]) -> int:
     flags: _Flags = parse_flags(_Flags, argv, prog="rlarcade sweep", description=__doc__)
+    check_outputs({"--json": flags.json_file}, {"the sweep's file": flags.file})
     cores = len(os.sched_getaffinity(0))
     file, runs = _read(flags, cores)
     threads = file.threads or max(1, cores // file.jobs)
@@ -116,8 +118,6 @@ def _sweep_command(argv: Sequence[str]) -> int:
         _check_folder(run)
     with StopSignal() as stop:
         processes = _Processes(runs, file.jobs, threads, stop)
-        # already now: that it cannot be written should not be told after hours of training
-        console.write_json(flags.json_file, {"sweep": file.name, "runs": processes.outcomes()})
         try:
             processes.run_all()
         except OSError as error:

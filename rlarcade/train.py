@@ -68,6 +68,7 @@ from rlarcade.learning.state import (
 )
 from rlarcade.learning.state_store import StateStore
 from rlarcade.learning.training import train_agent
+from rlarcade.outputs import check_outputs
 from rlarcade.progress import ProgressLine, duration
 from rlarcade.promotion.gate import Gate, load_gate
 from rlarcade.promotion.references import load_named
@@ -86,6 +87,7 @@ def _train_command(argv: Sequence[str]) -> int:
     if print_config:
         say_lines(_as_toml(settings).splitlines())
         return EXIT_OK
+    check_outputs({"--json": json_file})
     path = settings.run.run_dir or default_run_folder(settings)
     with StopSignal() as stop:
         folder = RunFolder(path)

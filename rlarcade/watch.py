@@ -26,6 +26,7 @@ from rlarcade.evaluation.players import as_player
 from rlarcade.evaluation.recordings import Recording, verified
 from rlarcade.games.names import display_name
 from rlarcade.learning.agent import DQNAgent
+from rlarcade.outputs import check_outputs
 from rlarcade.progress import ProgressLine
 from rlarcade.promotion.references import load_named
 from rlarcade.seeding import SeedUse, derived_seed
@@ -64,6 +65,9 @@ def _watch_command(argv: Sequence[str]) -> int:
     check_seed(flags.seed)
     if flags.episode < 0:
         raise ConfigError(f"episode must be 0 or more, got {flags.episode}.")
+    check_outputs(
+        {"--video": flags.video, "--picture": flags.picture}, {"what is watched": flags.what}
+    )
     agent: DQNAgent | None = None
     problems: list[str] = []
     if flags.what.suffix in _DOCUMENTS and not flags.what.is_dir() and flags.what.exists():

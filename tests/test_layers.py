@@ -7,7 +7,7 @@ import rlarcade
 
 PACKAGE = Path(rlarcade.__file__).parent
 ROOMS = [
-    {"errors", "config", "seeding", "files", "text", "numbers", "interrupts"},
+    {"errors", "config", "seeding", "files", "text", "numbers", "interrupts", "outputs"},
     {"games"},
     {"checkpoint"},
     {"learning"},
@@ -18,6 +18,7 @@ ROOMS = [
     {"progress"},
     {"train", "evaluate", "compare", "watch", "promote", "sweep", "__main__"},
 ]
+SHARED = {"errors", "seeding", "files", "text", "numbers", "outputs"}  # by the lowest rooms, too
 LEVEL = {name: level for level, names in enumerate(ROOMS) for name in names}
 
 
@@ -36,7 +37,15 @@ def test_every_module_imports_only_from_rooms_before_its_own():
             continue
         assert room in LEVEL, f"give {room} a place in ROOMS"
         for imported in imported_rooms(path):
-            same_room = imported in (room, "errors", "seeding", "files", "text", "numbers")
+            same_room = imported in (
+                room,
+                "errors",
+                "seeding",
+                "files",
+                "text",
+                "numbers",
+                "outputs",
+            )
             if not same_room and LEVEL[imported] >= LEVEL[room]:
                 wrong.append(f"{path.relative_to(PACKAGE)} -> {imported}")
     assert not wrong, wrong

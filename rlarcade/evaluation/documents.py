@@ -3,27 +3,26 @@
 They keep what was done in every game, so that each claimed score can be played again.
 """
 
-import base64
-import binascii
 import hashlib
 import math
 import re
-import zlib
 from collections import Counter
+from functools import partial
 from statistics import fmean, median
 from typing import Annotated, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import (
-    BaseModel,
     BeforeValidator,
     ConfigDict,
-    PlainSerializer,
+    Field,
     computed_field,
     model_validator,
 )
 
+from rlarcade.evaluation.packed import LONGEST_GAME, PackedBytes
+from rlarcade.evaluation.schedule import MOST_GAMES
 from rlarcade.evaluation.sequential import (
     Counts,
     Rule,
@@ -31,10 +30,12 @@ from rlarcade.evaluation.sequential import (
     confidence_interval,
     outcome_of,
 )
+from rlarcade.evaluation.shown import Rows, ShortlyShown, Shown
 from rlarcade.evaluation.statistics import interquartile_mean, iqm_interval
 from rlarcade.games.episodes import Ending
 from rlarcade.games.protocols import Protocol
 from rlarcade.games.scores import human_normalised_score
+from rlarcade.seeding import LARGEST_WORD, checked_seed
 
 
 def short_version(version: str | None) -> str:
@@ -53,54 +54,36 @@ def short_version(version: str | None) -> str:
 
 
 _LONGEST_NAME = 40  # letters of a version in a file's name
-_LONGEST_GAME = 1_000_000  # steps; the frame cap of every protocol is far below
+_MOST_POINTS = 1e14  # 2**31 in each of 27,000 steps; sums of them are still finite
+
+_Score = Annotated[float, Field(ge=-_MOST_POINTS, le=_MOST_POINTS, allow_inf_nan=False)]
+_Seed = Annotated[int, BeforeValidator(partial(checked_seed, largest=LARGEST_WORD))]
+_GameSeed = Annotated[int, Field(ge=0, lt=2**31)]
+_Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
-def _pack(data: bytes) -> str:
-    return base64.b64encode(zlib.compress(data, 9)).decode()
-
-
-def _unpack(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    try:
-        unzip = zlib.decompressobj()
-        data = unzip.decompress(base64.b64decode(value, validate=True), 4 * _LONGEST_GAME)
-    except (binascii.Error, zlib.error) as error:
-        raise ValueError(f"not packed bytes ({error})") from error
-    if not unzip.eof:
-        raise ValueError("the packed bytes are cut off, or too many for a game")
-    return data
-
-
-_Packed = Annotated[
-    bytes, BeforeValidator(_unpack), PlainSerializer(_pack, return_type=str, when_used="json")
-]
-"""Bytes that JSON keeps as base64 of their zlib stream: a whole game in a few hundred letters."""
-
-
-class Trace(BaseModel):
+class Trace(ShortlyShown):
     """What was done in a game and what it paid: enough to play it again, step by step."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    actions: _Packed
+    actions: PackedBytes
     """uint8 (T,), as bytes."""
-    rewards: _Packed
+    rewards: PackedBytes
     """int32 (T,), little-endian, as bytes: raw points, to say where another emulator departs."""
 
     @classmethod
     def of(cls, actions: list[int], rewards: list[float]) -> Self:
         """Makes a trace of T actions and T rewards, whole points each."""
         return cls(
-            actions=np.array(actions, dtype=np.uint8).tobytes(),
-            rewards=np.array(rewards, dtype="<i4").tobytes(),
+            actions=PackedBytes(np.array(actions, dtype=np.uint8).tobytes()),
+            rewards=PackedBytes(np.array(rewards, dtype="<i4").tobytes()),
         )
 
     @property
     def steps(self) -> list[tuple[int, int]]:
-        """Each step's action and reward."""
-        rewards: NDArray[np.int32] = np.frombuffer(self.rewards, dtype="<i4")
+        """Each step's action and reward; found anew each time, so keep them in a loop."""
+        rewards: NDArray[np.int32] = np.frombuffer(bytes(self.rewards), dtype="<i4")
         return list(zip(self.actions, rewards.tolist(), strict=True))
 
     @model_validator(mode="after")
@@ -112,17 +95,21 @@ class Trace(BaseModel):
             )
         return self
 
+    def shown(self) -> Shown:
+        """Its length."""
+        yield "steps", len(self.actions)
 
-class EpisodeResult(BaseModel):
+
+class EpisodeResult(ShortlyShown):
     """One whole game."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    seed: int
+    seed: _GameSeed
     """Of the emulator and, with the game, protocol and actions, the whole episode."""
-    score: float
+    score: _Score
     """Raw, undiscounted, unclipped sum of game rewards."""
-    steps: int
+    steps: Annotated[int, Field(ge=0, le=LONGEST_GAME)]
     """Agent steps; emulator frames are four times as many."""
     ended: Literal[Ending, "failed"]
     """terminated: game over. truncated: cut by the frame cap. failed: the policy did, in a match;
@@ -132,8 +119,15 @@ class EpisodeResult(BaseModel):
     trace: Trace | None = None
     """The game itself, if it was kept."""
 
+    def shown(self) -> Shown:
+        """What it scored; the game itself by its length."""
+        yield from {"seed": self.seed, "score": self.score, "steps": self.steps}.items()
+        yield "ended", self.ended
+        if self.failure is not None:
+            yield "failure", self.failure
 
-class Evaluation(BaseModel):
+
+class Evaluation(ShortlyShown):
     """What one policy scored in one game."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -144,11 +138,11 @@ class Evaluation(BaseModel):
     """sha256 of its weights, or what else tells it from every other; None: nothing does."""
     game: str
     protocol: Protocol
-    epsilon: float
+    epsilon: _Share
     """Share of random actions."""
-    seed: int
+    seed: _Seed
     """The seed that the episodes' seeds follow from."""
-    episodes: tuple[EpisodeResult, ...]
+    episodes: Annotated[tuple[EpisodeResult, ...], Field(min_length=1, max_length=MOST_GAMES)]
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -170,8 +164,8 @@ class Evaluation(BaseModel):
 
     @computed_field  # type: ignore[prop-decorator]
     @property
-    def iqm_interval(self) -> tuple[float, float]:
-        """95 % bootstrap interval of it, over games."""
+    def iqm_interval(self) -> tuple[float, float] | None:
+        """95 % bootstrap interval of it, over games; None of one game."""
         return iqm_interval([episode.score for episode in self.episodes])
 
     @computed_field  # type: ignore[prop-decorator]
@@ -180,8 +174,22 @@ class Evaluation(BaseModel):
         """(mean − random) / (human − random); None where no human score is published."""
         return human_normalised_score(self.game, self.mean)
 
+    def shown(self) -> Shown:
+        """What was played, and the mean score."""
+        yield "game", self.game
+        yield "checkpoint", self.checkpoint
+        yield "games", len(self.episodes)
+        if self.episodes:
+            yield "mean", round(self.mean, 2)
 
-class Contestant(BaseModel):
+    def shown_rows(self) -> Rows:
+        """The scores, as on a terminal."""
+        from rlarcade.evaluation.table import score_rows
+
+        return score_rows(self)
+
+
+class Contestant(ShortlyShown):
     """One side of a match."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -191,8 +199,13 @@ class Contestant(BaseModel):
     version: str | None
     """sha256 of its weights, or what else tells it from every other; None: nothing does."""
 
+    def shown(self) -> Shown:
+        """Its name and the beginning of its version."""
+        yield "checkpoint", self.checkpoint
+        yield "version", None if self.version is None else self.version[:12]
 
-class PairResult(BaseModel):
+
+class PairResult(ShortlyShown):
     """Two games with the same seed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -213,6 +226,12 @@ class PairResult(BaseModel):
         """Of both games."""
         return self.champion.seed
 
+    def shown(self) -> Shown:
+        """Both scores."""
+        yield "seed", self.seed
+        for side, game in (("champion", self.champion), ("candidate", self.candidate)):
+            yield side, "failed" if game.ended == "failed" else game.score
+
     @property
     def outcome(self) -> float:
         """1 if the candidate scored more, ½ for a tie, 0 if it scored less.
@@ -227,7 +246,7 @@ class PairResult(BaseModel):
         )
 
 
-class Comparison(BaseModel):
+class Comparison(ShortlyShown):
     """A match between two versions, decided or as far as it was played."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -237,15 +256,15 @@ class Comparison(BaseModel):
     game: str
     protocol: Protocol
     rule: Rule
-    seed: int
+    seed: _Seed
     """The seed that the pairs' seeds follow from."""
     same_dice: bool = True
     """Whether both sides' random actions come from the same numbers."""
-    max_pairs: int
+    max_pairs: Annotated[int, Field(ge=1)]
     """After so many undecided pairs the match is inconclusive."""
     notes: tuple[str, ...] = ()
     """What a reader of the verdict should know."""
-    results: tuple[PairResult, ...]
+    results: Annotated[tuple[PairResult, ...], Field(max_length=MOST_GAMES)]
     """The pairs that count, in their order."""
 
     @model_validator(mode="after")
@@ -332,3 +351,17 @@ class Comparison(BaseModel):
     def interval(self) -> tuple[float, float]:
         """Where the true probability of improvement lies, at every look with 1 − α."""
         return confidence_interval([pair.outcome for pair in self.results], self.rule.alpha)
+
+    def shown(self) -> Shown:
+        """The verdict, and what it rests on."""
+        yield "game", self.game
+        yield "champion", self.champion.checkpoint
+        yield "candidate", self.candidate.checkpoint
+        yield "verdict", self.verdict
+        yield from self.counts._asdict().items()
+
+    def shown_rows(self) -> Rows:
+        """The verdict, as on a terminal."""
+        from rlarcade.evaluation.table import match_rows
+
+        return match_rows(self)

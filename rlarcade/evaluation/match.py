@@ -25,6 +25,7 @@ from rlarcade.evaluation.record import Record
 from rlarcade.evaluation.recordings import Recording, verified
 from rlarcade.evaluation.schedule import check_count, match_seeds
 from rlarcade.evaluation.sequential import Rule
+from rlarcade.seeding import LARGEST_WORD, checked_seed
 
 PairDone = Callable[[Comparison], None]
 """Called with the match as it stands after a pair."""
@@ -113,7 +114,7 @@ def new_match(
         game=champion.game,
         protocol=champion.protocol,
         rule=rule,
-        seed=seed,
+        seed=checked_seed(seed, LARGEST_WORD),
         same_dice=same_dice,
         max_pairs=max_pairs,
         results=(),

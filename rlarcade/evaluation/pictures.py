@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlarcade.checkpoint import Checkpoint, load_checkpoint
-from rlarcade.errors import RecordingError, RlarcadeError
+from rlarcade.errors import ConfigError, RecordingError, RlarcadeError
 from rlarcade.evaluation.players import ValuesActions
 from rlarcade.evaluation.recordings import Recording
 from rlarcade.files import write_file
@@ -19,6 +19,7 @@ from rlarcade.games.names import display_name
 from rlarcade.games.playback import FRAMES_PER_SECOND, Frame, play_back
 from rlarcade.games.single import GameEnv
 from rlarcade.games.vector import GameVectorEnv
+from rlarcade.outputs import check_output
 
 if TYPE_CHECKING:
     from PIL import ImageDraw, ImageFont
@@ -100,7 +101,7 @@ def _told_frames(
     game = play_back(recording.game, recording.protocol, recording.episode.seed, actions)
     for frame in game:
         if frame.step != now:
-            _check_paid(recording, now, paid)
+            _check_paid(recording, steps, now, paid)
             now, paid = frame.step, 0.0
         paid += frame.reward
         score += frame.reward
@@ -115,15 +116,14 @@ def _told_frames(
                 values=tuple(values[max(now, 0)].tolist()) if values is not None else None,
             ),
         )
-    _check_paid(recording, now, paid)
+    _check_paid(recording, steps, now, paid)
 
 
-def _check_paid(recording: Recording, step: int, paid: float) -> None:
-    trace = recording.episode.trace
-    if step >= 0 and trace is not None and trace.steps[step][1] != paid:
+def _check_paid(recording: Recording, steps: list[tuple[int, int]], step: int, paid: float) -> None:
+    if step >= 0 and steps[step][1] != paid:
         raise RecordingError(
             f"{recording.player}'s game with seed {recording.episode.seed} does not reproduce: at "
-            f"step {step}, {trace.steps[step][1]:g} points were recorded, {paid:g} are paid."
+            f"step {step}, {steps[step][1]:g} points were recorded, {paid:g} are paid."
         )
 
 
@@ -148,7 +148,7 @@ def write_video(
     """
     import imageio_ffmpeg
 
-    _check_suffix(path, ".mp4")
+    _check_path(path, ".mp4")
     unfinished = path.with_name(f".{path.stem}.writing.mp4")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -186,7 +186,7 @@ def write_picture(
     Raises:
         RecordingError: the file cannot be written, or the game does not reproduce.
     """
-    _check_suffix(path, ".png")
+    _check_path(path, ".png")
     png = picture_of(recording, values)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -223,9 +223,13 @@ def picture_of(recording: Recording, values: NDArray[np.float32] | None = None) 
     return png.getvalue()
 
 
-def _check_suffix(path: Path, suffix: str) -> None:
-    if path.suffix != suffix:
+def _check_path(path: Path, suffix: str) -> None:
+    if path.suffix.lower() != suffix:
         raise RecordingError(f"{path} must end in {suffix}: no other kind can be written.")
+    try:
+        check_output(path, "file")
+    except ConfigError as error:
+        raise RecordingError(str(error)) from error
 
 
 def _unwritable(path: Path, error: OSError) -> RecordingError:

@@ -15,7 +15,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -180,9 +180,9 @@ class Scheduled(NamedTuple):
 class Step:
     """One decision in an evaluated game, and what came of it."""
 
-    observation: NDArray[np.uint8]
+    observation: NDArray[np.uint8] = field(repr=False)
     """uint8 (4, 84, 84), newest frame last: what was decided upon."""
-    q_values: NDArray[np.float32] | None
+    q_values: NDArray[np.float32] | None = field(repr=False)
     """float32 (A,); None if the policy does not value actions."""
     action: int
     explored: bool
@@ -191,7 +191,7 @@ class Step:
     """Raw points."""
     terminated: bool
     truncated: bool
-    next_observation: NDArray[np.uint8]
+    next_observation: NDArray[np.uint8] = field(repr=False)
     """uint8 (4, 84, 84)."""
     episode: EpisodeResult | None
     """The game, if it ended with this step."""

@@ -9,7 +9,7 @@ from functools import partial
 from itertools import combinations
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 
 from rlarcade.errors import ConfigError
 from rlarcade.evaluation.documents import Comparison
@@ -17,9 +17,10 @@ from rlarcade.evaluation.match import compare_agents
 from rlarcade.evaluation.play import RecordFound
 from rlarcade.evaluation.players import Contender, as_player
 from rlarcade.evaluation.sequential import Rule
+from rlarcade.evaluation.shown import Rows, ShortlyShown, Shown
 
 
-class RoundRobin(BaseModel):
+class RoundRobin(ShortlyShown):
     """A match of every pairing."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -28,6 +29,19 @@ class RoundRobin(BaseModel):
     matches: tuple[Comparison, ...]
     """Of players 0 and 1, 0 and 2, …, 1 and 2, …; the later one is the candidate. Promote: it is
     the better one; reject: the other is; inconclusive: nobody has been shown to be."""
+
+    def shown(self) -> Shown:
+        """How many played, and how much is known."""
+        verdicts = [match.verdict for match in self.matches]
+        yield "players", len(self.players)
+        yield "pairs", sum(match.pairs for match in self.matches)
+        yield "decided", f"{sum(v in ('promote', 'reject') for v in verdicts)} of {len(verdicts)}"
+
+    def shown_rows(self) -> Rows:
+        """Everybody's share of pairs against everybody, as on a terminal."""
+        from rlarcade.evaluation.table import round_robin_rows
+
+        return round_robin_rows(self)
 
     def match_of(self, one: int, other: int) -> Comparison:
         """Returns the match between two players, by their places."""

@@ -10,15 +10,15 @@ from itertools import count
 from rlarcade.errors import ConfigError
 from rlarcade.seeding import SeedUse, derived_seed
 
-MOST_GAMES = 1_000_000
-"""Of one evaluation, or pairs of one match: months of play."""
+MOST_GAMES = 100_000
+"""Of one evaluation, or pairs of one match: weeks of play, and a document that can be read."""
 
 
 def check_count(name: str, number: int) -> None:
     """Refuses a number of games or pairs that is none, or that nobody can play.
 
     Raises:
-        ConfigError: it is below 1, or above a million.
+        ConfigError: it is below 1, or above 100,000.
     """
     if not 1 <= number <= MOST_GAMES:
         least = f"{name} must be at least 1" if number < 1 else f"{name} is at most {MOST_GAMES:,}"
@@ -27,6 +27,7 @@ def check_count(name: str, number: int) -> None:
 
 def evaluation_seeds(seed: int, use: SeedUse = SeedUse.EVALUATION) -> Iterator[int]:
     """Yields the seeds of an evaluation's games, 31 bits each, without end."""
+    derived_seed(seed, use)  # a seed that is none is told now, not at the first game
     return (derived_seed(seed, use, index) for index in count())
 
 

@@ -14,7 +14,10 @@ https://arxiv.org/abs/2210.01948. With a single bet it is Wald's sequential prob
 """
 
 import math
+import threading
+from collections import deque
 from collections.abc import Sequence
+from functools import cache
 from typing import Annotated, Literal, NamedTuple, Self
 
 import numpy as np
@@ -27,6 +30,7 @@ _SHARES = np.geomspace(0.02, 0.98, _NUM_BETS)
 LARGEST_LOG = 700.0  # of a float64 that is still finite
 _HARDLY = 1e-9  # between a candidate that is no better and one that is no worse
 _GRID = 1001  # means that an interval is made of
+_RUNNING = 16  # sequences at a time, 0.4 MB each: as many as games of a suite or matches on show
 
 _Open = Annotated[float, Field(gt=0, lt=1)]
 
@@ -207,9 +211,11 @@ class Rule(BaseModel, use_attribute_docstrings=True):
 def confidence_interval(outcomes: Sequence[float], alpha: float = 0.05) -> tuple[float, float]:
     """The means E[Y] that the pairs so far have not ruled out: the last of `confidence_sequence`.
 
+    Asked again after more pairs, as a progress line does, it goes on from where it was.
+
     Args and errors are those of `confidence_sequence`; without pairs every mean is left.
     """
-    return confidence_sequence(outcomes, alpha)[-1] if len(outcomes) else (0.0, 1.0)
+    return _running.interval([float(outcome) for outcome in outcomes], alpha)
 
 
 def confidence_sequence(
@@ -231,23 +237,84 @@ def confidence_sequence(
     Raises:
         ValueError: an outcome is out of range.
     """
-    values = np.asarray(outcomes, dtype=np.float64)
-    if not ((values >= 0) & (values <= 1)).all():
-        raise ValueError(f"outcomes of pairs lie between 0 and 1, got {values}")
-    means = np.linspace(0, 1, _GRID)[1:-1]
-    step = 1 / (_GRID - 1)
-    up, down = _SHARES / means[:, None], _SHARES / (1 - means)[:, None]  # (means, bets)
-    money_up, money_down = np.zeros_like(up), np.zeros_like(down)
-    left = np.ones(len(means), dtype=bool)
-    intervals = []
-    for count, value in enumerate(values.tolist(), start=1):
-        money_up += np.log1p(up * (value - means)[:, None])
-        money_down += np.log1p(down * (means - value)[:, None])
-        both = np.logaddexp(_log_mean_exp(money_up), _log_mean_exp(money_down)) - np.log(2)
-        left &= both < np.log(1 / alpha)
-        if left.any():
-            intervals.append((float(means[left][0]) - step, float(means[left][-1]) + step))
+    sequence = ConfidenceSequence(alpha)
+    return [sequence.add(float(outcome)) for outcome in outcomes]
+
+
+class ConfidenceSequence:
+    """`confidence_sequence`, pair by pair: each takes as long as the first.
+
+    Attributes:
+        alpha: probability, at most, that the true mean is ever ruled out.
+        outcomes: of the pairs so far.
+        interval: the lowest and the highest mean left.
+    """
+
+    def __init__(self, alpha: float = 0.05) -> None:
+        self.alpha = alpha
+        self.outcomes: list[float] = []
+        self.interval = (0.0, 1.0)
+        self._means, self._up, self._down = _stakes()
+        self._money_up, self._money_down = np.zeros_like(self._up), np.zeros_like(self._down)
+        self._left = np.ones(len(self._means), dtype=bool)
+
+    def add(self, outcome: float) -> tuple[float, float]:
+        """Takes in the next pair; returns the interval after it.
+
+        Raises:
+            ValueError: the outcome is not 0 … 1.
+        """
+        if not 0 <= outcome <= 1:
+            raise ValueError(f"outcomes of pairs lie between 0 and 1, got {outcome}")
+        self.outcomes.append(outcome)
+        self._money_up += np.log1p(self._up * (outcome - self._means)[:, None])
+        self._money_down += np.log1p(self._down * (self._means - outcome)[:, None])
+        both = np.logaddexp(_log_mean_exp(self._money_up), _log_mean_exp(self._money_down))
+        self._left &= both - np.log(2) < np.log(1 / self.alpha)
+        left = self._means[self._left]
+        if left.size:
+            step = 1 / (_GRID - 1)
+            self.interval = (float(left[0]) - step, float(left[-1]) + step)
         else:  # with probability alpha at most
-            mean = float(values[:count].mean())
-            intervals.append((mean, mean))
-    return intervals
+            mean = float(np.mean(self.outcomes))
+            self.interval = (mean, mean)
+        return self.interval
+
+
+@cache
+def _stakes() -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """The means (M,), and what is bet on more and on less than each, (M, bets)."""
+    means = np.linspace(0, 1, _GRID)[1:-1]
+    return means, _SHARES / means[:, None], _SHARES / (1 - means)[:, None]
+
+
+class _Running:
+    """The sequences that were asked about last, so that those that have grown only go on."""
+
+    def __init__(self) -> None:
+        self._known: deque[ConfidenceSequence] = deque(maxlen=_RUNNING)
+        self._lock = threading.Lock()
+
+    def interval(self, outcomes: list[float], alpha: float) -> tuple[float, float]:
+        with self._lock:
+            sequence = self._begun(outcomes, alpha)
+            for outcome in outcomes[len(sequence.outcomes) :]:
+                sequence.add(outcome)
+            self._known.append(sequence)
+            return sequence.interval
+
+    def _begun(self, outcomes: list[float], alpha: float) -> ConfidenceSequence:
+        """Takes out the longest known sequence that these outcomes begin with, or begins one."""
+        fitting = [
+            known
+            for known in self._known
+            if known.alpha == alpha and outcomes[: len(known.outcomes)] == known.outcomes
+        ]
+        if not fitting:
+            return ConfidenceSequence(alpha)
+        longest = max(fitting, key=lambda known: len(known.outcomes))
+        self._known.remove(longest)
+        return longest
+
+
+_running = _Running()

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 _TRIMMED = 0.25  # of the scores, at each end
 _RESAMPLES = 2_000
 _SIGN_FLIPS = 9_999
+_MOST_DRAWN = 20_000_000  # scores at a time, 160 MB
 
 
 class Overall(BaseModel):
@@ -20,8 +21,9 @@ class Overall(BaseModel):
 
     iqm: float
     """Interquartile mean over all games' episodes."""
-    iqm_interval: tuple[float, float]
-    """95 % bootstrap interval of it; each game's episodes are drawn anew among themselves."""
+    iqm_interval: tuple[float, float] | None
+    """95 % bootstrap interval of it; each game's episodes are drawn anew among themselves. None if
+    a game has one episode only."""
     optimality_gap: float
     """Mean of what an episode fell short of the human score; 0 if none did."""
 
@@ -41,11 +43,11 @@ def interquartile_mean(scores: Sequence[float]) -> float:
     return float(trim_mean(np.asarray(scores, dtype=np.float64), _TRIMMED))
 
 
-def iqm_interval(scores: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
+def iqm_interval(scores: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:
     """Percentile bootstrap interval of the interquartile mean over these games.
 
     It tells how much the figure owes to the luck of the games played, not to that of the training
-    run. The same scores always give the same interval.
+    run. The same scores always give the same interval; one score has none, so it is None.
 
     Raises:
         ValueError: there are no scores.
@@ -53,6 +55,8 @@ def iqm_interval(scores: Sequence[float], confidence: float = 0.95) -> tuple[flo
     from scipy.stats import bootstrap, trim_mean
 
     _require_scores(scores)
+    if len(scores) == 1:
+        return None
     if len(set(scores)) == 1:
         return float(scores[0]), float(scores[0])
     result = bootstrap(
@@ -61,6 +65,7 @@ def iqm_interval(scores: Sequence[float], confidence: float = 0.95) -> tuple[flo
         n_resamples=_RESAMPLES,
         confidence_level=confidence,
         method="percentile",
+        batch=_batch(len(scores)),
         rng=np.random.default_rng(0),
     )
     low, high = result.confidence_interval
@@ -84,17 +89,21 @@ def overall(scores: Sequence[Sequence[float]]) -> Overall:
     games = [np.asarray(game, dtype=np.float64) for game in scores]
     together = np.concatenate(games)
     iqm = float(trim_mean(together, _TRIMMED))
-    low = high = iqm
-    if min(map(len, games)) > 1 and any(np.ptp(game) > 0 for game in games):
+    between: tuple[float, float] | None = (iqm, iqm)
+    if min(map(len, games)) == 1:
+        between = None
+    elif any(np.ptp(game) > 0 for game in games):
         low, high = bootstrap(
             games,  # each a sample of its own, which is what stratified means
             lambda *drawn, axis: trim_mean(np.concatenate(drawn, axis=axis), _TRIMMED, axis=axis),
             n_resamples=_RESAMPLES,
             method="percentile",
+            batch=_batch(len(together)),
             rng=np.random.default_rng(0),
         ).confidence_interval
+        between = float(low), float(high)
     gap = float(np.maximum(1 - together, 0).mean())
-    return Overall(iqm=iqm, iqm_interval=(float(low), float(high)), optimality_gap=gap)
+    return Overall(iqm=iqm, iqm_interval=between, optimality_gap=gap)
 
 
 def sign_flip_p(differences: Sequence[float]) -> float:
@@ -123,9 +132,15 @@ def sign_flip_p(differences: Sequence[float]) -> float:
             alternative="greater",
             n_resamples=_SIGN_FLIPS,
             vectorized=True,
+            batch=_batch(len(differences)),
             rng=np.random.default_rng(0),
         ).pvalue
     )
+
+
+def _batch(count: int) -> int:
+    """How many resamples of so many scores are drawn at a time: all of them where there is room."""
+    return max(1, _MOST_DRAWN // count)
 
 
 def _require_scores(scores: Sequence[object]) -> None:

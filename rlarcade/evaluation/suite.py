@@ -17,11 +17,11 @@ from contextlib import ExitStack
 from math import exp, inf, log
 from pathlib import Path
 from statistics import fmean
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, computed_field
+from pydantic import ConfigDict, Field, computed_field, model_validator
 
 from rlarcade.errors import ConfigError
 from rlarcade.evaluation.documents import Comparison, PairResult
@@ -37,12 +37,14 @@ from rlarcade.evaluation.sequential import (
     confidence_interval,
     log_e_values,
 )
+from rlarcade.evaluation.shown import Rows, ShortlyShown, Shown
 from rlarcade.evaluation.statistics import Overall, overall
 from rlarcade.games.scores import human_normalised_score, published_scores
 
 Guard = Literal["prove", "alarm", "none"]
 
 _LANES = 4  # of each game
+_MOST_GAMES = 200  # of one document: the Arcade Learning Environment has fewer
 
 SUITE_RULE = Rule(useful=0.58)
 """Of a suite: a mean over games varies less than one game, so less is worth finding."""
@@ -62,7 +64,7 @@ class Reached(NamedTuple):
     """Each game's guard; empty where there is none."""
 
 
-class SuiteComparison(BaseModel):
+class SuiteComparison(ShortlyShown):
     """A match over several games, decided or as far as it was played."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -72,16 +74,25 @@ class SuiteComparison(BaseModel):
     guard: Guard
     margin: Annotated[float, Field(gt=0, lt=0.5)]
     """By how much a candidate may be worse in one game."""
-    max_rounds: int
+    max_rounds: Annotated[int, Field(ge=1)]
     """After so many undecided rounds the match is inconclusive."""
-    matches: tuple[Comparison, ...]
+    matches: Annotated[tuple[Comparison, ...], Field(max_length=_MOST_GAMES)]
     """One of each game, with a pair of every round; what they say by themselves decides nothing."""
+
+    @model_validator(mode="after")
+    def _a_pair_of_every_round(self) -> Self:
+        rounds = sorted({len(match.results) for match in self.matches})
+        if len(rounds) > 1:
+            raise ValueError(
+                f"every game has a pair of every round, but games have {rounds[0]} and {rounds[-1]}"
+            )
+        return self
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def rounds(self) -> int:
         """Rounds that count."""
-        return len(self.matches[0].results)
+        return len(self.matches[0].results) if self.matches else 0
 
     @property
     def means(self) -> list[float]:
@@ -178,6 +189,20 @@ class SuiteComparison(BaseModel):
             return "promote" if promoted < rejected else "reject"
         over = self.rounds >= self.max_rounds or self.same_versions
         return "inconclusive" if over else None
+
+    def shown(self) -> Shown:
+        """The verdict, and what it rests on."""
+        yield "games", len(self.matches)
+        yield "rounds", self.rounds
+        yield "verdict", self.verdict
+        if self.rounds:
+            yield "improvement_probability", round(fmean(self.means), 3)
+
+    def shown_rows(self) -> Rows:
+        """The verdict and each game, as on a terminal."""
+        from rlarcade.evaluation.table import suite_rows
+
+        return suite_rows(self)
 
     @property
     def same_versions(self) -> bool:

@@ -5,9 +5,15 @@ from statistics import fmean
 
 from rlarcade.evaluation.documents import Comparison, Evaluation
 from rlarcade.evaluation.round_robin import RoundRobin
+from rlarcade.evaluation.shown import Rows
 from rlarcade.evaluation.suite import SuiteComparison
+from rlarcade.evaluation.words import counted, crashed, fitted, wrapped
 from rlarcade.games.names import display_name
 from rlarcade.games.scores import published_scores
+from rlarcade.text import printable
+
+_MOST_CELLS = 9  # of a row, in 80 columns
+_MOST_NOTES = 5
 
 
 def score_lines(evaluations: Sequence[Evaluation]) -> list[str]:
@@ -17,23 +23,59 @@ def score_lines(evaluations: Sequence[Evaluation]) -> list[str]:
         scores = [episode.score for episode in evaluation.episodes]
         published = published_scores(evaluation.game)
         normalised = evaluation.human_normalized
-        low, high = evaluation.iqm_interval
         steps = fmean(episode.steps for episode in evaluation.episodes)
-        cut = sum(episode.ended == "truncated" for episode in evaluation.episodes)
         lines += [
             f"{display_name(evaluation.game)}, protocol {evaluation.protocol.name}, "
-            f"epsilon {evaluation.epsilon:g}, {len(scores)} whole games, raw scores",
-            f"  {evaluation.checkpoint}",
-            f"  mean {evaluation.mean:.1f}   median {evaluation.median:.1f}   "
-            f"min {min(scores):.1f}   max {max(scores):.1f}   "
-            + (f"({cut} cut by the frame cap)" if cut else "(all ended by themselves)"),
-            f"  interquartile mean {evaluation.iqm:.1f} ({low:.1f} … {high:.1f})   "
-            f"steps a game {steps:,.0f}",
+            f"epsilon {evaluation.epsilon:g}, {counted(len(scores), 'whole game')}, raw scores",
+            f"  {fitted(evaluation.checkpoint)}",
+            *wrapped(
+                f"mean {evaluation.mean:.1f}",
+                f"median {evaluation.median:.1f}",
+                f"min {min(scores):.1f}",
+                f"max {max(scores):.1f}",
+                f"({_endings(evaluation)})",
+            ),
+            *wrapped(
+                f"interquartile mean {evaluation.iqm:.1f} {_interval(evaluation.iqm_interval)}",
+                f"steps a game {steps:,.0f}",
+            ),
             f"  random {_shown(published.random if published else None)}   "
             f"human {_shown(published.human if published else None)}   "
             f"human-normalised {'–' if normalised is None else f'{normalised:.1%}'}",
         ]
     return lines
+
+
+def _endings(evaluation: Evaluation) -> str:
+    cut = sum(episode.ended == "truncated" for episode in evaluation.episodes)
+    if cut:
+        return f"{cut:,} cut by the frame cap"
+    return "it ended by itself" if len(evaluation.episodes) == 1 else "all ended by themselves"
+
+
+def _interval(interval: tuple[float, float] | None) -> str:
+    if interval is None:
+        return "(one game has no interval)"
+    low, high = interval
+    return f"({low:.1f} … {high:.1f})"
+
+
+def score_rows(evaluation: Evaluation) -> Rows:
+    """Returns the same as rows of a table."""
+    if not evaluation.episodes:
+        return [("games", "0")]
+    scores = [episode.score for episode in evaluation.episodes]
+    normalised = evaluation.human_normalized
+    return [
+        ("game", f"{display_name(evaluation.game)}, protocol {evaluation.protocol.name}"),
+        ("checkpoint", evaluation.checkpoint),
+        ("games", f"{len(scores):,} ({_endings(evaluation)})"),
+        ("mean", f"{evaluation.mean:.1f}"),
+        ("median", f"{evaluation.median:.1f}"),
+        ("lowest, highest", f"{min(scores):.1f}, {max(scores):.1f}"),
+        ("interquartile mean", f"{evaluation.iqm:.1f} {_interval(evaluation.iqm_interval)}"),
+        ("human-normalised", "–" if normalised is None else f"{normalised:.1%}"),
+    ]
 
 
 def human_line(game: str) -> str:
@@ -53,6 +95,7 @@ _MEANINGS = {
     "reject": "the candidate is not usefully better",
     "inconclusive": "too close to tell; the champion stays",
 }
+_SAME_VERSION = "both are the same version, so nothing was played; the champion stays"
 
 
 def suite_lines(suite: SuiteComparison) -> list[str]:
@@ -60,15 +103,19 @@ def suite_lines(suite: SuiteComparison) -> list[str]:
     low, high = suite.interval
     share = suite.improvement_probability
     verdict, meaning = suite_meaning(suite)
-    lines = [f"{len(suite.matches)} games, {suite.rounds} rounds of one same-seed pair in each"]
+    lines = [
+        f"{counted(len(suite.matches), 'game')}, {counted(suite.rounds, 'round')} of one same-seed "
+        "pair in each"
+    ]
     shown = suite.guards or (None,) * len(suite.matches)
     for match, guard in zip(suite.matches, shown, strict=True):
+        champion, candidate = _both_fitted(match, " against ", 4)
         lines += [
             f"  {display_name(match.game)}: {match.wins} won, {match.ties} tied, "
             f"{match.losses} lost"
             + ("" if guard is None else f"; {_GUARDS[suite.guard]} {guard:.4g}"),
-            f"    {match.champion.checkpoint} against {match.candidate.checkpoint}",
-            *(f"    note: {note}" for note in match.notes),
+            f"    {champion} against {candidate}",
+            *(f"    note: {printable(note)}" for note in match.notes),
         ]
     if share is not None:
         lines += [
@@ -76,10 +123,12 @@ def suite_lines(suite: SuiteComparison) -> list[str]:
             _evidence_line(suite),
         ]
     for side, summed in suite.human_normalized.items():
-        low, high = summed.iqm_interval
+        between = ""
+        if summed.iqm_interval is not None:
+            between = f" ({summed.iqm_interval[0]:.1%} … {summed.iqm_interval[1]:.1%})"
         lines.append(
-            f"  {side + ',':<10} human-normalised: interquartile mean {summed.iqm:.1%} "
-            f"({low:.1%} … {high:.1%}), optimality gap {summed.optimality_gap:.1%}"
+            f"  {side + ',':<10} human-normalised: interquartile mean {summed.iqm:.1%}{between}, "
+            f"optimality gap {summed.optimality_gap:.1%}"
         )
     return [*lines, f"verdict: {verdict.upper()} – {meaning}"]
 
@@ -88,6 +137,11 @@ def suite_meaning(suite: SuiteComparison) -> tuple[str, str]:
     """Returns the verdict, of a suite that is on "inconclusive", and what it means in words."""
     verdict = suite.verdict or "inconclusive"
     if verdict == "inconclusive":
+        if suite.matches and suite.same_versions:
+            return verdict, _SAME_VERSION
+        reasons = {crashed(match) for match in suite.matches}
+        if len(reasons) == 1 and (reason := reasons.pop()):
+            return verdict, f"{reason}; the champion stays"
         return verdict, _MEANINGS[verdict]
     if verdict == "promote":
         proven = f", and in no game worse by {suite.margin:g}" if suite.guard == "prove" else ""
@@ -111,17 +165,27 @@ _GUARDS = {
 }
 
 
+def suite_rows(suite: SuiteComparison) -> Rows:
+    """Returns how a match over several games stands, as rows of a table."""
+    verdict, meaning = suite_meaning(suite)
+    rows: list[tuple[str, ...]] = [
+        ("verdict", verdict if suite.verdict else "the match is still on", meaning),
+        ("rounds", f"{suite.rounds:,}", ""),
+    ]
+    for match in suite.matches:
+        rows.append((display_name(match.game), _outcomes(match), _sides(match)))
+    return rows
+
+
 def round_robin_lines(table: RoundRobin) -> list[str]:
     """Returns lines with each player's share of pairs won against each other one."""
-    lines = [f"  {place}  {name}" for place, name in enumerate(table.players)]
-    lines += ["", "      " + "".join(f"{place:>8}" for place in range(len(table.players)))]
-    for one in range(len(table.players)):
-        cells = []
-        for other in range(len(table.players)):
-            share = None if one == other else table.share(one, other)
-            better = one != other and table.better(one, other)
-            cells.append("       –" if share is None else f"{share:7.2f}{'*' if better else ' '}")
-        lines.append(f"  {one:>3} " + "".join(cells))
+    players = range(len(table.players))
+    lines = [f"  {place}  {fitted(name, 7)}" for place, name in enumerate(table.players)]
+    for first in range(0, len(players), _MOST_CELLS):
+        shown = players[first : first + _MOST_CELLS]
+        lines += ["", "      " + "".join(f"{place:>8}" for place in shown)]
+        for one in players:
+            lines.append(f"  {one:>3} " + "".join(_cell(table, one, other) for other in shown))
     pairs = sum(match.pairs for match in table.matches)
     return [
         *lines,
@@ -129,6 +193,23 @@ def round_robin_lines(table: RoundRobin) -> list[str]:
         f"share of pairs won by the row against the column, of {pairs} in all; * better, with an "
         f"error of at most {2 * table.matches[0].rule.alpha:g} a pairing",
     ]
+
+
+def _cell(table: RoundRobin, one: int, other: int) -> str:
+    share = None if one == other else table.share(one, other)
+    if share is None:
+        return "       –"
+    return f"{share:7.2f}{'*' if table.better(one, other) else ' '}"
+
+
+def round_robin_rows(table: RoundRobin) -> Rows:
+    """Returns the same as rows of a table."""
+    places = range(len(table.players))
+    rows: list[tuple[str, ...]] = [("", *map(str, places))]
+    for one, name in enumerate(table.players):
+        cells = (_cell(table, one, other).strip() for other in places)
+        rows.append((f"{one} {name}", *cells))
+    return rows
 
 
 def _evidence_line(document: Comparison | SuiteComparison) -> str:
@@ -143,6 +224,11 @@ def meaning_of(match: Comparison) -> tuple[str, str]:
     """Returns the verdict, of a match that is on "inconclusive", and what it means in words."""
     verdict = match.verdict or "inconclusive"
     margin = 0.5 - match.rule.null
+    if match.same_version and verdict == "inconclusive":
+        return verdict, _SAME_VERSION
+    if reason := crashed(match):
+        stays = "" if verdict == "promote" else "; the champion stays"
+        return verdict, f"{reason}{stays}"
     if margin > 0 and verdict == "promote":
         return verdict, f"the candidate is not worse by {margin:g}"
     if margin > 0 and verdict == "reject":
@@ -168,12 +254,12 @@ def standing(match: Comparison) -> str:
 
 
 def suite_standing(suite: SuiteComparison) -> str:
-    """Returns a few words that say how a match over several games stands."""
+    """Returns a few words that say how a match over several games stands; games come last."""
     low, high = suite.interval
     won = "  ".join(f"{match.wins}/{match.ties}/{match.losses}" for match in suite.matches)
     return (
-        f"won/tied/lost {won}  ({low:.2f} … {high:.2f})  "
-        f"e-value {suite.e_value:.3g} of {1 / suite.rule.alpha:g}"
+        f"e-value {suite.e_value:.3g} of {1 / suite.rule.alpha:g}  ({low:.2f} … {high:.2f})  "
+        f"won/tied/lost {won}"
     )
 
 
@@ -184,8 +270,8 @@ def match_lines(match: Comparison) -> list[str]:
     verdict, meaning = meaning_of(match)
     lines = [
         how_played(match),
-        f"  champion   {match.champion.checkpoint}",
-        f"  candidate  {match.candidate.checkpoint}",
+        f"  champion   {fitted(match.champion.checkpoint, 13)}",
+        f"  candidate  {fitted(match.candidate.checkpoint, 13)}",
     ]
     if share is not None:
         champion, candidate = (
@@ -193,10 +279,45 @@ def match_lines(match: Comparison) -> list[str]:
             for side in ("champion", "candidate")
         )
         lines += [
-            f"  {match.wins} won, {match.ties} tied, {match.losses} lost of {match.pairs} pairs; "
-            f"mean score {champion:.1f} against {candidate:.1f}",
+            f"  {match.wins} won, {match.ties} tied, {match.losses} lost of "
+            f"{counted(match.pairs, 'pair')}; mean score {champion:.1f} against {candidate:.1f}",
             f"  probability of improvement {share:.2f} ({low:.2f} … {high:.2f})",
             _evidence_line(match),
         ]
-    lines += [f"  note: {note}" for note in match.notes]
+    lines += [f"  note: {printable(note)}" for note in match.notes]
     return [*lines, f"verdict: {verdict.upper()} – {meaning}"]
+
+
+def match_rows(match: Comparison) -> Rows:
+    """Returns how a match stands, as rows of a table."""
+    verdict, meaning = meaning_of(match)
+    low, high = match.interval
+    share = match.improvement_probability
+    between = "–" if share is None else f"{share:.2f} ({low:.2f} … {high:.2f})"
+    return [
+        ("game", f"{display_name(match.game)}, protocol {match.protocol.name}"),
+        ("champion", match.champion.checkpoint),
+        ("candidate", match.candidate.checkpoint),
+        ("verdict", f"{verdict}: {meaning}" if match.verdict else "the match is still on"),
+        ("pairs", f"{match.pairs:,}: {_outcomes(match)}"),
+        ("probability of improvement", between),
+        *(("note", note) for note in match.notes[:_MOST_NOTES]),
+    ]
+
+
+def _outcomes(match: Comparison) -> str:
+    return f"{match.wins} won, {match.ties} tied, {match.losses} lost"
+
+
+def _sides(match: Comparison) -> str:
+    return f"{match.champion.checkpoint} against {match.candidate.checkpoint}"
+
+
+def _both_fitted(match: Comparison, between: str, indent: int) -> tuple[str, str]:
+    """Both names, each with half of what a line has room for."""
+    names = [match.champion.checkpoint, match.candidate.checkpoint]
+    champion, candidate = (
+        fitted(name, indent + len(between) + len(fitted(other, 41)))
+        for name, other in (names, names[::-1])
+    )
+    return champion, candidate

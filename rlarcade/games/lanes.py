@@ -8,7 +8,7 @@ histories are played again.
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,7 @@ _LANES_A_TIME = 4
 class LaneStep:
     """What one step of E lanes returned."""
 
-    observation: NDArray[np.uint8]
+    observation: NDArray[np.uint8] = field(repr=False)
     """(E, 4, 84, 84), after the action; the true last observation where an episode ended."""
     reward: NDArray[np.float32]
     """(E,), raw points."""

@@ -8,9 +8,8 @@ from numpy.typing import NDArray
 
 from rlarcade.errors import ActionError, ConfigError
 from rlarcade.games.protocols import Protocol
-from rlarcade.games.vector import GameVectorEnv
-
-_LARGEST_SEED = 2**31 - 1
+from rlarcade.games.vector import LARGEST_SEED, GameVectorEnv, checked_action
+from rlarcade.seeding import checked_seed
 
 
 class GameEnv(gymnasium.Env[NDArray[np.uint8], np.int64]):
@@ -52,19 +51,24 @@ class GameEnv(gymnasium.Env[NDArray[np.uint8], np.int64]):
         """Starts an episode.
 
         Args:
-            seed: makes the episode reproducible; without one the next is drawn.
+            seed: a whole number, 0 or more, makes the episode reproducible; without one the next is
+                drawn.
             options: not used.
 
         Returns:
             The first observation, and info with `seed`, the emulator's seed of this episode, and
             `lives`.
+
+        Raises:
+            ConfigError: the seed is negative, or no whole number.
         """
-        super().reset(seed=seed, options=options)
+        given = None if seed is None else checked_seed(seed)
+        super().reset(seed=given, options=options)
         # Each episode has its own 31-bit seed; a given one that fits is used as it is.
         episode_seed = (
-            seed
-            if seed is not None and seed <= _LARGEST_SEED
-            else int(self.np_random.integers(0, _LARGEST_SEED, endpoint=True))
+            given
+            if given is not None and given <= LARGEST_SEED
+            else int(self.np_random.integers(0, LARGEST_SEED, endpoint=True))
         )
         observation, info = self._lane.reset(seed=np.array([episode_seed], dtype=np.int32))
         if self._twin is not None:
@@ -88,13 +92,17 @@ class GameEnv(gymnasium.Env[NDArray[np.uint8], np.int64]):
         """Begins a step; other work can be done until `recv`. Errors as of `step`."""
         if self._over:
             raise ActionError("the episode is over (or never began): call reset() before step().")
-        actions = np.asarray([action])
+        actions = np.array([checked_action(action, self._lane.num_actions)])
         self._lane.send(actions)
         if self._twin is not None:
             self._twin.send(actions)
 
     def recv(self) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
-        """Ends the step that was begun; returns what `step` does."""
+        """Ends the step that was begun; returns what `step` does.
+
+        Raises:
+            ActionError: none was begun.
+        """
         observation, reward, terminated, truncated, info = self._lane.recv()
         if self._twin is not None:
             self._picture = self._twin.recv()[0][0, 0]

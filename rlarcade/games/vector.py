@@ -1,15 +1,27 @@
 """The one environment path: ALE's native vector environment under a protocol."""
 
+import operator
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from ale_py.vector_env import AtariVectorEnv
+from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
 from rlarcade.errors import ActionError, ConfigError
 from rlarcade.games.names import resolve_game
 from rlarcade.games.protocols import SCREEN, STACK, Protocol, get_protocol
+from rlarcade.seeding import checked_seed, shown_value
+
+LARGEST_SEED = 2**31 - 1
+"""That an emulator takes; a negative one would silently mean none."""
+_MOST_GAMES = 1024
+_UNSEEDED = -1
+
+Seeds = int | np.integer[Any] | Sequence[int | None] | NDArray[np.integer[Any]]
+_Results = tuple[Any, Any, Any, Any, dict[str, Any]]
 
 
 class GameVectorEnv(AtariVectorEnv):
@@ -48,10 +60,14 @@ class GameVectorEnv(AtariVectorEnv):
 
         Raises:
             GameError: unknown game.
-            ConfigError: unknown protocol, or fewer than one environment.
+            ConfigError: unknown protocol, or not 1 to 1,024 environments.
         """
-        if num_envs < 1:
-            raise ConfigError(f"num_envs must be at least 1, got {num_envs}.")
+        whole = isinstance(num_envs, int | np.integer) and not isinstance(num_envs, bool)
+        if not whole or not 1 <= num_envs <= _MOST_GAMES:
+            raise ConfigError(
+                f"num_envs must be at least 1 and at most {_MOST_GAMES}, a whole number; got "
+                f"{shown_value(num_envs)}."
+            )
         self.game = resolve_game(game)
         self.protocol = get_protocol(protocol)
         picture: dict[str, Any] = (
@@ -69,6 +85,7 @@ class GameVectorEnv(AtariVectorEnv):
             autoreset_mode=AutoresetMode.NEXT_STEP,
             **settings,
         )
+        self._begun = self._sent = False
 
     @property
     def num_actions(self) -> int:
@@ -80,14 +97,142 @@ class GameVectorEnv(AtariVectorEnv):
         """What each action is called, such as ("NOOP", "FIRE", …)."""
         return tuple(str(action.name) for action in self.ale.get_action_set())
 
+    def reset(
+        self, *, seed: Seeds | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Starts episodes, as `gymnasium.vector.VectorEnv` says.
+
+        Args:
+            seed: of the games: a whole number s seeds game i with s + i, a sequence has a seed for
+                each game, or None for one without. Game i then plays what `make_env` plays after
+                `reset` with the same seed. With a mask, a sequence may also have only the seeds of
+                the games that are reset.
+            options: `reset_mask`, bool (num_envs,), says which games are reset; all were before.
+
+        Returns:
+            The first observations, of games that go on the current ones; and info.
+
+        Raises:
+            ConfigError: a seed is negative or no whole number, there are too many or too few, or
+                the mask is none.
+        """
+        mask = self._checked_mask(options)
+        seeds = None if seed is None else _emulator_seeds(seed, mask)
+        self._begun, self._sent = True, False
+        first: tuple[Any, dict[str, Any]] = super().reset(seed=seeds, options=options)
+        return first
+
+    def _checked_mask(self, options: dict[str, Any] | None) -> NDArray[np.bool_]:
+        """Which games are reset, bool (num_envs,)."""
+        if options is None or "reset_mask" not in options:
+            return np.ones(self.num_envs, dtype=np.bool_)
+        mask = options["reset_mask"]
+        fits = isinstance(mask, np.ndarray) and mask.shape == (self.num_envs,)
+        if not fits or mask.dtype != np.bool_ or not mask.any():
+            raise ConfigError(
+                f"reset_mask must be a NumPy array of {self.num_envs} booleans, at least one of "
+                f"them True, got {shown_value(mask)}."
+            )
+        if not self._begun and not mask.all():
+            raise ConfigError("the first reset must be one of all games: leave reset_mask out.")
+        checked: NDArray[np.bool_] = mask
+        return checked
+
+    def step(self, actions: NDArray[np.integer[Any]]) -> _Results:
+        """Plays one action in each game: observations, rewards, terminated, truncated and info.
+
+        Raises:
+            ActionError: as of `send`.
+        """
+        self.send(actions)
+        return self.recv()
+
     def send(self, actions: NDArray[np.integer[Any]]) -> None:
         """Sends one action to each game; `recv` returns what happened.
 
         Raises:
-            ActionError: wrong shape, not integers, or outside the action set. ALE itself would
-                hang on such an action.
+            ActionError: wrong shape, not integers, or outside the action set: ALE itself would
+                hang on such an action. Or no episode has begun.
         """
+        if not self._begun:
+            raise ActionError("no episode has begun: call reset() before step().")
         super().send(checked_actions(actions, self.num_envs, self.num_actions))
+        self._sent = True
+
+    def recv(self) -> _Results:
+        """Waits for the games and returns what `step` does.
+
+        Raises:
+            ActionError: no actions were sent: ALE itself would wait for ever.
+        """
+        if not self._sent:
+            raise ActionError("no actions were sent: call send() before recv().")
+        self._sent = False
+        results: _Results = super().recv()
+        return results
+
+
+def _emulator_seeds(seed: Seeds, mask: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """Seeds of the games that are reset, int32 (their number,), in their order."""
+    lanes = np.flatnonzero(mask)
+    if isinstance(seed, np.ndarray) and seed.dtype == np.int32 and seed.shape == lanes.shape:
+        ready: NDArray[np.int32] = seed.astype(np.int32, copy=False)
+        if ready.min() >= 0:  # as the training lanes have them
+            return ready
+    several = isinstance(seed, Sequence | np.ndarray) and not isinstance(seed, str | bytes)
+    if not several or getattr(seed, "shape", (1,)) == ():
+        first = checked_seed(seed)
+        return np.array([_emulator_seed(first + int(lane)) for lane in lanes], dtype=np.int32)
+    given: list[Any] = list(seed)  # type: ignore[arg-type]
+    if len(given) == len(mask):
+        given = [given[lane] for lane in lanes]
+    if len(given) != len(lanes):
+        raise ConfigError(
+            f"{len(lanes)} games are reset, but {len(given)} seeds were given. Give each game its "
+            "seed, or give one whole number for all."
+        )
+    return np.array(
+        [_UNSEEDED if one is None else _emulator_seed(checked_seed(one)) for one in given],
+        dtype=np.int32,
+    )
+
+
+def _emulator_seed(seed: int) -> int:
+    """A seed of 31 bits: a given one that fits as it is, or what is drawn from it otherwise."""
+    if seed <= LARGEST_SEED:
+        return seed
+    rng, _ = seeding.np_random(seed)
+    return int(rng.integers(0, LARGEST_SEED, endpoint=True))
+
+
+def checked_action(action: Any, num_actions: int) -> int:
+    """Returns one action as an int, or says what is wrong with it.
+
+    As in Gymnasium's own `Discrete` space, an array that holds an action is no action itself.
+
+    Raises:
+        ActionError: no whole number, or outside 0 … num_actions - 1.
+    """
+    try:
+        shape = np.shape(action)
+    except ValueError:  # rows of unequal length
+        shape = (len(action),)
+    try:
+        number = operator.index(action)
+    except TypeError:
+        number = None
+    if number is None or shape or isinstance(action, bool):
+        remedy = " Take its element: action[0]." if shape == (1,) else ""
+        raise ActionError(
+            f"an action is one of the integers 0 to {num_actions - 1}, such as np.int64(2); got "
+            f"{shown_value(action)}{f' of shape {shape}' if shape else ''}.{remedy}"
+        )
+    if not 0 <= number < num_actions:
+        raise ActionError(
+            f"action {shown_value(number)} is outside 0 … {num_actions - 1}. Was the policy made "
+            "for another game or action set?"
+        )
+    return number
 
 
 def checked_actions(actions: object, num_envs: int, num_actions: int) -> NDArray[np.int64]:
@@ -96,14 +241,21 @@ def checked_actions(actions: object, num_envs: int, num_actions: int) -> NDArray
     Raises:
         ActionError: wrong shape, not integers, or outside 0 … num_actions - 1.
     """
-    array = np.asarray(actions)
+    try:
+        array = np.asarray(actions)
+    except (ValueError, TypeError) as error:  # rows of unequal length, a tensor on a GPU
+        raise ActionError(
+            f"{num_envs} games need an array of {num_envs} actions, got {shown_value(actions)}."
+        ) from error
     if array.shape != (num_envs,):
         raise ActionError(
-            f"{num_envs} games need actions of shape ({num_envs},), got shape {array.shape}."
+            f"{num_envs} games need actions of shape ({num_envs},), got shape {array.shape}: "
+            f"{shown_value(actions)}."
         )
     if not np.issubdtype(array.dtype, np.integer):
         raise ActionError(
-            f"actions must be integers from 0 to {num_actions - 1}, got {array.dtype} values."
+            f"actions must be integers from 0 to {num_actions - 1}, got {array.dtype} values: "
+            f"{shown_value(actions)}."
         )
     outside = np.flatnonzero((array < 0) | (array >= num_actions))
     if outside.size:

@@ -21,7 +21,7 @@ from rlarcade.checkpoint import (
     weights_sha256,
 )
 from rlarcade.config import TrainConfig
-from rlarcade.errors import CheckpointError
+from rlarcade.errors import CheckpointError, PolicyError
 from rlarcade.games.names import resolve_game
 from rlarcade.games.protocols import FRAMESKIP, SCREEN, STACK, Protocol, get_protocol
 from rlarcade.games.single import GameEnv, make_env
@@ -80,6 +80,45 @@ class _UpdateDraws(NamedTuple):
 
 _Learned = tuple[Tensor, Tensor, Tensor]
 """Each transition's error (B,), the mean Q () and the loss ()."""
+
+
+def _are_observations(given: object) -> bool:
+    """Whether it is uint8 (4, 84, 84) or (B, 4, 84, 84)."""
+    return (
+        isinstance(given, np.ndarray)
+        and given.dtype == np.uint8
+        and given.ndim in (3, 4)
+        and given.shape[-3:] == (STACK, SCREEN, SCREEN)
+    )
+
+
+def _kind_of(given: object) -> str:
+    """What a caller gave instead of observations, in a few words."""
+    if given is None:
+        return "None"
+    kind = type(given).__name__
+    shape, dtype = getattr(given, "shape", None), getattr(given, "dtype", None)
+    if isinstance(given, np.ndarray):
+        return f"{dtype} {shape}"
+    if shape is not None:  # a tensor
+        return f"a {kind}, {dtype} {tuple(shape)}, which is no NumPy array"
+    size = f" of {len(given)}" if isinstance(given, list | tuple | dict) else ""
+    return f"a {kind}{size}"
+
+
+def _require_finite(values: NDArray[np.float32], name: str) -> None:
+    """Refuses values, float32 (B, A), that no greedy action follows from: NaN would mean action 0.
+
+    Raises:
+        PolicyError: one is no finite number.
+    """
+    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+    if bad.size:
+        raise PolicyError(
+            f"{name} values the actions by no finite numbers: {values[bad[0]].tolist()} for "
+            f"observation {bad[0]}. Its weights are damaged, or its training diverged. Use an "
+            "older checkpoint."
+        )
 
 
 class DQNAgent:
@@ -185,10 +224,10 @@ class DQNAgent:
         Raises:
             ValueError: another shape or dtype.
         """
-        if observation.shape[1:] != (STACK, SCREEN, SCREEN) or observation.dtype != np.uint8:
+        if not _are_observations(observation) or observation.ndim != 4:
             raise ValueError(
                 f"observations are uint8 (B, {STACK}, {SCREEN}, {SCREEN}), newest frame last; got "
-                f"{observation.dtype} {observation.shape}"
+                f"{_kind_of(observation)}"
             )
         if training:
             draws = self._draws(len(observation), taus=False)
@@ -256,11 +295,18 @@ class DQNAgent:
 
         The same count of random numbers is drawn from `rng` whatever epsilon is. `training` as in
         `q_values`.
+
+        Raises:
+            ValueError: observations of another shape or dtype.
+            PolicyError: the network values actions by no finite numbers. Not in training, where the
+                loss tells what went wrong.
         """
         explore, actions = self._coins(len(observation), epsilon, rng)
         if not explore.all():
-            greedy = self.q_values(observation, training=training).argmax(axis=1)
-            actions = np.where(explore, actions, greedy)
+            values = self.q_values(observation, training=training)
+            if not training:
+                _require_finite(values, self.name)
+            actions = np.where(explore, actions, values.argmax(axis=1))
         return actions
 
     def explore(
@@ -293,8 +339,22 @@ class DQNAgent:
 
         Returns:
             An int64 scalar or (B,), and `state`.
+
+        Raises:
+            ValueError: `obs` is something else.
+            PolicyError: the network values actions by no finite numbers.
         """
         del episode_start
+        if not _are_observations(obs):
+            hint = ""
+            if isinstance(obs, tuple) and obs and _are_observations(obs[0]):
+                hint = (
+                    ". An environment's reset returns (observation, info): give the first of them"
+                )
+            raise ValueError(
+                f"observations are uint8 ({STACK}, {SCREEN}, {SCREEN}), or (B, {STACK}, {SCREEN}, "
+                f"{SCREEN}) for B actions, newest frame last; got {_kind_of(obs)}{hint}"
+            )
         single = obs.ndim == 3
         batch = obs[None] if single else obs
         epsilon = 0.0 if deterministic else self.protocol.evaluation_epsilon

@@ -11,6 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
+from rlarcade.evaluation import sequential
 from rlarcade.evaluation.sequential import (
     Counts,
     Rule,
@@ -386,3 +387,71 @@ def test_the_p_value_at_any_time_is_one_over_the_largest_e_value_so_far(outcomes
 
 def test_what_was_significant_once_stays_so():
     assert anytime_p([1.0] * 8) == anytime_p([1.0] * 8 + [0.0] * 20) <= 0.05 < anytime_p([1.0] * 7)
+
+
+# An interval that is asked for again and again, as by a progress line
+
+
+def counted_pairs(monkeypatch):
+    """Returns a list that grows with every pair that a sequence takes in."""
+    taken, add = [], sequential.ConfidenceSequence.add
+    monkeypatch.setattr(sequential, "_running", sequential._Running())
+    monkeypatch.setattr(
+        sequential.ConfidenceSequence,
+        "add",
+        lambda self, outcome: (taken.append(outcome), add(self, outcome))[1],
+    )
+    return taken
+
+
+def test_an_interval_after_each_pair_takes_in_each_pair_once(monkeypatch):
+    rng = np.random.default_rng(3)
+    outcomes = rng.choice([0.0, 0.5, 1.0], size=60).tolist()
+    scratch = sequential.confidence_sequence(outcomes, 0.1)
+    taken = counted_pairs(monkeypatch)
+    for count in range(1, 61):
+        assert confidence_interval(outcomes[:count], 0.1) == scratch[count - 1]
+        assert confidence_interval(outcomes[:count], 0.1) == scratch[count - 1], "asked again"
+    assert taken == outcomes
+
+
+def test_sequences_side_by_side_and_other_levels_do_not_mix(monkeypatch):
+    rng = np.random.default_rng(4)
+    games = [rng.choice([0.0, 0.5, 1.0], size=20).tolist() for _ in range(3)]
+    alphas = (0.05, 0.2)
+    scratch = [[sequential.confidence_sequence(one, alpha) for alpha in alphas] for one in games]
+    taken = counted_pairs(monkeypatch)
+    for count in range(1, 21):
+        for game, expected in zip(games, scratch, strict=True):
+            for alpha, sequence in zip(alphas, expected, strict=True):
+                assert confidence_interval(game[:count], alpha) == sequence[count - 1]
+    assert len(taken) <= 20 * 6 + 20, "but for beginnings that games share"
+
+
+def test_an_earlier_stand_can_be_asked_for_after_a_later_one(monkeypatch):
+    outcomes = [1.0, 0.0, 0.5, 1.0, 1.0]
+    scratch = sequential.confidence_sequence(outcomes)
+    counted_pairs(monkeypatch)
+    assert confidence_interval(outcomes) == scratch[-1]
+    assert confidence_interval(outcomes[:2]) == scratch[1]
+    assert confidence_interval([]) == (0.0, 1.0)
+    assert confidence_interval([*outcomes[:2], 0.0]) != scratch[2]
+    assert confidence_interval(outcomes) == scratch[-1]
+
+
+def test_a_bad_outcome_spoils_no_later_answer(monkeypatch):
+    outcomes = [1.0, 1.0, 0.5]
+    scratch = sequential.confidence_sequence(outcomes)
+    counted_pairs(monkeypatch)
+    confidence_interval(outcomes[:2])
+    for bad in (-0.1, 1.5, math.nan):
+        with pytest.raises(ValueError, match="outcomes of pairs lie between 0 and 1, got"):
+            confidence_interval([*outcomes, bad])
+    assert confidence_interval(outcomes) == scratch[-1]
+
+
+def test_only_so_many_sequences_are_kept(monkeypatch):
+    counted_pairs(monkeypatch)
+    for place in range(100):
+        confidence_interval([place / 100])
+    assert len(sequential._running._known) == 16

@@ -4,7 +4,7 @@ import base64
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,9 +24,9 @@ class LearningCurve:
 
     name: str
     """Of the run."""
-    steps: tuple[int, ...]
+    steps: tuple[int, ...] = field(repr=False)
     """Agent steps."""
-    scores: tuple[float, ...]
+    scores: tuple[float, ...] = field(repr=False)
     """Mean of the last hundred games at each."""
     game: str | None = None
     """ROM id, if it is known: curves of one game share a plot."""
@@ -45,7 +45,7 @@ class Clip:
 
     caption: str
     mime: Literal["video/mp4", "image/png"]
-    data: bytes
+    data: bytes = field(repr=False)
 
     def __post_init__(self) -> None:
         if self.mime not in ("video/mp4", "image/png"):

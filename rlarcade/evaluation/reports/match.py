@@ -22,6 +22,7 @@ from rlarcade.evaluation.reports.pairs import (
 from rlarcade.evaluation.reports.parts import grid, header, settings_of, settings_table
 from rlarcade.evaluation.sequential import Evidence
 from rlarcade.evaluation.table import meaning_of
+from rlarcade.evaluation.words import counted
 from rlarcade.games.names import display_name
 
 
@@ -69,7 +70,7 @@ def match_report(
 
 def _counted(match: Comparison) -> tuple[str, str]:
     return (
-        f"candidate, {match.pairs} pair{'' if match.pairs == 1 else 's'}",
+        f"candidate, {counted(match.pairs, 'pair')}",
         f"{match.wins} won, {match.ties} tied, {match.losses} lost",
     )
 
@@ -77,7 +78,9 @@ def _counted(match: Comparison) -> tuple[str, str]:
 def _notes(match: Comparison) -> list[str]:
     notes = [*match.notes]
     if match.verdict is None:
-        notes.append(f"the match is still on: {match.pairs} of {match.max_pairs} pairs are played")
+        notes.append(
+            f"the match is still on: {match.pairs} of {counted(match.max_pairs, 'pair')} are played"
+        )
     return notes
 
 
@@ -86,8 +89,8 @@ def _in_words(match: Comparison, verdict: str) -> str:
     if not match.results:
         return "No pairs were played."
     played = (
-        f"The candidate won {match.wins} of {match.pairs} same-seed pairs, tied {match.ties} and "
-        f"lost {match.losses}. "
+        f"The candidate won {match.wins} of {counted(match.pairs, 'same-seed pair')}, tied "
+        f"{match.ties} and lost {match.losses}. "
     )
     if verdict == "promote":
         return played + (

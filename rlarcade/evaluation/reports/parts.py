@@ -28,6 +28,7 @@ from rlarcade.games.scores import human_normalised_score, published_scores
 
 Games = Sequence[EpisodeResult]
 
+_LONGEST_REASON = 300
 _FEW = 4  # names that fit under a plot
 _PROFILE = (
     "Performance profile: share of games that scored more than τ. The higher line is the better "
@@ -47,7 +48,7 @@ def described(game: str, episodes: Sequence[EpisodeResult]) -> dict[str, str]:
         "IQM (95 % interval)": joined(
             number(interquartile_mean(scores)),
             " ",
-            element("span", interval(*iqm_interval(scores)), class_="interval"),
+            element("span", _between(scores), class_="interval"),
         ),
         "lowest": points(min(scores)),
         "highest": points(max(scores)),
@@ -57,9 +58,15 @@ def described(game: str, episodes: Sequence[EpisodeResult]) -> dict[str, str]:
     }
 
 
+def _between(scores: Sequence[float]) -> str:
+    around = iqm_interval(scores)
+    return "(one game has none)" if around is None else interval(*around)
+
+
 def ending(episode: EpisodeResult) -> str:
     """Returns how a game ended, and why if the policy failed."""
     reason = " ".join((episode.failure or "").split())
+    reason = reason if len(reason) <= _LONGEST_REASON else f"{reason[:_LONGEST_REASON]}…"
     return f"{episode.ended}: {reason}" if reason else episode.ended
 
 

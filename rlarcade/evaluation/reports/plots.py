@@ -122,8 +122,9 @@ def _quartiles(axes: "Axes", row: int, one: Series) -> None:
     paint = colour(one.place)
     axes.barh(row, high - low, 0.56, left=low, color=paint, alpha=0.16, linewidth=0)
     axes.plot([middle, middle], [row - 0.28, row + 0.28], color=INK, linewidth=1.5)
-    start, end = iqm_interval(one.scores)
-    axes.plot([start, end], [row + 0.39, row + 0.39], color=INK, linewidth=1.5)
+    around = iqm_interval(one.scores)
+    if around is not None:
+        axes.plot(around, [row + 0.39, row + 0.39], color=INK, linewidth=1.5)
     axes.plot(interquartile_mean(one.scores), row + 0.39, "D", color=INK, markersize=5)
 
 

@@ -36,6 +36,7 @@ from rlarcade.evaluation.reports.parts import (
     settings_table,
 )
 from rlarcade.evaluation.round_robin import RoundRobin
+from rlarcade.evaluation.words import counted, crashed
 from rlarcade.games.names import display_name
 
 
@@ -217,8 +218,12 @@ def _pairings_table(pairings: Sequence[_Pairing]) -> Html:
 def _verdict(pairing: _Pairing) -> str:
     champion, candidate = pairing.sides
     match = pairing.match
+    if match.same_version:
+        return "the same version twice"
     if match.verdict is None:
-        return f"still on: {match.pairs} of {match.max_pairs} pairs"
+        return f"still on: {match.pairs} of {counted(match.max_pairs, 'pair')}"
+    if reason := crashed(match, champion, candidate):
+        return reason
     return {
         "promote": f"{candidate} is better",
         "reject": f"{champion} is better",

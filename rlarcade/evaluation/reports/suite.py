@@ -36,6 +36,7 @@ from rlarcade.evaluation.reports.plots import CANDIDATE
 from rlarcade.evaluation.reports.svg import swatch
 from rlarcade.evaluation.suite import SuiteComparison
 from rlarcade.evaluation.table import games_with_alarm, suite_meaning
+from rlarcade.evaluation.words import counted
 from rlarcade.games.names import display_name
 from rlarcade.games.scores import human_normalised_score
 
@@ -79,7 +80,7 @@ def suite_report(
     intervals = interval_history(suite.means, suite.rule.alpha)
     games = _games(suite)
     return page(
-        f"{len(games)} games: {verdict.upper()} – rlarcade suite",
+        f"{counted(len(games), 'game')}: {verdict.upper()} – rlarcade suite",
         header(
             "suite",
             f"{' and '.join(games) if len(games) < 3 else f'{len(games)} games'}: candidate "
@@ -174,7 +175,8 @@ def _notes(suite: SuiteComparison) -> list[str]:
         for note in match.notes
     ]
     if suite.verdict is None:
-        notes.append(f"the match is still on: {suite.rounds} of {suite.max_rounds} rounds are done")
+        most = counted(suite.max_rounds, "round")
+        notes.append(f"the match is still on: {suite.rounds} of {most} are done")
     if suite.verdict == "promote" and suite.guard == "none":
         notes.append("no game was guarded: the candidate may be worse in one of them")
     return notes
@@ -227,7 +229,9 @@ def _together(suite: SuiteComparison) -> Html:
     )
 
 
-def _percents(bounds: tuple[float, float]) -> str:
+def _percents(bounds: tuple[float, float] | None) -> str:
+    if bounds is None:
+        return "one round has no interval"
     return " … ".join(percent(bound) for bound in bounds)
 
 

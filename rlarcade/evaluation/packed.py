@@ -1,0 +1,97 @@
+"""Bytes that a document keeps packed, and that stay packed in memory until somebody looks at them.
+
+A whole game is a few hundred letters of JSON and a hundred kilobytes unpacked. A document of ten
+megabytes could be unpacked to gigabytes, most of which nobody would look at.
+"""
+
+import base64
+import binascii
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import core_schema
+
+LONGEST_GAME = 27_000
+"""Agent steps: as many as the largest frame cap of any protocol lets a game have."""
+_MOST_BYTES = 4 * LONGEST_GAME
+
+
+class PackedBytes:
+    """Bytes of a game; in JSON, base64 of their zlib stream. They compare as their content does.
+
+    `bytes(packed)` unpacks them, each time anew; `len` is known without.
+    """
+
+    __slots__ = ("_data", "_length", "_packed")
+
+    def __init__(self, data: bytes, *, packed: bool = False) -> None:
+        """Takes bytes as they are or, packed, their zlib stream.
+
+        Raises:
+            ValueError: it is no such stream, or one of more bytes than a game has.
+        """
+        self._data, self._packed = data, packed
+        self._length = len(_unzipped(data)) if packed else len(data)
+        if self._length > _MOST_BYTES:
+            raise ValueError("the bytes are too many for a game")
+
+    def __bytes__(self) -> bytes:
+        return _unzipped(self._data) if self._packed else self._data
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(bytes(self))
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, PackedBytes):
+            return len(self) == len(other) and bytes(self) == bytes(other)
+        return isinstance(other, bytes) and bytes(self) == other
+
+    def __hash__(self) -> int:
+        return hash(bytes(self))
+
+    def __repr__(self) -> str:
+        return f"<{self._length} bytes>"
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: object, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            _read,
+            serialization=core_schema.plain_serializer_function_ser_schema(_written, info_arg=True),
+        )
+
+
+def _read(value: object) -> PackedBytes:
+    if isinstance(value, PackedBytes):
+        return value
+    if isinstance(value, bytes):
+        return PackedBytes(value)
+    if not isinstance(value, str):
+        raise ValueError(f"packed bytes are base64 text, not {type(value).__name__}")
+    try:
+        stream = base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ValueError(f"not packed bytes ({error})") from error
+    return PackedBytes(stream, packed=True)
+
+
+def _written(value: PackedBytes, info: core_schema.SerializationInfo) -> Any:
+    data = bytes(value)
+    return base64.b64encode(zlib.compress(data, 9)).decode() if info.mode_is_json() else data
+
+
+def _unzipped(stream: bytes) -> bytes:
+    unzip = zlib.decompressobj()
+    try:
+        data = unzip.decompress(stream, _MOST_BYTES + 1)
+    except zlib.error as error:
+        raise ValueError(f"not packed bytes ({error})") from error
+    if not unzip.eof:
+        raise ValueError("the packed bytes are cut off, or too many for a game")
+    return data

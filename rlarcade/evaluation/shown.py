@@ -1,0 +1,46 @@
+"""How a result shows itself in Python: one short line, and in a notebook a small table.
+
+What a document keeps of every game is for files and reports. A `repr` of all of it was 29,000
+characters a game.
+"""
+
+import html
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from pydantic import BaseModel
+
+from rlarcade.text import printable
+
+Shown = Iterator[tuple[str, Any]]
+"""Names and values, few and short."""
+Rows = Sequence[tuple[str, ...]]
+"""Rows of a table, whose first cells say what they are of."""
+
+_LONGEST_VALUE, _LONGEST_CELL = 40, 200
+
+
+class ShortlyShown(BaseModel):
+    """A document whose `repr` and `str` are one short line."""
+
+    def shown(self) -> Shown:
+        """Yields what the line says."""
+        raise NotImplementedError
+
+    def shown_rows(self) -> Rows:
+        """Returns the rows of the table that a notebook shows."""
+        return [(name, str(value)) for name, value in self.shown()]
+
+    def __repr_args__(self) -> Shown:  # of which pydantic makes `repr`, `str` and rich's output
+        for name, value in self.shown():
+            yield name, printable(value, _LONGEST_VALUE) if isinstance(value, str) else value
+
+    def _repr_html_(self) -> str:
+        """Returns the table, which loads nothing and whose texts are escaped."""
+        caption = f"<caption>{type(self).__name__}</caption>"
+        return f"<table>{caption}{''.join(map(_row, self.shown_rows()))}</table>"
+
+
+def _row(cells: Sequence[str]) -> str:
+    first, *others = (html.escape(printable(cell, _LONGEST_CELL)) for cell in cells)
+    return f"<tr><th>{first}</th>{''.join(f'<td>{cell}</td>' for cell in others)}</tr>"

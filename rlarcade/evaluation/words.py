@@ -1,0 +1,55 @@
+"""Words for numbers and names, the same on a terminal, in a notebook and in a report."""
+
+import shutil
+import sys
+
+from rlarcade.evaluation.documents import Comparison
+from rlarcade.text import printable
+
+_COLUMNS = 80
+_SHORTEST_NAME = 24
+
+
+def counted(number: int, what: str) -> str:
+    """Returns how many there are: 1 game, 2 games. Any other plural is not needed."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def fitted(name: str, taken: int = 2) -> str:
+    """Returns a name, such as a path, that fits into a line of the terminal.
+
+    It is shortened in its middle, since a path's beginning and end tell most. A file has room.
+
+    Args:
+        name: of any length.
+        taken: columns that the rest of the line takes.
+    """
+    if not sys.stdout.isatty():
+        return printable(name)
+    columns = shutil.get_terminal_size((_COLUMNS, 24)).columns
+    return printable(name, max(_SHORTEST_NAME, columns - taken))
+
+
+def wrapped(*parts: str) -> list[str]:
+    """Returns parts as indented lines of at most 80 columns, unless one alone is longer."""
+    lines = [""]
+    for part in parts:
+        if len(lines[-1]) + len(part) + 3 > _COLUMNS and lines[-1]:
+            lines.append("")
+        lines[-1] += f"   {part}" if lines[-1] else f"  {part}"
+    return lines
+
+
+def crashed(
+    match: Comparison, champion: str = "the champion", candidate: str = "the candidate"
+) -> str:
+    """Returns who failed in every game of a match, as a sentence; nothing if nobody did."""
+    failed = [
+        name
+        for side, name in (("champion", champion), ("candidate", candidate))
+        if match.results and all(getattr(pair, side).ended == "failed" for pair in match.results)
+    ]
+    if not failed:
+        return ""
+    who = failed[0] if len(failed) == 1 else f"both {failed[0]} and {failed[1]}"
+    return f"{who} failed in every game"
