@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from reports import episode, evaluation, match, suite
 
 from rlarcade.evaluation import Comparison, EpisodeResult, Evaluation, SuiteComparison
-from rlarcade.evaluation.documents import MOST_EPISODES, PairResult, Trace
+from rlarcade.evaluation.documents import MOST_GAMES, PairResult, Trace
 from rlarcade.evaluation.packed import LONGEST_GAME, PackedBytes
 
 OLD = Path(__file__).parent.parent / "data" / "written-by-0.1.0"
@@ -200,10 +200,10 @@ def test_an_evaluation_without_a_field_is_refused(field):
 def test_more_episodes_than_any_document_has_are_refused_unread():
     one = document()["episodes"][0]
     with pytest.raises(ValidationError, match="at most 100000 items"):
-        Evaluation.model_validate(document(episodes=[one] * (MOST_EPISODES + 1)))
+        Evaluation.model_validate(document(episodes=[one] * (MOST_GAMES + 1)))
     whole = json.loads(match([(1, 2)]).model_dump_json())
     with pytest.raises(ValidationError, match="at most 100000 items"):
-        Comparison.model_validate(whole | {"results": whole["results"] * (MOST_EPISODES + 1)})
+        Comparison.model_validate(whole | {"results": whole["results"] * (MOST_GAMES + 1)})
 
 
 @pytest.mark.parametrize(
