@@ -10,9 +10,10 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from pydantic import ValidationError
 from sqlalchemy import Connection, Row, select, update
 
-from rlarcade.errors import RegistryError
+from rlarcade.errors import RegistryError, UnusableRegistryError
 from rlarcade.promotion.blobs import sha256
 from rlarcade.promotion.documents import Event, Problem
 from rlarcade.promotion.tables import events, meta
@@ -34,6 +35,17 @@ def canonical_json(document: Any) -> str:
             f"the document cannot be kept: {error}. Keep text, whole and finite numbers, lists "
             "and tables of these."
         ) from error
+
+
+def altered(what: str, error: ValidationError) -> UnusableRegistryError:
+    """Returns the error of a row that is none any more."""
+    first = error.errors()[0]
+    field = ".".join(map(str, first["loc"])) or "it"
+    found = repr(first["input"])[:80]
+    return UnusableRegistryError(
+        f"{what} cannot be read, because its row was altered: {field} is {found}. See how with "
+        "`promote verify --all`, or import the newest export into another folder."
+    )
 
 
 def storable(text: str) -> str:

@@ -102,6 +102,10 @@ class Blobs:
             raise DamagedBlobError(f"{_short(path)} was altered: its sha256 is {found[:12]}…")
         return data
 
+    def holds(self, digest: str) -> bool:
+        """Whether there is a file of this name, whatever is in it."""
+        return DIGEST.fullmatch(str(digest)) is not None and os.path.lexists(self.path(digest))
+
     def damage(self, digest: str, size: int | None = None) -> str | None:
         """Says what is wrong with a blob; None if it is whole.
 

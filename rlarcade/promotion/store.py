@@ -9,7 +9,7 @@ ever deleted.
 """
 
 import getpass
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +27,9 @@ from rlarcade.promotion.documents import Event, Problem
 
 _OWN_KINDS = frozenset({*aliases.MOVES, *registration.CHANGES, "register"})
 _Model = TypeVar("_Model", bound=BaseModel)
+
+Note = Callable[[str, Mapping[str, Any], str | None], None]
+"""Writes an entry of the audit log: kind, document, and actor (None: the user of this process)."""
 
 
 class Store:
@@ -134,9 +137,26 @@ class Store:
         """
         if kind in _OWN_KINDS:
             raise ValueError(f"{kind!r} events are written by the registry alone")
-        with self._database.write() as connection:
+        with self.writing() as (connection, note):
             yield connection
-            audit.append(connection, kind, document, default_actor(actor), audit.now())
+            note(kind, document, actor)
+
+    @contextmanager
+    def writing(self) -> Iterator[tuple[Connection, Note]]:
+        """Changes tables as the only writer, with as many entries in the audit log as there are.
+
+        Yields:
+            A connection, and what writes an entry: called with kind, document and actor.
+
+        Raises:
+            UnusableRegistryError: the database is locked, full, read-only or damaged.
+        """
+        with self._database.write() as connection:
+
+            def note(kind: str, document: Mapping[str, Any], actor: str | None) -> None:
+                audit.append(connection, kind, document, default_actor(actor), audit.now())
+
+            yield connection, note
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:

@@ -1,12 +1,11 @@
 """Pipelines: from a version to a champion, whatever happens on the way."""
 
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from promoting import play_by_strength, saved_agent
 from promoting import quick_gate as gate_with
-from sqlalchemy import update
 
 from rlarcade.errors import ConfigError, RegistryError, RunFolderError, StaleError
 from rlarcade.promotion import pipeline as pipelines
@@ -245,14 +244,21 @@ def test_a_verdict_about_a_champion_that_changed_during_the_match_is_stale(house
     assert (current.state, house.crowned) == ("stale", house.best.number)
 
 
-def test_an_approval_that_is_not_given_in_time_expires_and_can_be_asked_for_anew(house):
+def test_an_approval_that_is_not_given_in_time_expires_and_can_be_asked_for_anew(
+    house, monkeypatch
+):
     gate = quick_gate(approvals={"expire_days": 1})
     first = house.run(house.better, "delivery", gate=gate)
-    yesterday = (datetime.now(UTC) - timedelta(days=1, minutes=1)).isoformat()
-    with house.registry.transaction("test", {}) as connection:
-        connection.execute(update(tables.submissions).values(opened=yesterday))
-    with pytest.raises(RegistryError, match="has expired: not approved within 1 days"):
-        approve(house.registry, house.better, by="ada", note="")
+
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime.now(tz) + timedelta(days=1, minutes=1)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pipelines, "datetime", Later)
+        with pytest.raises(RegistryError, match="has expired: not approved within 1 days"):
+            approve(house.registry, house.better, by="ada", note="")
     again = house.run(house.better, "delivery", gate=gate)
     assert (again.state, again.id > first.id) == ("awaiting_approval", True)
     assert approve(house.registry, house.better, by="ada", note="").state == "promoted"
@@ -284,9 +290,7 @@ def test_an_approval_for_what_no_longer_waits_is_refused(house):
     waiting = submissions_of(house.registry, version=house.better.number)[0]
     approve(house.registry, house.better, by="ada", note="")
     with pytest.raises(StaleError, match="is promoted and waits for no approval"):
-        submissions.add_approval(
-            house.registry, waiting, pipelines._said(waiting, "bob", "approve", "")
-        )
+        submissions.decide(house.registry, waiting, pipelines._said(waiting, "bob", "approve", ""))
 
 
 def test_who_was_never_submitted_awaits_no_approval(house):
@@ -364,7 +368,7 @@ class Transactions:
     """The registry's transactions, one of which is killed before it begins or after it ended."""
 
     def __init__(self, step):
-        self.step, self.count, self.real = step, 0, Registry.transaction
+        self.step, self.count, self.real = step, 0, Registry.writing
 
     @contextmanager
     def __call__(self, *args, **settings):
@@ -372,8 +376,8 @@ class Transactions:
         self.count += 1
         if before == self.step:
             raise Killed
-        with self.real(*args, **settings) as connection:
-            yield connection
+        with self.real(*args, **settings) as opened:
+            yield opened
         if after == self.step:
             raise Killed
 
@@ -387,11 +391,11 @@ def interrupted(house, step, monkeypatch):
     """Delivers and approves, killed once, and again; returns whether there was nothing to kill."""
     transactions = Transactions(step)
 
-    def transaction(registry, *args, **settings):
-        return transactions(registry, *args, **settings)
+    def writing(registry):
+        return transactions(registry)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Registry, "transaction", transaction)
+        patched.setattr(Registry, "writing", writing)
         try:
             delivered(house)
         except Killed:
