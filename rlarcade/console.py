@@ -41,7 +41,7 @@ def run_command(command: Callable[[Sequence[str]], int], argv: Sequence[str] | N
         return command(sys.argv[1:] if argv is None else argv)
     except RlarcadeError as error:
         say_error(str(error))
-        return EXIT_USAGE
+        return int(getattr(error, "exit_code", EXIT_USAGE))
     except KeyboardInterrupt:
         say_error("interrupted.")
         return EXIT_INTERRUPTED
