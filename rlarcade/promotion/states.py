@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
 Mode = Literal["promote", "ci", "delivery", "deployment"]
 SubmissionState = Literal[
@@ -79,6 +79,13 @@ class Submission(BaseModel):
     opened: str
     opened_by: str
     approvals: tuple[Approval, ...] = ()
+
+    @field_validator("opened")
+    @classmethod
+    def _is_a_time(cls, value: str) -> str:
+        if datetime.fromisoformat(value).tzinfo is None:
+            raise ValueError("it has no time zone")
+        return value
 
     @property
     def over(self) -> bool:
