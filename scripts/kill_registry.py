@@ -75,7 +75,7 @@ _PLAYED_GATE = """\
 smoke.steps = 20
 latency = { decisions = 20, max_milliseconds = 60000 }
 random.enabled = false
-match = { alpha = 0.3, beta = 0.5, max_pairs = 4 }
+match = { alpha = 0.5, beta = 0.5, max_pairs = 4 }
 """
 _SHORT_GAME = 800  # frames
 

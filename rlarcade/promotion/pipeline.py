@@ -22,12 +22,15 @@ from rlarcade.errors import (
     StaleError,
     UnusableRegistryError,
 )
+from rlarcade.promotion.attempts import attempt_of
 from rlarcade.promotion.audit import storable
 from rlarcade.promotion.checks import CheckBegins, PairDone, make_verdict
 from rlarcade.promotion.documents import Alias, Version
 from rlarcade.promotion.gate import Gate, GateVerdict
 from rlarcade.promotion.people import checked_name
+from rlarcade.promotion.registration import check as check_checkpoint
 from rlarcade.promotion.registry import CHAMPION, Registry, default_actor
+from rlarcade.promotion.store import is_registry
 from rlarcade.promotion.submissions import (
     Approval,
     Mode,
@@ -149,6 +152,8 @@ def send_checkpoint(
         CheckpointError: it is damaged.
         RlarcadeError: as of `run_pipeline`.
     """
+    if not is_registry(folder):
+        check_checkpoint(checkpoint)  # a damaged one leaves no empty registry behind
     with Registry.open(folder) as registry:
         return run_pipeline(registry, registry.register(checkpoint), mode, gate, on_pair=on_pair)
 
@@ -259,7 +264,10 @@ def _verified(
 
     champion = registry.alias(version.game)
     try:
-        verdict = make_verdict(registry, version, champion, gate, on_check=begins, on_pair=on_pair)
+        attempt = attempt_of(registry, current, gate)
+        verdict = make_verdict(
+            registry, version, champion, gate, attempt=attempt, on_check=begins, on_pair=on_pair
+        )
     except StaleError:
         raise
     except (RlarcadeError, OSError) as error:
@@ -339,7 +347,11 @@ def _awaits_nothing(version: Version, newest: Submission | None) -> RegistryErro
 def _said(
     current: Submission, by: str, decision: Literal["approve", "deny"], note: str
 ) -> Approval:
-    assert current.verdict is not None, "only what has a verdict awaits approval"
+    if current.verdict is None:
+        raise UnusableRegistryError(
+            f"submission {current.id} was altered: it is {current.state}, and has no verdict. See "
+            "how with `promote verify --all`."
+        )
     return Approval(
         by=by,
         decision=decision,
