@@ -15,8 +15,8 @@ from rlarcade.games.names import resolve_game
 from rlarcade.promotion import aliases, archive, audit, registration, tables, verification, versions
 from rlarcade.promotion.blobs import sha256
 from rlarcade.promotion.documents import Alias, AliasMove, MoveKind, Problem, Version
+from rlarcade.promotion.replay import CHAMPION
 from rlarcade.promotion.store import Store, default_actor
-from rlarcade.promotion.verification import CHAMPION
 
 __all__ = ["CHAMPION", "DEFAULT_REGISTRY", "Registry", "default_actor"]
 

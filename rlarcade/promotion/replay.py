@@ -1,15 +1,15 @@
 """What the tables must hold, told by the audit log alone, and how they differ from it."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
-from sqlalchemy import Connection, Table, select
+from sqlalchemy import ColumnElement, Connection, select, true
 
 from rlarcade.errors import RegistryError, UnusableRegistryError
 from rlarcade.promotion import aliases, audit, registration, tables
 from rlarcade.promotion.documents import Event, Problem
-from rlarcade.promotion.states import TRANSITIONS, SubmissionState
+from rlarcade.promotion.states import TRANSITIONS, Submission, SubmissionState
 
 Rows = dict[Any, dict[str, Any]]
 """Rows of a table by their key."""
@@ -18,6 +18,8 @@ DECISIONS = ("approve", "deny")
 _SUBMISSION = "submission."
 _STATES: tuple[str, ...] = get_args(SubmissionState)
 _APPROVAL = tables.approvals.columns.keys()
+_TABLES = (tables.versions, tables.aliases, tables.submissions, tables.approvals)
+CHAMPION = "champion"
 
 
 class ReplayError(UnusableRegistryError):
@@ -121,43 +123,49 @@ def _take_step(step: str, document: Mapping[str, Any], told: Told) -> None:
 
 def differences(connection: Connection, told: Told) -> Iterator[Problem]:
     """Finds the rows of all tables that are not as the audit log tells them."""
-    yield from _unlike(found_in(connection, tables.versions, "number"), told.versions, "version {}")
-    named = found_in(connection, tables.aliases, "name", "game")
-    kept = ("version", "generation")
-    moved = {key: {name: row[name] for name in kept} for key, row in named.items()}
-    yield from _unlike(moved, told.aliases, "alias {0[0]}@{0[1]}")
-    yield from submission_differences(connection, told)
+    yield from _compared(connection, told, [true()] * len(_TABLES))
 
 
-def submission_differences(
-    connection: Connection, told: Told, number: int | None = None
-) -> Iterator[Problem]:
-    """Finds the rows of submissions and approvals that are not as the audit log tells them.
-
-    Args:
-        connection: to the registry's database.
-        told: what the audit log tells.
-        number: only of this submission.
-    """
-    submitted = found_in(connection, tables.submissions, "id")
-    said = found_in(connection, tables.approvals, "submission", "by")
-    true, agreed = told.submissions, told.approvals
-    if number is not None:
-        submitted, true = _only(submitted, number), _only(true, number)
-        said = {key: row for key, row in said.items() if key[0] == number}
-        agreed = {key: row for key, row in agreed.items() if key[0] == number}
-    yield from _unlike(submitted, true, "submission {}")
-    yield from _unlike(said, agreed, "submission {0[0]}", "what {0[1]} said: ")
+def differences_about(connection: Connection, told: Told, about: Submission) -> Iterator[Problem]:
+    """Finds what is not as the audit log tells it of one submission, its version and champion."""
+    some = Told(
+        versions=_only(told.versions, about.version),
+        aliases=_only(told.aliases, (CHAMPION, about.game)),
+        submissions=_only(told.submissions, about.id),
+        approvals={key: row for key, row in told.approvals.items() if key[0] == about.id},
+    )
+    where = (
+        tables.versions.c.number == about.version,
+        (tables.aliases.c.name == CHAMPION) & (tables.aliases.c.game == about.game),
+        tables.submissions.c.id == about.id,
+        tables.approvals.c.submission == about.id,
+    )
+    yield from _compared(connection, some, where)
 
 
-def _only(rows: Rows, key: int) -> Rows:
+def _only(rows: Rows, key: object) -> Rows:
     return {key: rows[key]} if key in rows else {}
 
 
-def found_in(connection: Connection, table: Table, *key: str) -> Rows:
-    """Returns the rows of a table by one of its columns, or by several."""
-    rows = (dict(row) for row in connection.execute(select(table)).mappings())
-    return {row[key[0]] if len(key) == 1 else tuple(row[one] for one in key): row for row in rows}
+def _compared(
+    connection: Connection, told: Told, where: Sequence[ColumnElement[bool]]
+) -> Iterator[Problem]:
+    """Compares rows of versions, aliases, submissions and approvals, those that are asked for."""
+    versions, named, submitted, said = (
+        [dict(row) for row in connection.execute(select(table).where(only)).mappings()]
+        for table, only in zip(_TABLES, where, strict=True)
+    )
+    by_number = {row["number"]: row for row in versions}
+    yield from _unlike(by_number, told.versions, "version {}")
+    by_name = {
+        (row["name"], row["game"]): {"version": row["version"], "generation": row["generation"]}
+        for row in named
+    }
+    yield from _unlike(by_name, told.aliases, "alias {0[0]}@{0[1]}")
+    by_id = {row["id"]: row for row in submitted}
+    yield from _unlike(by_id, told.submissions, "submission {}")
+    by_person = {(row["submission"], row["by"]): row for row in said}
+    yield from _unlike(by_person, told.approvals, "submission {0[0]}", "what {0[1]} said: ")
 
 
 def _unlike(found: Rows, told: Rows, where: str, row: str = "") -> Iterable[Problem]:

@@ -18,7 +18,7 @@ from rlarcade.promotion import audit, replay
 from rlarcade.promotion.documents import Version
 from rlarcade.promotion.gate import Gate, GateVerdict
 from rlarcade.promotion.people import same_person, system_user
-from rlarcade.promotion.registry import CHAMPION, Registry
+from rlarcade.promotion.registry import Registry
 from rlarcade.promotion.states import TRANSITIONS, Approval, Mode, Submission, SubmissionState
 from rlarcade.promotion.tables import approvals, submissions
 
@@ -241,16 +241,7 @@ def _require_unaltered(connection: Connection, current: Submission) -> replay.To
     problem = audit.first_problem(connection)
     told = replay.replay(connection) if problem is None else replay.Told()
     if problem is None:
-        problem = next(replay.submission_differences(connection, told, current.id), None)
-    if problem is None:
-        problem = next(
-            (
-                one
-                for one in replay.differences(connection, told)
-                if one.where in (f"version {current.version}", f"alias {CHAMPION}@{current.game}")
-            ),
-            None,
-        )
+        problem = next(replay.differences_about(connection, told, current), None)
     if problem is not None:
         raise UnusableRegistryError(
             f"nothing was promoted. {problem.where}: {problem.what}. See all with `promote verify "

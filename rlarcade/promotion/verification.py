@@ -12,9 +12,7 @@ from rlarcade.promotion import aliases, audit, registration, tables, versions
 from rlarcade.promotion.blobs import Blobs, DamagedBlobError
 from rlarcade.promotion.database import Database
 from rlarcade.promotion.documents import Problem
-from rlarcade.promotion.replay import ReplayError, differences, replay
-
-CHAMPION = "champion"
+from rlarcade.promotion.replay import CHAMPION, ReplayError, differences, replay
 
 
 def load(database: Database, blobs: Blobs, row: Row[Any], actor: str) -> Checkpoint:
