@@ -117,7 +117,7 @@ def read(connection: Connection, since: int = 0, kinds: tuple[str, ...] = ()) ->
     for row in connection.execute(query):
         try:
             yield _event(row)
-        except (ValueError, RecursionError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise UnusableRegistryError(
                 f"event {row.sequence} of the audit log was altered and cannot be read. See with "
                 "`promote audit verify`, and import the newest export into another folder."
@@ -222,7 +222,7 @@ def _wrong(row: Row[Any], previous: str) -> str | None:
         event = _event(row)
         text = canonical_json(event.document)
         digest = sha256(canonical_json(event.model_dump(exclude={"digest"})).encode())
-    except (ValueError, RecursionError, RegistryError):
+    except (ValueError, TypeError, RecursionError, RegistryError):
         return "was altered: it is no entry of an audit log any more"
     if digest != row.digest or text != row.document:
         return f"was altered: its digest is {digest[:12]}…, not {str(row.digest)[:12]}…"

@@ -17,6 +17,7 @@ from rlarcade.errors import RegistryError, UnusableRegistryError
 from rlarcade.promotion import tables
 
 _SHOWN = 5  # names in a message
+_MOST = 1000  # things that are looked at: a registry has a dozen
 _Key = tuple[str, str]
 """Kind and name of a thing in a database."""
 
@@ -67,12 +68,14 @@ def _require_format(connection: Connection, path: Path) -> None:
 
 def _found(connection: Connection) -> dict[_Key, str]:
     """Returns what the database holds, with the text that made it; without SQLite's own indexes."""
-    query = "SELECT type, name, tbl_name, sql FROM sqlite_master"
-    found = {}
+    query = f"SELECT type, name, tbl_name, sql FROM sqlite_master LIMIT {_MOST}"
+    found: dict[_Key, str] = {}
     for kind, name, table, text in connection.exec_driver_sql(query):
         if kind == "index" and text is None and name == f"sqlite_autoindex_{table}_1":
             continue  # of a primary key, or of UNIQUE
-        found[str(kind), str(name)] = " ".join(str(text).split())
+        key = str(kind), str(name)
+        # What is there twice is not ours, whichever of the two is.
+        found[key] = "twice" if key in found else " ".join(str(text).split())
     return found
 
 
