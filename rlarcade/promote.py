@@ -37,8 +37,9 @@ from rlarcade.promotion.gate import Gate, load_gate
 from rlarcade.promotion.pipeline import approve, deny, reigning, run_pipeline, verdict_of
 from rlarcade.promotion.registration import check as check_checkpoint
 from rlarcade.promotion.registry import CHAMPION, DEFAULT_REGISTRY, Registry
+from rlarcade.promotion.states import Mode, Submission
 from rlarcade.promotion.store import is_registry
-from rlarcade.promotion.submissions import Mode, Submission, submissions_of
+from rlarcade.promotion.submissions import submissions_of
 
 _EXITS = {
     "passed": EXIT_OK,

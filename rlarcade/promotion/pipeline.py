@@ -30,16 +30,9 @@ from rlarcade.promotion.gate import Gate, GateVerdict
 from rlarcade.promotion.people import checked_name
 from rlarcade.promotion.registration import check as check_checkpoint
 from rlarcade.promotion.registry import CHAMPION, Registry, default_actor
+from rlarcade.promotion.states import Approval, Mode, Submission
 from rlarcade.promotion.store import is_registry
-from rlarcade.promotion.submissions import (
-    Approval,
-    Mode,
-    Submission,
-    decide,
-    move,
-    open_submission,
-    submissions_of,
-)
+from rlarcade.promotion.submissions import decide, move, open_submission, submissions_of
 
 Release = Callable[[Registry, Submission, str], Submission]
 """Takes an approved submission into use, as the actor named; returns it promoted or stale."""

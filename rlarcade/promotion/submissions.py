@@ -22,8 +22,6 @@ from rlarcade.promotion.registry import Registry
 from rlarcade.promotion.states import TRANSITIONS, Approval, Mode, Submission, SubmissionState
 from rlarcade.promotion.tables import approvals, submissions
 
-__all__ = ["TRANSITIONS", "Approval", "Mode", "Submission", "SubmissionState"]
-
 _TOWARDS_PROMOTION = ("approved", "promoted")
 
 
@@ -38,7 +36,7 @@ def open_submission(
         RegistryError: the registry cannot be written.
     """
     alias = registry.alias(version.game)
-    generation = registry.generation(version.game)
+    generation = alias.generation if alias else registry.generation(version.game)
     wanted = {
         "version": version.number,
         "mode": mode,

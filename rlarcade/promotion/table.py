@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rlarcade.games.names import display_name
 from rlarcade.promotion.documents import Alias, AliasMove, Event, Version
 from rlarcade.promotion.gate import Attempt, Check, GateVerdict
-from rlarcade.promotion.submissions import Submission
+from rlarcade.promotion.states import Submission
 
 _MARKS = {"pass": "pass   ", "fail": "FAIL   ", "unknown": "unknown"}
 

@@ -11,7 +11,7 @@ from promoting import play_by_strength, quick_gate, saved_agent
 from registry_helpers import blob_file, sql, whole
 
 from rlarcade.errors import ConfigError, RegistryError
-from rlarcade.promotion import submissions
+from rlarcade.promotion import states, submissions
 from rlarcade.promotion.audit import canonical_json
 from rlarcade.promotion.database import Database
 from rlarcade.promotion.pipeline import approve, deny, move_alias_at_once, run_pipeline, verdict_of
@@ -169,7 +169,7 @@ def test_of_several_who_were_asked_one_who_denies_is_no_agreement(house):
 def test_who_denied_does_not_make_up_the_number(house):
     """A denial that stayed without its effect (older rlarcade) is no second agreement."""
     current = house.run(house.better, gate=TWO)
-    denied = submissions.Approval(
+    denied = states.Approval(
         by="bob",
         decision="deny",
         note="",

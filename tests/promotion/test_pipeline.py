@@ -13,7 +13,8 @@ from rlarcade.promotion import submissions, tables
 from rlarcade.promotion.gate import GateVerdict
 from rlarcade.promotion.pipeline import approve, deny, run_pipeline, verdict_of
 from rlarcade.promotion.registry import Registry
-from rlarcade.promotion.submissions import TRANSITIONS, submissions_of
+from rlarcade.promotion.states import TRANSITIONS
+from rlarcade.promotion.submissions import submissions_of
 
 
 def quick_gate(**parts):
