@@ -16,6 +16,7 @@ where a submission is opened, and never changes.
 import math
 import sys
 
+from rlarcade.errors import UnusableRegistryError
 from rlarcade.promotion import audit
 from rlarcade.promotion.gate import Attempt, Gate
 from rlarcade.promotion.registry import Registry
@@ -44,6 +45,11 @@ def attempt_of(registry: Registry, current: Submission, gate: Gate) -> Attempt |
             where = (told.get("game"), told.get("champion_generation"))
             if where == (current.game, current.champion_generation):
                 gates.setdefault(str(told.get("digest")), []).append(str(told.get("gate")))
+    if current.digest not in gates:
+        raise UnusableRegistryError(
+            f"submission {current.id} was altered: the audit log does not tell that version "
+            f"{current.version} was sent against this champion. See `promote verify --all`."
+        )
     number = 1 + list(gates).index(current.digest)
     budgets = {name: _budget(registry, name) for names in gates.values() for name in names}
     earlier = list(gates.values())[: number - 1]

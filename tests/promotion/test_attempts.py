@@ -10,13 +10,16 @@ from pathlib import Path
 
 import pytest
 from promoting import play_by_strength, quick_gate, saved_agent
+from registry_helpers import sql
 
+from rlarcade.errors import RegistryError
 from rlarcade.evaluation import Comparison
 from rlarcade.promotion import table
-from rlarcade.promotion.attempts import share
+from rlarcade.promotion.attempts import attempt_of, share
 from rlarcade.promotion.gate import Attempt
 from rlarcade.promotion.pipeline import deny, run_pipeline, verdict_of
 from rlarcade.promotion.registry import Registry
+from rlarcade.promotion.submissions import submissions_of
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 NO_SMOKE = {"enabled": False}
@@ -160,6 +163,14 @@ def test_a_denied_or_failed_attempt_has_spent_its_share_as_well(stream):
     gate = quick_gate(smoke=NO_SMOKE, size={"max_megabytes": 1e-6})
     run_pipeline(stream.registry, stream.versions[2], "deployment", gate, actor="tester")
     assert stream.send(4).attempt.number == 3
+
+
+def test_a_submission_that_the_log_does_not_know_has_no_place(stream):
+    stream.send(2)
+    sql(stream.registry.folder, "UPDATE submissions SET champion_generation = 7, state = 'error'")
+    (altered,) = submissions_of(stream.registry)
+    with pytest.raises(RegistryError, match="the audit log does not tell that version 2 was sent"):
+        attempt_of(stream.registry, altered, quick_gate())
 
 
 def test_the_ledger_is_a_line_on_the_terminal():

@@ -435,3 +435,10 @@ def test_a_log_that_was_altered_promotes_nothing(house):
     with pytest.raises(RegistryError, match="nothing was promoted. event 2: was altered"):
         approve(house.registry, house.better, by="ada", note="")
     assert house.crowned == 1
+
+
+def test_a_registry_whose_submissions_were_altered_is_not_exported(house, tmp_path):
+    house.run(house.worse)
+    sql(house.folder, "UPDATE submissions SET state = 'approved'")
+    with pytest.raises(RegistryError, match="cannot be exported: submission 1 its row was altered"):
+        house.registry.export(tmp_path / "e.tar")
