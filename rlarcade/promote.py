@@ -521,7 +521,7 @@ def _promote_command(argv: Sequence[str]) -> int:
     try:
         return command.execute()
     except StaleError as error:
-        say_error(f"STALE: {error}")
+        say_error(f"STALE: {str(error).removeprefix('STALE: ')}")
     except OSError as error:  # a disk that fills up or goes away
         say_error(f"{error.strerror or error}: {error.filename or command.registry}")
     return EXIT_ERROR

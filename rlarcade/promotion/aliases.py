@@ -223,7 +223,7 @@ def _stale(connection: Connection, game: str, name: str, found: int, expected: i
         for m in since[-3:]
     )
     return StaleError(
-        f"the {name} of {game} is at generation {found}, not {expected} as expected"
+        f"STALE: the {name} of {game} is at generation {found}, not {expected} as expected"
         f"{f'. Meanwhile: {told}' if told else ''}. Nothing was changed: look at it again and "
         "decide anew."
     )

@@ -61,8 +61,8 @@ class Blobs:
         for folder in folders:
             if folder.is_symlink():
                 raise DamagedBlobError(
-                    f"{folder} is a link, and links in a registry are not followed. Replace it by "
-                    "the folder that it points to"
+                    f"{folder} is a link, and might lead out of the registry. Replace it by the "
+                    "folder that it points to"
                 )
 
     def put(self, data: bytes) -> str:

@@ -32,7 +32,7 @@ from rlarcade.promotion.registration import check as check_checkpoint
 from rlarcade.promotion.registry import CHAMPION, Registry, default_actor
 from rlarcade.promotion.states import Approval, Mode, Submission
 from rlarcade.promotion.store import is_registry
-from rlarcade.promotion.submissions import decide, move, open_submission, submissions_of
+from rlarcade.promotion.submissions import add_approval, move, open_submission, submissions_of
 
 Release = Callable[[Registry, Submission, str], Submission]
 """Takes an approved submission into use, as the actor named; returns it promoted or stale."""
@@ -64,7 +64,7 @@ def move_alias_at_once(registry: Registry, approved: Submission, actor: str) -> 
     try:
         return move(registry, approved, "promoted", actor, also=take_over)
     except StaleError as error:
-        return move(registry, approved, "stale", actor, note=str(error))
+        return move(registry, approved, "stale", actor, note=str(error).removeprefix("STALE: "))
 
 
 def run_pipeline(
@@ -180,7 +180,7 @@ def approve(
     if waiting.state == "approved":  # killed before the release
         return release(registry, waiting, by)
     said = _said(waiting, by, "approve", note)
-    current = decide(registry, waiting, said, gate.approvals.required)
+    current = add_approval(registry, waiting, said, gate.approvals.required)
     return release(registry, current, by) if current.state == "approved" else current
 
 
@@ -195,7 +195,7 @@ def deny(registry: Registry, version: Version, *, by: str, note: str) -> Submiss
         raise RegistryError(f"version {version.number} has been approved already.")
     if waiting.state == "denied":
         return waiting
-    return decide(registry, waiting, _said(waiting, by, "deny", note))
+    return add_approval(registry, waiting, _said(waiting, by, "deny", note))
 
 
 def verdict_of(registry: Registry, current: Submission) -> GateVerdict | None:

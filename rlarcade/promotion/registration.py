@@ -8,9 +8,8 @@ from sqlalchemy import Connection, Row, func, select, update
 
 from rlarcade.checkpoint import MANIFEST, WEIGHTS, Checkpoint, Manifest, load_checkpoint
 from rlarcade.errors import CheckpointError, RegistryError, UnusableRegistryError
-from rlarcade.files import read_bounded
 from rlarcade.promotion import audit, tables, versions
-from rlarcade.promotion.blobs import LARGEST, Blobs, sha256
+from rlarcade.promotion.blobs import Blobs, sha256
 
 CHANGES = ("broken", "repair", "archive")
 """Kinds of events after which a version has another state."""
@@ -38,8 +37,8 @@ def read_files(checkpoint: Checkpoint) -> tuple[bytes, bytes]:
         CheckpointError: they are no longer what was loaded.
     """
     try:
-        weights = read_bounded(checkpoint.path / WEIGHTS, LARGEST)
-        manifest = read_bounded(checkpoint.path / MANIFEST)
+        weights = (checkpoint.path / WEIGHTS).read_bytes()
+        manifest = (checkpoint.path / MANIFEST).read_bytes()
         same = Manifest.model_validate_json(manifest) == checkpoint.manifest
     except (OSError, ValueError):
         same = False

@@ -16,7 +16,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from rlarcade.errors import RegistryError, UnusableRegistryError
 from rlarcade.promotion import tables
 
-_SHOWN = 5  # names in a message
+_SHOWN, _LONGEST = 5, 40  # names in a message, characters of each
 _MOST = 1000  # things that are looked at: a registry has a dozen
 _Key = tuple[str, str]
 """Kind and name of a thing in a database."""
@@ -45,12 +45,12 @@ def tables_found(connection: Connection, path: Path) -> set[str]:
     wrong = [key for key, text in found.items() if expected.get(key) != text]
     wrong += sorted(indexes - found.keys())
     if wrong:
-        told = ", ".join(f"{kind} {name[:40]!r}" for kind, name in wrong[:_SHOWN])
+        told = ", ".join(name[:_LONGEST] for _, name in wrong[:_SHOWN])
         more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
         raise UnusableRegistryError(
-            f"registry {path} was altered: rlarcade did not make {told}{more}, or not in this "
-            "form. That might run code or take all memory, so the registry is not used. Get it "
-            "from somebody you trust."
+            f"registry {path} was altered: it has tables, indexes, triggers, views or virtual "
+            f"tables that rlarcade did not make, or not in this form: {told}{more}. They might run "
+            "code or take all memory, so it is not used. Get it from somebody you trust."
         )
     return names
 

@@ -115,11 +115,11 @@ def move(
         UnusableRegistryError: it was altered by hand, or its verdict is not one that passed.
         ValueError: no transition leads there.
     """
-    with registry.writing() as (connection, write_entry):
+    told = _step(current, state, changes)
+    with registry.transaction(f"submission.{state}", told, actor) as connection:
         _change_state(registry, connection, current, state, changes)
         if also is not None:
             also(connection)
-        write_entry(f"submission.{state}", _step(current, state, changes), actor)
     return submission(registry, current.id)
 
 
@@ -150,7 +150,7 @@ def _change_state(
         )
 
 
-def decide(
+def add_approval(
     registry: Registry, current: Submission, approval: Approval, required: int = 1
 ) -> Submission:
     """Writes down what a person said and what follows from it, in one transaction.

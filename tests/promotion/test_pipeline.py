@@ -1,11 +1,12 @@
 """Pipelines: from a version to a champion, whatever happens on the way."""
 
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from promoting import play_by_strength, saved_agent
 from promoting import quick_gate as gate_with
+from sqlalchemy import update
 
 from rlarcade.errors import ConfigError, RegistryError, RunFolderError, StaleError
 from rlarcade.promotion import pipeline as pipelines
@@ -245,21 +246,14 @@ def test_a_verdict_about_a_champion_that_changed_during_the_match_is_stale(house
     assert (current.state, house.crowned) == ("stale", house.best.number)
 
 
-def test_an_approval_that_is_not_given_in_time_expires_and_can_be_asked_for_anew(
-    house, monkeypatch
-):
+def test_an_approval_that_is_not_given_in_time_expires_and_can_be_asked_for_anew(house):
     gate = quick_gate(approvals={"expire_days": 1})
     first = house.run(house.better, "delivery", gate=gate)
-
-    class Later(datetime):
-        @classmethod
-        def now(cls, tz=None):
-            return datetime.now(tz) + timedelta(days=1, minutes=1)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(pipelines, "datetime", Later)
-        with pytest.raises(RegistryError, match="has expired: not approved within 1 days"):
-            approve(house.registry, house.better, by="ada", note="")
+    yesterday = (datetime.now(UTC) - timedelta(days=1, minutes=1)).isoformat()
+    with house.registry.transaction("test", {}) as connection:
+        connection.execute(update(tables.submissions).values(opened=yesterday))
+    with pytest.raises(RegistryError, match="has expired: not approved within 1 days"):
+        approve(house.registry, house.better, by="ada", note="")
     again = house.run(house.better, "delivery", gate=gate)
     assert (again.state, again.id > first.id) == ("awaiting_approval", True)
     assert approve(house.registry, house.better, by="ada", note="").state == "promoted"
@@ -291,7 +285,9 @@ def test_an_approval_for_what_no_longer_waits_is_refused(house):
     waiting = submissions_of(house.registry, version=house.better.number)[0]
     approve(house.registry, house.better, by="ada", note="")
     with pytest.raises(StaleError, match="is promoted and waits for no approval"):
-        submissions.decide(house.registry, waiting, pipelines._said(waiting, "bob", "approve", ""))
+        submissions.add_approval(
+            house.registry, waiting, pipelines._said(waiting, "bob", "approve", "")
+        )
 
 
 def test_who_was_never_submitted_awaits_no_approval(house):

@@ -71,7 +71,7 @@ def test_whoever_looked_too_early_is_told_both_generations_and_who_moved_it(regi
     promote(registry, 1)
     promote(registry, 2, actor="bob")
     message = (
-        "the champion of pong is at generation 2, not 1 as expected. Meanwhile: promote from"
+        "STALE: the champion of pong is at generation 2, not 1 as expected. Meanwhile: promote from"
         r" version 1 to version 2 by bob \(2.*\). Nothing was changed"
     )
     with pytest.raises(StaleError, match=message):

@@ -110,7 +110,7 @@ def test_a_database_of_something_else_is_refused_and_left_alone(tmp_path):
 def test_a_database_that_could_run_code_is_refused(registry, folder):
     sql(folder, "CREATE VIEW sneaky AS SELECT * FROM versions")
     with pytest.raises(
-        RegistryError, match="rlarcade did not make view 'sneaky', or not in this form. That might"
+        RegistryError, match="triggers, views or virtual tables.*: sneaky. They mig"
     ):
         Registry.open(folder)
 

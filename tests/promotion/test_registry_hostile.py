@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 from contextlib import closing
 from pathlib import Path
@@ -114,7 +115,10 @@ def test_a_database_of_another_schema_is_refused_before_a_row_is_read(
     add(1)
     sql(folder, statement)
     for create in (True, False):
-        with pytest.raises(RegistryError, match=r"was altered: rlarcade did not make ") as told:
+        with pytest.raises(
+            RegistryError,
+            match=r"was altered: it has tables, .* that rlarcade did not make, or not",
+        ) as told:
             Registry.open(folder, create=create)
         assert told.value.exit_code == 1
 
@@ -173,7 +177,9 @@ random.enabled = false
 @pytest.fixture(scope="module")
 def altered(tmp_path_factory):
     """A registry that has something of everything, and a copy of it to alter."""
-    folder = tmp_path_factory.mktemp("altered")
+    memory = Path("/dev/shm")  # on a busy disk thousands of fsyncs take minutes
+    place = memory if os.access(memory, os.W_OK) else tmp_path_factory.mktemp("altered")
+    folder = Path(tempfile.mkdtemp(dir=place))
     with pytest.MonkeyPatch.context() as patch, Registry.open(folder / "good") as registry:
         versions = [registry.register(saved_agent(folder / f"agent{n}", n)) for n in range(3)]
         strength = {one.digest: one.number for one in versions}
@@ -184,7 +190,8 @@ def altered(tmp_path_factory):
         run_pipeline(registry, versions[1], "delivery", two)
         approve(registry, versions[1], by="eve", note="")
     (folder / "gate.toml").write_text(GATE)
-    return folder, strength
+    yield folder, strength
+    shutil.rmtree(folder)
 
 
 def columns():
@@ -200,8 +207,8 @@ def test_a_row_that_was_altered_by_hand_is_a_line_in_every_subcommand(
     altered, monkeypatch, capsys, table, column
 ):
     turn = list(columns()).index((table, column))
-    for place, value in enumerate(VALUES):  # each command meets each value in every third column
-        some = [one for n, one in enumerate(COMMANDS) if (turn + place + n) % 3 == 0]
+    for place, value in enumerate(VALUES):  # each command meets each value in every fifth column
+        some = [one for n, one in enumerate(COMMANDS) if (turn + place + n) % 5 == 0]
         hit(altered, monkeypatch, capsys, table, column, [value], some)
 
 
@@ -297,7 +304,7 @@ def test_a_link_in_place_of_the_store_is_not_followed(registry, add, folder, tmp
         with pytest.raises(RegistryError, match="it is a link, and links in such a folder are not"):
             Registry.open(folder, create=create)
     for use in (lambda: registry.load(1), lambda: registry.register(tiny(tmp_path / "c", 5))):
-        with pytest.raises(RegistryError, match="is a link, and links in a registry are not foll"):
+        with pytest.raises(RegistryError, match="is a link, and might lead out of the registry"):
             use()
     assert sorted(outside.rglob("*")) == before
 
