@@ -31,8 +31,8 @@ def checked_name(name: str) -> str:
     hidden = next((letter for letter in name.strip() if _unseen(letter)), None)
     if hidden is not None:
         raise ConfigError(
-            f"the name {name!r} holds a character that nobody sees (U+{ord(hidden):04X}). Write it "
-            "without: --by NAME."
+            f"the name {name[:80]!r} holds a character that nobody sees (U+{ord(hidden):04X}). "
+            "Write it without: --by NAME."
         )
     found = " ".join(unicodedata.normalize("NFKC", name).split())
     if not found:

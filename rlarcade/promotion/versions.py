@@ -202,7 +202,7 @@ def find(connection: Connection, reference: int | str) -> Row[Any]:
     count = connection.scalar(select(func.count()).select_from(tables.versions))
     known = f"Its versions are numbered 1 to {count}" if count else "It holds no version"
     raise RegistryError(
-        f"the registry has no version {text!r}. {known}; one is named by its number, by its "
+        f"the registry has no version {text[:80]!r}. {known}; one is named by its number, by its "
         "digest or six or more digits of it, or by alias@game, such as champion@space_invaders."
     )
 
