@@ -8,13 +8,14 @@
     ├── CheckpointError   a checkpoint or state file that is damaged, foreign or hostile
     ├── RecordingError    a recorded game that is damaged, or goes another way when played again
     ├── RunFolderError    a run folder that is locked, unwritable or belongs to another run
-    ├── RegistryError     a registry that is damaged, locked or foreign, or cannot do what was asked
-    │   └── StaleError    an alias that somebody else has moved meanwhile
+    ├── RegistryError     a registry that is not there or foreign, or cannot do what was asked
+    │   ├── StaleError    an alias that somebody else has moved meanwhile
+    │   └── UnusableRegistryError  a registry that is damaged, altered, locked, full or read-only
     ├── ResourceError     too little memory or disk for what was asked
     └── DivergenceError   training went beyond all numbers
 
-Commands turn every one of them into one line on stderr and exit code 2, except the last, which is
-no mistake in how the command was written: exit code 1.
+Commands turn every one of them into one line on stderr and an exit code: 2, or the error's own
+`exit_code` of 1 where nothing is wrong with how the command was written.
 """
 
 
@@ -57,11 +58,19 @@ class RunFolderError(RlarcadeError):
 
 
 class RegistryError(RlarcadeError):
-    """A registry is damaged, locked, foreign or full, or has no such version, alias or file."""
+    """A registry is not there or foreign, or has no such version, alias or file."""
 
 
 class StaleError(RegistryError):
     """Somebody else has moved the alias since it was looked at: look again and decide anew."""
+
+    exit_code = 1
+
+
+class UnusableRegistryError(RegistryError):
+    """A registry is damaged, altered, locked, full or read-only: the command was no mistake."""
+
+    exit_code = 1
 
 
 class ResourceError(RlarcadeError):

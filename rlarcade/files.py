@@ -57,9 +57,10 @@ def open_regular(path: str | Path, limit: int | None = None) -> BinaryIO:
 def read_bounded(path: str | Path, limit: int = LARGEST_TEXT) -> bytes:
     """Reads a file from outside whole. Args and errors are those of `open_regular`."""
     with open_regular(path, limit) as file:
-        data = file.read(limit + 1)
-    if len(data) > limit:  # it grew meanwhile
-        raise _unfit(f"it has more than the {limit:,} bytes that such a file may have", path)
+        size = os.fstat(file.fileno()).st_size
+        data = file.read(size + 1)
+    if len(data) > size:
+        raise _unfit("it grew while it was read", path)
     return data
 
 

@@ -1,5 +1,6 @@
 """`python -m rlarcade.promote SUBCOMMAND …`: versions, the gate, promotion and the way back."""
 
+import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -27,16 +28,21 @@ from rlarcade.console import (
 from rlarcade.errors import ConfigError, StaleError
 from rlarcade.evaluation import Comparison
 from rlarcade.evaluation.table import standing
+from rlarcade.files import read_bounded_text
 from rlarcade.games.names import resolve_game
 from rlarcade.outputs import check_outputs
 from rlarcade.progress import ProgressLine
 from rlarcade.promotion import table
+from rlarcade.promotion.audit import read_receipt
 from rlarcade.promotion.database import DATABASE
-from rlarcade.promotion.documents import Alias, Version
+from rlarcade.promotion.documents import Alias, Receipt, Version
 from rlarcade.promotion.gate import Gate, load_gate
 from rlarcade.promotion.pipeline import approve, deny, reigning, run_pipeline, verdict_of
+from rlarcade.promotion.registration import check as check_checkpoint
 from rlarcade.promotion.registry import CHAMPION, DEFAULT_REGISTRY, Registry
-from rlarcade.promotion.submissions import Mode, Submission, submissions_of
+from rlarcade.promotion.states import Mode, Submission
+from rlarcade.promotion.store import is_registry
+from rlarcade.promotion.submissions import submissions_of
 
 _EXITS = {
     "passed": EXIT_OK,
@@ -49,6 +55,8 @@ _EXITS = {
     "stale": EXIT_ERROR,
 }
 """Of a submission that came to rest in a state."""
+
+_LARGEST_RECEIPT = 10_000  # bytes of its file
 
 _VersionName = Annotated[str, tyro.conf.Positional]
 
@@ -100,6 +108,8 @@ class _Writes(_Command):
     def check(self) -> None:
         """Refuses what cannot be done, before there is a registry that nobody asked for."""
         find_checkpoint(self.checkpoint)
+        if not is_registry(self.registry):
+            check_checkpoint(self.checkpoint)
 
 
 class _Register(_Writes):
@@ -384,17 +394,47 @@ class _AuditLog(_Command):
         return EXIT_OK
 
 
+class _AuditHead(_Command):
+    """Prints a receipt of the audit log as it is. Keep it elsewhere, for `audit verify`."""
+
+    def run(self, registry: Registry) -> int:
+        receipt = registry.audit_head()
+        say(str(receipt))
+        self.tell(receipt)
+        return EXIT_OK
+
+
 class _AuditVerify(_Command):
     """Checks that no entry of the audit log was altered, removed or moved."""
 
+    receipt: str | None = None
+    """What `audit head` printed, or a file that holds it. Only a receipt shows that the newest
+    entries were removed together with all that counts them."""
+
     def run(self, registry: Registry) -> int:
-        problem = registry.verify_audit()
+        receipt = None if self.receipt is None else _receipt(self.receipt)
+        problem = registry.verify_audit(receipt)
         if problem is None:
-            say("the audit log is whole")
+            since = "" if receipt is None else f", and begins with the receipt's {receipt.count:,}"
+            say(f"the audit log is whole{since}")
         else:
             say_error(f"{problem.where}: {problem.what}")
         self.tell({"problem": problem.model_dump(mode="json") if problem else None})
         return EXIT_OK if problem is None else EXIT_ERROR
+
+
+def _receipt(given: str) -> Receipt:
+    """Reads a receipt that was written out, or the file that holds it."""
+    path = Path(given)
+    if not os.path.lexists(path):
+        return read_receipt(given)
+    try:
+        return read_receipt(read_bounded_text(path, _LARGEST_RECEIPT))
+    except (OSError, ValueError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise ConfigError(f"--receipt {path} cannot be read: {reason}.") from error
 
 
 class _Export(_Command):
@@ -449,7 +489,11 @@ class _PipelineGroup(BaseModel):
 class _AuditGroup(BaseModel):
     """The audit log: everything that was ever done."""
 
-    command: Annotated[_AuditLog, _named("log")] | Annotated[_AuditVerify, _named("verify")]
+    command: (
+        Annotated[_AuditLog, _named("log")]
+        | Annotated[_AuditHead, _named("head")]
+        | Annotated[_AuditVerify, _named("verify")]
+    )
 
 
 _Any = (
@@ -488,7 +532,7 @@ def _promote_command(argv: Sequence[str]) -> int:
     try:
         return command.execute()
     except StaleError as error:
-        say_error(f"STALE: {error}")
+        say_error(f"STALE: {str(error).removeprefix('STALE: ')}")
     except OSError as error:  # a disk that fills up or goes away
         say_error(f"{error.strerror or error}: {error.filename or command.registry}")
     return EXIT_ERROR

@@ -52,8 +52,9 @@ from rlarcade.learning.run_folder import code_commit
 from rlarcade.promotion import checks, pipeline
 from rlarcade.promotion.aliases import MOVES
 from rlarcade.promotion.registry import Registry
+from rlarcade.promotion.states import Submission
 from rlarcade.promotion.store import Store
-from rlarcade.promotion.submissions import Submission, submissions_of
+from rlarcade.promotion.submissions import submissions_of
 
 PHASES = ("opening", "register", "submission", "checks", "match", "approve", "alias move")
 PHASES += ("rollback", "elsewhere")
@@ -75,7 +76,7 @@ _PLAYED_GATE = """\
 smoke.steps = 20
 latency = { decisions = 20, max_milliseconds = 60000 }
 random.enabled = false
-match = { alpha = 0.3, beta = 0.5, max_pairs = 4 }
+match = { alpha = 0.5, beta = 0.5, max_pairs = 4 }
 """
 _SHORT_GAME = 800  # frames
 

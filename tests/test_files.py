@@ -65,6 +65,22 @@ def test_a_file_within_the_bound_is_read_whole_through_a_link_that_the_user_name
     assert refusal(tmp_path / "file", 99)
 
 
+def test_a_file_that_grows_while_it_is_read_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "file").write_bytes(b"x" * 10)
+    real = os.fstat
+
+    def before_it_grew(descriptor):
+        found = real(descriptor)
+        with (tmp_path / "file").open("ab") as file:
+            file.write(b"more")
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr("rlarcade.files.os.fstat", before_it_grew)
+        with pytest.raises(UnfitFileError, match="it grew while it was read"):
+            read_bounded(tmp_path / "file")
+
+
 def test_text_that_is_not_utf8_is_a_unicode_error_and_an_absent_file_the_systems_own(tmp_path):
     (tmp_path / "file").write_bytes(b"\xff")
     with pytest.raises(UnicodeDecodeError):

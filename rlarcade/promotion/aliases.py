@@ -3,9 +3,10 @@
 from collections.abc import Iterable
 from typing import Any, get_args
 
+from pydantic import ValidationError
 from sqlalchemy import Connection, Row, select, update
 
-from rlarcade.errors import RegistryError, StaleError
+from rlarcade.errors import RegistryError, StaleError, UnusableRegistryError
 from rlarcade.games.names import display_name
 from rlarcade.promotion import audit, tables, versions
 from rlarcade.promotion.documents import Alias, AliasMove, Event, MoveKind
@@ -30,7 +31,14 @@ def find_all(
     if name is not None:
         query = query.where(_table.c.name == name)
     rows = connection.execute(query.order_by(_table.c.game, _table.c.name))
-    return [Alias.model_validate(row._asdict()) for row in rows]
+    return [_document(row._asdict()) for row in rows]
+
+
+def _document(row: dict[str, Any]) -> Alias:
+    try:
+        return Alias.model_validate(row)
+    except ValidationError as error:
+        raise audit.altered(f"alias {row['name']}@{row['game']}", error) from error
 
 
 def generation(connection: Connection, game: str, name: str) -> int:
@@ -41,7 +49,16 @@ def generation(connection: Connection, game: str, name: str) -> int:
 
 def _row(connection: Connection, game: str, name: str) -> Row[Any] | None:
     query = select(_table).where(_table.c.game == game, _table.c.name == name)
-    return connection.execute(query).first()
+    row = connection.execute(query).first()
+    if row is not None and not (
+        isinstance(row.generation, int) and isinstance(row.version, int | None)
+    ):
+        raise UnusableRegistryError(
+            f"alias {name}@{game} cannot be read, because its row was altered: version "
+            f"{row.version!r:.40}, generation {row.generation!r:.40}. See how with `promote verify "
+            "--all`, or import the newest export into another folder."
+        )
+    return row
 
 
 def history(connection: Connection, game: str, name: str) -> list[AliasMove]:
@@ -68,7 +85,7 @@ def move_of(event: Event) -> AliasMove:
     try:
         return AliasMove.model_validate(event.document | told)
     except ValueError as error:
-        raise RegistryError(
+        raise UnusableRegistryError(
             f"event {event.sequence} of the audit log was altered: it tells of no move. See with "
             "`promote audit verify`, and import the newest export into another folder."
         ) from error
@@ -189,7 +206,7 @@ def _check_target(connection: Connection, game: str, name: str, number: int) -> 
             f"{game}`."
         )
     if row.broken_reason is not None:
-        raise RegistryError(
+        raise UnusableRegistryError(
             f"version {number} is broken and cannot become {name}: {row.broken_reason}. Register "
             "its checkpoint again to mend it, or choose another version."
         )

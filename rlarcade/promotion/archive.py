@@ -15,10 +15,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from rlarcade.errors import RegistryError
-from rlarcade.files import sync_folder
+from rlarcade.errors import RegistryError, UnusableRegistryError
+from rlarcade.files import open_regular, sync_folder
+from rlarcade.promotion.blobs import LARGEST as LARGEST_BLOB
 from rlarcade.promotion.blobs import Blobs, DamagedBlobError
 from rlarcade.promotion.database import DATABASE, Database
+from rlarcade.promotion.database import LARGEST as LARGEST_DATABASE
 
 _BLOCK = 512
 _CHUNK = 1 << 20
@@ -49,7 +51,7 @@ def write(path: Path, database: Database, blobs: Blobs) -> None:
         temporary.rename(path)
         sync_folder(path.parent)
     except OSError as error:
-        raise RegistryError(
+        raise UnusableRegistryError(
             f"export {path} cannot be written: {error.strerror}. Free some space, or choose "
             "another place."
         ) from error
@@ -111,10 +113,17 @@ def unpacked(file: Path, folder: Path) -> Iterator[Path]:
         raise RegistryError(
             f"{folder} is in use already. Import into a folder that does not exist yet."
         )
+    try:
+        opened = open_regular(file)
+    except OSError as error:
+        raise RegistryError(
+            f"{file} cannot be imported into {folder}: {error.strerror}. Name a file that `promote "
+            "export` wrote."
+        ) from error
     temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(8)}")
     try:
         temporary.mkdir(parents=True)
-        with file.open("rb") as source:
+        with opened as source:
             _unpack(source, file, temporary)
         yield temporary
         for path in (*temporary.glob("blobs/sha256/*"), temporary):
@@ -122,7 +131,7 @@ def unpacked(file: Path, folder: Path) -> Iterator[Path]:
         temporary.rename(folder)
         sync_folder(folder.parent)
     except OSError as error:
-        raise RegistryError(
+        raise UnusableRegistryError(
             f"{file} cannot be imported into {folder}: {error.strerror}. Free some space, choose "
             "another place, or mend its permissions."
         ) from error
@@ -160,6 +169,11 @@ def _member(block: bytes, file: Path) -> tuple[str, int]:
     size = int(digits[1], 8) if digits else -1
     if size < 0 or block != _header(name, size):
         raise _refused(file, f"the header of {name} is not one that an export has")
+    largest = LARGEST_DATABASE if name == DATABASE else LARGEST_BLOB
+    if size > largest:
+        raise _refused(
+            file, f"{name} has {size:,} bytes, more than the {largest:,} that it may have"
+        )
     return name, size
 
 
@@ -184,8 +198,8 @@ def _copy(source: IO[bytes], file: Path, path: Path, size: int) -> None:
             raise _refused(file, f"blob {path.name} was altered")
 
 
-def _refused(file: Path, why: str) -> RegistryError:
-    return RegistryError(
+def _refused(file: Path, why: str) -> UnusableRegistryError:
+    return UnusableRegistryError(
         f"{file} is no export of a registry, or was altered: {why}. Nothing was imported; get it "
         "again from where it came."
     )

@@ -1,22 +1,26 @@
 """The audit log: every change with who made it, each entry sealed by the digest of the one before.
 
 An entry that is altered, missing or out of place no longer fits the digests after it; a tail that
-was cut off no longer fits the count and digest that `meta` holds. Who can write the whole file can
-of course write another log: keep the digest of the last entry elsewhere if that matters.
+was cut off no longer fits the count and digest that `meta` holds. Whoever can write the whole file
+can cut off the tail and set those back, or write another log: nothing in the file shows that. A
+receipt, which is kept elsewhere, does.
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from pydantic import ValidationError
 from sqlalchemy import Connection, Row, select, update
 
-from rlarcade.errors import RegistryError
+from rlarcade.errors import ConfigError, RegistryError, UnusableRegistryError
 from rlarcade.promotion.blobs import sha256
-from rlarcade.promotion.documents import Event, Problem
+from rlarcade.promotion.documents import Event, Problem, Receipt
 from rlarcade.promotion.tables import events, meta
 
+_RECEIPT = re.compile(r"([0-9]{1,18}):([0-9a-f]{64})")
 GENESIS = "0" * 64
 """What the first entry has for the digest of the one before."""
 
@@ -34,6 +38,17 @@ def canonical_json(document: Any) -> str:
             f"the document cannot be kept: {error}. Keep text, whole and finite numbers, lists "
             "and tables of these."
         ) from error
+
+
+def altered(what: str, error: ValidationError) -> UnusableRegistryError:
+    """Returns the error of a row that is none any more."""
+    first = error.errors()[0]
+    field = ".".join(map(str, first["loc"])) or "it"
+    found = repr(first["input"])[:80]
+    return UnusableRegistryError(
+        f"{what} cannot be read, because its row was altered: {field} is {found}. See how with "
+        "`promote verify --all`, or import the newest export into another folder."
+    )
 
 
 def storable(text: str) -> str:
@@ -78,7 +93,7 @@ def _head(connection: Connection) -> tuple[int, str]:
     found = {row.key: row.value for row in connection.execute(select(meta))}
     count, head = found.get("audit_count", "0"), found.get("audit_head", GENESIS)
     if not count.isascii() or not count.isdigit() or len(count) > 18:
-        raise RegistryError(
+        raise UnusableRegistryError(
             f"the registry was altered: its audit log is said to have {count!r} entries. Import "
             "the newest export of it into another folder."
         )
@@ -102,8 +117,8 @@ def read(connection: Connection, since: int = 0, kinds: tuple[str, ...] = ()) ->
     for row in connection.execute(query):
         try:
             yield _event(row)
-        except (ValueError, RecursionError) as error:
-            raise RegistryError(
+        except (ValueError, TypeError, RecursionError) as error:
+            raise UnusableRegistryError(
                 f"event {row.sequence} of the audit log was altered and cannot be read. See with "
                 "`promote audit verify`, and import the newest export into another folder."
             ) from error
@@ -111,6 +126,62 @@ def read(connection: Connection, since: int = 0, kinds: tuple[str, ...] = ()) ->
 
 def _event(row: Row[Any]) -> Event:
     return Event.model_validate(row._asdict() | {"document": json.loads(row.document)})
+
+
+def head(connection: Connection) -> Receipt:
+    """Returns the receipt of the log as it is.
+
+    Raises:
+        UnusableRegistryError: it was altered, so a receipt would be of something else.
+    """
+    problem = first_problem(connection)
+    if problem is not None:
+        raise UnusableRegistryError(
+            f"the audit log was altered: {problem.where} {problem.what}. Import the newest export "
+            "of the registry into another folder."
+        )
+    count, digest = _head(connection)
+    return Receipt(count=count, digest=digest)
+
+
+def read_receipt(text: str) -> Receipt:
+    """Reads a receipt: `COUNT:DIGEST`, or the JSON of one.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    found = _RECEIPT.fullmatch(text.strip())
+    try:
+        if found:
+            return Receipt(count=int(found[1]), digest=found[2])
+        return Receipt.model_validate_json(text)
+    except ValueError as error:
+        raise ConfigError(
+            f"{text.strip()[:80]!r} is no receipt of an audit log. Give what `promote audit head` "
+            "printed, COUNT:DIGEST, or the file that its --json wrote."
+        ) from error
+
+
+def against(connection: Connection, receipt: Receipt) -> Problem | None:
+    """Finds out whether the log still begins with what a receipt is of; None: it does."""
+    if receipt.count == 0:
+        return None
+    count, _ = _head(connection)
+    query = select(events.c.digest).where(events.c.sequence == receipt.count)
+    digest = connection.scalar(query)
+    if digest is None:
+        return Problem(
+            where=f"event {count + 1}",
+            what=f"is missing: the receipt is of {receipt.count:,} entries, the audit log has "
+            f"{count:,}",
+        )
+    if digest != receipt.digest:
+        return Problem(
+            where=f"event {receipt.count}",
+            what=f"is not what it was: its digest is {str(digest)[:12]}…, the receipt says "
+            f"{receipt.digest[:12]}…",
+        )
+    return None
 
 
 def first_problem(connection: Connection) -> Problem | None:
@@ -144,14 +215,14 @@ def first_problem(connection: Connection) -> Problem | None:
 def _wrong(row: Row[Any], previous: str) -> str | None:
     if row.previous != previous:
         return (
-            f"was altered or is out of place: it follows {row.previous[:12]}…, but the entry "
+            f"was altered or is out of place: it follows {str(row.previous)[:12]}…, but the entry "
             f"before it is {previous[:12]}…"
         )
     try:
         event = _event(row)
         text = canonical_json(event.document)
         digest = sha256(canonical_json(event.model_dump(exclude={"digest"})).encode())
-    except (ValueError, RecursionError, RegistryError):
+    except (ValueError, TypeError, RecursionError, RegistryError):
         return "was altered: it is no entry of an audit log any more"
     if digest != row.digest or text != row.document:
         return f"was altered: its digest is {digest[:12]}…, not {str(row.digest)[:12]}…"

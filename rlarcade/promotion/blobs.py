@@ -6,15 +6,22 @@ import re
 import stat
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
-from rlarcade.errors import RegistryError
+from rlarcade.errors import UnusableRegistryError
 from rlarcade.files import sync_folder
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
+LARGEST = 1 << 30
+"""Bytes of a blob; the largest ones are weights."""
+LARGEST_DOCUMENT = 100_000_000
+"""Bytes of a document; the largest ones are matches with every action."""
+_CHUNK = 1 << 20
 
 
-class DamagedBlobError(RegistryError):
+class DamagedBlobError(UnusableRegistryError):
     """A blob is missing, or does not hold what its name says."""
 
 
@@ -39,6 +46,25 @@ class Blobs:
             raise DamagedBlobError(f"{digest[:80]!r} is no sha256 digest, 64 digits of 0-9a-f")
         return self.folder / digest[:2] / digest
 
+    def check_own(self, digest: str | None = None) -> None:
+        """Refuses links where folders of the store should be: they might lead out of it.
+
+        Args:
+            digest: of a blob, whose folder is looked at as well.
+
+        Raises:
+            DamagedBlobError: one of them is a link.
+        """
+        folders = [self.folder.parent, self.folder]
+        if digest is not None:
+            folders.append(self.path(digest).parent)
+        for folder in folders:
+            if folder.is_symlink():
+                raise DamagedBlobError(
+                    f"{folder} is a link, and might lead out of the registry. Replace it by the "
+                    "folder that it points to"
+                )
+
     def put(self, data: bytes) -> str:
         """Keeps bytes; a whole blob that is there already stays, a damaged one is replaced.
 
@@ -46,17 +72,17 @@ class Blobs:
             Their digest.
 
         Raises:
-            RegistryError: the disk is full or cannot be written; no part of the blob is left.
+            UnusableRegistryError: the disk is full or cannot be written, or a folder is a link; no
+                part of the blob is left.
         """
         digest = sha256(data)
         path = self.path(digest)
+        try:
+            self.check_own(digest)
+        except DamagedBlobError as error:
+            raise UnusableRegistryError(f"{error}.") from error
         if self.damage(digest) is None:
             return digest
-        if path.parent.is_symlink():
-            raise RegistryError(
-                f"{path.parent} is a link, and might lead out of the registry. Replace it by the "
-                "folder that it points to."
-            )
         try:
             new = not path.parent.exists()
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -64,29 +90,40 @@ class Blobs:
                 sync_folder(path.parent.parent)
             _write(path, data)
         except OSError as error:
-            raise RegistryError(
+            raise UnusableRegistryError(
                 f"{path} cannot be written: {error.strerror}. Free some space or mend the "
                 "permissions of its folder, and repeat the command: nothing was changed."
             ) from error
         return digest
 
-    def get(self, digest: str, size: int | None = None) -> bytes:
+    def get(self, digest: str, size: int | None = None, limit: int = LARGEST) -> bytes:
         """Reads a blob and checks that it holds what its name says.
 
         Args:
             digest: of its bytes.
-            size: the bytes that it should have, if known: more are not read.
+            size: the bytes that it should have, if known: another number is not read.
+            limit: the most bytes that it may have.
 
         Raises:
-            DamagedBlobError: it is missing or altered.
-            RegistryError: it cannot be read, for lack of permission, say.
+            DamagedBlobError: it is missing, altered, too large, or a link or no file.
+            UnusableRegistryError: it cannot be read, for lack of permission, say.
         """
+        with self._opened(digest, size, limit) as file:
+            data = file.read(os.fstat(file.fileno()).st_size + 1)
+        _require(sha256(data), digest)
+        return data
+
+    @contextmanager
+    def _opened(self, digest: str, size: int | None, limit: int) -> Iterator[BinaryIO]:
+        self.check_own(digest)
         path = self.path(digest)
         try:
             # A stranger's store might hold a link out of it, or a pipe that never answers.
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
-                data = _read(descriptor, path, size)
+                _require_size(os.fstat(descriptor), path, size, limit)
+                with os.fdopen(descriptor, "rb", closefd=False) as file:
+                    yield file
             finally:
                 os.close(descriptor)
         except FileNotFoundError as error:
@@ -94,13 +131,13 @@ class Blobs:
         except OSError as error:
             if path.is_symlink():
                 raise DamagedBlobError(f"{_short(path)} is a link, not a file") from error
-            raise RegistryError(
+            raise UnusableRegistryError(
                 f"{path} cannot be read: {error.strerror}. Mend its permissions or the disk."
             ) from error
-        found = sha256(data)
-        if found != digest:
-            raise DamagedBlobError(f"{_short(path)} was altered: its sha256 is {found[:12]}…")
-        return data
+
+    def holds(self, digest: str) -> bool:
+        """Whether there is a file of this name, whatever is in it."""
+        return DIGEST.fullmatch(str(digest)) is not None and os.path.lexists(self.path(digest))
 
     def damage(self, digest: str, size: int | None = None) -> str | None:
         """Says what is wrong with a blob; None if it is whole.
@@ -108,17 +145,24 @@ class Blobs:
         Raises:
             RegistryError: it cannot be read, so nothing is known.
         """
+        found = hashlib.sha256()
         try:
-            self.get(digest, size)
+            with self._opened(digest, size, LARGEST) as file:
+                while data := file.read(_CHUNK):
+                    found.update(data)
+            _require(found.hexdigest(), digest)
         except DamagedBlobError as error:
             return str(error)
         return None
 
     def digests(self) -> Iterator[str]:
         """Yields the names of all blobs in order, whole or not; other files are passed over."""
-        for path in sorted(self.folder.glob("??/*")):
-            if DIGEST.fullmatch(path.name) and path.parent.name == path.name[:2]:
-                yield path.name
+        for folder in sorted(self.folder.iterdir()):
+            if folder.is_symlink() or not re.fullmatch("[0-9a-f]{2}", folder.name):
+                continue
+            for path in sorted(folder.iterdir()):
+                if DIGEST.fullmatch(path.name) and path.name.startswith(folder.name):
+                    yield path.name
 
 
 def _short(path: Path) -> str:
@@ -126,15 +170,22 @@ def _short(path: Path) -> str:
     return "/".join(path.parts[-4:])
 
 
-def _read(descriptor: int, path: Path, size: int | None) -> bytes:
-    status = os.fstat(descriptor)
+def _require_size(status: os.stat_result, path: Path, size: int | None, limit: int) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise DamagedBlobError(f"{_short(path)} is no file")
     if size is not None and status.st_size != size:
         found = f"{status.st_size} bytes, not {size}"
         raise DamagedBlobError(f"{_short(path)} was altered: it has {found}")
-    with os.fdopen(descriptor, "rb", closefd=False) as file:
-        return file.read()
+    if status.st_size > limit:
+        raise DamagedBlobError(
+            f"{_short(path)} has {status.st_size:,} bytes, more than the {limit:,} that it may have"
+        )
+
+
+def _require(found: str, digest: str) -> None:
+    if found != digest:
+        where = f"blobs/sha256/{digest[:2]}/{digest}"
+        raise DamagedBlobError(f"{where} was altered: its sha256 is {found[:12]}…")
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -96,6 +96,18 @@ class Event(_Document):
     """sha256 of the canonical JSON of all fields above."""
 
 
+class Receipt(_Document):
+    """What the audit log was at some time; kept elsewhere, it shows whether any of it is gone."""
+
+    count: int
+    """Entries that it had."""
+    digest: str
+    """Of the last of them, and so of all; zeros without any."""
+
+    def __str__(self) -> str:
+        return f"{self.count}:{self.digest}"
+
+
 class Problem(_Document):
     """Something that is not as it was written."""
 

@@ -12,13 +12,16 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rlarcade.config import shipped_config, validated
 from rlarcade.errors import ConfigError
+from rlarcade.files import read_bounded_text
 
 Outcome = Literal["pass", "fail", "unknown"]
 GATE_FILE = "gate.toml"
 
 _Share = Annotated[float, Field(gt=0, lt=1)]
-_Count = Annotated[int, Field(ge=1)]
+_Count = Annotated[int, Field(ge=1, le=100_000)]
 _Positive = Annotated[float, Field(gt=0)]
+_Seconds = Annotated[float, Field(gt=0, le=366 * 86_400)]
+_DAY = 86_400.0
 
 
 class _Part(BaseModel):
@@ -30,6 +33,7 @@ class SmokeCheck(_Part):
 
     enabled: bool = True
     steps: _Count = 300
+    max_seconds: _Seconds = 120.0
 
 
 class SizeCheck(_Part):
@@ -44,7 +48,8 @@ class LatencyCheck(_Part):
 
     enabled: bool = True
     max_milliseconds: _Positive = 100.0
-    decisions: Annotated[int, Field(ge=20)] = 100
+    decisions: Annotated[int, Field(ge=20, le=100_000)] = 100
+    max_seconds: _Seconds = 60.0
 
 
 class RandomCheck(_Part):
@@ -53,6 +58,7 @@ class RandomCheck(_Part):
     enabled: bool = True
     alpha: _Share = 0.01
     max_pairs: _Count = 60
+    max_seconds: _Seconds = _DAY
     first_champion: bool = False
 
 
@@ -63,6 +69,7 @@ class MatchCheck(_Part):
     alpha: _Share = 0.05
     beta: _Share = 0.10
     max_pairs: _Count = 400
+    max_seconds: _Seconds = _DAY
     non_inferiority: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
 
 
@@ -76,16 +83,16 @@ class GuardCheck(_Part):
 class Approvals(_Part):
     """People who must agree."""
 
-    required: Annotated[int, Field(ge=0)] = 0
-    expire_days: _Positive = 30.0
+    required: Annotated[int, Field(ge=0, le=1000)] = 0
+    expire_days: Annotated[float, Field(gt=0, le=36_600)] = 30.0
 
 
 class Gate(_Part):
     """A whole gate; the defaults are those of `configs/gate.toml`, which explains every key."""
 
-    smoke: SmokeCheck = SmokeCheck()
     size: SizeCheck = SizeCheck()
     latency: LatencyCheck = LatencyCheck()
+    smoke: SmokeCheck = SmokeCheck()
     random: RandomCheck = RandomCheck()
     match: MatchCheck = MatchCheck()
     guard: GuardCheck = GuardCheck()
@@ -106,6 +113,27 @@ class Check(BaseModel):
     seconds: float = 0.0
 
 
+class Attempt(BaseModel):
+    """The share of a gate's α that a version's match with the champion is decided with.
+
+    Version after version meets the same champion, and each may be lucky. So the first one's match
+    is decided with 6/π² of α, the second's with a quarter of that, the j-th's with 6α/(π²j²). All
+    of these add up to α: whoever is no better becomes champion with that probability at most,
+    however many are sent.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    number: int
+    """1, 2, 3 …: the version's place among those sent against this generation of the champion."""
+    alpha: float
+    """What its match is decided with."""
+    budget: float
+    """The gate's α, of which it is a share."""
+    spent: float
+    """Sum of the shares of all attempts up to this one."""
+
+
 class GateVerdict(BaseModel):
     """What a gate found out about a version; kept whole, and named by its digest."""
 
@@ -120,6 +148,8 @@ class GateVerdict(BaseModel):
     champion_generation: int
     """Of the champion's alias then. Once it has moved on, the verdict speaks of the past."""
     gate: Gate
+    attempt: Attempt | None = None
+    """None: no champion was to be beaten, or the verdict is of an older rlarcade."""
     checks: tuple[Check, ...]
 
     @property
@@ -139,10 +169,12 @@ def load_gate(path: Path | None = None) -> Gate:
     """
     where = str(path) if path else GATE_FILE
     try:
-        text = path.read_text("utf-8") if path else shipped_config(GATE_FILE)
+        text = read_bounded_text(path) if path else shipped_config(GATE_FILE)
         return validated(Gate, tomllib.loads(text))
     except ConfigError as error:
         raise ConfigError(f"gate {where}: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(f"cannot read gate {where}: it is nested too deeply.") from error
     except (OSError, ValueError) as error:  # ValueError: not TOML, or not text
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(f"cannot read gate {where}: {reason}.") from error

@@ -15,20 +15,24 @@ from typing import Literal
 
 from sqlalchemy import Connection
 
-from rlarcade.errors import ConfigError, RegistryError, RlarcadeError, StaleError
+from rlarcade.errors import (
+    ConfigError,
+    RegistryError,
+    RlarcadeError,
+    StaleError,
+    UnusableRegistryError,
+)
+from rlarcade.promotion.attempts import attempt_of
+from rlarcade.promotion.audit import storable
 from rlarcade.promotion.checks import CheckBegins, PairDone, make_verdict
 from rlarcade.promotion.documents import Alias, Version
 from rlarcade.promotion.gate import Gate, GateVerdict
+from rlarcade.promotion.people import checked_name
+from rlarcade.promotion.registration import check as check_checkpoint
 from rlarcade.promotion.registry import CHAMPION, Registry, default_actor
-from rlarcade.promotion.submissions import (
-    Approval,
-    Mode,
-    Submission,
-    add_approval,
-    move,
-    open_submission,
-    submissions_of,
-)
+from rlarcade.promotion.states import Approval, Mode, Submission
+from rlarcade.promotion.store import is_registry
+from rlarcade.promotion.submissions import add_approval, move, open_submission, submissions_of
 
 Release = Callable[[Registry, Submission, str], Submission]
 """Takes an approved submission into use, as the actor named; returns it promoted or stale."""
@@ -60,7 +64,7 @@ def move_alias_at_once(registry: Registry, approved: Submission, actor: str) -> 
     try:
         return move(registry, approved, "promoted", actor, also=take_over)
     except StaleError as error:
-        return move(registry, approved, "stale", actor, note=str(error))
+        return move(registry, approved, "stale", actor, note=str(error).removeprefix("STALE: "))
 
 
 def run_pipeline(
@@ -141,6 +145,8 @@ def send_checkpoint(
         CheckpointError: it is damaged.
         RlarcadeError: as of `run_pipeline`.
     """
+    if not is_registry(folder):
+        check_checkpoint(checkpoint)  # a damaged one leaves no empty registry behind
     with Registry.open(folder) as registry:
         return run_pipeline(registry, registry.register(checkpoint), mode, gate, on_pair=on_pair)
 
@@ -156,34 +162,40 @@ def approve(
     """Says yes, as one person, to a version that awaits approval; the last one needed releases it.
 
     The approval is bound to the version, the verdict and the champion's generation as they are now.
-    Of the champion, which an approval has made it, it is no news.
+    Of the champion, which an approval has made it, it is no news. The name is taken on trust; the
+    user of the operating system is written down beside it.
 
     Raises:
-        RegistryError: nothing of this version awaits approval, or it has expired.
+        ConfigError: the name is none.
+        RegistryError: nothing of this version awaits approval, it was denied, or it has expired.
         StaleError: the champion has changed since the verdict; nothing is approved.
+        UnusableRegistryError: the submission was altered by hand, or its verdict did not pass.
     """
+    by = checked_name(by)
     if reigning(registry, version) is not None:
         return _promotion_of(registry, version)  # killed after the release, say
     waiting, gate = _waiting(registry, version)
+    if waiting.state == "denied":
+        raise _awaits_nothing(version, waiting)
     if waiting.state == "approved":  # killed before the release
         return release(registry, waiting, by)
-    current = add_approval(registry, waiting, _said(waiting, by, "approve", note))
-    agreed = {one.by for one in current.approvals if one.decision == "approve"}
-    if len(agreed) < max(1, gate.approvals.required):
-        return current
-    return release(registry, move(registry, current, "approved", by, note=note), by)
+    said = _said(waiting, by, "approve", note)
+    current = add_approval(registry, waiting, said, gate.approvals.required)
+    return release(registry, current, by) if current.state == "approved" else current
 
 
 def deny(registry: Registry, version: Version, *, by: str, note: str) -> Submission:
     """Says no to a version that awaits approval; one person is enough. Errors as of `approve`."""
+    by = checked_name(by)
     last = next(iter(submissions_of(registry, version=version.number)), None)
     if last is not None and last.state == "denied":
         return last
     waiting, _ = _waiting(registry, version)
     if waiting.state == "approved":
         raise RegistryError(f"version {version.number} has been approved already.")
-    current = add_approval(registry, waiting, _said(waiting, by, "deny", note))
-    return move(registry, current, "denied", by, note=note)
+    if waiting.state == "denied":
+        return waiting
+    return add_approval(registry, waiting, _said(waiting, by, "deny", note))
 
 
 def verdict_of(registry: Registry, current: Submission) -> GateVerdict | None:
@@ -215,11 +227,12 @@ def _promotion_of(registry: Registry, champion: Version) -> Submission:
 
 
 def _require_sound(version: Version) -> None:
-    if version.state != "ok":
-        why = f": {version.broken_reason}" if version.broken_reason else ""
-        raise RegistryError(
-            f"version {version.number} is {version.state}{why}. It cannot be promoted."
+    if version.state == "broken":
+        raise UnusableRegistryError(
+            f"version {version.number} is broken: {version.broken_reason}. It cannot be promoted."
         )
+    if version.state == "archived":
+        raise RegistryError(f"version {version.number} is archived. It cannot be promoted.")
 
 
 def _verified(
@@ -244,7 +257,10 @@ def _verified(
 
     champion = registry.alias(version.game)
     try:
-        verdict = make_verdict(registry, version, champion, gate, on_check=begins, on_pair=on_pair)
+        attempt = attempt_of(registry, current, gate)
+        verdict = make_verdict(
+            registry, version, champion, gate, attempt=attempt, on_check=begins, on_pair=on_pair
+        )
     except StaleError:
         raise
     except (RlarcadeError, OSError) as error:
@@ -278,6 +294,10 @@ def _approver(current: Submission) -> str:
 
 def _still_waiting(registry: Registry, current: Submission, gate: Gate, actor: str) -> Submission:
     """Looks whether an approval could still mean anything."""
+    # Older versions of rlarcade could be killed between a denial and what follows from it.
+    for one in current.approvals:
+        if one.decision == "deny":
+            return move(registry, current, "denied", one.by, note=one.note)
     if registry.generation(current.game) != current.champion_generation:
         note = "the champion changed meanwhile: the verdict is about another one"
         return move(registry, current, "stale", actor, note=note)
@@ -288,16 +308,12 @@ def _still_waiting(registry: Registry, current: Submission, gate: Gate, actor: s
 
 
 def _waiting(registry: Registry, version: Version) -> tuple[Submission, Gate]:
-    """The version's newest submission, if it can be approved or denied."""
+    """The version's newest submission that awaits approval, is approved or turns out denied."""
     _require_sound(version)
     found = submissions_of(registry, version=version.number)
     current = next((one for one in found if one.state in ("awaiting_approval", "approved")), None)
     if current is None:
-        last = f"its last submission is {found[0].state}" if found else "it was never submitted"
-        raise RegistryError(
-            f"version {version.number} awaits no approval: {last}. Submit it with "
-            "promote pipeline run … --mode delivery."
-        )
+        raise _awaits_nothing(version, found[0] if found else None)
     gate = registry.get_document(current.gate, Gate)
     if current.state == "awaiting_approval":
         current = _still_waiting(registry, current, gate, default_actor())
@@ -313,14 +329,26 @@ def _waiting(registry: Registry, version: Version) -> tuple[Submission, Gate]:
     return current, gate
 
 
+def _awaits_nothing(version: Version, newest: Submission | None) -> RegistryError:
+    last = f"its last submission is {newest.state}" if newest else "it was never submitted"
+    return RegistryError(
+        f"version {version.number} awaits no approval: {last}. Submit it with "
+        "promote pipeline run … --mode delivery."
+    )
+
+
 def _said(
     current: Submission, by: str, decision: Literal["approve", "deny"], note: str
 ) -> Approval:
-    assert current.verdict is not None, "only what has a verdict awaits approval"
+    if current.verdict is None:
+        raise UnusableRegistryError(
+            f"submission {current.id} was altered: it is {current.state}, and has no verdict. See "
+            "how with `promote verify --all`."
+        )
     return Approval(
         by=by,
         decision=decision,
-        note=note,
+        note=storable(note),
         version=current.digest,
         verdict=current.verdict,
         champion_generation=current.champion_generation,

@@ -1,17 +1,19 @@
 """Wherever a checkpoint is asked for, a version of a registry may be named in its place."""
 
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
 
 from rlarcade.checkpoint import Checkpoint, load_checkpoint
 
-_REFERENCE = re.compile(r"\d+|[a-z][a-z0-9_-]*@.+")  # a version's number, or alias@game
+_REFERENCE = re.compile(r"[0-9]+|[a-z][a-z0-9_-]*@.+")  # a version's number, or alias@game
 
 
 def is_reference(name: str) -> bool:
     """Whether a name means a version of a registry: `7`, `champion@pong`, and no such file."""
-    return _REFERENCE.fullmatch(name) is not None and not Path(name).exists()
+    # os.path: a name that is too long for a file is none.
+    return _REFERENCE.fullmatch(name) is not None and not os.path.exists(name)  # noqa: PTH110
 
 
 def load_named(name: str | Path, folder: Path | None = None) -> Checkpoint:
@@ -35,4 +37,5 @@ def load_named(name: str | Path, folder: Path | None = None) -> Checkpoint:
     from rlarcade.promotion.registry import DEFAULT_REGISTRY, Registry
 
     with Registry.open(folder or DEFAULT_REGISTRY, create=False) as registry:
-        return replace(registry.load(int(text) if text.isdigit() else text), path=Path(text))
+        number = re.fullmatch("[0-9]{1,18}", text)  # more digits are no number of a version
+        return replace(registry.load(int(text) if number else text), path=Path(text))

@@ -1,12 +1,13 @@
 """How a checkpoint becomes a version, how a version is found to be broken and how it is mended."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Row, func, select, update
 
-from rlarcade.checkpoint import MANIFEST, WEIGHTS, Checkpoint, Manifest
-from rlarcade.errors import CheckpointError, RegistryError
+from rlarcade.checkpoint import MANIFEST, WEIGHTS, Checkpoint, Manifest, load_checkpoint
+from rlarcade.errors import CheckpointError, RegistryError, UnusableRegistryError
 from rlarcade.promotion import audit, tables, versions
 from rlarcade.promotion.blobs import Blobs, sha256
 
@@ -14,6 +15,19 @@ CHANGES = ("broken", "repair", "archive")
 """Kinds of events after which a version has another state."""
 
 _table = tables.versions
+
+
+def check(path: str | Path) -> None:
+    """Finds out whether a checkpoint can become a version, before there is a registry for it.
+
+    Raises:
+        CheckpointError: nothing is there, or it is damaged, foreign or hostile.
+        GameError: it was trained on a game that does not exist.
+        RegistryError: its manifest has a number that no database holds.
+    """
+    checkpoint = load_checkpoint(path)
+    read_files(checkpoint)
+    versions.described(checkpoint.manifest, "")
 
 
 def read_files(checkpoint: Checkpoint) -> tuple[bytes, bytes]:
@@ -78,7 +92,7 @@ def mend(
     """
     wrong = versions.damage(blobs, row)
     if wrong is not None:
-        raise RegistryError(
+        raise UnusableRegistryError(
             f"version {row.number} cannot be mended with {record['source']}: {wrong}. Register the "
             f"very checkpoint that it was made from ({row.source}), or import the newest export "
             "of the registry into another folder."

@@ -10,13 +10,13 @@ from typing import Self
 from sqlalchemy import Connection, select
 
 from rlarcade.checkpoint import Checkpoint, load_checkpoint
-from rlarcade.errors import RegistryError
+from rlarcade.errors import RegistryError, UnusableRegistryError
 from rlarcade.games.names import resolve_game
 from rlarcade.promotion import aliases, archive, audit, registration, tables, verification, versions
 from rlarcade.promotion.blobs import sha256
 from rlarcade.promotion.documents import Alias, AliasMove, MoveKind, Problem, Version
+from rlarcade.promotion.replay import CHAMPION
 from rlarcade.promotion.store import Store, default_actor
-from rlarcade.promotion.verification import CHAMPION
 
 __all__ = ["CHAMPION", "DEFAULT_REGISTRY", "Registry", "default_actor"]
 
@@ -244,7 +244,7 @@ class Registry(Store):
             else versions.damage(self._blobs, row)
         )
         if wrong is not None:
-            raise RegistryError(
+            raise UnusableRegistryError(
                 f"version {number} is broken and cannot be used: {wrong}. Register its checkpoint "
                 "again to mend it, or choose another version."
             )
@@ -346,7 +346,7 @@ class Registry(Store):
             problems = verification.structure(connection)
         if problems:
             first = problems[0]
-            raise RegistryError(
+            raise UnusableRegistryError(
                 f"registry {self.folder} cannot be exported: {first.where} {first.what}. Import "
                 "the newest export of it into another folder, and go on with that one."
             )
@@ -368,7 +368,7 @@ class Registry(Store):
                 problems = verification.whole(connection, new._blobs)
             if problems:
                 first = problems[0]
-                raise RegistryError(
+                raise UnusableRegistryError(
                     f"{file} was altered: {first.where}: {first.what}. Nothing was imported; get "
                     "it again from where it came."
                 )

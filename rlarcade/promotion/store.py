@@ -8,8 +8,10 @@ Blobs are written before the transaction that names them, so what is listed is t
 ever deleted.
 """
 
+import errno
 import getpass
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -18,15 +20,18 @@ from typing import Any, Self, TypeVar
 from pydantic import BaseModel, ValidationError
 from sqlalchemy import Connection
 
-from rlarcade.errors import RegistryError
-from rlarcade.files import sync_folder
+from rlarcade.errors import RegistryError, UnusableRegistryError
+from rlarcade.files import open_own, own_folder, sync_folder
 from rlarcade.promotion import aliases, audit, registration
-from rlarcade.promotion.blobs import Blobs, DamagedBlobError
-from rlarcade.promotion.database import DATABASE, Database
-from rlarcade.promotion.documents import Event, Problem
+from rlarcade.promotion.blobs import LARGEST_DOCUMENT, Blobs, DamagedBlobError
+from rlarcade.promotion.database import DATABASE, LARGEST, Database
+from rlarcade.promotion.documents import Event, Problem, Receipt
 
 _OWN_KINDS = frozenset({*aliases.MOVES, *registration.CHANGES, "register"})
 _Model = TypeVar("_Model", bound=BaseModel)
+
+Note = Callable[[str, Mapping[str, Any], str | None], None]
+"""Writes an entry of the audit log: kind, document, and actor (None: the user of this process)."""
 
 
 class Store:
@@ -48,25 +53,30 @@ class Store:
             busy_seconds: how long to wait for others that are writing.
 
         Raises:
-            RegistryError: there is none, it has an unknown format, is damaged, or runs code of its
-                own; or the folder cannot be written.
+            RegistryError: there is none, or it has an unknown format.
+            UnusableRegistryError: it is damaged, locked or hostile, or the folder cannot be used.
         """
         path = folder / DATABASE
-        if not create and not path.exists():
+        if not create and not is_registry(folder):
             raise RegistryError(
                 f"{folder} holds no registry. Name its folder with --registry, or make one by "
                 "registering a checkpoint: `promote register CHECKPOINT`."
             )
         try:
-            (folder / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
-            sync_folder(folder)
+            for name in ("", "-wal", "-shm", "-journal"):
+                _require_own_file(Path(f"{path}{name}"))
             database = Database(path, busy_seconds)
+            if not database.read_only:
+                for part in (folder / "blobs", folder / "blobs" / "sha256"):
+                    own_folder(part)
+                sync_folder(folder)
             with _closed_on_error(database):
                 database.set_up(create=create)
         except OSError as error:
-            raise RegistryError(
-                f"registry {folder} cannot be used: {error.strerror}. Choose another folder with "
-                "--registry, or mend its permissions."
+            where = f" ({error.filename})" if error.filename else ""
+            raise UnusableRegistryError(
+                f"registry {folder} cannot be used: {error.strerror}{where}. Choose another folder "
+                "with --registry, or mend its permissions."
             ) from error
         return cls(folder, database)
 
@@ -100,19 +110,19 @@ class Store:
         """Reads a document and checks its bytes.
 
         Raises:
-            RegistryError: there is none, it was altered, or it is of another kind.
+            UnusableRegistryError: there is none, it was altered, or it is of another kind.
         """
         try:
-            return model.model_validate_json(self._blobs.get(digest))
+            return model.model_validate_json(self._blobs.get(digest, limit=LARGEST_DOCUMENT))
         except DamagedBlobError as error:
-            raise RegistryError(
+            raise UnusableRegistryError(
                 f"document {digest[:12]}… cannot be read: {error}. Import the newest export of the "
                 "registry into another folder."
             ) from error
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(map(str, first["loc"]))
-            raise RegistryError(
+            raise UnusableRegistryError(
                 f"document {digest[:12]}… is no {model.__name__}: {field}: {first['msg']}. It was "
                 "written by another rlarcade, or is another kind of document."
             ) from error
@@ -134,9 +144,26 @@ class Store:
         """
         if kind in _OWN_KINDS:
             raise ValueError(f"{kind!r} events are written by the registry alone")
-        with self._database.write() as connection:
+        with self.writing() as (connection, note):
             yield connection
-            audit.append(connection, kind, document, default_actor(actor), audit.now())
+            note(kind, document, actor)
+
+    @contextmanager
+    def writing(self) -> Iterator[tuple[Connection, Note]]:
+        """Changes tables as the only writer, with as many entries in the audit log as there are.
+
+        Yields:
+            A connection, and what writes an entry: called with kind, document and actor.
+
+        Raises:
+            UnusableRegistryError: the database is locked, full, read-only or damaged.
+        """
+        with self._database.write() as connection:
+
+            def note(kind: str, document: Mapping[str, Any], actor: str | None) -> None:
+                audit.append(connection, kind, document, default_actor(actor), audit.now())
+
+            yield connection, note
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -157,14 +184,43 @@ class Store:
         with self._database.read() as connection:
             yield from audit.read(connection, since)
 
-    def verify_audit(self) -> Problem | None:
+    def verify_audit(self, receipt: Receipt | None = None) -> Problem | None:
         """Finds the first entry of the audit log that was altered, is missing or out of place.
+
+        Args:
+            receipt: what `audit_head` returned at some time. With it a tail that was cut off is
+                found, too, and a log that was written anew.
 
         Raises:
             RegistryError: the database cannot be read.
         """
         with self._database.read() as connection:
-            return audit.first_problem(connection)
+            problem = audit.first_problem(connection)
+            if problem is None and receipt is not None:
+                problem = audit.against(connection, receipt)
+            return problem
+
+    def audit_head(self) -> Receipt:
+        """Returns the receipt of the audit log as it is, to be kept elsewhere.
+
+        Raises:
+            UnusableRegistryError: the log was altered, or cannot be read.
+        """
+        with self._database.read() as connection:
+            return audit.head(connection)
+
+
+def is_registry(folder: Path) -> bool:
+    """Whether a folder has a registry's database, whatever is in it."""
+    return os.path.lexists(folder / DATABASE)
+
+
+def _require_own_file(path: Path) -> None:
+    """Refuses whatever SQLite would wait for, follow or choke on in place of one of its files."""
+    if os.path.lexists(path):
+        os.close(open_own(path, os.O_RDONLY))
+        if path.stat().st_size > LARGEST:
+            raise OSError(errno.EFBIG, f"it has more than {LARGEST:,} bytes", str(path))
 
 
 @contextmanager

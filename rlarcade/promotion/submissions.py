@@ -4,102 +4,25 @@ A submission is bound to what it was submitted against: the version's digest, th
 champion with the generation of its alias. Once the champion has moved on, it is stale.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from datetime import UTC, datetime
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-from sqlalchemy import Connection, Row, Select, func, insert, select, update
+from pydantic import ValidationError
+from sqlalchemy import Connection, Select, func, insert, select, update
 
-from rlarcade.errors import StaleError
+from rlarcade.errors import RegistryError, StaleError, UnusableRegistryError
+from rlarcade.games.names import display_name
+from rlarcade.promotion import audit, replay
 from rlarcade.promotion.documents import Version
+from rlarcade.promotion.gate import Gate, GateVerdict
+from rlarcade.promotion.people import same_person, system_user
 from rlarcade.promotion.registry import Registry
+from rlarcade.promotion.states import TRANSITIONS, Approval, Mode, Submission, SubmissionState
 from rlarcade.promotion.tables import approvals, submissions
 
-Mode = Literal["promote", "ci", "delivery", "deployment"]
-SubmissionState = Literal[
-    "submitted",
-    "verifying",
-    "matching",
-    "passed",
-    "rejected",
-    "inconclusive",
-    "error",
-    "awaiting_approval",
-    "approved",
-    "denied",
-    "expired",
-    "stale",
-    "promoted",
-]
-
-TRANSITIONS: dict[SubmissionState, tuple[SubmissionState, ...]] = {
-    "submitted": ("verifying", "stale"),
-    "verifying": ("matching", "passed", "rejected", "inconclusive", "error", "stale"),
-    "matching": ("passed", "rejected", "inconclusive", "error", "stale"),
-    "error": ("verifying", "stale"),
-    "passed": ("awaiting_approval", "approved", "stale"),
-    "awaiting_approval": ("approved", "denied", "expired", "stale"),
-    "approved": ("promoted", "stale"),
-    "rejected": (),
-    "inconclusive": (),
-    "denied": (),
-    "expired": (),
-    "stale": (),
-    "promoted": (),
-}
-"""Where a submission can go from each state. Only `passed` leads on, by approval, to `promoted`."""
-
-
-class Approval(BaseModel):
-    """What a person said, and of what exactly they said it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    by: str
-    decision: Literal["approve", "deny"]
-    note: str
-    version: str
-    """Digest of the version."""
-    verdict: str
-    """Digest of the gate's verdict."""
-    champion_generation: int
-    time: str
-
-
-class Submission(BaseModel):
-    """A version on its way through a gate."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    id: int
-    version: int
-    digest: str
-    game: str
-    mode: Mode
-    state: SubmissionState
-    champion: int | None
-    """Number of the champion that it is measured against."""
-    champion_generation: int
-    gate: str
-    """Digest of the gate."""
-    verdict: str | None = None
-    """Digest of what the gate found."""
-    note: str | None = None
-    """Why it is where it is, where the state does not say it."""
-    opened: str
-    opened_by: str
-    approvals: tuple[Approval, ...] = ()
-
-    @property
-    def over(self) -> bool:
-        """Whether nothing can happen to it any more."""
-        return not TRANSITIONS[self.state] or (self.mode == "ci" and self.state == "passed")
-
-    def expired(self, days: float, now: datetime) -> bool:
-        """Whether it has waited for longer. A clock that went backwards makes nothing expire."""
-        return now - datetime.fromisoformat(self.opened) > timedelta(days=days)
+_TOWARDS_PROMOTION = ("approved", "promoted")
 
 
 def open_submission(
@@ -113,7 +36,7 @@ def open_submission(
         RegistryError: the registry cannot be written.
     """
     alias = registry.alias(version.game)
-    generation = registry.generation(version.game)
+    generation = alias.generation if alias else registry.generation(version.game)
     wanted = {
         "version": version.number,
         "mode": mode,
@@ -181,74 +104,207 @@ def move(
     Args:
         registry: holds it.
         current: the submission as it was looked at.
-        state: where it goes.
+        state: where it goes. On the way to a promotion everything that it rests on is looked at.
         actor: who moves it.
         also: changes something else in the same transaction.
         **changes: `verdict` or `note`.
 
     Raises:
+        RegistryError: the version was denied.
         StaleError: somebody else has moved it meanwhile.
+        UnusableRegistryError: it was altered by hand, or its verdict is not one that passed.
         ValueError: no transition leads there.
     """
-    if state not in TRANSITIONS[current.state]:
-        raise ValueError(f"a submission that is {current.state} cannot become {state}")
-    document = {
-        "submission": current.id,
-        "version": current.digest,
-        "from": current.state,
-        "to": state,
-        **changes,
-    }
-    with registry.transaction(f"submission.{state}", document, actor) as connection:
-        moved = connection.execute(
-            update(submissions)
-            .where(submissions.c.id == current.id, submissions.c.state == current.state)
-            .values(state=state, **changes)
-        )
-        if moved.rowcount != 1:
-            raise StaleError(
-                f"submission {current.id} is no longer {current.state}: somebody else has moved it "
-                "meanwhile. Look at it again (promote show) and decide anew."
-            )
+    told = _step(current, state, changes)
+    with registry.transaction(f"submission.{state}", told, actor) as connection:
+        _change_state(registry, connection, current, state, changes)
         if also is not None:
             also(connection)
     return submission(registry, current.id)
 
 
-def add_approval(registry: Registry, current: Submission, approval: Approval) -> Submission:
-    """Writes down what a person said; who spoke before is taken at their last word.
+def _step(
+    current: Submission, state: SubmissionState, changes: Mapping[str, str]
+) -> dict[str, Any]:
+    told = {"submission": current.id, "version": current.digest, "from": current.state}
+    return {**told, "to": state, **changes}
+
+
+def _change_state(
+    registry: Registry,
+    connection: Connection,
+    current: Submission,
+    state: SubmissionState,
+    changes: Mapping[str, str],
+) -> None:
+    if state not in TRANSITIONS[current.state]:
+        raise ValueError(f"a submission that is {current.state} cannot become {state}")
+    if state in _TOWARDS_PROMOTION:
+        _require_passed(registry, connection, current)
+    here = (submissions.c.id == current.id, submissions.c.state == current.state)
+    changed = update(submissions).where(*here).values(state=state, **changes)
+    if connection.execute(changed).rowcount != 1:
+        raise StaleError(
+            f"submission {current.id} is no longer {current.state}: somebody else has moved it "
+            "meanwhile. Look at it again (promote show) and decide anew."
+        )
+
+
+def add_approval(
+    registry: Registry, current: Submission, approval: Approval, required: int = 1
+) -> Submission:
+    """Writes down what a person said and what follows from it, in one transaction.
+
+    A denial ends the submission; the last approval that is needed approves it. A person who speaks
+    again is taken at the last word.
+
+    Args:
+        registry: holds it.
+        current: the submission, which awaits approval.
+        approval: what was said.
+        required: people who must agree.
 
     Raises:
+        RegistryError: the version was denied.
         StaleError: the submission does not wait for approval any more.
+        UnusableRegistryError: it was altered by hand, or its verdict is not one that passed.
     """
-    row = approval.model_dump()
-    document = {"submission": current.id, **row}
-    with registry.transaction(f"submission.{approval.decision}", document, approval.by) as database:
-        state = database.execute(
-            select(submissions.c.state).where(submissions.c.id == current.id)
-        ).scalar()
+    with registry.writing() as (connection, write_entry):
+        state = connection.scalar(select(submissions.c.state).filter_by(id=current.id))
         if state != "awaiting_approval":
             raise StaleError(
                 f"submission {current.id} is {state} and waits for no approval any more. Look at "
                 "it again: promote show."
             )
-        mine = (approvals.c.submission == current.id, approvals.c.by == approval.by)
-        if database.execute(update(approvals).where(*mine).values(**row)).rowcount == 0:
-            database.execute(insert(approvals).values(submission=current.id, **row))
+        if approval.decision == "approve":
+            _require_passed(registry, connection, current)
+        said = _spoken(connection, current.id)
+        approval = approval.model_copy(update={"by": _spelled(approval.by, said)})
+        _write_down(connection, current.id, approval)
+        told = {"submission": current.id, **approval.model_dump(), "os_user": system_user()}
+        write_entry(f"submission.{approval.decision}", told, approval.by)
+        after = _outcome_of(approval, said, required)
+        if after is not None:
+            # What a promotion rests on was looked at above; the approval is part of it now.
+            changes = {"note": approval.note}
+            connection.execute(
+                update(submissions).filter_by(id=current.id).values(state=after, **changes)
+            )
+            write_entry(f"submission.{after}", _step(current, after, changes), approval.by)
     return submission(registry, current.id)
+
+
+def _outcome_of(
+    approval: Approval, said: Iterable[Approval], required: int
+) -> SubmissionState | None:
+    """What becomes of a submission; None: it goes on waiting."""
+    if approval.decision == "deny":
+        return "denied"
+    agreed = {same_person(one.by) for one in said if one.decision == "approve"}
+    people = (agreed | {same_person(approval.by)}) - {""}
+    return "approved" if len(people) >= required else None
+
+
+def _spelled(by: str, said: list[Approval]) -> str:
+    """The name as the same person was written down before: Bob is bob."""
+    known = (one.by for one in said if same_person(one.by) == same_person(by))
+    return next(known, by)
+
+
+def _write_down(connection: Connection, number: int, approval: Approval) -> None:
+    row = approval.model_dump()
+    mine = (approvals.c.submission == number, approvals.c.by == approval.by)
+    if connection.execute(update(approvals).where(*mine).values(**row)).rowcount == 0:
+        connection.execute(insert(approvals).values(submission=number, **row))
+
+
+# What a promotion rests on
+
+
+def _require_passed(registry: Registry, connection: Connection, current: Submission) -> None:
+    """Looks at all that a promotion rests on, where it would do harm if it were altered."""
+    told = _require_unaltered(connection, current)
+    denied = told.denied_by(current.digest, current.champion_generation)
+    if denied is not None:
+        raise RegistryError(
+            f"version {current.version} was denied by {denied} against this champion, so it is not "
+            "promoted. Submit it again when the champion is another one, or use promote VERSION "
+            "--force --reason TEXT."
+        )
+    _require_verdict(registry, current)
+
+
+def _require_unaltered(connection: Connection, current: Submission) -> replay.Told:
+    """Compares a submission, and what it is about, with the audit log."""
+    problem = audit.first_problem(connection)
+    told = replay.replay(connection) if problem is None else replay.Told()
+    if problem is None:
+        problem = next(replay.differences_about(connection, told, current), None)
+    if problem is not None:
+        raise UnusableRegistryError(
+            f"nothing was promoted. {problem.where}: {problem.what}. See all with `promote verify "
+            "--all`, and import the newest export of the registry into another folder."
+        )
+    return told
+
+
+def _require_verdict(registry: Registry, current: Submission) -> None:
+    """Reads the verdict again: it must have passed this version, by this gate and champion."""
+    wrong = None
+    if current.verdict is None:
+        wrong = "it has none"
+    else:
+        verdict = registry.get_document(current.verdict, GateVerdict)
+        if verdict.outcome != "passed":
+            wrong = f"it says {verdict.outcome}"
+        elif (verdict.version, verdict.game) != (current.digest, current.game):
+            wrong = f"it is about version {verdict.version[:12]}… of {display_name(verdict.game)}"
+        elif verdict.champion_generation != current.champion_generation:
+            wrong = (
+                f"it is about generation {verdict.champion_generation} of the champion, not "
+                f"{current.champion_generation}"
+            )
+        elif verdict.gate != registry.get_document(current.gate, Gate):
+            wrong = "it is of another gate"
+    if wrong is not None:
+        raise UnusableRegistryError(
+            f"nothing was promoted. The verdict of submission {current.id} does not allow it: "
+            f"{wrong}. See `promote verify --all`, or submit the version to another gate."
+        )
+
+
+# Reading
 
 
 def _found(registry: Registry, query: Select[Any]) -> list[Submission]:
     with registry.reading() as connection:
         rows = list(connection.execute(query).mappings())
-        said: dict[int, list[Approval]] = {row["id"]: [] for row in rows}
-        spoken: Row[Any]
-        for spoken in connection.execute(select(approvals).order_by(approvals.c.time)):
-            fields = dict(spoken._mapping)
-            number = fields.pop("submission")
-            if number in said:
-                said[number].append(Approval(**fields))
-    return [Submission(**row, approvals=tuple(said[row["id"]])) for row in rows]
+        numbers = {row["id"] for row in rows}
+        said: dict[int, list[Approval]] = {number: [] for number in numbers}
+        for spoken in connection.execute(select(approvals).order_by(approvals.c.time)).mappings():
+            if spoken["submission"] in numbers:
+                said[spoken["submission"]].append(_approval(dict(spoken)))
+    return [_submission(dict(row), tuple(said[row["id"]])) for row in rows]
+
+
+def _spoken(connection: Connection, number: int) -> list[Approval]:
+    query = select(approvals).filter_by(submission=number).order_by(approvals.c.time)
+    return [_approval(dict(row)) for row in connection.execute(query).mappings()]
+
+
+def _approval(row: dict[str, Any]) -> Approval:
+    number = row.pop("submission")
+    try:
+        return Approval.model_validate(row)
+    except ValidationError as error:
+        raise audit.altered(f"what was said of submission {number}", error) from error
+
+
+def _submission(row: dict[str, Any], said: tuple[Approval, ...]) -> Submission:
+    try:
+        return Submission.model_validate({**row, "approvals": said})
+    except ValidationError as error:
+        raise audit.altered(f"submission {row['id']}", error) from error
 
 
 def _now() -> str:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from rlarcade.games.names import display_name
 from rlarcade.promotion.documents import Alias, AliasMove, Event, Version
-from rlarcade.promotion.gate import Check, GateVerdict
-from rlarcade.promotion.submissions import Submission
+from rlarcade.promotion.gate import Attempt, Check, GateVerdict
+from rlarcade.promotion.states import Submission
 
 _MARKS = {"pass": "pass   ", "fail": "FAIL   ", "unknown": "unknown"}
 
@@ -82,8 +82,18 @@ def check_line(check: Check) -> str:
 
 
 def verdict_lines(verdict: GateVerdict) -> list[str]:
-    """Returns a line for each check, in order."""
-    return [check_line(check) for check in verdict.checks]
+    """Returns a line for each check, in order, and the share of α that was spent."""
+    return [*map(check_line, verdict.checks), *attempt_lines(verdict.attempt)]
+
+
+def attempt_lines(attempt: Attempt | None) -> list[str]:
+    """Returns a line: which attempt on the champion it is, and what is spent of α."""
+    if attempt is None:
+        return []
+    return [
+        f"  attempt {attempt.number} on this champion: decided with {attempt.alpha:.4g} of the "
+        f"gate's alpha {attempt.budget:g}; {attempt.spent:.4g} is spent so far"
+    ]
 
 
 def submission_line(current: Submission) -> str:
@@ -126,6 +136,7 @@ _TOLD = (
     "to",
     "verdict",
     "source",
+    "os_user",
     "note",
     "reason",
 )

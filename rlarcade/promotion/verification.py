@@ -1,28 +1,25 @@
 """Is everything as it was written? Versions against their files, tables against the audit log."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import Connection, Row, select
 
 from rlarcade.checkpoint import Checkpoint, parse_tensors
-from rlarcade.errors import CheckpointError, RegistryError
+from rlarcade.errors import CheckpointError, RegistryError, UnusableRegistryError
 from rlarcade.promotion import aliases, audit, registration, tables, versions
 from rlarcade.promotion.blobs import Blobs, DamagedBlobError
 from rlarcade.promotion.database import Database
-from rlarcade.promotion.documents import Event, Problem
-
-CHAMPION = "champion"
-
-_Rows = dict[Any, dict[str, Any]]
+from rlarcade.promotion.documents import Problem
+from rlarcade.promotion.replay import CHAMPION, ReplayError, differences, replay
 
 
 def load(database: Database, blobs: Blobs, row: Row[Any], actor: str) -> Checkpoint:
     """Reads a version and checks its bytes; one that is damaged is marked broken.
 
     Raises:
-        RegistryError: it is broken; with the newest champion to use in its place.
+        UnusableRegistryError: it is broken; with the newest champion to use in its place.
     """
     wrong = row.broken_reason
     if wrong is None:
@@ -33,7 +30,7 @@ def load(database: Database, blobs: Blobs, row: Row[Any], actor: str) -> Checkpo
         except (DamagedBlobError, CheckpointError) as error:
             wrong = str(error)
         _try_to_mark(database, row.number, wrong, actor)
-    raise RegistryError(
+    raise UnusableRegistryError(
         f"version {row.number} is broken: {wrong}. {_instead(database, blobs, row)} Registering "
         "its checkpoint again mends it."
     )
@@ -77,17 +74,35 @@ def verify(database: Database, blobs: Blobs, number: int | None, actor: str) -> 
         if number is not None:
             query = query.where(tables.versions.c.number == number)
         rows = connection.execute(query).all()
+        submitted = _submissions(connection, number)
     if number is not None:
-        problems = [
-            p
-            for p in problems
-            if not p.where.startswith(("version ", "alias ")) or p.where == f"version {number}"
-        ]
+        about = (f"version {number}", "database", *(f"submission {row.id}" for row in submitted))
+        problems = [p for p in problems if p.where in about or p.where.startswith("event ")]
     problems += versions_and_blobs(blobs, rows, all_blobs=number is None)
+    problems += _documents(blobs, submitted)
     for row in rows:
         wrong = next((p.what for p in problems if p.where == f"version {row.number}"), None)
         if wrong is not None and row.broken_reason is None:
             _try_to_mark(database, row.number, wrong, actor)
+    return problems
+
+
+def _submissions(connection: Connection, number: int | None) -> Sequence[Row[Any]]:
+    query = select(tables.submissions).order_by(tables.submissions.c.id)
+    if number is not None:
+        query = query.where(tables.submissions.c.version == number)
+    return connection.execute(query).all()
+
+
+def _documents(blobs: Blobs, submitted: Iterable[Row[Any]]) -> list[Problem]:
+    """Finds submissions without their gate or verdict. One that is altered is found by itself."""
+    problems = []
+    for row in submitted:
+        for name in ("gate", "verdict"):
+            digest = getattr(row, name)
+            if digest is not None and not blobs.holds(digest):
+                what = f"its {name}, document {str(digest)[:12]}…, is missing"
+                problems.append(Problem(where=f"submission {row.id}", what=what))
     return problems
 
 
@@ -124,63 +139,14 @@ def whole(connection: Connection, blobs: Blobs) -> list[Problem]:
 
 
 def structure(connection: Connection) -> list[Problem]:
-    """Checks file and audit log, and that its replay gives the versions and aliases there are."""
+    """Checks file and audit log, and that its replay gives the rows that there are."""
     pages = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
     if pages != "ok":
         return [Problem(where="database", what=f"is damaged: {pages}")]
     broken = audit.first_problem(connection)
     if broken is not None:
         return [broken]  # what it tells of the tables is worth nothing
-    known: _Rows = {}
-    moved: _Rows = {}
-    for event in audit.read(connection):
-        try:
-            _replay(event, known, moved)
-        except (KeyError, TypeError, RegistryError):
-            return [Problem(where=f"event {event.sequence}", what=f"tells of no {event.kind}")]
-    found = {row.number: row._asdict() for row in connection.execute(select(tables.versions))}
-    problems = list(_differences(found, known, "version {}"))
-    named = {
-        (row.name, row.game): {"version": row.version, "generation": row.generation}
-        for row in connection.execute(select(tables.aliases))
-    }
-    return [*problems, *_differences(named, moved, "alias {0[0]}@{0[1]}")]
-
-
-def _replay(event: Event, known: _Rows, moved: _Rows) -> None:
-    told = event.document
-    if event.kind == "register":
-        known[told["number"]] = {**told, "archived": False, "broken_reason": None}
-    elif event.kind in registration.CHANGES:
-        changes: dict[str, dict[str, Any]] = {
-            "broken": {"broken_reason": told.get("reason")},
-            "repair": {"broken_reason": None},
-            "archive": {"archived": True},
-        }
-        # A row that was put in by hand may have been marked; it is found without this.
-        known.get(told["number"], {}).update(changes[event.kind])
-    elif event.kind in aliases.MOVES:
-        move = aliases.move_of(event)
-        moved[move.name, move.game] = {"version": move.version, "generation": move.generation}
-
-
-def _differences(found: _Rows, told: _Rows, where: str) -> Iterable[Problem]:
-    for key in sorted({*found, *told}, key=str):
-        place = where.format(key)
-        if key not in told:
-            yield Problem(where=place, what="was put in by hand: the audit log does not know it")
-        elif key not in found:
-            yield Problem(where=place, what="is missing from its table: the audit log has it")
-        else:
-            yield from _fields(found[key], told[key], place)
-
-
-def _fields(found: Mapping[str, Any], told: Mapping[str, Any], place: str) -> Iterable[Problem]:
-    for name, value in found.items():
-        if name not in told or told[name] != value:
-            true = told.get(name)
-            yield Problem(
-                where=place,
-                what=f"its row was altered: {name} is {value!r}, the audit log says {true!r}",
-            )
-            return
+    try:
+        return list(differences(connection, replay(connection)))
+    except ReplayError as error:
+        return [error.problem]

@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from sqlalchemy import Connection, Row, Select, func, select
 
 from rlarcade.checkpoint import FORMAT_VERSION, Manifest
-from rlarcade.errors import RegistryError
+from rlarcade.errors import RegistryError, UnusableRegistryError
+from rlarcade.files import LARGEST_TEXT
 from rlarcade.games.names import resolve_game
 from rlarcade.games.protocols import FRAMESKIP, SCREEN, STACK, Protocol
 from rlarcade.promotion import tables
@@ -44,9 +45,10 @@ def described(manifest: Manifest, manifest_digest: str) -> Record:
 
     Raises:
         GameError: it names a game that does not exist.
+        RegistryError: it has a number that no database holds.
     """
     game = resolve_game(manifest.game)
-    return {
+    record = {
         "digest": manifest.weights_sha256,
         "game": game,
         "protocol": canonical_json(manifest.protocol.model_dump()),
@@ -62,6 +64,13 @@ def described(manifest: Manifest, manifest_digest: str) -> Record:
         "git_commit": _storable(manifest.git_commit),
         "libraries": canonical_json(manifest.libraries),
     }
+    for name, value in record.items():
+        if isinstance(value, int) and abs(value) > _LARGEST:
+            raise RegistryError(
+                f"{name} {value} is too large to be registered: a registry keeps whole numbers up "
+                f"to {_LARGEST}. Train it anew with another one."
+            )
+    return record
 
 
 def _storable(text: str | None) -> str | None:
@@ -96,7 +105,7 @@ def read_version(blobs: Blobs, row: Row[Any]) -> tuple[bytes, Manifest]:
     """
     try:
         weights = blobs.get(row.digest, row.weights_bytes)
-        manifest = read_manifest(blobs.get(row.manifest_digest))
+        manifest = read_manifest(blobs.get(row.manifest_digest, limit=LARGEST_TEXT))
         true = described(manifest, row.manifest_digest)
     except DamagedBlobError:
         raise
@@ -133,7 +142,7 @@ def documents(rows: Iterable[Row[Any]], aliases: Iterable[Row[Any]]) -> list[Ver
     names: dict[int, list[str]] = {}
     for alias in aliases:
         names.setdefault(alias.version, []).append(alias.name)
-    return [_document(row, tuple(sorted(names.get(row.number, ())))) for row in rows]
+    return [_document(row, tuple(sorted(map(str, names.get(row.number, ()))))) for row in rows]
 
 
 def _document(row: Row[Any], aliases: tuple[str, ...]) -> Version:
@@ -151,7 +160,7 @@ def _document(row: Row[Any], aliases: tuple[str, ...]) -> Version:
             }
         )
     except (ValueError, TypeError, RecursionError) as error:
-        raise RegistryError(
+        raise UnusableRegistryError(
             f"version {row.number} cannot be read: its row was altered. See how with `promote "
             "verify --all`, or import the newest export into another folder."
         ) from error
@@ -193,7 +202,7 @@ def find(connection: Connection, reference: int | str) -> Row[Any]:
     count = connection.scalar(select(func.count()).select_from(tables.versions))
     known = f"Its versions are numbered 1 to {count}" if count else "It holds no version"
     raise RegistryError(
-        f"the registry has no version {text!r}. {known}; one is named by its number, by its "
+        f"the registry has no version {text[:80]!r}. {known}; one is named by its number, by its "
         "digest or six or more digits of it, or by alias@game, such as champion@space_invaders."
     )
 

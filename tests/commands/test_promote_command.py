@@ -1,6 +1,9 @@
 """`rlarcade promote`: from a checkpoint to a champion and back, with an exit code for each end."""
 
 import json
+import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -85,7 +88,7 @@ def test_the_whole_way_with_a_person_in_between(promote, crowned):
     assert code == 5
     assert document["submission"]["state"] == "awaiting_approval"
     assert [check["outcome"] for check in document["verdict"]["checks"]] == ["pass"] * 6
-    assert "8 won, 0 tied, 0 lost of 8 pairs" in out
+    assert "9 won, 0 tied, 0 lost of 9 pairs" in out
     assert "next: python -m rlarcade.promote approve 2 --by NAME --note TEXT" in out
     assert champions(promote) == [1]
     code, out, document = promote("approve", "2", "--by", "ada", "--note", "fine")
@@ -195,7 +198,7 @@ def test_a_flipped_byte_is_found_and_the_version_is_never_promoted(promote, here
     assert promote("verify")[0] == 1
     for flags in ([], ["--force", "--reason", "anyway"]):
         code, out, _ = promote("promote", "2", *flags)
-        assert code == 2
+        assert code == 1
         assert "broken" in out
     assert champions(promote) == [1]
     code, out, _ = promote("verify", "2", "--all")
@@ -204,8 +207,6 @@ def test_a_flipped_byte_is_found_and_the_version_is_never_promoted(promote, here
 
 
 def test_an_altered_audit_log_is_found(promote, here, crowned):
-    import sqlite3
-
     with sqlite3.connect(here / "checkpoints/registry/registry.sqlite") as database:
         database.execute("UPDATE events SET actor = 'nobody' WHERE sequence = 2")
     database.close()
@@ -312,3 +313,91 @@ def test_a_match_that_is_interrupted_says_how_to_go_on(promote, crowned, monkeyp
     assert code == 130
     assert "what was played is kept; the same command goes on from there" in out
     assert promote("promote", "2", "--gate", "gate.toml")[0] == 0
+
+
+def test_a_receipt_is_printed_and_shows_a_tail_that_was_cut_off(promote, here, crowned):
+    code, out, document = promote("audit", "head")
+    assert (code, out) == (0, f"{document['count']}:{document['digest']}\n")
+    Path("receipt.json").write_text(json.dumps(document))
+    Path("receipt.txt").write_text(out)
+    for receipt in (out.strip(), "receipt.json", "receipt.txt"):
+        code, said, _ = promote("audit", "verify", "--receipt", receipt)
+        assert (code, said) == (
+            0,
+            f"the audit log is whole, and begins with the receipt's {document['count']}\n",
+        )
+    count = document["count"] - 1
+    with closing(sqlite3.connect(here / "checkpoints/registry/registry.sqlite")) as base, base:
+        base.execute("DELETE FROM events WHERE sequence > ?", (count,))
+        ((digest,),) = base.execute("SELECT digest FROM events WHERE sequence = ?", (count,))
+        base.execute("UPDATE meta SET value = ? WHERE key = 'audit_count'", (str(count),))
+        base.execute("UPDATE meta SET value = ? WHERE key = 'audit_head'", (digest,))
+    assert promote("audit", "verify")[0] == 0
+    code, said, told = promote("audit", "verify", "--receipt", "receipt.txt")
+    assert code == 1
+    assert f"event {count + 1}: is missing: the receipt is of {count + 1} entries" in said
+    assert told["problem"]["where"] == f"event {count + 1}"
+
+
+def test_a_receipt_that_cannot_be_read_is_refused_in_a_line(promote, here, crowned):
+    Path("binary").write_bytes(b"\xff" * 100)
+    Path("long").write_bytes(b"1" * 10_001)
+    os.mkfifo("fifo")
+    for given, message in {
+        "nonsense": "is no receipt of an audit log",
+        "binary": "--receipt binary cannot be read: it is no text",
+        "long": "cannot be read: it has 10,001 bytes, more than the 10,000",
+        "fifo": "cannot be read: it is a FIFO",
+    }.items():
+        code, out, _ = promote("audit", "verify", "--receipt", given)
+        assert (code, message in out, out.count("\n")) == (2, True, 1), out
+
+
+@pytest.mark.parametrize("harm", ["weights", "manifest", "game", "seed"])
+@pytest.mark.parametrize("words", [["register", "a"], ["pipeline", "run", "a", "--mode", "ci"]])
+def test_a_checkpoint_that_cannot_be_registered_leaves_no_registry_behind(
+    promote, here, words, harm
+):
+    if harm == "weights":
+        path = here / "a" / "weights.safetensors"
+        path.write_bytes(path.read_bytes()[:-1] + b"?")
+    else:
+        path = here / "a" / "manifest.json"
+        manifest = json.loads(path.read_text())
+        manifest |= {
+            "manifest": {"counters": 1},
+            "game": {"game": "chess"},
+            "seed": {"seed": 2**70},
+        }[harm]
+        path.write_text(json.dumps(manifest))
+    code, out, _ = promote(*words)
+    assert (code, out.count("\n")) == (2, 1), out
+    assert not (here / "checkpoints").exists()
+
+
+def test_stale_is_said_once(promote, crowned):
+    promote("alias", "set", "challenger", "2")
+    code, out, _ = promote("alias", "set", "challenger", "1", "--generation", "0")
+    assert code == 1
+    assert out.startswith(
+        "rlarcade: error: STALE: the challenger of pong is at generation 1, not 0"
+    )
+    assert out.count("STALE") == 1
+
+
+def test_damage_ends_with_1_and_a_wrong_command_with_2(promote, here, crowned):
+    file = here / "checkpoints/registry/registry.sqlite"
+    good = file.read_bytes()
+    for damage in (b"x" * len(good), good[:8192] + b"\xff" * (len(good) - 8192)):
+        for more in ("-wal", "-shm"):
+            Path(f"{file}{more}").unlink(missing_ok=True)
+        file.write_bytes(damage)
+        for words in (["versions"], ["register", "c"], ["promote", "2"], ["audit", "log"]):
+            code, out, _ = promote(*words)
+            assert (code, out.count("\n")) == (1, 1), out
+    file.write_bytes(good)
+    Path("bad.tar").write_bytes(b"x" * 10_000)
+    assert promote("import", "bad.tar", "--registry", "new")[0] == 1
+    assert promote("import", "none.tar", "--registry", "new")[0] == 2
+    assert promote("show", "9")[0] == 2
+    assert promote("approve", "2", "--by", "", "--note", "x")[0] == 2

@@ -1,15 +1,25 @@
 """The checks of a gate: each says pass, fail or unknown, and why."""
 
+import json
 import math
+import re
+import time
+from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
 from promoting import play_by_strength, quick_gate, saved_agent, share_of
 
+from rlarcade.errors import RunFolderError
 from rlarcade.evaluation import Comparison
+from rlarcade.evaluation.schedule import match_seeds
 from rlarcade.learning.agent import DQNAgent
 from rlarcade.promotion.checks import make_verdict
+from rlarcade.promotion.gate import Gate
 from rlarcade.promotion.registry import Registry
+
+DATA = Path(__file__).parents[1] / "data"
 
 
 @pytest.fixture
@@ -50,7 +60,7 @@ def e_value(wins, ties, losses, null=0.5):
 def test_checks_are_made_in_order_and_the_first_champion_needs_no_match(registry, two):
     begun = []
     verdict = make_verdict(registry, two[0], None, quick_gate(), on_check=begun.append)
-    names = ["files", "contract", "smoke", "size", "latency", "match", "guard"]
+    names = ["files", "contract", "size", "latency", "smoke", "match", "guard"]
     assert [check.name for check in verdict.checks] == begun == names
     assert verdict.outcome == "passed"
     assert found(verdict, "match").evidence == "the first champion of pong needs no match"
@@ -239,3 +249,112 @@ def test_decisions_are_timed_one_at_a_time_on_one_observation(registry, two, mon
     make_verdict(registry, two[0], None, gate)
     assert asked == [(1, 4, 84, 84)] * 21
     assert np.prod(asked[0]) == 28_224
+
+
+def test_the_slowest_decisions_count_and_not_the_middle_one(registry, two, monkeypatch):
+    """Of twenty decisions the 95th percentile lies just above the nineteenth."""
+    for slow, outcome in ((1, "pass"), (2, "fail")):
+        asked = slow_decisions(monkeypatch, {5, 9} if slow == 2 else {5})
+        gate = quick_gate(
+            smoke={"enabled": False}, latency={"decisions": 20, "max_milliseconds": 200}
+        )
+        check = found(make_verdict(registry, two[0], None, gate), "latency")
+        assert (check.outcome, check.details["p50_ms"] < 200) == (outcome, True)
+        assert len(asked) == (21 if slow == 1 else 10), "it stops as soon as it is known"
+    assert check.evidence.startswith("2 of 9 decisions took longer than 200 ms, the slowest ")
+
+
+def slow_decisions(monkeypatch, slow, seconds=0.3):
+    """Some of the decisions take longer; the first, which is not counted, is number 0."""
+    asked = []
+
+    def q_values(self, observation, **settings):
+        if len(asked) in slow:
+            time.sleep(seconds)
+        asked.append(observation.shape)
+
+    monkeypatch.setattr(DQNAgent, "q_values", q_values)
+    return asked
+
+
+def test_a_version_that_is_too_slow_is_known_to_be_without_playing_and_soon(
+    registry, two, monkeypatch
+):
+    """A second a decision: six of a hundred are enough to know."""
+    asked = slow_decisions(monkeypatch, set(range(200)), seconds=0.05)
+    gate = Gate.model_validate({"latency": {"max_milliseconds": 20}})
+    verdict = make_verdict(registry, two[0], None, gate)
+    assert found(verdict, "latency").outcome == "fail"
+    assert found(verdict, "smoke").evidence == "not made, because latency did not pass"
+    assert len(asked) == 7
+
+
+def test_a_check_that_lasts_too_long_is_unknown(registry, two, monkeypatch):
+    slow_decisions(monkeypatch, set(range(200)), seconds=0.05)
+    gate = quick_gate(latency={"decisions": 50, "max_seconds": 0.2, "max_milliseconds": 10_000})
+    check = found(make_verdict(registry, two[0], None, gate), "latency")
+    assert check.outcome == "unknown"
+    assert re.fullmatch(r"[2-4] of 50 decisions in 0.2 s; 10000 allowed", check.evidence)
+
+
+def test_playing_the_beginning_of_a_game_has_an_end(registry, two):
+    gate = quick_gate(smoke={"steps": 100_000, "max_seconds": 0.3})
+    started = time.monotonic()
+    check = found(make_verdict(registry, two[0], None, gate), "smoke")
+    assert check.outcome == "unknown"
+    assert re.fullmatch(r"\d+ of 100000 steps played in 0.3 s", check.evidence)
+    assert time.monotonic() - started < 20
+
+
+def test_a_match_that_lasts_too_long_is_unknown_and_goes_on_where_it_stopped(
+    registry, two, monkeypatch
+):
+    play_by_strength(monkeypatch, {two[0].digest: 1, two[1].digest: 1})
+    champion = crown(registry, two[0])
+    gate = quick_gate(smoke={"enabled": False}, match={"max_pairs": 15, "max_seconds": 0.05})
+    verdict = make_verdict(registry, two[1], champion, gate, on_pair=lambda match: time.sleep(0.02))
+    check = found(verdict, "match")
+    assert (check.outcome, check.details["verdict"]) == ("unknown", None)
+    assert check.evidence.endswith("; stopped after 0.05 s (max_seconds)")
+    played = check.details["ties"]
+    assert 0 < played < 15
+    counts = []
+    gate = quick_gate(smoke={"enabled": False}, match={"max_pairs": 15})
+    make_verdict(registry, two[1], champion, gate, on_pair=lambda match: counts.append(match.pairs))
+    assert counts == list(range(played + 1, 16))
+
+
+@pytest.mark.parametrize(("alpha", "wins"), [(0.2, 5), (0.01, 11)])
+def test_the_match_against_random_play_is_decided_with_the_gates_own_alpha(
+    registry, two, monkeypatch, alpha, wins
+):
+    play_by_strength(monkeypatch, {"random": 0, two[0].digest: 1, two[1].digest: 2})
+    gate = quick_gate(smoke={"enabled": False}, random={"enabled": True, "alpha": alpha})
+    verdict = make_verdict(registry, two[1], crown(registry, two[0]), gate)
+    check = found(verdict, "random")
+    assert (check.outcome, check.details["wins"]) == ("pass", wins)
+    assert wins == next(n for n in range(100) if e_value(n, 0, 0) >= 1 / alpha)
+    kept = registry.get_document(check.details["comparison"], Comparison)
+    assert kept.rule.alpha == alpha
+    assert found(verdict, "match").details["wins"] == 8, "the match has another"
+
+
+def test_forged_pairs_in_a_record_make_no_champion(registry):
+    """The agent that learned is champion; eight made-up wins would promote the one that did not."""
+    late, early = (registry.register(DATA / f"space-invaders-{name}") for name in ("late", "early"))
+    gate = quick_gate(guard={"enabled": False}, match={"max_pairs": 1})
+    verdict = make_verdict(registry, early, crown(registry, late), gate)
+    assert verdict.outcome == "inconclusive"
+    (record,) = (registry.folder / "matches").rglob("*.jsonl")
+    header, _ = record.read_text().splitlines()
+    forged = [
+        {
+            side: {"seed": seed, "score": score, "steps": 1, "ended": "terminated", "trace": None}
+            for side, score in (("champion", 0.0), ("candidate", 500.0))
+        }
+        for seed in islice(match_seeds(0, (late.digest, early.digest)), 8)
+    ]
+    record.write_text("\n".join([header, *map(json.dumps, forged)]) + "\n")
+    eight = quick_gate(guard={"enabled": False}, match={"max_pairs": 8})
+    with pytest.raises(RunFolderError, match="cannot be believed: .* no actions were kept"):
+        make_verdict(registry, early, registry.alias(late.game), eight)

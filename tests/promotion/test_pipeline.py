@@ -14,7 +14,8 @@ from rlarcade.promotion import submissions, tables
 from rlarcade.promotion.gate import GateVerdict
 from rlarcade.promotion.pipeline import approve, deny, run_pipeline, verdict_of
 from rlarcade.promotion.registry import Registry
-from rlarcade.promotion.submissions import TRANSITIONS, submissions_of
+from rlarcade.promotion.states import TRANSITIONS
+from rlarcade.promotion.submissions import submissions_of
 
 
 def quick_gate(**parts):
@@ -364,7 +365,7 @@ class Transactions:
     """The registry's transactions, one of which is killed before it begins or after it ended."""
 
     def __init__(self, step):
-        self.step, self.count, self.real = step, 0, Registry.transaction
+        self.step, self.count, self.real = step, 0, Registry.writing
 
     @contextmanager
     def __call__(self, *args, **settings):
@@ -372,8 +373,8 @@ class Transactions:
         self.count += 1
         if before == self.step:
             raise Killed
-        with self.real(*args, **settings) as connection:
-            yield connection
+        with self.real(*args, **settings) as opened:
+            yield opened
         if after == self.step:
             raise Killed
 
@@ -387,11 +388,11 @@ def interrupted(house, step, monkeypatch):
     """Delivers and approves, killed once, and again; returns whether there was nothing to kill."""
     transactions = Transactions(step)
 
-    def transaction(registry, *args, **settings):
-        return transactions(registry, *args, **settings)
+    def writing(registry):
+        return transactions(registry)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Registry, "transaction", transaction)
+        patched.setattr(Registry, "writing", writing)
         try:
             delivered(house)
         except Killed:

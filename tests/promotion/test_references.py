@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from promoting import play_by_strength, saved_agent
 
-from rlarcade.errors import CheckpointError, RegistryError
+from rlarcade.errors import CheckpointError, RegistryError, RlarcadeError
 from rlarcade.promotion.references import is_reference, load_named
 from rlarcade.promotion.registry import Registry
 
@@ -98,3 +98,16 @@ def test_training_begins_from_a_version_and_records_it_as_its_parent(digests, co
     assert code == 0, err
     manifest = json.loads((newest(Path("run")) / "manifest.json").read_text())
     assert manifest["parent"] == digests[1]
+
+
+@pytest.mark.parametrize("name", ["9" * 5000, "9" * 19, "champion@" + "x" * 5000, "0" * 400])
+def test_a_name_that_is_far_too_long_is_no_version_and_no_file(digests, name):
+    assert is_reference(name)
+    with pytest.raises(RlarcadeError) as told:
+        load_named(name)
+    assert "Traceback" not in str(told.value)
+
+
+def test_digits_of_other_scripts_are_no_number_of_a_version(digests):
+    with pytest.raises(CheckpointError, match="does not exist"):
+        load_named("\u0661")

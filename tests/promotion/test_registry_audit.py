@@ -7,8 +7,9 @@ from registry_helpers import blob_file, sql, whole
 from sqlalchemy import select
 
 from rlarcade import Rule
-from rlarcade.errors import RegistryError
+from rlarcade.errors import ConfigError, RegistryError
 from rlarcade.promotion import tables
+from rlarcade.promotion.audit import read_receipt
 from rlarcade.promotion.documents import Event, Problem
 from rlarcade.promotion.registry import Registry
 
@@ -251,3 +252,60 @@ def test_two_registries_open_on_one_folder_see_each_others_changes(registry, add
         assert other.version(1).game == "pong"
         other.move_alias("pong", "champion", 1, expected_generation=0, kind="promote")
         assert registry.alias("pong").generation == 1
+
+
+# What only a receipt shows
+
+
+def test_a_tail_that_goes_with_all_that_counts_it_is_shown_by_a_receipt_alone(log, folder):
+    before = log.audit_head()
+    (row,) = sql(folder, "SELECT digest FROM events WHERE sequence = 5")
+    assert (before.count, before.digest) == (5, row[0])
+    assert log.verify_audit(before) is None
+    with log.transaction("note", {}):
+        pass
+    after = log.audit_head()
+    assert log.verify_audit(before) is None, "what came later harms no receipt"
+    sql(folder, "DELETE FROM events WHERE sequence > 4")
+    (row,) = sql(folder, "SELECT digest FROM events WHERE sequence = 4")
+    sql(folder, "UPDATE meta SET value = '4' WHERE key = 'audit_count'")
+    sql(folder, "UPDATE meta SET value = ? WHERE key = 'audit_head'", row[0])
+    assert log.verify_audit() is None, "nothing in the file shows it"
+    for receipt, count in ((before, 5), (after, 6)):
+        problem = log.verify_audit(receipt)
+        assert problem.where == "event 5"
+        assert problem.what == (
+            f"is missing: the receipt is of {count} entries, the audit log has 4"
+        )
+    for _ in range(2):  # as many entries as before, but others
+        with log.transaction("note", {"other": True}):
+            pass
+    problem = log.verify_audit(after)
+    assert problem.where == "event 6"
+    assert "is not what it was: its digest is" in problem.what
+
+
+def test_a_receipt_of_an_empty_log_fits_every_log(registry):
+    receipt = registry.audit_head()
+    assert str(receipt) == f"0:{'0' * 64}"
+    with registry.transaction("note", {}):
+        pass
+    assert registry.verify_audit(receipt) is None
+
+
+def test_there_is_no_receipt_of_a_log_that_was_altered(log, folder):
+    sql(folder, "UPDATE events SET actor = 'eve' WHERE sequence = 3")
+    with pytest.raises(RegistryError, match="the audit log was altered: event 3 was altered"):
+        log.audit_head()
+
+
+@pytest.mark.parametrize("text", ["", "5", f"5:{'g' * 64}", f"-5:{'0' * 64}", '{"count": 5}', "[["])
+def test_what_is_no_receipt_is_refused(text):
+    with pytest.raises(ConfigError, match="is no receipt of an audit log. Give what"):
+        read_receipt(text)
+
+
+def test_a_receipt_is_read_as_it_was_printed_or_as_json(log):
+    receipt = log.audit_head()
+    for text in (str(receipt), f" {receipt}\n", receipt.model_dump_json()):
+        assert read_receipt(text) == receipt

@@ -208,8 +208,11 @@ class _Full:
     def __exit__(self, *error):
         self._file.__exit__(*error)
 
-    def read(self):
-        return self._file.read()
+    def read(self, *most):
+        return self._file.read(*most)
+
+    def fileno(self):
+        return self._file.fileno()
 
     def write(self, data):
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -1,0 +1,103 @@
+"""Locks between processes: waited for, but not for ever, and who holds one is told."""
+
+import fcntl
+import os
+import time
+from collections.abc import Container, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from rlarcade.errors import UnusableRegistryError
+
+_PROC = Path("/proc")  # Linux; elsewhere nobody can be named
+_SHOWN = 3  # processes
+_PAUSE = 0.05  # seconds between attempts
+
+
+@contextmanager
+def only_one(folder: Path, seconds: float) -> Iterator[None]:
+    """Lets one process at a time into the block; the kernel frees the lock of a dead one.
+
+    Args:
+        folder: what is locked.
+        seconds: how long to wait for others.
+
+    Raises:
+        OSError: the folder cannot be opened.
+        UnusableRegistryError: another process held the lock all the time; which one.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        until = time.monotonic() + seconds
+        while not _locked(descriptor):
+            if time.monotonic() >= until:
+                raise UnusableRegistryError(
+                    f"registry {folder} is in use by {holder_of(folder)}, for longer than "
+                    f"{seconds:g} seconds. Try again when it has finished, or end it."
+                )
+            time.sleep(_PAUSE)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def holder_of(*paths: Path) -> str:
+    """Returns words for who holds a lock on one of some files or folders.
+
+    Where the kernel does not tell, as in some containers, it is whoever has one of them open.
+
+    Args:
+        *paths: what may be locked; any of them may be missing.
+    """
+    wanted = set()
+    for path in paths:
+        with suppress(OSError):
+            wanted.add(_identity(path))
+    others = sorted((_holders(wanted) or _openers(wanted)) - {os.getpid()})
+    if not others:
+        return "another process"
+    return f"process {' or '.join(map(str, others[:_SHOWN]))}"
+
+
+_Identity = tuple[int, int]
+"""Device and inode."""
+
+
+def _identity(path: Path) -> _Identity:
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
+def _holders(wanted: Container[_Identity]) -> set[int]:
+    """Process ids by /proc/locks: `1: FLOCK ADVISORY WRITE 4711 00:2d:271 0 EOF`."""
+    try:
+        lines = (_PROC / "locks").read_text("ascii", "replace").splitlines()
+    except OSError:
+        return set()
+    found = set()
+    for line in lines:
+        fields = line.split()
+        # "->" marks who waits for a lock.
+        if len(fields) < 6 or fields[1] == "->" or fields[3] != "WRITE":
+            continue
+        major, minor, inode = fields[5].split(":")
+        if (os.makedev(int(major, 16), int(minor, 16)), int(inode)) in wanted:
+            found.add(int(fields[4]))
+    return found
+
+
+def _openers(wanted: Container[_Identity]) -> set[int]:
+    found = set()
+    for place in _PROC.glob("[0-9]*/fd/*"):  # of other users' processes nothing is told
+        with suppress(OSError):
+            if _identity(place) in wanted:
+                found.add(int(place.parts[-3]))
+    return found
