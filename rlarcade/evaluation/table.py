@@ -7,10 +7,10 @@ from rlarcade.evaluation.documents import Comparison, Evaluation
 from rlarcade.evaluation.round_robin import RoundRobin
 from rlarcade.evaluation.shown import Rows
 from rlarcade.evaluation.suite import SuiteComparison
-from rlarcade.evaluation.words import counted, crashed, fitted, wrapped
+from rlarcade.evaluation.words import crashed, fitted, wrapped
 from rlarcade.games.names import display_name
 from rlarcade.games.scores import published_scores
-from rlarcade.text import printable
+from rlarcade.text import counted, printable
 
 _MOST_CELLS = 9  # of a row, in 80 columns
 _MOST_NOTES = 5
@@ -25,7 +25,7 @@ def score_lines(evaluations: Sequence[Evaluation]) -> list[str]:
         normalised = evaluation.human_normalized
         steps = fmean(episode.steps for episode in evaluation.episodes)
         lines += [
-            f"{display_name(evaluation.game)}, protocol {evaluation.protocol.name}, "
+            f"{display_name(evaluation.game)}, protocol {evaluation.protocol}, "
             f"epsilon {evaluation.epsilon:g}, {counted(len(scores), 'whole game')}, raw scores",
             f"  {fitted(evaluation.checkpoint)}",
             *wrapped(
@@ -67,7 +67,7 @@ def score_rows(evaluation: Evaluation) -> Rows:
     scores = [episode.score for episode in evaluation.episodes]
     normalised = evaluation.human_normalized
     return [
-        ("game", f"{display_name(evaluation.game)}, protocol {evaluation.protocol.name}"),
+        ("game", f"{display_name(evaluation.game)}, protocol {evaluation.protocol}"),
         ("checkpoint", evaluation.checkpoint),
         ("games", f"{len(scores):,} ({_endings(evaluation)})"),
         ("mean", f"{evaluation.mean:.1f}"),
@@ -239,7 +239,7 @@ def meaning_of(match: Comparison) -> tuple[str, str]:
 def how_played(match: Comparison) -> str:
     """Returns a line that says what was played, and how."""
     return (
-        f"{display_name(match.game)}, protocol {match.protocol.name}, epsilon "
+        f"{display_name(match.game)}, protocol {match.protocol}, epsilon "
         f"{match.protocol.evaluation_epsilon:g}, same-seed pairs of whole games, raw scores"
     )
 
@@ -295,7 +295,7 @@ def match_rows(match: Comparison) -> Rows:
     share = match.improvement_probability
     between = "–" if share is None else f"{share:.2f} ({low:.2f} … {high:.2f})"
     return [
-        ("game", f"{display_name(match.game)}, protocol {match.protocol.name}"),
+        ("game", f"{display_name(match.game)}, protocol {match.protocol}"),
         ("champion", match.champion.checkpoint),
         ("candidate", match.candidate.checkpoint),
         ("verdict", f"{verdict}: {meaning}" if match.verdict else "the match is still on"),

@@ -10,11 +10,6 @@ _COLUMNS = 80
 _SHORTEST_NAME = 24
 
 
-def counted(number: int, what: str) -> str:
-    """Returns how many there are: 1 game, 2 games. Any other plural is not needed."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
 def fitted(name: str, taken: int = 2) -> str:
     """Returns a name, such as a path, that fits into a line of the terminal.
 

@@ -177,7 +177,7 @@ def _contract(subject: _Subject) -> Finding:
     if champion.contract == version.contract:
         return (
             "pass",
-            f"protocol {version.protocol.name} and {version.num_actions} actions, as the champion, "
+            f"protocol {version.protocol} and {version.num_actions} actions, as the champion, "
             f"version {champion.number}",
             {},
         )

@@ -41,7 +41,7 @@ def version_details(version: Version) -> list[str]:
     shown = {
         "state": version.state + (f": {version.broken_reason}" if version.broken_reason else ""),
         "digest": version.digest,
-        "protocol": f"{version.protocol.name}, {version.num_actions} actions, contract "
+        "protocol": f"{version.protocol}, {version.num_actions} actions, contract "
         f"{version.contract[:12]}",
         "training": f"{version.steps:,} steps = {version.frames:,} frames, {version.updates:,} "
         "updates",

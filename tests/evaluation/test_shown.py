@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from reports import episode, evaluation, match, mixed, read, round_robin, suite
 
-from rlarcade.evaluation import EpisodeResult, Rule
+from rlarcade.evaluation import EpisodeResult, Rule, evaluate_agent
 from rlarcade.evaluation.documents import Contestant, PairResult, Trace
 from rlarcade.evaluation.play import play_steps
 from rlarcade.evaluation.players import RandomPlayer
@@ -29,7 +29,9 @@ from rlarcade.evaluation.table import (
     suite_meaning,
     suite_standing,
 )
-from rlarcade.evaluation.words import counted, fitted, wrapped
+from rlarcade.evaluation.words import fitted, wrapped
+from rlarcade.games import Protocol
+from rlarcade.text import counted
 
 HOSTILE = "<script>alert(1)</script>\x1b[31m\n\u202e\"'&" + "x" * 500
 TRACE = Trace.of([1, 2, 3] * 2_000, [0, 5, 0] * 2_000)
@@ -387,3 +389,12 @@ def test_every_report_survives_any_name(name):
 def test_rules_that_are_hardly_one_have_a_report():
     tight = Rule(alpha=1e-12, beta=1 - 1e-12)
     assert read(match_report(match(mixed(10), tight))).one("title")
+
+
+def test_a_protocol_of_your_own_is_shown_with_what_differs():
+    own = Protocol(name="sticky10", sticky=0.1)
+    seen = evaluate_agent(
+        RandomPlayer("pong", own.model_copy(update={"frame_cap": 40})), episodes=1
+    )
+    assert "protocol sticky10 (v5 but sticky 0.1, frame_cap 40)" in score_lines([seen])[0]
+    assert "sticky10 (v5 but" in seen._repr_html_()

@@ -73,7 +73,7 @@ def evaluation_report(
 def _played(evaluations: Sequence[Evaluation]) -> str:
     """How the games were played."""
     lengths = sorted({len(one.episodes) for one in evaluations})
-    protocols = dict.fromkeys(one.protocol.name for one in evaluations)
+    protocols = dict.fromkeys(str(one.protocol) for one in evaluations)
     epsilons = dict.fromkeys(f"{one.epsilon:g}" for one in evaluations)
     games = " to ".join(dict.fromkeys(number(end, 0) for end in (lengths[0], lengths[-1])))
     return (

@@ -22,8 +22,8 @@ from rlarcade.evaluation.reports.pairs import (
 from rlarcade.evaluation.reports.parts import grid, header, settings_of, settings_table
 from rlarcade.evaluation.sequential import Evidence
 from rlarcade.evaluation.table import meaning_of
-from rlarcade.evaluation.words import counted
 from rlarcade.games.names import display_name
+from rlarcade.text import counted
 
 
 def match_report(

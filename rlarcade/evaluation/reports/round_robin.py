@@ -36,8 +36,9 @@ from rlarcade.evaluation.reports.parts import (
     settings_table,
 )
 from rlarcade.evaluation.round_robin import RoundRobin
-from rlarcade.evaluation.words import counted, crashed
+from rlarcade.evaluation.words import crashed
 from rlarcade.games.names import display_name
+from rlarcade.text import counted
 
 
 class _Pairing(NamedTuple):

@@ -36,9 +36,9 @@ from rlarcade.evaluation.reports.plots import CANDIDATE
 from rlarcade.evaluation.reports.svg import swatch
 from rlarcade.evaluation.suite import SuiteComparison
 from rlarcade.evaluation.table import games_with_alarm, suite_meaning
-from rlarcade.evaluation.words import counted
 from rlarcade.games.names import display_name
 from rlarcade.games.scores import human_normalised_score
+from rlarcade.text import counted
 
 _OUTCOMES = {"wins": "won", "ties": "tied", "losses": "lost"}
 _DECIDES = {
