@@ -10,25 +10,30 @@ RUN/
   result.json       the evaluation at the end; its presence means the run is finished
 """
 
-import fcntl
 import json
 import os
+import stat
 import subprocess
 import sys
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from rlarcade.checkpoint import library_versions
-from rlarcade.config import Settings, TrainConfig
+from rlarcade.config import Settings, TrainConfig, reason
 from rlarcade.errors import RunFolderError
-from rlarcade.files import write_file
+from rlarcade.files import open_own, read_own, write_file
 from rlarcade.games.names import resolve_game
+from rlarcade.locks import try_lock
 
 RUNS = Path("checkpoints")
 
+_FILES = ("lock", "run.json", "commands.jsonl", "metrics.jsonl", "result.json")
+_FOLDERS = ("state", "state/rows", "checkpoints", "tensorboard")  # a folder before what is in it
+_LARGEST_RESULT = 200_000_000  # bytes; it keeps every game, action by action
 _OUTCOME = {"checkpoint", "steps"}
 # What a machine makes of an unset setting; where others are unset, that is a value like any other.
 _RESOLVED = {
@@ -97,6 +102,7 @@ class RunFolder:
         self._made = not path.exists()
         try:
             path.mkdir(parents=True, exist_ok=True)
+            _check_inside(path)
             self._lock = _locked(path / "lock")
         except OSError as error:
             raise RunFolderError(
@@ -109,7 +115,7 @@ class RunFolder:
         if self._made and [entry.name for entry in self.path.iterdir()] == ["lock"]:
             (self.path / "lock").unlink()
             self.path.rmdir()
-        self._lock.close()
+        os.close(self._lock)
 
     @property
     def result(self) -> Path:
@@ -119,8 +125,12 @@ class RunFolder:
     def finished(self) -> dict[str, Any] | None:
         """Reads the outcome of a finished run; None if it is not finished, or must finish again."""
         try:
-            outcome: dict[str, Any] = json.loads(self.result.read_text("utf-8"))
-        except (OSError, ValueError):  # none, or damaged: the last state leads to it again
+            outcome: dict[str, Any] = json.loads(read_own(self.result, _LARGEST_RESULT))
+        except (
+            OSError,
+            ValueError,
+            RecursionError,
+        ):  # none, or damaged: the last state leads to it again
             return None
         return outcome if isinstance(outcome, dict) and set(outcome) >= _OUTCOME else None
 
@@ -132,19 +142,23 @@ class RunFolder:
         """
         path = self.path / "run.json"
         try:
-            text = path.read_text("utf-8")
+            text = read_own(path)
         except FileNotFoundError:
             return None
-        except (OSError, UnicodeDecodeError) as error:
-            raise RunFolderError(f"cannot read {path}: {error}. Use another --run-dir.") from error
-        try:
-            return RunRecord.model_validate_json(text)
-        except ValidationError as error:
-            first = error.errors()[0]
+        except OSError as error:
             raise RunFolderError(
-                f"{path} cannot be read ({'.'.join(map(str, first['loc']))}: {first['msg']}). It "
-                "was altered, or written by another rlarcade. Use another --run-dir."
+                f"cannot read {path}: {reason(error)}. Use another --run-dir."
             ) from error
+        try:
+            record = RunRecord.model_validate_json(text)
+        except ValueError as error:
+            raise _altered(path, reason(error)) from error
+        unset = [name for name in _RESOLVED if getattr(record.train, name) in (None, "auto")]
+        if record.train.memory == "none":
+            unset = [name for name in unset if name != "buffer_size"]
+        if unset:
+            raise _altered(path, f"{unset[0]} is not resolved")
+        return record
 
     def write_record(self, record: RunRecord) -> None:
         """Writes `run.json`.
@@ -164,8 +178,45 @@ class RunFolder:
             "from_step": step,
             "git_commit": code_commit(),
         }
-        with (self.path / "commands.jsonl").open("a", encoding="utf-8") as file:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+        with os.fdopen(
+            open_own(self.path / "commands.jsonl", flags), "a", encoding="utf-8"
+        ) as file:
             file.write(json.dumps(line) + "\n")
+
+
+def _altered(path: Path, why: str) -> RunFolderError:
+    return RunFolderError(
+        f"{path} cannot be read ({why.rstrip('.')}). It was altered, or written by another "
+        "rlarcade. Use another --run-dir."
+    )
+
+
+def _check_inside(folder: Path) -> None:
+    """Refuses a folder in which our files and folders are links, or are not what they should be.
+
+    A run folder may come from a stranger, and what a link points to would be overwritten.
+
+    Raises:
+        RunFolderError: with the first of them.
+    """
+    for names, is_right, kind in (
+        (_FILES, stat.S_ISREG, "a file"),
+        (_FOLDERS, stat.S_ISDIR, "a folder"),
+    ):
+        for name in names:
+            path = folder / name
+            try:
+                mode = path.lstat().st_mode
+            except FileNotFoundError:
+                continue
+            if not is_right(mode):
+                found = "a link" if stat.S_ISLNK(mode) else f"not {kind}"
+                raise RunFolderError(
+                    f"run folder {folder} cannot be used: its {name} is {found}. In a run folder "
+                    f"rlarcade writes {name} itself, and follows no link. Remove {path}, or "
+                    "choose another --run-dir."
+                )
 
 
 def continued(record: RunRecord, settings: Settings, folder: Path) -> tuple[TrainConfig, list[str]]:
@@ -250,27 +301,46 @@ def _shown(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _locked(path: Path) -> IO[str]:
-    file = path.open("a+", encoding="utf-8")
-    try:
-        # The kernel gives the lock back when the process ends, however it ends.
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        file.seek(0)
-        owner = file.read().strip() or "unknown"
-        file.close()
+def _locked(path: Path) -> int:
+    descriptor = open_own(path, os.O_RDWR | os.O_CREAT)
+    owner = os.read(descriptor, 64).strip()
+    if not try_lock(descriptor):
+        os.close(descriptor)
+        who = owner.decode() if owner.isdigit() else "unknown"
         raise RunFolderError(
-            f"run folder {path.parent} is in use by process {owner}. Wait for it, stop it, or "
+            f"run folder {path.parent} is in use by process {who}. Wait for it, stop it, or "
             "choose another --run-dir."
-        ) from error
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
-    return file
+        )
+    if owner and not owner.isdigit():
+        os.close(descriptor)
+        raise RunFolderError(
+            f"run folder {path.parent} cannot be used: its lock holds something else than the "
+            f"number of a process. Move {path} away, or choose another --run-dir."
+        )
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+    return descriptor
 
 
+def process_in(folder: Path) -> str | None:
+    """Returns the number of the process that works on a run folder, or None if none does."""
+    try:
+        descriptor = open_own(folder / "lock", os.O_RDWR)
+    except OSError:
+        return None
+    try:
+        owner = os.read(descriptor, 64).strip()
+        return None if try_lock(descriptor) else owner.decode("ascii", "replace") or "unknown"
+    finally:
+        os.close(descriptor)
+
+
+@cache
 def code_commit() -> str | None:
-    """Returns the git commit of this code, with `+changes` if it was altered; None if unknown."""
+    """Returns the git commit of this code, with `+changes` if it was altered; None if unknown.
+
+    It is asked for once: a commit that somebody makes meanwhile is not of the code that runs.
+    """
     source = Path(__file__).resolve().parent.parent.parent
     if not (source / ".git").exists():
         return None

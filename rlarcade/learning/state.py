@@ -1,7 +1,6 @@
 """What a training run consists of, in memory: made from settings, learned on, saved."""
 
 import math
-import os
 from dataclasses import dataclass, field
 from typing import Protocol as Interface
 
@@ -20,10 +19,12 @@ from rlarcade.games.protocols import STACK
 from rlarcade.learning import hardware
 from rlarcade.learning.agent import DQNAgent, Update
 from rlarcade.learning.frames import BLOCKED_FRAME
+from rlarcade.learning.memory import require_memory_to_learn
 from rlarcade.learning.replay import Replay
 from rlarcade.seeding import SeedUse, derived_seed, generator
 
 _LARGEST_DEFAULT_BUFFER = 1_000_000
+_MOST_ACTIONS = 18
 
 
 class Lanes(Interface):
@@ -111,12 +112,10 @@ class TrainingState:
     ) -> "TrainingState":
         """Builds a run from a resolved configuration, its games not begun."""
         torch.set_num_threads(config.torch_threads)
-        if config.deterministic:
-            # cuBLAS is deterministic only with a workspace of a fixed size
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-            torch.use_deterministic_algorithms(mode=True)
+        hardware.use_determinism(config.deterministic)
         # A GPU has many kernels for a convolution; this tries them, once for each shape.
         torch.backends.cudnn.benchmark = config.device == "cuda" and not config.deterministic
+        require_memory_to_learn(config, _MOST_ACTIONS if lanes is None else lanes.num_actions)
         replay = _make_replay(config)
         if lanes is None:
             lanes = TrainingLanes(

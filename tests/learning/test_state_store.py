@@ -11,7 +11,7 @@ from test_training import weights_digest
 from toy_games import CatchLanes
 
 from rlarcade.errors import CheckpointError, DivergenceError
-from rlarcade.learning import state_store
+from rlarcade.learning import saved_rows, state_store
 from rlarcade.learning.state import TrainingState, resolved
 from rlarcade.learning.state_store import StateStore
 from rlarcade.learning.training import train_agent
@@ -93,7 +93,7 @@ def test_every_part_of_the_state_comes_back(config, tmp_path):
 
 def test_many_rows_are_saved_in_several_files_and_come_back(config, tmp_path, monkeypatch):
     monkeypatch.setattr(state_store, "_SEGMENT_CELLS", 64)
-    monkeypatch.setattr(state_store, "_CHUNK_CELLS", 10)
+    monkeypatch.setattr(saved_rows, "CHUNK_CELLS", 10)
     state = run_until(TrainingState.create(config), 330)
     StateStore(tmp_path).save(state)
     rows = sorted(path.stem for path in (tmp_path / "rows").iterdir())
@@ -313,9 +313,9 @@ DAMAGE = {
 
 
 def resealed(data, **changes):
-    from rlarcade.learning.state_store import _sealed
+    from rlarcade.learning.saved_state import sealed
 
-    return _sealed(json.loads(data)["body"] | changes)
+    return sealed(json.loads(data)["body"] | changes)
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
