@@ -93,7 +93,7 @@ def check_device(value: Any) -> Any:
         chosen = f"CUDA_VISIBLE_DEVICES={found[2]} and " if found[2] else ""
         raise ConfigError(
             f"device {value!r} is not a choice: rlarcade takes the first GPU that it sees. "
-            f"Use {chosen}device cuda"
+            f"Use {chosen}device cuda."
         )
     return value
 

@@ -2,19 +2,33 @@
 
 import argparse
 import json
+import os
+import re
+import signal
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import tyro
 from pydantic import Field, create_model
 
 from rlarcade import config as settings_of
 from rlarcade.checkpoint import Checkpoint, checkpoint_path, load_checkpoint
-from rlarcade.config import FIELDS, Settings, TrainConfig, load_preset, make_settings
+from rlarcade.config import (
+    FIELDS,
+    RunSettings,
+    Settings,
+    TrainConfig,
+    check_device,
+    load_preset,
+    make_settings,
+    similar_settings,
+)
 from rlarcade.console import (
     EXIT_ERROR,
     EXIT_INTERRUPTED,
@@ -53,18 +67,30 @@ from rlarcade.learning.metrics import MetricWriter, TrainingLog
 from rlarcade.learning.pace import steps_in
 from rlarcade.learning.replay import Replay
 from rlarcade.learning.run_folder import (
+    PARENT_PIPE,
     RunFolder,
+    RunRecord,
     code_commit,
     continued,
     default_run_folder,
     new_record,
+    quoted,
+    read_record,
 )
-from rlarcade.learning.schedules import crossed, updates_due, whole_length
+from rlarcade.learning.schedules import (
+    LENGTH_TO_LEARN,
+    crossed,
+    following_length,
+    updates_due,
+    whole_length,
+)
 from rlarcade.learning.state import (
     TrainingState,
     capped_buffer,
+    is_torso,
     replay_capacity,
     resolved,
+    torso_of,
     transitions_that_fit,
 )
 from rlarcade.learning.state_store import StateStore
@@ -73,6 +99,8 @@ from rlarcade.promotion.gate import Gate, load_gate
 from rlarcade.promotion.references import load_named
 from rlarcade.seeding import SeedUse
 
+_OTHER_FLAGS = ("preset", "json", "print_config", "no_print_config", "help")
+_LONGEST_NUMBER = 100  # digits; Python refuses those of thousands in words of its own
 _DISK_SHARE = 0.1  # of replay's size in memory; screens compress ten to fifty times
 
 
@@ -82,6 +110,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _train_command(argv: Sequence[str]) -> int:
+    code_commit()  # now, before anybody changes it
+    _stop_with_the_sweep()
     settings, json_file, print_config = _parse(argv)
     if print_config:
         say(_as_toml(settings))
@@ -104,16 +134,37 @@ def _train_command(argv: Sequence[str]) -> int:
             folder.close()
 
 
+def _stop_with_the_sweep() -> None:
+    """Has this run stop, as after a Ctrl-C, when the sweep that started it is there no more."""
+    pipe = os.environ.pop(PARENT_PIPE, "")
+    if pipe.isdigit():
+        threading.Thread(target=_interrupt_at_the_end_of, args=(int(pipe),), daemon=True).start()
+
+
+def _interrupt_at_the_end_of(pipe: int) -> None:
+    try:
+        os.read(pipe, 1)  # nothing is ever written: it returns when the other end is closed
+    except OSError:  # no such pipe
+        return
+    os.kill(os.getpid(), signal.SIGINT)
+
+
 def _parse(argv: Sequence[str]) -> tuple[Settings, Path | None, bool]:
-    """Defaults < preset < flags."""
+    """Defaults < preset < flags; where a run is gone on with, its own settings < flags."""
+    argv = [*_checked_flags(argv)]
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--preset")
-    first.add_argument("--device", default="auto")
-    first.add_argument("--total-timesteps", "--total_timesteps")
-    first.add_argument("--minutes")
-    first.add_argument("--buffer-size", "--buffer_size")
-    early = first.parse_known_args(list(argv))[0]
-    name, preset = load_preset(early.preset or default_preset(early.device))
+    for flag in ("preset", "device", "total-timesteps", "minutes", "run-dir"):
+        first.add_argument(f"--{flag}", f"--{flag.replace('-', '_')}")
+    early = first.parse_known_args(argv)[0]
+    check_device(early.device)
+    given = {setting for token in argv if (setting := _setting(token)) is not None}
+    begun = None
+    if early.preset is None and early.run_dir is not None:
+        begun = read_record(Path(early.run_dir))
+    if begun is not None:
+        name, preset = begun.preset, _settings_of(begun)
+    else:
+        name, preset = load_preset(early.preset or default_preset(early.device or "auto"))
     if early.total_timesteps is not None:
         if early.minutes is not None:
             raise ConfigError(
@@ -121,13 +172,28 @@ def _parse(argv: Sequence[str]) -> tuple[Settings, Path | None, bool]:
                 "how long the run is. Give one of them."
             )
         preset.pop("minutes", None)
+    flags = _flags(name, preset, argv)
+    flags.pop("preset")
+    json_file, print_config = flags.pop("json_file"), flags.pop("print_config")
+    settings = make_settings(name, flags)
+    buffer_by_default = settings.train.buffer_size is not None and "buffer_size" not in given
+    notes = {
+        "minutes_by_default": settings.run.minutes is not None and "minutes" not in given,
+        "buffer_by_default": buffer_by_default,
+        "given": frozenset(given),
+    }
+    return settings.model_copy(update=notes), json_file, print_config
+
+
+def _flags(name: str, preset: dict[str, Any], argv: Sequence[str]) -> dict[str, Any]:
+    """Reads the command line over the settings of a preset, or of a run that has begun."""
     fields: dict[str, Any] = {
         "preset": (
             str,
             Field(
                 name,
                 description=f"{', '.join(settings_of.preset_names())}, or a TOML file. Unset: "
-                "laptop, with a GPU fast.",
+                "that of the run in --run-dir; for a new one laptop, with a GPU fast.",
             ),
         )
     }
@@ -136,22 +202,84 @@ def _parse(argv: Sequence[str]) -> tuple[Settings, Path | None, bool]:
         default = preset.get(field_name, ... if info.is_required() else info.default)
         if isinstance(default, list):
             default = tuple(default)
-        fields[field_name] = (info.annotation, Field(default, description=info.description))
+        # what a number may be is for the settings to say, in their words
+        kind = _bare(info.annotation)
+        fields[field_name] = (kind, Field(default, description=info.description))
     fields["json_file"] = (
         Annotated[Path | None, tyro.conf.arg(name="json")],
         Field(None, description="Write the outcome to this file."),
     )
     fields["print_config"] = (bool, Field(False, description="Print the settings and exit."))
     flags_model = create_model("TrainFlags", **fields)
-    flags = parse_flags(flags_model, argv, prog="rlarcade train", description=__doc__).model_dump()
-    flags.pop("preset")
-    json_file, print_config = flags.pop("json_file"), flags.pop("print_config")
-    settings = make_settings(name, flags)
-    by_default = {
-        "minutes_by_default": settings.run.minutes is not None and early.minutes is None,
-        "buffer_by_default": settings.train.buffer_size is not None and early.buffer_size is None,
-    }
-    return settings.model_copy(update=by_default), json_file, print_config
+    flags: dict[str, Any] = parse_flags(
+        flags_model, argv, prog="rlarcade train", description=__doc__
+    ).model_dump()
+    return flags
+
+
+def _bare(kind: Any) -> Any:
+    """Returns a type without what pydantic would check beside it."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _bare(parts[0])
+    if origin in (Union, UnionType):
+        return Union[tuple(map(_bare, parts))]  # noqa: UP007 - of types that are not known here
+    if origin is tuple:
+        return origin.__class_getitem__(tuple(map(_bare, parts)))
+    return kind
+
+
+def _settings_of(record: RunRecord) -> dict[str, Any]:
+    """Returns the settings of a run that has begun, and of its preset what is not learning's."""
+    try:
+        preset = load_preset(record.preset)[1]
+    except ConfigError:  # a file's name does not say where the file is
+        preset = {}
+    preset.pop("minutes", None)  # its length is fixed
+    return {k: v for k, v in preset.items() if FIELDS[k] is RunSettings} | dict(record.train)
+
+
+def _setting(token: str) -> str | None:
+    """Returns the setting that a flag sets, None if it is no flag of a setting."""
+    if not token.startswith("--"):
+        return None
+    name = token[2:].partition("=")[0].replace("-", "_")
+    positive = name.removeprefix("no_")
+    return name if name in FIELDS else positive if positive in FIELDS else None
+
+
+def _checked_flags(argv: Sequence[str]) -> Iterator[str]:
+    """Yields the command line with 1e6 as 1000000 where a flag asks for a whole number.
+
+    Raises:
+        ConfigError: a flag has the name that a setting has elsewhere, or a number has no end.
+    """
+    current: str | None = None
+    for token in argv:
+        flag, equals, value = token.partition("=")
+        if token.startswith("--"):
+            current = _setting(token)
+            name = flag[2:].replace("-", "_")
+            if current is None and name not in _OTHER_FLAGS and (near := similar_settings(name)):
+                suggested = " or ".join(f"--{other.replace('_', '-')}" for other in near)
+                raise ConfigError(f"unknown flag {flag}. Did you mean {suggested}?")
+        if current not in settings_of.WHOLE_NUMBERS:
+            yield token
+        elif token.startswith("--"):
+            yield f"{flag}={_whole(flag, value)}" if equals else token
+        else:
+            yield _whole(f"--{current}", token)
+
+
+def _whole(flag: str, value: str) -> str:
+    if len(value) > _LONGEST_NUMBER and value.lstrip("+-").isdigit():
+        raise ConfigError(
+            f"{flag.replace('_', '-')} has a number of {len(value):,} digits. Use a smaller one."
+        )
+    whole = str(settings_of.whole_number(value))
+    if whole != "None" and not re.fullmatch(r"[+-]?\d+(_\d+)*", whole):
+        raise ConfigError(f"{flag.replace('_', '-')}: {value!r} is not a whole number.")
+    return whole
 
 
 def _as_toml(settings: Settings) -> str:
@@ -194,35 +322,47 @@ class _Run:
                     f"run folder {self.folder.path} already holds a run, and --resume is never. "
                     "Choose another --run-dir, or leave --resume auto to go on with it."
                 )
-            config, warnings = continued(record, self.settings, self.folder.path)
-            for warning in warnings:
-                say_warning(warning)
-            self._check_parent(record.init_from)
-            longer = config.total_timesteps > record.train.total_timesteps
-            finished = None if longer else self.folder.finished()
-            if finished is not None:
-                return self._already_finished(finished, json_file)
-            if longer:
-                self._require_disk(config, self._disk_bytes(record.train))
-            if config != record.train:
-                self.folder.write_record(record.model_copy(update={"train": config}))
-            self.folder.result.unlink(missing_ok=True)
-            state = self._resume(config, record.init_from)
+            resumed = self._go_on(record, json_file)
+            if isinstance(resumed, int):
+                return resumed
+            state = resumed
         self._show_start(state.config)
         self.folder.log_command(state.steps)
         code = self._train(state)
         return self._finish(state, json_file) if code == EXIT_OK else code
+
+    def _go_on(self, record: RunRecord, json_file: Path | None) -> TrainingState | int:
+        """Takes the run up where it stands; returns an exit code if it is finished."""
+        plan = continued(record, self.settings, self.folder.path)
+        for warning in plan.warnings:
+            say_warning(warning)
+        self._check_parent(record.init_from)
+        finished = None if plan.longer else self.folder.finished()
+        if finished is not None:
+            return self._already_finished(finished, json_file)
+        resolve_device(plan.config.device)  # another machine may have no GPU
+        if plan.longer:
+            self._require_disk(plan.config, self._disk_bytes(record.train))
+        for note in plan.notes:
+            say(note)
+        state = self._resume(plan.config, record.init_from)
+        # From here on: what could not be loaded with the changes goes on without them.
+        self.folder.result.unlink(missing_ok=True)
+        if plan.changes:
+            self.folder.write_record(plan.recorded(record, state.steps))
+        return state
 
     # Beginning
 
     def _begin(self) -> TrainingState:
         run, config = self.settings.run, self.settings.train
         parent = self._parent()
+        resolve_game(config.game)  # what is not here is told before the measuring begins
+        resolve_device(config.device)
         if run.minutes is not None:
-            resolve_game(config.game)  # what is not here is told before the measuring begins
-            resolve_device(config.device)
             say(f"measuring how many steps fit into {run.minutes:g} minutes here …")
             config = config.model_copy(update={"total_timesteps": steps_in(run.minutes, config)})
+        config = self._following_length(config)
         config = resolved(self._with_replay_that_fits(config))
         self._require_disk(config)
         if (config.device, config.precision) == ("cpu", "bf16") and not bf16_is_faster():
@@ -230,8 +370,28 @@ class _Run:
                 "bf16 is slower than fp32 on this CPU, as just measured. Use --precision fp32."
             )
         state = TrainingState.create(config, init_from=parent, progress=_show_lanes)
+        if parent is not None and is_torso(state.parent):
+            say(
+                f"{parent.path} plays {display_name(parent.manifest.game)} with "
+                f"{parent.manifest.num_actions} actions: its torso is taken, the head begins anew"
+            )
         self.folder.write_record(new_record(self.settings, config, state.parent))
         return state
+
+    def _following_length(self, config: TrainConfig) -> TrainConfig:
+        """A preset's warm-up and exploration give way to a short length, and this is told."""
+        follows = following_length(config, self.settings.given)
+        names = [n for n in TrainConfig.model_fields if getattr(follows, n) != getattr(config, n)]
+        if names:
+            changed = [f"{n} {getattr(follows, n):,} of {getattr(config, n):,}" for n in names]
+            say(f"a short run: {', '.join(changed)}, so that there is time to learn")
+        if "learning_starts" in names and config.total_timesteps < LENGTH_TO_LEARN:
+            say_warning(
+                f"{config.total_timesteps:,} steps are too few to learn to play. From about "
+                f"{LENGTH_TO_LEARN:,} steps on (--preset quick, two minutes on two cores) an agent "
+                "can be expected to play better than chance."
+            )
+        return follows
 
     def _with_replay_that_fits(self, config: TrainConfig) -> TrainConfig:
         """A preset's replay gives way to a small memory, where one asked for is refused."""
@@ -261,6 +421,8 @@ class _Run:
             if not self._policy_is_whole(state.steps):
                 self._save_policy(state)
             say(f"resumed at step {state.steps}")
+            if self.store.games_began_anew:
+                say(f"its {config.num_envs} games begin anew")
             self._send(state.steps)  # again, if the kill came before it had gone through
             return state
         parent = None
@@ -288,7 +450,10 @@ class _Run:
 
     def _check_parent(self, recorded: str | None) -> None:
         parent = self._parent()
-        if parent is not None and parent.manifest.weights_sha256 != recorded:
+        if parent is None:
+            return
+        sha256 = parent.manifest.weights_sha256
+        if recorded not in (sha256, torso_of(sha256)):
             raise RunFolderError(
                 f"run folder {self.folder.path} holds a run that began from "
                 f"{(recorded or 'random weights')[:14]}, not from {parent.path} "
@@ -430,7 +595,7 @@ class _Run:
         say(f"checkpoint: {path}\n")
         for text in score_lines([evaluation]):
             say(text)
-        say(f"\nnext: python -m rlarcade.evaluate {path} --episodes 100")
+        say(f"\nnext: python -m rlarcade.evaluate {quoted(self.folder.path)} --episodes 100")
         return EXIT_OK
 
     def _seconds(self, state: TrainingState) -> dict[str, float]:
