@@ -257,10 +257,11 @@ def _lay_anew(
     replay.first_row = end
     if old_rows is not None:
         old = priorities["priority"][: old_rows * lanes].reshape(old_rows, lanes)
+        moved = np.where(columns["reset"], 0.0, laid(old[np.arange(first, end) % old_rows]))
+        moved[: STACK - 1] = 0.0  # no whole stack
+        moved[max(0, length - replay.n_steps) :] = 0.0  # the ring admits them with the rows to come
         fresh = np.zeros((replay.num_rows, replay.num_envs), dtype=np.float32)
-        fresh[np.arange(end, end + length) % replay.num_rows] = np.where(
-            columns["reset"], 0.0, laid(old[np.arange(first, end) % old_rows])
-        )
+        fresh[np.arange(end, end + length) % replay.num_rows] = moved
         priorities["priority"] = fresh.reshape(-1)
 
 
