@@ -361,7 +361,8 @@ class _Run:
         resolve_device(config.device)
         if run.minutes is not None:
             say(f"measuring how many steps fit into {run.minutes:g} minutes here …")
-            config = config.model_copy(update={"total_timesteps": steps_in(run.minutes, config)})
+            steps = steps_in(run.minutes, config, self.settings.given)
+            config = config.model_copy(update={"total_timesteps": steps})
         config = self._following_length(config)
         config = resolved(self._with_replay_that_fits(config))
         self._require_disk(config)

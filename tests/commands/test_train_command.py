@@ -215,9 +215,7 @@ def test_a_length_in_minutes_is_fixed_once(command, tmp_path, minutes_preset, mo
     import rlarcade.train
 
     asked = []
-    monkeypatch.setattr(
-        rlarcade.train, "steps_in", lambda m, config: asked.append(m) or round(100 * m)
-    )
+    monkeypatch.setattr(rlarcade.train, "steps_in", lambda m, *_: asked.append(m) or round(100 * m))
     flags = [*without_length(minutes_preset), "--run-dir", tmp_path / "run"]
     assert command("train", *flags, "--minutes", 4)[0] == 0
     assert load_checkpoint(tmp_path / "run").manifest.counters.steps == 400

@@ -25,7 +25,7 @@ from rlarcade.learning import hardware, pace
 from rlarcade.learning.agent import DQNAgent
 from rlarcade.learning.networks import weights_bytes
 from rlarcade.learning.replay import Batch
-from rlarcade.learning.schedules import updates_due
+from rlarcade.learning.schedules import following_length, updates_due
 from rlarcade.learning.state import TrainingState, is_torso, resolved
 from rlarcade.learning.training import train_agent
 
@@ -947,6 +947,20 @@ def test_a_length_in_minutes_becomes_steps_by_measured_speed(monkeypatch):
     assert pace.steps_in(2, config) == pytest.approx(1000 + 107 * 100, abs=50)
     with pytest.raises(ConfigError, match=r"minutes = 1e-06 is too short"):
         pace.steps_in(1e-6, config)
+
+
+@pytest.mark.parametrize("minutes", [0.5, 1, 3, 10, 17.4])
+def test_a_short_length_in_minutes_counts_the_warm_up_that_it_will_have(monkeypatch, minutes):
+    config = TrainConfig(game="pong", learning_starts=10_000)
+    monkeypatch.setattr(pace, "measured_speed", lambda config: (1000.0, 100.0))
+    steps = pace.steps_in(minutes, config)
+    warm_up = following_length(config.model_copy(update={"total_timesteps": steps}), ()).warm_up
+    seconds = warm_up / 1000 + (steps - warm_up) / 100
+    assert seconds == pytest.approx(0.9 * 60 * minutes, rel=0.02)
+    asked = pace.steps_in(minutes, config, {"learning_starts"})
+    assert min(asked, 10_000) / 1000 + max(0, asked - 10_000) / 100 == pytest.approx(
+        0.9 * 60 * minutes, rel=0.02
+    )
 
 
 def test_a_length_in_minutes_without_replay_has_no_warm_up(monkeypatch):
