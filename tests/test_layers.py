@@ -14,6 +14,7 @@ ROOMS = [
     {"evaluation"},
     {"promotion"},
     {"console"},
+    {"train_flags"},
     {"train", "evaluate", "compare", "watch", "promote", "sweep", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(ROOMS) for name in names}

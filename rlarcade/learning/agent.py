@@ -39,7 +39,7 @@ from rlarcade.learning.losses import (
     squared_loss,
     td_target,
 )
-from rlarcade.learning.networks import QNetwork, build_network
+from rlarcade.learning.networks import MOST_ACTIONS, QNetwork, build_network
 from rlarcade.learning.replay import Batch
 from rlarcade.learning.torsos import ForeignTorso
 
@@ -601,6 +601,11 @@ class DQNAgent:
         """
         checkpoint = path if isinstance(path, Checkpoint) else load_checkpoint(path)
         manifest = checkpoint.manifest
+        if not 1 <= manifest.num_actions <= MOST_ACTIONS:
+            raise CheckpointError(
+                f"{checkpoint.path} says that its game has {manifest.num_actions} actions; Atari "
+                f"games have 1 to {MOST_ACTIONS}. It was altered."
+            )
         try:
             config = TrainConfig.model_validate(manifest.config)
             if torso is None:  # of one's own has the size that it has

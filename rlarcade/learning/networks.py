@@ -9,6 +9,9 @@ from rlarcade.config import NetworkSettings
 from rlarcade.learning.heads import Draws, Returns, make_head
 from rlarcade.learning.torsos import ForeignTorso, make_torso
 
+MOST_ACTIONS = 18
+"""Actions of an Atari console: a joystick's nine directions, with and without the button."""
+
 
 class QNetwork(nn.Module):
     """A torso and a head.

@@ -19,14 +19,13 @@ from rlarcade.config import TrainConfig, reason
 from rlarcade.errors import CheckpointError
 from rlarcade.files import LARGEST_TEXT, read_own
 from rlarcade.games.protocols import SCREEN
-from rlarcade.learning.networks import weights_bytes
+from rlarcade.learning.networks import MOST_ACTIONS, weights_bytes
 from rlarcade.learning.saved_rows import Segment, check_segments
 from rlarcade.learning.schedules import updates_due
 from rlarcade.learning.state import replay_capacity
 
 FORMAT_VERSION = 2
 _LARGEST_DOCUMENT = 5 * LARGEST_TEXT  # a line for each file of rows
-_MOST_ACTIONS = 18
 _MOST_LANES = 1024
 _LONGEST_GAME = 40_000  # steps; the frame cap is below it
 
@@ -135,7 +134,7 @@ def read_arrays(path: Path, document: Document, config: TrainConfig) -> Arrays:
     """
     history = min(document.steps, _MOST_LANES * (config.reseed_interval + _LONGEST_GAME))
     limit = (
-        6 * weights_bytes(config.network, _MOST_ACTIONS)
+        6 * weights_bytes(config.network, MOST_ACTIONS)
         + 5 * replay_capacity(config)
         + history
         + _MOST_LANES * SCREEN**2

@@ -21,11 +21,11 @@ from rlarcade.learning import hardware
 from rlarcade.learning.agent import DQNAgent, Update
 from rlarcade.learning.frames import BLOCKED_FRAME
 from rlarcade.learning.memory import require_memory_to_learn
+from rlarcade.learning.networks import MOST_ACTIONS
 from rlarcade.learning.replay import Replay
 from rlarcade.seeding import SeedUse, derived_seed, generator
 
 _LARGEST_DEFAULT_BUFFER = 1_000_000
-_MOST_ACTIONS = 18
 _TORSO_OF = "torso of "
 _TORSO_SETTINGS = ("torso", "conv_channels", "impala_width", "spectral_norm", "pool_size", "norm")
 
@@ -121,7 +121,7 @@ class TrainingState:
         hardware.use_determinism(config.deterministic)
         # A GPU has many kernels for a convolution; this tries them, once for each shape.
         torch.backends.cudnn.benchmark = config.device == "cuda" and not config.deterministic
-        require_memory_to_learn(config, _MOST_ACTIONS if lanes is None else lanes.num_actions)
+        require_memory_to_learn(config, MOST_ACTIONS if lanes is None else lanes.num_actions)
         replay = _make_replay(config)
         if lanes is None:
             lanes = TrainingLanes(

@@ -446,3 +446,12 @@ def test_a_manifest_with_a_network_that_cannot_be_is_one_line(tmp_path, change, 
     assert why in said
     assert "validation error" not in said
     assert "\n" not in said
+
+
+@pytest.mark.parametrize("count", [-1, 0, 19, 10**9])
+def test_a_manifest_with_a_number_of_actions_that_no_game_has_is_refused(tmp_path, count):
+    folder = shutil.copytree(LATE, tmp_path / "agent")
+    manifest = json.loads((folder / "manifest.json").read_text()) | {"num_actions": count}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(CheckpointError, match=rf"its game has {count} actions; Atari"):
+        DQNAgent.load(folder)
