@@ -26,7 +26,9 @@ from rlarcade.errors import ConfigError
 from rlarcade.learning.hardware import default_preset
 from rlarcade.learning.run_folder import RunRecord, read_record
 
-_DESCRIPTION = "Trains an agent; the same command resumes it."
+_DESCRIPTION = (
+    "`python -m rlarcade.train --game SpaceInvaders`: trains an agent; the same command resumes it."
+)
 _OTHER_FLAGS = ("preset", "json", "print_config", "no_print_config", "help")
 _LONGEST_NUMBER = 100  # digits; Python refuses those of thousands in words of its own
 

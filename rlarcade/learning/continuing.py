@@ -72,7 +72,8 @@ def continued(record: RunRecord, settings: Settings, folder: Path) -> Continuati
     changes = {}
     for name in [*differences]:
         free = name == "torch_threads" or (longer and name == "total_timesteps")
-        if free or (longer and name in _CHANGEABLE and name in settings.given):
+        asked_for = longer and name in _CHANGEABLE and name in settings.given
+        if free or (asked_for and name != "buffer_size"):
             changes[name] = differences.pop(name)
     _settle_buffer(record, settings, differences, changes)
     _check_same(differences, record.preset, settings.preset, folder)
@@ -109,7 +110,7 @@ def _settle_buffer(
 ) -> None:
     """Takes the size of replay out of the differences, where it is none, and lets it grow."""
     old, asked = record.train.buffer_size, settings.train.buffer_size
-    if old is None:
+    if old is None or record.train.memory == "none":
         return
     length = changes.get("total_timesteps", (0, record.train.total_timesteps))[1]
     config = record.train.model_copy(update={"total_timesteps": length})

@@ -318,6 +318,14 @@ def test_a_run_that_becomes_no_longer_keeps_its_rate_and_lanes(finished, command
     assert "now it is" in err
 
 
+@pytest.mark.parametrize("size", [400, 599])
+def test_a_longer_run_gets_no_smaller_replay(finished, command, size):
+    flags = ["--run-dir", finished[0], "--seed", 3, "--total-timesteps", 1_000]
+    code, _, err = command("train", *TINY, *flags, "--buffer-size", size)
+    assert code == 2
+    assert f"with buffer_size = 600, now it is {size}" in err
+
+
 def test_a_change_that_memory_does_not_allow_leaves_the_run_as_it_was(
     finished, command, tmp_path, monkeypatch
 ):
