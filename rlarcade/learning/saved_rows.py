@@ -26,7 +26,7 @@ _COLUMNS: dict[str, type[np.generic]] = {
     "reset": np.bool_,
     "age": np.uint8,
 }
-_LEAST_SHARE = 0.2  # of transitions among the cells to draw; real games are far above it
+_LEAST_SHARE = 0.01  # of transitions among the cells to draw: drawing tries until it finds some
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,11 +227,16 @@ def _lay_anew(
     now. Where two games meet, stacks and returns would mix them: cells there are no transitions.
     Rows are numbered on from the newest old one, so that no file of rows gets another one's name.
     """
+    old_rows = _rows_of(priorities, lanes)
+    fresh = np.zeros((replay.num_rows, replay.num_envs), dtype=np.float32)
+    old = priorities.get("priority", fresh)
+    if priorities:
+        priorities["priority"] = fresh.reshape(-1)  # the same memory: filled below
     if not segments:
         return
     end = segments[-1].last
     rows = min(end - segments[0].first, replay.num_rows * replay.num_envs // lanes)
-    if (old_rows := _rows_of(priorities, lanes)) is not None:
+    if old_rows is not None:
         rows = min(rows, old_rows)
     first, length = end - rows, rows * lanes // replay.num_envs
     if not length:
@@ -256,13 +261,11 @@ def _lay_anew(
     replay.restore_columns(end, columns)
     replay.first_row = end
     if old_rows is not None:
-        old = priorities["priority"][: old_rows * lanes].reshape(old_rows, lanes)
+        old = old[: old_rows * lanes].reshape(old_rows, lanes)
         moved = np.where(columns["reset"], 0.0, laid(old[np.arange(first, end) % old_rows]))
         moved[: STACK - 1] = 0.0  # no whole stack
         moved[max(0, length - replay.n_steps) :] = 0.0  # the ring admits them with the rows to come
-        fresh = np.zeros((replay.num_rows, replay.num_envs), dtype=np.float32)
         fresh[np.arange(end, end + length) % replay.num_rows] = moved
-        priorities["priority"] = fresh.reshape(-1)
 
 
 def _part_games(columns: dict[str, NDArray[Any]], rows: int) -> None:
