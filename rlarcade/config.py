@@ -8,11 +8,13 @@ Precedence: defaults < preset < flags. Presets are TOML files of settings.
 """
 
 import difflib
+import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -23,7 +25,10 @@ from pydantic import (
     model_validator,
 )
 
+from rlarcade import numbers
 from rlarcade.errors import ConfigError
+from rlarcade.files import read_bounded_text
+from rlarcade.text import printable
 
 DevicePreference = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
@@ -31,9 +36,29 @@ Compilation = Literal["auto", "on", "off"]
 
 _NO_PRESETS = ("gate.toml",)  # settings of promotion, not of training
 
+_LARGEST_FILE = 1_000_000  # bytes of a file of settings; real ones have a few thousand
+_LONGEST_VALUE = 80  # characters of a value that is shown in an error
+_WITH_EXPONENT = re.compile(r"[+-]?\d{1,19}(\.\d{0,19})?[eE]\+?\d{1,2}")
+
+
+def whole_number(value: Any) -> Any:
+    """Returns the int that 1e6 and "1e6" stand for; anything else as it is, to be judged later."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str) and _WITH_EXPONENT.fullmatch(value):
+        with suppress(ValueError):
+            return numbers.whole_number(value)
+    return value
+
+
 _Model = TypeVar("_Model", bound=BaseModel)
-_Count = Annotated[int, Field(ge=1)]
-_Steps = Annotated[int, Field(ge=0)]
+_Whole = Annotated[int, BeforeValidator(whole_number)]
+_Count = Annotated[_Whole, Field(ge=1, le=10**15)]
+_Steps = Annotated[_Whole, Field(ge=0, le=10**15)]
+# Of these follows how much memory something takes, so they have an end.
+_Width = Annotated[_Whole, Field(ge=1, le=65_536)]
+_Fractions = Annotated[_Whole, Field(ge=1, le=10_000)]
+_Batch = Annotated[_Whole, Field(ge=1, le=1_000_000)]
 _Share = Annotated[float, Field(ge=0, le=1)]
 _Positive = Annotated[float, Field(gt=0)]
 
@@ -43,10 +68,39 @@ class _Settings(BaseModel):
         frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
     )
 
+    if not TYPE_CHECKING:  # type checkers see the fields
+
+        def __init__(self, **values: Any) -> None:
+            try:
+                super().__init__(**values)
+            except ValidationError as error:
+                raise ConfigError(_in_words(error, type(self).model_fields)) from None
+
+        # For pydantic it is its own: only who writes TrainConfig(…) passes here, and an error deep
+        # in a document keeps its place.
+        __init__.__pydantic_base_init__ = True
+
 
 def _switch(value: Any) -> Any:
     """Runs and checkpoints of the first versions say true or false."""
     return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+
+def check_device(value: Any) -> Any:
+    """Refuses one of several GPUs by its number, which is not how rlarcade chooses among them.
+
+    Raises:
+        ConfigError: with the way to choose one.
+    """
+    if isinstance(value, str) and (found := re.fullmatch(r"(cuda|gpu):?(\d*)", value)):
+        if value == "cuda":
+            return value
+        chosen = f"CUDA_VISIBLE_DEVICES={found[2]} and " if found[2] else ""
+        raise ConfigError(
+            f"device {value!r} is not a choice: rlarcade takes the first GPU that it sees. "
+            f"Use {chosen}device cuda."
+        )
+    return value
 
 
 class NetworkSettings(_Settings):
@@ -54,30 +108,30 @@ class NetworkSettings(_Settings):
 
     torso: Literal["nature", "impala"] = "nature"
     """Turns frames into features: three convolutions, or residual blocks (much slower)."""
-    conv_channels: tuple[_Count, _Count, _Count] = (32, 64, 64)
+    conv_channels: tuple[_Width, _Width, _Width] = (32, 64, 64)
     """Filters of the nature torso's three convolutions."""
-    impala_width: _Count = 1
+    impala_width: Annotated[_Whole, Field(ge=1, le=256)] = 1
     """Multiplies the impala torso's 16, 32, 32 filters."""
     spectral_norm: bool = False
     """Keep the residual convolutions' largest singular value at 1 (impala torso)."""
-    pool_size: Annotated[int, Field(ge=0, le=11)] = 0
+    pool_size: Annotated[_Whole, Field(ge=0, le=11)] = 0
     """Max-pool the impala torso's 11×11 features to this many a side; 0 leaves them."""
     norm: Literal["none", "layer", "channel"] = "none"
     """Normalise after each convolution (impala: each stack's first) and the hidden layer: over the
     whole layer, or over the channels of each position."""
-    hidden_units: _Count = 512
+    hidden_units: _Width = 512
     """Width of the hidden layer."""
     head: Literal["expected", "categorical", "quantile", "implicit"] = "expected"
     """What is learned of returns: their mean, or their distribution (C51, QR-DQN, IQN)."""
-    num_atoms: Annotated[int, Field(ge=2)] = 51
+    num_atoms: Annotated[_Whole, Field(ge=2, le=10_000)] = 51
     """Possible returns of the categorical head."""
     value_min: float = -10.0
     """Smallest of them."""
     value_max: float = 10.0
     """Largest of them."""
-    num_quantiles: _Count = 200
+    num_quantiles: _Fractions = 200
     """Quantiles of the quantile head."""
-    num_taus: _Count = 8
+    num_taus: Annotated[_Whole, Field(ge=1, le=512)] = 8  # no tensor has their number
     """Quantile fractions that the implicit head draws for each transition."""
     dueling: bool = False
     """Separate streams for the state's value and the actions' advantages."""
@@ -103,12 +157,12 @@ class TrainConfig(NetworkSettings):
     """Any spelling of a game's name, such as SpaceInvaders."""
     protocol: Literal["v5", "machado", "nature"] = "v5"
     """How the game is played: sticky actions, action set, starts."""
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    seed: Annotated[_Whole, Field(ge=0, lt=2**32)] = 0
     """Everything random follows from it."""
     total_timesteps: _Count = 300_000
     """Length of the run in agent steps; emulator frames are four times as many."""
 
-    num_envs: Annotated[int, Field(ge=1, le=1024)] = 16
+    num_envs: Annotated[_Whole, Field(ge=1, le=1024)] = 16
     """Games played side by side (lanes)."""
     learning_starts: _Steps = 20_000
     """Agent steps of random play before the first update."""
@@ -116,7 +170,7 @@ class TrainConfig(NetworkSettings):
     """Agent steps between rounds of updates."""
     gradient_steps: _Count = 1
     """Updates in a round."""
-    batch_size: _Count = 32
+    batch_size: _Batch = 32
     """Transitions in an update."""
     buffer_size: _Count | None = None
     """Transitions in replay. Unset: 1,000,000, but no more than total_timesteps and than fit in
@@ -142,7 +196,7 @@ class TrainConfig(NetworkSettings):
     """The same at the end."""
     importance_steps: _Count | None = None
     """Agent steps over which the correction grows. Unset: total_timesteps, fixed at the start."""
-    rollout_steps: _Count = 32
+    rollout_steps: _Batch = 32
     """Steps of every lane between rounds of replay-free learning."""
     num_epochs: _Count = 2
     """Times that such a round goes over the rollout, batch_size transitions at a time."""
@@ -161,7 +215,7 @@ class TrainConfig(NetworkSettings):
     """Lower bound of the temperature-scaled log-policy."""
     munchausen_policy: Literal["target", "online"] = "target"
     """Network whose log-policy is added; the online one saves a forward pass."""
-    n_steps: _Count = 1
+    n_steps: Annotated[_Whole, Field(ge=1, le=1_000)] = 1
     """Rewards summed before bootstrapping."""
     n_steps_final: _Count | None = None
     """How many it falls to, geometrically: long returns learn fast, short ones are less biased.
@@ -202,12 +256,12 @@ class TrainConfig(NetworkSettings):
     reseed_interval: _Count = 10_000
     """Agent steps of one lane after which it gets a new seed at its next episode; bounds what a
     resumed run must replay."""
-    device: DevicePreference = "auto"
+    device: Annotated[DevicePreference, BeforeValidator(check_device)] = "auto"
     """auto takes a CUDA device if there is one."""
     precision: Precision = "auto"
     """Arithmetic of the torso; the last layer, the targets and the loss are always fp32. auto is
     bf16 on a GPU that has it, and fp32 on a CPU."""
-    torch_threads: Annotated[int, Field(ge=0, le=1024)] = 0
+    torch_threads: Annotated[_Whole, Field(ge=0, le=1024)] = 0
     """CPU threads of the learner; 0 takes every core, or OMP_NUM_THREADS. Another count gives other
     rounding."""
     deterministic: bool = False
@@ -372,7 +426,7 @@ class RunSettings(_Settings):
     """Agent steps between saves of the training state and a policy checkpoint."""
     eval_interval: _Steps = 0
     """Agent steps between evaluations on the way; 0 for none."""
-    eval_episodes: _Count = 10
+    eval_episodes: _Batch = 10
     """Whole games in an evaluation on the way and at the end."""
     pipeline: Literal["ci", "delivery", "deployment"] | None = None
     """Register each policy checkpoint as a version and send it through the gate: ci only checks,
@@ -397,6 +451,8 @@ class Settings(_Settings):
     which has already begun."""
     buffer_by_default: bool = False
     """The size of replay is the preset's: less is taken where memory is short."""
+    given: frozenset[str] = frozenset()
+    """Settings that were asked for one by one: what follows a run's length leaves these alone."""
 
 
 FIELDS: dict[str, type[_Settings]] = {
@@ -406,6 +462,58 @@ FIELDS: dict[str, type[_Settings]] = {
     **dict.fromkeys(RunSettings.model_fields, RunSettings),
 }
 """Every setting and its group, in the order in which they are shown."""
+
+WHOLE_NUMBERS = frozenset(
+    name
+    for name, group in FIELDS.items()
+    if "int" in re.findall(r"\w+", str(group.model_fields[name].annotation))
+)
+"""Settings that are whole numbers, or several."""
+
+# What other libraries call our settings.
+_ALSO_CALLED = {
+    "lr": "learning_rate",
+    "alpha": "learning_rate",
+    "eps": "exploration_final_eps",
+    "epsilon": "exploration_final_eps",
+    "steps": "total_timesteps",
+    "timesteps": "total_timesteps",
+    "num_timesteps": "total_timesteps",
+    "frames": "total_timesteps",
+    "env": "game",
+    "env_id": "game",
+    "envs": "num_envs",
+    "n_envs": "num_envs",
+    "batch": "batch_size",
+    "minibatch_size": "batch_size",
+    "memory_size": "buffer_size",
+    "replay_size": "buffer_size",
+    "discount": "gamma",
+    "tau": "target_tau",
+    "threads": "torch_threads",
+    "max_gradient_norm": "max_grad_norm",
+    "gradient_clip": "max_grad_norm",
+    "output": "run_dir",
+    "out": "run_dir",
+    "time": "minutes",
+}
+
+
+def similar_settings(name: str, known: Container[str] = FIELDS) -> list[str]:
+    """Returns what a setting that does not exist may have been meant to be, likeliest first.
+
+    Args:
+        name: the setting, with underscores.
+        known: settings that are a possible answer.
+    """
+    also = [_ALSO_CALLED[name]] if name in _ALSO_CALLED else []
+    near = difflib.get_close_matches(name, FIELDS, n=2, cutoff=0.6)
+    return [n for n in dict.fromkeys(also or near) if n in known]
+
+
+def _did_you_mean(name: str, known: Container[str] = FIELDS) -> str:
+    near = similar_settings(name, known)
+    return f"Did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
 def preset_names() -> tuple[str, ...]:
@@ -424,7 +532,8 @@ def load_preset(name_or_path: str) -> tuple[str, dict[str, Any]]:
     """
     for shipped in _shipped_presets():
         if shipped.name == f"{name_or_path}.toml":
-            return name_or_path, _parsed_preset(shipped.read_text("utf-8"), shipped.name)
+            values = tomllib.loads(shipped.read_text("utf-8"))
+            return name_or_path, _checked_preset(values, shipped.name)
     path = Path(name_or_path)
     if path.suffix != ".toml":
         near = difflib.get_close_matches(name_or_path, preset_names(), n=1)
@@ -433,11 +542,7 @@ def load_preset(name_or_path: str) -> tuple[str, dict[str, Any]]:
             f"unknown preset {name_or_path!r}. {hint}Choose one of {', '.join(preset_names())}, "
             "or the path of a .toml file."
         )
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read preset {path}: {_reason(error)}.") from error
-    return path.stem, _parsed_preset(text, str(path))
+    return path.stem, _checked_preset(read_toml(path, "preset"), str(path))
 
 
 def _shipped_presets() -> list[Any]:
@@ -460,13 +565,37 @@ def _shipped_configs() -> Any:
     return package if package.is_dir() else Path(__file__).parent.parent / "configs"
 
 
-def _parsed_preset(text: str, where: str) -> dict[str, Any]:
+def read_toml(path: Path, what: str) -> dict[str, Any]:
+    """Reads a TOML file from outside.
+
+    Args:
+        path: the file.
+        what: what a message calls it, such as "preset".
+
+    Raises:
+        ConfigError: it cannot be read, is no file or too large for settings, or is not TOML.
+    """
     try:
-        values = tomllib.loads(text)
+        return tomllib.loads(read_bounded_text(path, _LARGEST_FILE))
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"preset {where} is not valid TOML: {error}.") from error
+        raise ConfigError(f"{what} {path} is not valid TOML: {error}.") from error
+    except RecursionError as error:
+        raise ConfigError(
+            f"{what} {path} is nested too deeply. Settings need no more than two levels."
+        ) from error
+    except (OSError, ValueError) as error:  # ValueError: not text, or a number of 5,000 digits
+        reason = getattr(error, "strerror", None) or str(error).partition("; use sys.")[0]
+        raise ConfigError(f"cannot read {what} {path}: {reason}.") from error
+
+
+def _checked_preset(values: dict[str, Any], where: str) -> dict[str, Any]:
     check_names(values, where)
-    return values
+    return whole_numbers(values)
+
+
+def whole_numbers(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns settings with 1e6 as 1000000 wherever a setting is a whole number."""
+    return {name: whole_number(v) if name in WHOLE_NUMBERS else v for name, v in values.items()}
 
 
 def check_names(values: Mapping[str, Any], where: str) -> None:
@@ -477,8 +606,7 @@ def check_names(values: Mapping[str, Any], where: str) -> None:
     """
     for name in values:
         if name not in FIELDS:
-            near = difflib.get_close_matches(name, FIELDS, n=2, cutoff=0.6)
-            hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else ""
+            hint = _did_you_mean(name)
             raise ConfigError(f"unknown setting {name!r} in {where}. {hint}".strip())
 
 
@@ -511,14 +639,26 @@ def validated(model: type[_Model], values: Mapping[str, Any]) -> _Model:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        if not name:
-            raise ConfigError(f"{message}.") from error
-        message = message[0].lower() + message[1:]
-        raise ConfigError(f"setting {name}: {message}, got {first['input']!r}.") from error
+        raise ConfigError(_in_words(error)) from error
 
 
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)
+def _in_words(error: ValidationError, known: Container[str] = ()) -> str:
+    """The first thing wrong, as a sentence; of `known` settings one may be suggested."""
+    first = error.errors(include_url=False)[0]
+    name = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    if not name or first["type"] == "value_error":
+        return message.rstrip(".") + "."
+    if first["type"] == "extra_forbidden" and known:
+        return f"unknown setting {name!r}. {_did_you_mean(name, known)}".strip()
+    if first["type"] == "missing":
+        return f"setting {name}: field required."
+    value = printable(repr(first["input"]), _LONGEST_VALUE)
+    return f"setting {name}: {message[0].lower() + message[1:]}, got {value}."
+
+
+def reason(error: Exception) -> str:
+    """Returns what an error says in one line: of pydantic's the first thing that is wrong."""
+    if isinstance(error, ValidationError):
+        return _in_words(error)
+    return printable(getattr(error, "strerror", None) or error, 300)

@@ -131,6 +131,17 @@ def open_own(path: Path, flags: int) -> int:
     return descriptor
 
 
+def read_own(path: Path, limit: int = LARGEST_TEXT) -> bytes:
+    """Reads a file in a folder of our own whole.
+
+    Raises:
+        OSError: it cannot be read.
+        UnfitFileError: it is a link, no regular file, or larger than `limit`.
+    """
+    check_own(path)
+    return read_bounded(path, limit)
+
+
 def remove_own(path: Path) -> None:
     """Removes a file, a folder with all it holds, or a link (never what it points to), if there.
 

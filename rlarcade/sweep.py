@@ -10,27 +10,45 @@ import sys
 import time
 import tomllib
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from itertools import product
+from itertools import product, zip_longest
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import tyro
 from pydantic import BaseModel, Field
 from rich import box
-from rich.console import Console
+from rich.console import Console, OverflowMethod
+from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from rlarcade import config, console
 from rlarcade.command_line import parse_flags
 from rlarcade.console import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OK, StopSignal, say
-from rlarcade.errors import ConfigError, RunFolderError
-from rlarcade.files import write_file
+from rlarcade.errors import ConfigError, RlarcadeError, RunFolderError
+from rlarcade.files import open_own, open_regular, read_bounded_text, read_own, write_file
 from rlarcade.games.names import resolve_game
-from rlarcade.learning.hardware import default_preset
-from rlarcade.learning.run_folder import RUNS
+from rlarcade.learning.hardware import cores, default_preset
+from rlarcade.learning.metrics import newest_metrics
+from rlarcade.learning.run_folder import (
+    PARENT_PIPE,
+    RUNS,
+    process_in,
+    read_outcome,
+    read_record,
+)
 from rlarcade.outputs import check_outputs
+from rlarcade.progress import duration
+from rlarcade.text import printable
 
+_LARGEST_FILE = 1_000_000  # bytes of a sweep's file
+_HEADERS = ("steps", "mean", "median", "human-normalised", "minutes")
+_PADDING = 2 * (len(_HEADERS) + 2)  # characters between columns and beside the table
+_END_OF_LOG = 65_536  # bytes; its last line is shown
+_PLAIN_SECONDS = 10.0  # between lines on how far the runs are, where there is no terminal
+_LIVE_SECONDS = 1.0  # where there is one
 _POLL_SECONDS = 0.05  # also how long a Ctrl-C waits to be passed on
 _Count = Annotated[int, Field(strict=True, ge=1)]
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]  # files are called after it
@@ -88,10 +106,7 @@ class _Run:
 
     def result(self) -> dict[str, Any] | None:
         """Returns what the run ended with; None if it is not finished."""
-        try:
-            return {**json.loads((self.folder / "result.json").read_text("utf-8"))}
-        except (OSError, ValueError, TypeError):
-            return None
+        return read_outcome(self.folder)
 
     def outcome(self, code: int | None) -> dict[str, Any]:
         result = self.result() if code == EXIT_OK else None
@@ -106,9 +121,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _sweep_command(argv: Sequence[str]) -> int:
     flags: _Flags = parse_flags(_Flags, argv, prog="rlarcade sweep", description=__doc__)
     check_outputs({"--json": flags.json_file}, {"the sweep's file": flags.file})
-    cores = len(os.sched_getaffinity(0))
-    file, runs = _read(flags, cores)
-    threads = file.threads or max(1, cores // file.jobs)
+    there = cores()
+    file, runs = _read(flags, there)
+    threads = file.threads or max(1, there // file.jobs)
     if flags.list_runs:
         for run in runs:
             say(run.label)
@@ -124,7 +139,8 @@ def _sweep_command(argv: Sequence[str]) -> int:
             console.say_error(f"{error.strerror or error}: {error.filename or 'the sweep'}.")
             return EXIT_ERROR
     console.write_json(flags.json_file, {"sweep": file.name, "runs": processes.outcomes()})
-    _show_table(processes.outcomes())
+    # a file wraps no labels
+    _show_table(processes.outcomes(), Console(width=None if sys.stdout.isatty() else 200))
     if all(outcome["exit"] == EXIT_OK for outcome in processes.outcomes()):
         return EXIT_OK
     if stop.requested:
@@ -132,16 +148,21 @@ def _sweep_command(argv: Sequence[str]) -> int:
     return EXIT_INTERRUPTED if stop.requested else EXIT_ERROR
 
 
-def _read(flags: _Flags, cores: int) -> tuple[_File, list[_Run]]:
+def _read(flags: _Flags, jobs: int) -> tuple[_File, list[_Run]]:
     try:
-        document = tomllib.loads(flags.file.read_text("utf-8"))
+        document = tomllib.loads(read_bounded_text(flags.file, _LARGEST_FILE))
         asked = {} if flags.jobs is None else {"jobs": flags.jobs}
-        file = config.validated(_File, {"name": flags.file.stem, "jobs": cores} | document | asked)
+        file = config.validated(_File, {"name": flags.file.stem, "jobs": jobs} | document | asked)
         return file, _expanded(file, flags.folder or RUNS / "sweeps" / file.name)
     except ConfigError as error:
         raise ConfigError(f"sweep {flags.file}: {error}") from error
-    except (OSError, ValueError) as error:  # ValueError: not TOML, or not text
-        reason = getattr(error, "strerror", None) or error
+    except RecursionError as error:
+        raise ConfigError(f"cannot read sweep {flags.file}: it is nested too deeply.") from error
+    except (
+        OSError,
+        ValueError,
+    ) as error:  # ValueError: not TOML, not text, a number of 5,000 digits
+        reason = config.reason(error).partition("; use sys.")[0]
         raise ConfigError(f"cannot read sweep {flags.file}: {reason}.") from error
 
 
@@ -158,7 +179,7 @@ def _expanded(file: _File, folder: Path) -> list[_Run]:
     runs: dict[str, _Run] = {}
     for name, departures in (variants or {"": {}}).items():
         for values in product(*file.grid.values()):
-            varied = dict(zip(file.grid, values, strict=True))
+            varied = config.whole_numbers(dict(zip(file.grid, values, strict=True)))
             run = _make_run(file.settings | varied | departures, name, varied, folder)
             if run.label in runs:
                 raise ConfigError(f"two runs would be called {run.label!r}. Change or remove one.")
@@ -176,6 +197,7 @@ def _check(values: Mapping[str, Any], where: str, grid: Mapping[str, Any]) -> No
 
 
 def _make_run(given: dict[str, Any], variant: str, varied: dict[str, Any], folder: Path) -> _Run:
+    given = config.whole_numbers(given)
     name, values = config.load_preset(
         str(given.get("preset") or default_preset(str(given.get("device", "auto"))))
     )
@@ -210,16 +232,21 @@ def _recorded(settings: config.Settings) -> dict[str, Any]:
 
 def _check_folder(run: _Run) -> None:
     """Refuses a folder of another experiment: its result must never pass for this one's."""
+    for path in (run.beside(".settings.json"), run.beside(".log")):
+        if path.is_symlink():
+            raise RunFolderError(
+                f"{path} is a link, and a sweep would write to what it points to. Remove it."
+            )
     if not (run.folder / "run.json").exists() and run.result() is None:
         return
     record, now = run.beside(".settings.json"), _recorded(run.settings)
     # a setting that came to rlarcade since then stood at its default
     defaults = _recorded(config.make_settings("", {"game": "pong"}))
     try:
-        began = defaults | json.loads(record.read_text("utf-8"))
+        began = defaults | json.loads(read_own(record))
         names = [name for name in now | began if began.get(name) != now.get(name)]
         changed = [f"{name} = {began.get(name)}, now {now.get(name)}" for name in names]
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         changed = [f"settings that {record} should tell and does not"]
     if changed:
         raise RunFolderError(
@@ -233,24 +260,53 @@ class _Processes:
 
     def __init__(self, runs: list[_Run], jobs: int, threads: int, stop: StopSignal) -> None:
         self.runs, self.jobs, self.stop = runs, jobs, stop
-        self.environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+        # The other end closes with this process, however it ends, and every run sees that.
+        self.pipe, self._held = os.pipe()
+        self.environment = os.environ | {
+            "OMP_NUM_THREADS": str(threads),
+            PARENT_PIPE: str(self.pipe),
+        }
         self.exits = {run.label: EXIT_OK for run in runs if run.result() is not None}
         self.running: list[tuple[_Run, subprocess.Popen[bytes]]] = []
+        self._told_to_wait: set[str] = set()
 
     def run_all(self) -> None:
         waiting = [run for run in self.runs if run.label not in self.exits]
         say(f"{self.done()}, {self.jobs} at a time, in {self.runs[0].folder.parent}")
         try:
-            while (waiting or self.running) and not self.stop.requested:
-                if waiting and len(self.running) < self.jobs:
-                    self._start(waiting.pop(0))
-                else:
-                    self._collect()
+            with _View() as view:
+                while (waiting or self.running) and not self.stop.requested:
+                    free = self._next(waiting) if len(self.running) < self.jobs else None
+                    if free is None:
+                        self._collect()
+                        view.show([run for run, _ in self.running])
+                    elif free.result() is not None:  # the process it was waited for has ended it
+                        self.exits[free.label] = EXIT_OK
+                        waiting.remove(free)
+                    else:
+                        self._start(free)
+                        waiting.remove(free)
         finally:  # whatever ends the sweep, no run goes on without it
             for _, process in self.running:
                 process.send_signal(signal.SIGINT)
             while self.running:
                 self._collect()
+            os.close(self.pipe)
+            os.close(self._held)
+
+    def _next(self, waiting: list[_Run]) -> _Run | None:
+        """Returns the first run that no process works on, such as one of a sweep that was killed.
+
+        That process ends by itself, since it has seen its sweep end, but it saves before.
+        """
+        for run in waiting:
+            owner = process_in(run.folder)
+            if owner is None:
+                return run
+            if run.label not in self._told_to_wait:
+                self._told_to_wait.add(run.label)
+                say(f"{self.done()}: {run.label} waits for process {owner}, which works on it")
+        return None
 
     def done(self) -> str:
         return f"{list(self.exits.values()).count(EXIT_OK)}/{len(self.runs)} done"
@@ -261,14 +317,18 @@ class _Processes:
     def _start(self, run: _Run) -> None:
         run.folder.parent.mkdir(parents=True, exist_ok=True)
         write_file(run.beside(".settings.json"), json.dumps(_recorded(run.settings)).encode())
-        with run.beside(".log").open("ab") as log:
+        log = open_own(run.beside(".log"), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        try:
             process = subprocess.Popen(
                 run.command(),
                 stdout=log,
                 stderr=log,
                 env=self.environment,
+                pass_fds=(self.pipe,),
                 start_new_session=True,  # a terminal's Ctrl-C reaches it only through the sweep
             )
+        finally:
+            os.close(log)
         self.running.append((run, process))
         say(f"{self.done()}: {run.label} started")
 
@@ -284,21 +344,124 @@ class _Processes:
                 say(f"{self.done()}: {run.label} mean {mean:.1f}, {minutes:.1f} minutes")
             else:
                 log = run.beside(".log")
-                last = log.read_text("utf-8", "replace").strip().rpartition("\n")[2]
+                last = _last_line(log)
                 say(f"{self.done()}: {run.label} ended with exit code {code}; {log} ends: {last}")
 
 
-def _show_table(outcomes: list[dict[str, Any]]) -> None:
-    table = Table("run", "steps", "mean", "median", "human-normalised", "minutes", box=box.SIMPLE)
-    for outcome in outcomes:
-        cells = ["not started" if outcome["exit"] is None else "not finished"]
-        if result := outcome["result"]:
-            scores, normalised = result["evaluation"], result["evaluation"]["human_normalized"]
-            cells = [f"{result['steps']:,}", f"{scores['mean']:.1f}", f"{scores['median']:.1f}"]
-            cells.append("–" if normalised is None else f"{normalised:.1%}")
-            cells.append(f"{result['seconds']['total'] / 60:.1f}")
-        table.add_row(outcome["label"], *cells)
-    Console(width=None if sys.stdout.isatty() else 200).print(table)  # a file wraps no labels
+def _last_line(log: Path) -> str:
+    try:
+        with open_regular(log) as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _END_OF_LOG))
+            text = file.read(_END_OF_LOG).decode("utf-8", "replace")
+    except OSError as error:
+        return f"({config.reason(error)})"
+    return printable(text.strip().rpartition("\n")[2], 500)
+
+
+# What is shown
+
+
+class _View(AbstractContextManager["_View"]):
+    """How far each run is: a live line each on a terminal, now and then a plain one elsewhere."""
+
+    def __init__(self) -> None:
+        self._live: Live | None = None
+        self._shown = time.monotonic()
+        if sys.stdout.isatty() and sys.stderr.isatty():
+            self._live = Live(console=Console(stderr=True), auto_refresh=False, transient=True)
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def show(self, running: list[_Run]) -> None:
+        """Shows the runs that train, if it is time."""
+        now = time.monotonic()
+        if now - self._shown < (_PLAIN_SECONDS if self._live is None else _LIVE_SECONDS):
+            return
+        self._shown = now
+        lines = [_progress_of(run) for run in running]
+        if self._live is not None:
+            self._live.update(Text("\n".join(lines), overflow="fold"), refresh=True)
+        else:
+            for line in lines:
+                print(line, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def _progress_of(run: _Run) -> str:
+    """One line: steps, speed, time left and score, as far as the run has told them."""
+    try:
+        record, figures = read_record(run.folder), newest_metrics(run.folder)
+    except (OSError, RlarcadeError) as error:
+        return f"{run.label}  {config.reason(error)}"
+    if record is None:
+        return f"{run.label}  beginning"
+    steps, total = figures.get("step", 0), record.train.total_timesteps
+    parts = [run.label, f"{steps:,}/{total:,} steps"]
+    speed = figures.get("time/fps")
+    if isinstance(speed, int | float) and 0 < speed < 1e9:
+        parts.append(f"{speed:,.0f} steps/s")
+        parts.append(f"ETA {duration(max(0, total - steps) / speed)}")
+    score = figures.get("rollout/ep_rew_mean")
+    if isinstance(score, int | float):
+        parts.append(f"score {score:.1f}")
+    return "  ".join(parts)
+
+
+def _show_table(outcomes: list[dict[str, Any]], terminal: Console) -> None:
+    """Shows the runs under each other; where room is short, what differs between them."""
+    rows = [_cells(outcome) for outcome in outcomes]
+    labels = [outcome["label"] for outcome in outcomes]
+    table = _table("human-normalised", labels, rows)
+    widest = [max(map(len, column)) for column in zip_longest(*rows, _HEADERS, fillvalue="")]
+    if max(map(len, labels)) + sum(widest) + _PADDING > terminal.width:
+        shared, labels = _without_what_is_shared(labels)
+        if shared:
+            terminal.print(Text(f"runs of {shared}"), soft_wrap=True)
+        table = _table("human", labels, rows, overflow="fold")
+    terminal.print(table)
+
+
+def _table(
+    human: str, labels: list[str], rows: list[list[str]], overflow: OverflowMethod = "ellipsis"
+) -> Table:
+    table = Table(box=box.SIMPLE)
+    # cut nowhere: a label has as many lines as it needs, or the table is another one
+    table.add_column("run", no_wrap=overflow != "fold", overflow=overflow)
+    for name in (*_HEADERS[:-2], human, _HEADERS[-1]):
+        table.add_column(name, no_wrap=True)
+    for label, cells in zip(labels, rows, strict=True):
+        table.add_row(Text(label), *cells)
+    return table
+
+
+def _cells(outcome: dict[str, Any]) -> list[str]:
+    result = outcome["result"]
+    if not result:
+        return ["not started" if outcome["exit"] is None else "not finished"]
+    scores, normalised = result["evaluation"], result["evaluation"]["human_normalized"]
+    return [
+        f"{result['steps']:,}",
+        f"{scores['mean']:.1f}",
+        f"{scores['median']:.1f}",
+        "–" if normalised is None else f"{normalised:.1%}",
+        f"{result['seconds']['total'] / 60:.1f}",
+    ]
+
+
+def _without_what_is_shared(labels: list[str]) -> tuple[str, list[str]]:
+    """Splits off the parts with which all labels begin."""
+    if len(labels) < 2:
+        return "", labels
+    first, last = min(labels), max(labels)  # what these two share, those between them share
+    length = next(n for n, (a, b) in enumerate(zip(first, last, strict=False)) if a != b)
+    shared = first[: first[:length].rfind("-") + 1]
+    return shared.rstrip("-"), [label[len(shared) :] for label in labels]
 
 
 if __name__ == "__main__":

@@ -1,21 +1,18 @@
 """`python -m rlarcade.train --game SpaceInvaders`: trains an agent; the same command resumes it."""
 
-import argparse
 import json
+import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import tyro
-from pydantic import Field, create_model
-
-from rlarcade import config as settings_of
 from rlarcade.checkpoint import Checkpoint, checkpoint_path, load_checkpoint
-from rlarcade.command_line import parse_flags
-from rlarcade.config import FIELDS, Settings, TrainConfig, load_preset, make_settings
+from rlarcade.config import Settings, TrainConfig
 from rlarcade.console import (
     EXIT_ERROR,
     EXIT_INTERRUPTED,
@@ -30,7 +27,6 @@ from rlarcade.console import (
 )
 from rlarcade.errors import (
     CheckpointError,
-    ConfigError,
     DivergenceError,
     RlarcadeError,
     RunFolderError,
@@ -40,10 +36,10 @@ from rlarcade.evaluation.table import score_lines
 from rlarcade.files import write_file
 from rlarcade.games import FRAMESKIP, display_name, resolve_game
 from rlarcade.learning.agent import DQNAgent
+from rlarcade.learning.continuing import continued, quoted
 from rlarcade.learning.frames import BLOCKED_FRAME
 from rlarcade.learning.hardware import (
     bf16_is_faster,
-    default_preset,
     gigabytes,
     require_disk,
     resolve_device,
@@ -52,18 +48,27 @@ from rlarcade.learning.metrics import MetricWriter, TrainingLog
 from rlarcade.learning.pace import steps_in
 from rlarcade.learning.replay import Replay
 from rlarcade.learning.run_folder import (
+    PARENT_PIPE,
     RunFolder,
+    RunRecord,
     code_commit,
-    continued,
     default_run_folder,
     new_record,
 )
-from rlarcade.learning.schedules import crossed, updates_due, whole_length
+from rlarcade.learning.schedules import (
+    LENGTH_TO_LEARN,
+    crossed,
+    following_length,
+    updates_due,
+    whole_length,
+)
 from rlarcade.learning.state import (
     TrainingState,
     capped_buffer,
+    is_torso,
     replay_capacity,
     resolved,
+    torso_of,
     transitions_that_fit,
 )
 from rlarcade.learning.state_store import StateStore
@@ -73,6 +78,7 @@ from rlarcade.progress import ProgressLine, duration
 from rlarcade.promotion.gate import Gate, load_gate
 from rlarcade.promotion.references import load_named
 from rlarcade.seeding import SeedUse
+from rlarcade.train_flags import as_toml, parse_settings
 
 _DISK_SHARE = 0.1  # of replay's size in memory; screens compress ten to fifty times
 
@@ -83,9 +89,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _train_command(argv: Sequence[str]) -> int:
-    settings, json_file, print_config = _parse(argv)
+    code_commit()  # now, before anybody changes it
+    _stop_with_the_sweep()
+    settings, json_file, print_config = parse_settings(argv)
     if print_config:
-        say_lines(_as_toml(settings).splitlines())
+        say_lines(as_toml(settings).splitlines())
         return EXIT_OK
     check_outputs({"--json": json_file})
     path = settings.run.run_dir or default_run_folder(settings)
@@ -106,71 +114,19 @@ def _train_command(argv: Sequence[str]) -> int:
             folder.close()
 
 
-def _parse(argv: Sequence[str]) -> tuple[Settings, Path | None, bool]:
-    """Defaults < preset < flags."""
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--preset")
-    first.add_argument("--device", default="auto")
-    first.add_argument("--total-timesteps", "--total_timesteps")
-    first.add_argument("--minutes")
-    first.add_argument("--buffer-size", "--buffer_size")
-    early = first.parse_known_args(list(argv))[0]
-    name, preset = load_preset(early.preset or default_preset(early.device))
-    if early.total_timesteps is not None:
-        if early.minutes is not None:
-            raise ConfigError(
-                f"--total-timesteps {early.total_timesteps} and --minutes {early.minutes} both say "
-                "how long the run is. Give one of them."
-            )
-        preset.pop("minutes", None)
-    fields: dict[str, Any] = {
-        "preset": (
-            str,
-            Field(
-                name,
-                description=f"{', '.join(settings_of.preset_names())}, or a TOML file. Unset: "
-                "laptop, with a GPU fast.",
-            ),
-        )
-    }
-    for field_name, group in FIELDS.items():
-        info = group.model_fields[field_name]
-        default = preset.get(field_name, ... if info.is_required() else info.default)
-        if isinstance(default, list):
-            default = tuple(default)
-        fields[field_name] = (info.annotation, Field(default, description=info.description))
-    fields["json_file"] = (
-        Annotated[Path | None, tyro.conf.arg(name="json")],
-        Field(None, description="Write the outcome to this file."),
-    )
-    fields["print_config"] = (bool, Field(False, description="Print the settings and exit."))
-    flags_model = create_model("TrainFlags", **fields)
-    flags = parse_flags(flags_model, argv, prog="rlarcade train", description=__doc__).model_dump()
-    flags.pop("preset")
-    json_file, print_config = flags.pop("json_file"), flags.pop("print_config")
-    settings = make_settings(name, flags)
-    by_default = {
-        "minutes_by_default": settings.run.minutes is not None and early.minutes is None,
-        "buffer_by_default": settings.train.buffer_size is not None and early.buffer_size is None,
-    }
-    return settings.model_copy(update=by_default), json_file, print_config
+def _stop_with_the_sweep() -> None:
+    """Has this run stop, as after a Ctrl-C, when the sweep that started it is there no more."""
+    pipe = os.environ.pop(PARENT_PIPE, "")
+    if pipe.isdigit():
+        threading.Thread(target=_interrupt_at_the_end_of, args=(int(pipe),), daemon=True).start()
 
 
-def _as_toml(settings: Settings) -> str:
-    """Returns the settings as a preset file; unset ones are comments, unused ones have one."""
-    unused = settings.train.unused()
-    values = {
-        **settings.train.model_dump(mode="json"),
-        **settings.run.model_dump(mode="json"),
-    }
-    lines = []
-    for name in sorted(values, key=list(FIELDS).index):
-        value = values[name]
-        line = f"# {name} is unset" if value is None else f"{name} = {json.dumps(value)}"
-        if name == "total_timesteps" and settings.run.minutes is not None:
-            line = f"# {name} is what fits into the minutes"
-        lines.append(f"{line}  # not used by this composition" if name in unused else line)
-    return "\n".join(lines)
+def _interrupt_at_the_end_of(pipe: int) -> None:
+    try:
+        os.read(pipe, 1)  # nothing is ever written: it returns when the other end is closed
+    except OSError:  # no such pipe
+        return
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 class _Run:
@@ -196,35 +152,48 @@ class _Run:
                     f"run folder {self.folder.path} already holds a run, and --resume is never. "
                     "Choose another --run-dir, or leave --resume auto to go on with it."
                 )
-            config, warnings = continued(record, self.settings, self.folder.path)
-            for warning in warnings:
-                say_warning(warning)
-            self._check_parent(record.init_from)
-            longer = config.total_timesteps > record.train.total_timesteps
-            finished = None if longer else self.folder.finished()
-            if finished is not None:
-                return self._already_finished(finished, json_file)
-            if longer:
-                self._require_disk(config, self._disk_bytes(record.train))
-            if config != record.train:
-                self.folder.write_record(record.model_copy(update={"train": config}))
-            self.folder.result.unlink(missing_ok=True)
-            state = self._resume(config, record.init_from)
+            resumed = self._go_on(record, json_file)
+            if isinstance(resumed, int):
+                return resumed
+            state = resumed
         self._show_start(state.config)
         self.folder.log_command(state.steps)
         code = self._train(state)
         return self._finish(state, json_file) if code == EXIT_OK else code
+
+    def _go_on(self, record: RunRecord, json_file: Path | None) -> TrainingState | int:
+        """Takes the run up where it stands; returns an exit code if it is finished."""
+        plan = continued(record, self.settings, self.folder.path)
+        for warning in plan.warnings:
+            say_warning(warning)
+        self._check_parent(record.init_from)
+        finished = None if plan.longer else self.folder.finished()
+        if finished is not None:
+            return self._already_finished(finished, json_file)
+        resolve_device(plan.config.device)  # another machine may have no GPU
+        if plan.longer:
+            self._require_disk(plan.config, self._disk_bytes(record.train))
+        for note in plan.notes:
+            say(note)
+        state = self._resume(plan.config, record.init_from)
+        # From here on: what could not be loaded with the changes goes on without them.
+        self.folder.result.unlink(missing_ok=True)
+        if plan.changes:
+            self.folder.write_record(plan.recorded(record, state.steps))
+        return state
 
     # Beginning
 
     def _begin(self) -> TrainingState:
         run, config = self.settings.run, self.settings.train
         parent = self._parent()
+        resolve_game(config.game)  # what is not here is told before the measuring begins
+        resolve_device(config.device)
         if run.minutes is not None:
-            resolve_game(config.game)  # what is not here is told before the measuring begins
-            resolve_device(config.device)
             say(f"measuring how many steps fit into {run.minutes:g} minutes here …")
-            config = config.model_copy(update={"total_timesteps": steps_in(run.minutes, config)})
+            steps = steps_in(run.minutes, config, self.settings.given)
+            config = config.model_copy(update={"total_timesteps": steps})
+        config = self._following_length(config)
         config = resolved(self._with_replay_that_fits(config))
         self._require_disk(config)
         if (config.device, config.precision) == ("cpu", "bf16") and not bf16_is_faster():
@@ -232,8 +201,28 @@ class _Run:
                 "bf16 is slower than fp32 on this CPU, as just measured. Use --precision fp32."
             )
         state = TrainingState.create(config, init_from=parent, progress=_show_lanes)
+        if parent is not None and is_torso(state.parent):
+            say(
+                f"{parent.path} plays {display_name(parent.manifest.game)} with "
+                f"{parent.manifest.num_actions} actions: its torso is taken, the head begins anew"
+            )
         self.folder.write_record(new_record(self.settings, config, state.parent))
         return state
+
+    def _following_length(self, config: TrainConfig) -> TrainConfig:
+        """A preset's warm-up and exploration give way to a short length, and this is told."""
+        follows = following_length(config, self.settings.given)
+        names = [n for n in TrainConfig.model_fields if getattr(follows, n) != getattr(config, n)]
+        if names:
+            changed = [f"{n} {getattr(follows, n):,} of {getattr(config, n):,}" for n in names]
+            say(f"a short run: {', '.join(changed)}, so that there is time to learn")
+        if "learning_starts" in names and config.total_timesteps < LENGTH_TO_LEARN:
+            say_warning(
+                f"{config.total_timesteps:,} steps are too few to learn to play. From about "
+                f"{LENGTH_TO_LEARN:,} steps on (--preset quick, two minutes on two cores) an agent "
+                "can be expected to play better than chance."
+            )
+        return follows
 
     def _with_replay_that_fits(self, config: TrainConfig) -> TrainConfig:
         """A preset's replay gives way to a small memory, where one asked for is refused."""
@@ -263,6 +252,8 @@ class _Run:
             if not self._policy_is_whole(state.steps):
                 self._save_policy(state)
             say(f"resumed at step {state.steps}")
+            if self.store.games_began_anew:
+                say(f"its {config.num_envs} games begin anew")
             self._send(state.steps)  # again, if the kill came before it had gone through
             return state
         parent = None
@@ -290,7 +281,10 @@ class _Run:
 
     def _check_parent(self, recorded: str | None) -> None:
         parent = self._parent()
-        if parent is not None and parent.manifest.weights_sha256 != recorded:
+        if parent is None:
+            return
+        sha256 = parent.manifest.weights_sha256
+        if recorded not in (sha256, torso_of(sha256)):
             raise RunFolderError(
                 f"run folder {self.folder.path} holds a run that began from "
                 f"{(recorded or 'random weights')[:14]}, not from {parent.path} "
@@ -430,10 +424,9 @@ class _Run:
         say(f"trained {state.steps:,} steps in {duration(time.monotonic() - self.started)}")
         say(f"checkpoint: {path}")
         say()
-        for text in score_lines([evaluation]):
-            say(text)
+        say_lines(score_lines([evaluation]))
         say()
-        say(f"next: python -m rlarcade.evaluate {path} --episodes 100")
+        say(f"next: python -m rlarcade.evaluate {quoted(self.folder.path)} --episodes 100")
         return EXIT_OK
 
     def _seconds(self, state: TrainingState) -> dict[str, float]:

@@ -27,6 +27,7 @@ from typing import Any
 import ale_py
 import torch
 
+from rlarcade.learning.hardware import cores
 from rlarcade.learning.metrics import read_metrics
 from rlarcade.learning.run_folder import code_commit
 
@@ -217,7 +218,7 @@ def _document(rounds: list[Round], seconds: float) -> dict[str, Any]:
         "date": datetime.now(UTC).date().isoformat(),
         "machine": {
             "processor": platform.processor() or platform.machine(),
-            "cores": len(os.sched_getaffinity(0)),
+            "cores": cores(),
             "python": platform.python_version(),
             "torch": torch.__version__,
             "ale_py": ale_py.__version__,

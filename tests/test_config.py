@@ -1,3 +1,4 @@
+import os
 import tomllib
 from pathlib import Path
 
@@ -100,6 +101,9 @@ def test_a_preset_may_be_any_toml_file(tmp_path):
         ),
         ("zzzzzz = 1", r"unknown setting 'zzzzzz' in .*mine\.toml\."),
         ("batch_size = ", r"mine\.toml is not valid TOML: Invalid value"),
+        ("lr = 3", r"unknown setting 'lr' in .*mine\.toml\. Did you mean 'learning_rate'"),
+        ("x = " + "[" * 20_000, r"preset .*mine\.toml is nested too deeply"),
+        ("seed = " + "9" * 5_000, r"cannot read preset .*mine\.toml: Exceeds the limit \(4300 dig"),
     ],
 )
 def test_a_broken_preset_is_refused_with_its_place(tmp_path, text, message):
@@ -114,6 +118,20 @@ def test_a_preset_that_does_not_exist_is_refused():
         load_preset("duble-dqn")
     with pytest.raises(ConfigError, match=r"cannot read preset no/such\.toml: No such file"):
         load_preset("no/such.toml")
+
+
+@pytest.mark.parametrize("kind", ["fifo", "folder", "sparse"])
+def test_what_is_no_preset_file_is_neither_waited_for_nor_read(tmp_path, kind):
+    path = tmp_path / "mine.toml"
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        with path.open("wb") as file:
+            file.truncate(60_000_000_000)
+    with pytest.raises(ConfigError, match=r"cannot read preset .*mine\.toml: it (is|has) "):
+        load_preset(str(path))
 
 
 def test_a_preset_that_is_not_text_is_refused(tmp_path):
@@ -165,6 +183,78 @@ def test_a_preset_that_is_not_text_is_refused(tmp_path):
 def test_a_setting_that_cannot_be_used_is_named_with_its_value(values, message):
     with pytest.raises(ConfigError, match=message):
         settings(**values)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"game": "pong", "lr": 1}, "unknown setting 'lr'. Did you mean 'learning_rate'?"),
+        (
+            {"game": "pong", "bach_size": 1},
+            "unknown setting 'bach_size'. Did you mean 'batch_size'",
+        ),
+        ({"game": "pong", "zzz": 1}, "unknown setting 'zzz'."),
+        ({}, "setting game: field required."),
+        (
+            {"game": "pong", "gamma": 2},
+            "setting gamma: input should be less than or equal to 1, got",
+        ),
+        ({"game": "pong", "munchausen": True, "double": True}, "munchausen and double do not go"),
+        ({"game": "pong", "device": "cuda:0"}, "Use CUDA_VISIBLE_DEVICES=0 and device cuda."),
+        (
+            {"game": "pong", "device": "gpu"},
+            "rlarcade takes the first GPU that it sees. Use device",
+        ),
+        ({"game": "pong", "seed": "9" * 5_000}, "setting seed: "),
+    ],
+)
+def test_settings_made_in_python_are_refused_in_the_same_words(values, message):
+    with pytest.raises(ConfigError) as refused:
+        TrainConfig(**values)
+    said = str(refused.value)
+    assert message in said
+    assert "validation error" not in said
+    assert "pydantic" not in said
+    assert len(said) < 400
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("name", "largest"),
+    [
+        *(("num_taus", 512), ("num_quantiles", 10_000), ("num_atoms", 10_000)),
+        *(("batch_size", 10**6), ("hidden_units", 65_536), ("impala_width", 256)),
+        *(("n_steps", 1_000), ("rollout_steps", 10**6), ("num_envs", 1_024)),
+        ("eval_episodes", 10**6),
+    ],
+)
+def test_what_sizes_memory_has_an_end(name, largest):
+    small = {"buffer_size": None, "learning_starts": 1}
+    settings(**small | {name: largest})
+    with pytest.raises(
+        ConfigError, match=f"setting {name}: .*less than or equal to {largest}, got"
+    ):
+        settings(**{name: 2 * 10**8})
+    with pytest.raises(ConfigError, match="setting conv_channels.1: "):
+        settings(conv_channels=[32, 10**9, 64])
+
+
+@pytest.mark.parametrize(
+    ("value", "whole"),
+    [(1e6, 10**6), ("1e6", 10**6), ("2.5e3", 2_500), ("1E+2", 100), ("600", 600), (7e2, 700)],
+)
+def test_a_whole_number_may_be_written_with_an_exponent(value, whole):
+    for name in ("total_timesteps", "buffer_size", "learning_starts"):
+        others = {"learning_starts": 0, "buffer_size": 10**6, name: value}
+        assert getattr(settings(**others).train, name) == whole
+    assert type(settings(total_timesteps=value).train.total_timesteps) is int
+    assert settings(conv_channels=["1e1", 1e1, 10]).train.conv_channels == (10, 10, 10)
+
+
+@pytest.mark.parametrize("value", [1.5, "1.5", "1e6.5", "1.5e0", "1e-3", "1e400", "e6", "1e6 "])
+def test_what_is_no_whole_number_is_refused(value):
+    with pytest.raises(ConfigError, match="setting total_timesteps: "):
+        settings(total_timesteps=value)
 
 
 # Compositions

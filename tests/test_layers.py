@@ -7,7 +7,7 @@ import rlarcade
 
 PACKAGE = Path(rlarcade.__file__).parent
 ROOMS = [
-    {"errors", "config", "seeding", "files", "text", "numbers", "interrupts", "outputs"},
+    {"errors", "config", "seeding", "files", "locks", "text", "numbers", "interrupts", "outputs"},
     {"games"},
     {"checkpoint"},
     {"learning"},
@@ -16,9 +16,18 @@ ROOMS = [
     {"command_line"},
     {"console"},
     {"progress"},
+    {"train_flags"},
     {"train", "evaluate", "compare", "watch", "promote", "sweep", "__main__"},
 ]
-SHARED = {"errors", "seeding", "files", "text", "numbers", "outputs"}  # by the lowest rooms, too
+SHARED = {
+    "errors",
+    "seeding",
+    "files",
+    "locks",
+    "text",
+    "numbers",
+    "outputs",
+}  # by the lowest rooms, too
 LEVEL = {name: level for level, names in enumerate(ROOMS) for name in names}
 
 
@@ -37,15 +46,7 @@ def test_every_module_imports_only_from_rooms_before_its_own():
             continue
         assert room in LEVEL, f"give {room} a place in ROOMS"
         for imported in imported_rooms(path):
-            same_room = imported in (
-                room,
-                "errors",
-                "seeding",
-                "files",
-                "text",
-                "numbers",
-                "outputs",
-            )
+            same_room = imported == room or imported in SHARED
             if not same_room and LEVEL[imported] >= LEVEL[room]:
                 wrong.append(f"{path.relative_to(PACKAGE)} -> {imported}")
     assert not wrong, wrong

@@ -4,7 +4,6 @@ One JSON line that says what it is, then one for each part that is finished, wri
 """
 
 import errno
-import fcntl
 import json
 import os
 from pathlib import Path
@@ -14,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from rlarcade.errors import RunFolderError
 from rlarcade.files import open_own
+from rlarcade.locks import try_lock
 
 _Part = TypeVar("_Part", bound=BaseModel)
 
@@ -63,14 +63,14 @@ class Record(Generic[_Part]):
 
     def _opened(self, identity: dict[str, Any]) -> tuple[_Part, ...]:
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            mine = try_lock(self._file)
+        except OSError as error:  # a file system without locks
+            raise self._unwritten(error) from error
+        if not mine:
             raise RunFolderError(
                 f"this {self._what} is being played by another process ({self.path} is locked). "
                 "Wait for it, or choose another --seed."
-            ) from error
-        except OSError as error:
-            raise self._unwritten(error) from error
+            )
         text = self._text()
         whole = text[: text.rfind(b"\n") + 1]  # what follows the last newline is unfinished
         begin = json.dumps(identity).encode() + b"\n"

@@ -90,12 +90,13 @@ class TrainingLanes:
         """Number of actions, A."""
         return self._env.num_actions
 
-    def start(self, progress: Progress | None = None) -> None:
-        """Gives every lane its first seed and opens its first episode.
+    def start(self, progress: Progress | None = None, *, num_reseeds: int = 0) -> None:
+        """Gives every lane its first seed, or that after `num_reseeds`, and opens an episode.
 
         A seeded reset reloads the ROM, about 0.13 s of one core, so lanes start a few at a time
         and `progress` is told.
         """
+        self._num_reseeds[:] = num_reseeds
         # One full reset first (ALE asks for it), unseeded and cheap; then seeds, a few at a time.
         self._env.reset()
         seeds = self._seeds()

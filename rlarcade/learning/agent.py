@@ -4,6 +4,7 @@ import copy
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, ParamSpec, Self, TypeVar
 
@@ -20,8 +21,8 @@ from rlarcade.checkpoint import (
     save_checkpoint,
     weights_sha256,
 )
-from rlarcade.config import TrainConfig
-from rlarcade.errors import CheckpointError, PolicyError
+from rlarcade.config import TrainConfig, reason
+from rlarcade.errors import CheckpointError, DivergenceError, PolicyError
 from rlarcade.games.names import resolve_game
 from rlarcade.games.protocols import FRAMESKIP, SCREEN, STACK, Protocol, get_protocol
 from rlarcade.games.single import GameEnv, make_env
@@ -106,21 +107,6 @@ def _kind_of(given: object) -> str:
     return f"a {kind}{size}"
 
 
-def _require_finite(values: NDArray[np.float32], name: str) -> None:
-    """Refuses values, float32 (B, A), that no greedy action follows from: NaN would mean action 0.
-
-    Raises:
-        PolicyError: one is no finite number.
-    """
-    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
-    if bad.size:
-        raise PolicyError(
-            f"{name} values the actions by no finite numbers: {values[bad[0]].tolist()} for "
-            f"observation {bad[0]}. Its weights are damaged, or its training diverged. Use an "
-            "older checkpoint."
-        )
-
-
 class DQNAgent:
     """A deep Q-network with what it needs to act and to learn.
 
@@ -129,7 +115,6 @@ class DQNAgent:
         protocol: how it plays.
         num_actions: actions of the game under the protocol.
         online: the network that learns and acts.
-        target: its frozen copy, which values next observations.
         manifest: of the checkpoint it was loaded from, or None.
         name: what results call it: where it was loaded from, or "agent".
     """
@@ -165,6 +150,7 @@ class DQNAgent:
         compiled = config.compile == "on"
         self._set_up(config, network, online, num_actions, device, precision, compiled=compiled)
         self.rng = np.random.default_rng(seed)
+        self._get_ready_to_learn()
 
     def _set_up(
         self,
@@ -187,8 +173,6 @@ class DQNAgent:
         self._same_bits: dict[int, bool] = {}
         online.dtype = _DTYPES[precision]
         self.online = online.to(self.device)
-        self.target = copy.deepcopy(self.online).requires_grad_(False)
-        self.optimizer = _make_optimizer(config, self.online)
         self.rng = np.random.default_rng()
         self._act_forward: Callable[[Tensor, Draws | None], Tensor]
         self._act_forward = _prepared(self._forward, compiled)
@@ -201,12 +185,31 @@ class DQNAgent:
         mode = "reduce-overhead" if self.device.type == "cuda" else "default"
         self._fit_loss = _prepared(self._compute_fit_loss, compiled, mode)
 
+    # Made when learning begins: an agent that only plays needs neither, and the first optimizer of
+    # a process alone loads a compiler for two seconds.
+
+    @cached_property
+    def target(self) -> QNetwork:
+        """The frozen copy of the online network, which values next observations."""
+        return copy.deepcopy(self.online).requires_grad_(False)
+
+    @cached_property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """What moves the online network's weights."""
+        return _make_optimizer(self.config, self.online)
+
+    def _get_ready_to_learn(self) -> None:
+        """Makes the target network, while the online one is as it was, and the optimizer."""
+        _ = self.target, self.optimizer
+
     # Acting
 
     @property
     def acting_network(self) -> QNetwork:
         """The network that plays and that a checkpoint holds: `config.acting_network`."""
-        return self.target if self.config.acting_network == "target" else self.online
+        # Before anything was learned they are the same, and there is only one of them.
+        frozen = self.config.acting_network == "target" and "target" in self.__dict__
+        return self.target if frozen else self.online
 
     def q_values(
         self, observation: NDArray[np.uint8], *, training: bool = False
@@ -297,24 +300,45 @@ class DQNAgent:
         `q_values`.
 
         Raises:
-            ValueError: observations of another shape or dtype.
-            PolicyError: the network values actions by no finite numbers. Not in training, where the
-                loss tells what went wrong.
+            DivergenceError, PolicyError: a value is no finite number, in training and out of it.
         """
         explore, actions = self._coins(len(observation), epsilon, rng)
         if not explore.all():
             values = self.q_values(observation, training=training)
-            if not training:
-                _require_finite(values, self.name)
-            actions = np.where(explore, actions, values.argmax(axis=1))
+            actions = np.where(explore, actions, self._greedy(values, training=training))
         return actions
 
     def explore(
         self, q_values: NDArray[np.float32], epsilon: float, rng: np.random.Generator
     ) -> NDArray[np.int64]:
-        """Returns ε-greedy actions, int64 (B,), for Q-values float32 (B, A), as `act` would."""
+        """Returns ε-greedy actions, int64 (B,), for Q-values float32 (B, A), as `act` would.
+
+        Raises:
+            DivergenceError: a value is no finite number.
+        """
         explore, actions = self._coins(len(q_values), epsilon, rng)
-        return np.where(explore, actions, q_values.argmax(axis=1))
+        return np.where(explore, actions, self._greedy(q_values, training=True))
+
+    def _greedy(self, q_values: NDArray[np.float32], *, training: bool) -> NDArray[np.int64]:
+        """Returns the best actions, (B,); a NaN would pass for the largest value."""
+        bad = np.flatnonzero(~np.isfinite(q_values).all(axis=1))
+        if bad.size:
+            what = (
+                f"{self.name} values the actions by no finite numbers: "
+                f"{q_values[bad[0]].tolist()} for observation {bad[0]} of {len(q_values)}"
+            )
+            if training:
+                raise DivergenceError(
+                    f"{what}. What was saved before is kept. Begin another run with a lower "
+                    f"--learning-rate (it is {self.config.learning_rate:g}) or a --max-grad-norm; "
+                    "--init-from can take up the last checkpoint."
+                )
+            raise PolicyError(
+                f"{what}. Its weights are damaged, or its training diverged. Use an older "
+                "checkpoint."
+            )
+        best: NDArray[np.int64] = q_values.argmax(axis=1)
+        return best
 
     def _coins(
         self, count: int, epsilon: float, rng: np.random.Generator
@@ -373,6 +397,7 @@ class DQNAgent:
 
     def update(self, batch: Batch) -> Update:
         """Takes one gradient step on transitions from replay."""
+        self._get_ready_to_learn()
         size = len(batch.action)
         picks = self.config.double or self.config.munchausen
         draws = _UpdateDraws(
@@ -405,6 +430,7 @@ class DQNAgent:
             action: int64 (B,).
             target: float32 (B,).
         """
+        self._get_ready_to_learn()
         draws = self._draws(len(action))
         self.online.train()
         errors, mean_q, loss = self._fit_loss(observation, action, target, draws)
@@ -507,6 +533,8 @@ class DQNAgent:
 
     def sync_target(self) -> None:
         """Copies the online network to the target network, spectral norm's vectors included."""
+        if "target" not in self.__dict__:
+            return  # it will begin as a copy
         with torch.no_grad():
             learned = self.online.state_dict()
             for name, frozen in self.target.state_dict().items():
@@ -547,6 +575,16 @@ class DQNAgent:
         """
         _fill(self.online, tensors, where)
         self.sync_target()
+
+    def load_torso(self, tensors: dict[str, NDArray[Any]], where: Path | str) -> None:
+        """Takes the torso's parameters by name into both networks; the head stays as it is.
+
+        Raises:
+            CheckpointError: they are of another torso.
+        """
+        kept = {name: array for name, array in self.weights().items() if not _of_torso(name)}
+        taken = {name: array for name, array in tensors.items() if _of_torso(name)}
+        self.load_weights(kept | taken, where)
 
     def save(
         self,
@@ -613,8 +651,8 @@ class DQNAgent:
             online = build_network(manifest.num_actions, manifest.network, torso)
         except (ValueError, TypeError, RuntimeError) as error:
             raise CheckpointError(
-                f"{checkpoint.path} describes a network that cannot be built ({error}). "
-                "It was written by another rlarcade, or altered."
+                f"{checkpoint.path} describes a network that cannot be built "
+                f"({reason(error).rstrip('.')}). It was written by another rlarcade, or altered."
             ) from error
         agent = cls.__new__(cls)
         agent._set_up(
@@ -693,6 +731,10 @@ def _tensors_to_learn(batch: Batch, draws: _UpdateDraws) -> list[Tensor]:
         if each is not None:
             tensors += [*each.noise, each.taus]
     return [tensor for tensor in tensors if tensor is not None]
+
+
+def _of_torso(name: str) -> bool:
+    return name.startswith("torso.")
 
 
 def _arrays(network: QNetwork) -> dict[str, NDArray[Any]]:

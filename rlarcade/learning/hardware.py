@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,9 +57,19 @@ def resolve_threads(asked: int, device: str) -> int:
     """
     if device == "cuda":
         return asked or 1
-    cores = len(os.sched_getaffinity(0))
     allowed = os.environ.get("OMP_NUM_THREADS", "")
-    return asked or (min(cores, int(allowed)) if allowed.isdigit() and int(allowed) else cores)
+    return asked or (min(cores(), int(allowed)) if allowed.isdigit() and int(allowed) else cores())
+
+
+def cores() -> int:
+    """Returns how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1  # not Linux: all that the machine has
+
+
+_one_thread_lock = threading.Lock()
+_one_thread_users: list[int] = []  # one each: the torch threads that there were before the first
 
 
 @contextmanager
@@ -67,13 +78,39 @@ def one_thread() -> Iterator[None]:
 
     A forward for acting is small: a second thread makes it little faster, and waits for cores on
     which emulators work. Nor does the number of threads then decide what an agent does.
+
+    The number is the whole process's, so of several uses at a time the last one to end restores it.
     """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    with _one_thread_lock:
+        before = _one_thread_users[0] if _one_thread_users else torch.get_num_threads()
+        _one_thread_users.append(before)
+        torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        with _one_thread_lock:
+            _one_thread_users.pop()
+            if not _one_thread_users:
+                torch.set_num_threads(before)
+
+
+_determinism_is_ours = False
+
+
+def use_determinism(wanted: bool) -> None:
+    """Makes torch choose deterministic kernels, or takes that back.
+
+    Where somebody else asked torch for them, they stay.
+    """
+    global _determinism_is_ours  # noqa: PLW0603 - torch's own switch is the process's, too
+    if wanted and not torch.are_deterministic_algorithms_enabled():
+        # cuBLAS is deterministic only with a workspace of a fixed size
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(mode=True)
+        _determinism_is_ours = True
+    elif not wanted and _determinism_is_ours:
+        torch.use_deterministic_algorithms(mode=False)
+        _determinism_is_ours = False
 
 
 def sent_to(device: torch.device, tensor: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Figures of a run: to TensorBoard and to metrics.jsonl, under the same names."""
 
 import json
+import os
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -12,6 +13,7 @@ from typing import Any, TextIO
 from torch.utils.tensorboard import SummaryWriter
 
 from rlarcade.config import TrainConfig
+from rlarcade.files import check_own, open_own, open_regular, read_own, write_file
 from rlarcade.games.protocols import FRAMESKIP
 from rlarcade.learning.schedules import crossed, learning_rate
 from rlarcade.learning.training import TrainingProgress
@@ -19,6 +21,8 @@ from rlarcade.learning.training import TrainingProgress
 _FILE = "metrics.jsonl"
 _LOG_INTERVAL = 1_000  # agent steps between figures
 _RECENT_EPISODES = 100
+_LARGEST_FILE = 250_000_000  # bytes; a run of 50 million steps writes 30 million
+_LONGEST_LINE = 10_000
 
 
 class MetricWriter:
@@ -39,9 +43,12 @@ class MetricWriter:
             OSError: they cannot be written.
         """
         path = run_folder / _FILE
+        check_own(run_folder / "tensorboard")
         self.earlier = [line for line in read_metrics(run_folder) if line["step"] <= resumed_at]
-        path.write_text("".join(json.dumps(line) + "\n" for line in self.earlier), "utf-8")
-        self._lines: TextIO = path.open("a", encoding="utf-8")
+        # A new file in the place of the old one: a disk that is full leaves that as it was.
+        write_file(path, "".join(json.dumps(line) + "\n" for line in self.earlier).encode())
+        descriptor = open_own(path, os.O_WRONLY | os.O_APPEND)
+        self._lines: TextIO = os.fdopen(descriptor, "a", encoding="utf-8")
         # also from step 0: a kill before the first save leaves the events of what was lost
         self._events = SummaryWriter(str(run_folder / "tensorboard"), purge_step=resumed_at + 1)
 
@@ -55,6 +62,11 @@ class MetricWriter:
             for name, value in figures.items():
                 self._events.add_scalar(name, value, steps)
             self._lines.write(json.dumps({"step": steps, **figures}) + "\n")
+
+    def flush_lines(self) -> None:
+        """Lets others read what was written to the file; raises as `write` does."""
+        with _errors_let_go():
+            self._lines.flush()
 
     def flush(self) -> None:
         """Hands what was written to the operating system; raises as `write` does."""
@@ -112,6 +124,7 @@ class TrainingLog:
             )
         if crossed(_LOG_INTERVAL, before, progress.steps):
             self._metrics.write(progress.steps, self._figures(progress, self._mark))
+            self._metrics.flush_lines()  # a sweep shows them while the run trains
             self._mark = (time.monotonic(), progress.steps, dict(progress.seconds))
 
     def _figures(
@@ -158,16 +171,43 @@ def read_metrics(run_folder: Path) -> list[dict[str, Any]]:
     """Returns the figures of a run, oldest first: {"step": agent step, name: value, …} each.
 
     A line that a kill cut short is left out; of a run without figures there are none.
+
+    Raises:
+        OSError: the file cannot be read, is a link or no regular file, or is too large.
+    """
+    try:
+        data = read_own(run_folder / _FILE, _LARGEST_FILE)
+    except FileNotFoundError:
+        return []
+    return [figures for line in data.splitlines() if (figures := _figures_of(line)) is not None]
+
+
+def newest_metrics(run_folder: Path, length: int = 65_536) -> dict[str, Any]:
+    """Returns the newest figure under each name, from the end of the file; {} if there is none.
+
+    Raises:
+        OSError: as of `read_metrics`.
     """
     path = run_folder / _FILE
-    if not path.exists():
-        return []
-    whole = []
-    for line in path.read_text("utf-8", errors="replace").splitlines():
-        try:
-            figures = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(figures, dict) and isinstance(figures.get("step"), int):
-            whole.append(figures)
-    return whole
+    check_own(path)
+    try:
+        with open_regular(path) as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - length))
+            lines = file.read(length).splitlines()
+    except FileNotFoundError:
+        return {}
+    newest: dict[str, Any] = {}
+    for line in lines:
+        newest |= _figures_of(line) or {}
+    return newest
+
+
+def _figures_of(line: bytes) -> dict[str, Any] | None:
+    if len(line) > _LONGEST_LINE:
+        return None
+    try:
+        figures = json.loads(line.decode("utf-8", errors="replace"))
+    except (ValueError, RecursionError):
+        return None
+    whole = isinstance(figures, dict) and isinstance(figures.get("step"), int)
+    return figures if whole else None

@@ -62,6 +62,23 @@ class QNetwork(nn.Module):
         return features
 
 
+def weights_bytes(network: NetworkSettings | dict[str, Any], num_actions: int) -> int:
+    """Returns the bytes of a network's tensors, without taking memory for them.
+
+    A file of its weights has some thousand more, for their names.
+
+    Raises:
+        ValueError: the settings are not a network's, or no memory could ever hold it.
+    """
+    settings = NetworkSettings.model_validate(network)
+    try:
+        with torch.device("meta"):
+            tensors = QNetwork(num_actions, settings).state_dict().values()
+    except RuntimeError as error:  # sizes beyond 64 bits
+        raise ValueError(f"a network of such a size cannot exist: {settings}") from error
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
 def build_network(
     num_actions: int, settings: dict[str, Any], torso: nn.Module | None = None
 ) -> QNetwork:

@@ -1,12 +1,16 @@
 """How fast this machine trains, so that a length in minutes becomes a number of steps."""
 
 import time
+from collections.abc import Container
 
 from rlarcade.config import TrainConfig
 from rlarcade.errors import ConfigError
+from rlarcade.learning.schedules import following_length
 from rlarcade.learning.state import TrainingState
 from rlarcade.learning.training import train_agent
 from rlarcade.seeding import SeedUse, derived_seed
+
+_ROUNDS = 5
 
 
 def measured_speed(config: TrainConfig, seconds: float = 8.0) -> tuple[float, float]:
@@ -38,24 +42,42 @@ def measured_speed(config: TrainConfig, seconds: float = 8.0) -> tuple[float, fl
     return random_speed, (progress.steps - steps_then) / (now - learning_from)
 
 
-def steps_in(minutes: float, config: TrainConfig) -> int:
+def steps_in(minutes: float, config: TrainConfig, given: Container[str] = ()) -> int:
     """Returns the agent steps that fit into so many minutes, from measured speed.
 
     A tenth is left for the start, saves and the evaluation at the end, and because a run slows
     down by some percent once its replay is larger than the caches.
+
+    Args:
+        minutes: wall time.
+        config: settings of the run; its length is not looked at.
+        given: settings that do not follow the length, see `following_length`.
+
+    Raises:
+        ConfigError: measuring takes longer than that.
     """
     started = time.perf_counter()
     random_speed, learning_speed = measured_speed(config)
     left = minutes * 60 * 0.9 - (time.perf_counter() - started)
-    warm_up = config.warm_up / random_speed if config.warm_up else 0.0
-    steps = int(
-        left * random_speed
-        if left < warm_up
-        else config.warm_up + (left - warm_up) * learning_speed
-    )
+    steps = _steps_in_seconds(left, config.warm_up, random_speed, learning_speed)
+    for _ in range(_ROUNDS):  # a shorter warm-up leaves fewer steps, which have a shorter one
+        if steps < 1:
+            break
+        timed = config.model_copy(update={"total_timesteps": steps})
+        warm_up = following_length(timed, given).warm_up
+        steps = _steps_in_seconds(left, warm_up, random_speed, learning_speed)
     if steps < config.num_envs:
         raise ConfigError(
             f"minutes = {minutes:g} is too short: measuring this machine's speed takes longer. "
             "Raise --minutes, or give --total-timesteps."
         )
     return steps
+
+
+def _steps_in_seconds(
+    seconds: float, warm_up: int, random_speed: float, learning_speed: float
+) -> int:
+    warm_up_seconds = warm_up / random_speed if warm_up else 0.0
+    if seconds < warm_up_seconds:
+        return int(seconds * random_speed)
+    return int(warm_up + (seconds - warm_up_seconds) * learning_speed)

@@ -87,6 +87,11 @@ class Replay:
     With priorities (Schaul et al. 2016, https://arxiv.org/abs/1511.05952, the proportional kind) a
     transition is drawn in proportion to its error^α. New ones get the largest priority so far.
     Cells that are no transition, or whose frames are not all there, have priority 0.
+
+    Attributes:
+        rows_added: rows of the run so far.
+        first_row: the first row of the run that was written into this ring; not 0 where a run goes
+            on with a larger ring than it had.
     """
 
     def __init__(
@@ -140,6 +145,7 @@ class Replay:
         self._reset = np.zeros(shape, dtype=np.bool_)
         self._age = np.zeros(shape, dtype=np.uint8)
         self.rows_added = 0
+        self.first_row = 0
         self._alpha = priority_exponent
         self._tree = None if priority_exponent is None else SumTree(self.num_rows * num_envs)
         self._largest_priority = 1.0
@@ -152,7 +158,12 @@ class Replay:
 
     def __len__(self) -> int:
         """Number of cells held."""
-        return min(self.rows_added, self.num_rows) * self.num_envs
+        return (self.rows_added - self.oldest) * self.num_envs
+
+    @property
+    def oldest(self) -> int:
+        """The oldest row of the run that the ring holds."""
+        return max(self.first_row, self.rows_added - self.num_rows)
 
     @property
     def can_sample(self) -> bool:
@@ -267,7 +278,7 @@ class Replay:
 
     def _rows_to_draw(self) -> tuple[int, int]:
         """Range of run rows whose whole window lies in the ring."""
-        oldest = max(0, self.rows_added - self.num_rows)
+        oldest = self.oldest
         # At the run's very start no row has frames before it; later the stack's must be there.
         low = oldest + STACK - 1 if oldest else 0
         return low, self.rows_added - self.n_steps
@@ -374,7 +385,7 @@ class Replay:
         Raises:
             ValueError: the ring does not hold them.
         """
-        oldest = max(0, self.rows_added - self.num_rows)
+        oldest = self.oldest
         if not oldest <= first < last <= self.rows_added:
             raise ValueError(
                 f"rows {first} … {last} are not in a ring that holds {oldest} … {self.rows_added}"
@@ -405,7 +416,31 @@ class Replay:
             self._frames[start : start + self.num_envs].copy_(
                 torch.from_numpy(np.ascontiguousarray(frames[offset], dtype=np.uint8))
             )
+        self.restore_columns(first, arrays)
+
+    def restore_columns(self, first: int, columns: Mapping[str, NDArray[np.generic]]) -> None:
+        """Does what `restore` does, but for the frames."""
+        count = len(columns["action"])
         rows = np.arange(first, first + count) % self.num_rows
         for name in ("action", "reward", "terminal", "last", "reset", "age"):
-            getattr(self, f"_{name}")[rows] = arrays[name]
+            getattr(self, f"_{name}")[rows] = columns[name]
         self.rows_added = first + count
+
+    def restore_frames(self, cell: NDArray[np.int64], frames: NDArray[np.uint8]) -> None:
+        """Puts frames, (n, bytes), into cells of the ring, (n,)."""
+        flat = torch.from_numpy(np.ascontiguousarray(frames))
+        self._frames[self._to_device(cell)] = flat.to(self.device)
+
+    def share_of_transitions(self) -> float:
+        """Returns how many of the cells that may be drawn are transitions; 1 where there are none.
+
+        Drawing tries again until it finds one, so there have to be some.
+        """
+        low, high = self._rows_to_draw()
+        rows = np.arange(low, high) % self.num_rows
+        return 1.0 - float(self._reset[rows].mean()) if high > low else 1.0
+
+    @property
+    def total_priority(self) -> float:
+        """Sum of all priorities; 0 without any."""
+        return 0.0 if self._tree is None else self._tree.total

@@ -10,28 +10,36 @@ RUN/
   result.json       the evaluation at the end; its presence means the run is finished
 """
 
-import fcntl
 import json
 import os
+import stat
 import subprocess
 import sys
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from rlarcade.checkpoint import library_versions
-from rlarcade.config import Settings, TrainConfig
+from rlarcade.config import Settings, TrainConfig, reason
 from rlarcade.errors import RunFolderError
-from rlarcade.files import write_file
+from rlarcade.files import open_own, read_own, write_file
 from rlarcade.games.names import resolve_game
+from rlarcade.locks import try_lock
 
 RUNS = Path("checkpoints")
+PARENT_PIPE = "RLARCADE_PARENT_PIPE"
+"""Environment variable of a sweep's runs: the pipe that ends when the sweep does."""
 
-_OUTCOME = {"checkpoint", "steps"}
+_FILES = ("lock", "run.json", "commands.jsonl", "metrics.jsonl", "result.json")
+_FOLDERS = ("state", "state/rows", "checkpoints", "tensorboard")  # a folder before what is in it
+_LARGEST_RESULT = 200_000_000  # bytes; it keeps every game, action by action
+# What follows a length that leaves it no room, see `following_length`.
+FOLLOWING = ("learning_starts", "exploration_steps", "n_steps_duration")
 # What a machine makes of an unset setting; where others are unset, that is a value like any other.
-_RESOLVED = {
+RESOLVED = {
     "buffer_size",
     "exploration_steps",
     "learning_rate_steps",
@@ -42,6 +50,17 @@ _RESOLVED = {
     "compile",
     "torch_threads",
 }
+
+
+class RunChange(BaseModel):
+    """What was changed when a run went on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    time: str
+    from_step: int
+    settings: dict[str, tuple[Any, Any]]
+    """Old and new value of each."""
 
 
 class RunRecord(BaseModel):
@@ -57,11 +76,55 @@ class RunRecord(BaseModel):
     """The length that was asked for, if it was asked for in minutes."""
     buffer_asked: int | None = None
     """The buffer_size that was asked for, of which the run may have had less."""
+    followed: dict[str, int | None] = {}
+    """Settings that follow the length of a short run, as they were asked for."""
+    changes: tuple[RunChange, ...] = ()
+    """Settings that were changed when a finished run went on, oldest first."""
     init_from: str | None
     """sha256 of the weights that it started from."""
     created: str
     git_commit: str | None
     libraries: dict[str, str]
+
+
+def read_record(folder: Path) -> RunRecord | None:
+    """Reads how the run in a folder was begun; None if no run was begun there.
+
+    Raises:
+        RunFolderError: there are files, but not of a run that this rlarcade can read.
+    """
+    path = folder / "run.json"
+    try:
+        text = read_own(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise RunFolderError(
+            f"cannot read {path}: {reason(error)}. Use another --run-dir."
+        ) from error
+    try:
+        record = RunRecord.model_validate_json(text)
+    except ValueError as error:
+        raise _altered(path, reason(error)) from error
+    unset = [name for name in sorted(RESOLVED) if getattr(record.train, name) in (None, "auto")]
+    if record.train.memory == "none":
+        unset = [name for name in unset if name != "buffer_size"]
+    if unset:
+        raise _altered(path, f"{unset[0]} is not resolved")
+    return record
+
+
+def read_outcome(folder: Path) -> dict[str, Any] | None:
+    """Reads what a run ended with; None where that is missing, damaged, or lacks a part."""
+    try:
+        outcome = json.loads(read_own(folder / "result.json", _LARGEST_RESULT))
+        scores, seconds = outcome["evaluation"], outcome["seconds"]
+        numbers = [outcome["steps"], scores["mean"], scores["median"], seconds["total"]]
+        normalised = scores["human_normalized"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None  # the last state leads to it again
+    numbers += [] if normalised is None else [normalised]
+    return outcome if all(type(number) in (int, float) for number in numbers) else None
 
 
 def default_run_folder(settings: Settings) -> Path:
@@ -72,11 +135,13 @@ def default_run_folder(settings: Settings) -> Path:
 
 def new_record(settings: Settings, train: TrainConfig, parent: str | None) -> RunRecord:
     """Returns the record of a run that begins now, with its resolved configuration."""
+    asked = {name: getattr(settings.train, name) for name in FOLLOWING}
     return RunRecord(
         preset=settings.preset,
         train=train,
         minutes=settings.run.minutes,
         buffer_asked=settings.train.buffer_size,
+        followed={k: v for k, v in asked.items() if v not in (None, getattr(train, k))},
         init_from=parent,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         git_commit=code_commit(),
@@ -97,6 +162,7 @@ class RunFolder:
         self._made = not path.exists()
         try:
             path.mkdir(parents=True, exist_ok=True)
+            _check_inside(path)
             self._lock = _locked(path / "lock")
         except OSError as error:
             raise RunFolderError(
@@ -109,7 +175,7 @@ class RunFolder:
         if self._made and [entry.name for entry in self.path.iterdir()] == ["lock"]:
             (self.path / "lock").unlink()
             self.path.rmdir()
-        self._lock.close()
+        os.close(self._lock)
 
     @property
     def result(self) -> Path:
@@ -118,11 +184,8 @@ class RunFolder:
 
     def finished(self) -> dict[str, Any] | None:
         """Reads the outcome of a finished run; None if it is not finished, or must finish again."""
-        try:
-            outcome: dict[str, Any] = json.loads(self.result.read_text("utf-8"))
-        except (OSError, ValueError):  # none, or damaged: the last state leads to it again
-            return None
-        return outcome if isinstance(outcome, dict) and set(outcome) >= _OUTCOME else None
+        outcome = read_outcome(self.path)
+        return outcome if outcome is not None and "checkpoint" in outcome else None
 
     def record(self) -> RunRecord | None:
         """Reads how the run was begun; None if no run was begun here.
@@ -130,21 +193,7 @@ class RunFolder:
         Raises:
             RunFolderError: there are files, but not of a run that this rlarcade can read.
         """
-        path = self.path / "run.json"
-        try:
-            text = path.read_text("utf-8")
-        except FileNotFoundError:
-            return None
-        except (OSError, UnicodeDecodeError) as error:
-            raise RunFolderError(f"cannot read {path}: {error}. Use another --run-dir.") from error
-        try:
-            return RunRecord.model_validate_json(text)
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise RunFolderError(
-                f"{path} cannot be read ({'.'.join(map(str, first['loc']))}: {first['msg']}). It "
-                "was altered, or written by another rlarcade. Use another --run-dir."
-            ) from error
+        return read_record(self.path)
 
     def write_record(self, record: RunRecord) -> None:
         """Writes `run.json`.
@@ -164,113 +213,87 @@ class RunFolder:
             "from_step": step,
             "git_commit": code_commit(),
         }
-        with (self.path / "commands.jsonl").open("a", encoding="utf-8") as file:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+        with os.fdopen(
+            open_own(self.path / "commands.jsonl", flags), "a", encoding="utf-8"
+        ) as file:
             file.write(json.dumps(line) + "\n")
 
 
-def continued(record: RunRecord, settings: Settings, folder: Path) -> tuple[TrainConfig, list[str]]:
-    """Reconciles a run with the settings that it is to go on under.
+def _altered(path: Path, why: str) -> RunFolderError:
+    return RunFolderError(
+        f"{path} cannot be read ({why.rstrip('.')}). It was altered, or written by another "
+        "rlarcade. Use another --run-dir."
+    )
 
-    The stored configuration holds; a larger total_timesteps continues the run with the schedules as
-    they were resolved.
 
-    Returns:
-        The configuration to go on with, and warnings.
+def _check_inside(folder: Path) -> None:
+    """Refuses a folder in which our files and folders are links, or are not what they should be.
+
+    A run folder may come from a stranger, and what a link points to would be overwritten.
 
     Raises:
-        RunFolderError: settings that may change learning differ; it names them all, with both
-            values and the flags that continue the run.
+        RunFolderError: with the first of them.
     """
-    stored, asked = record.train, settings.train
-    warnings: list[str] = []
-    changes: dict[str, Any] = {}
-    differences: dict[str, tuple[Any, Any]] = {}
-    for name in TrainConfig.model_fields:
-        old, new = getattr(stored, name), getattr(asked, name)
-        if name == "game":
-            new = resolve_game(new)
-        unset = name in _RESOLVED and (
-            new in (None, "auto") or (name == "torch_threads" and new == 0)
-        )
-        if old == new or unset:
-            continue
-        if name == "buffer_size" and (settings.buffer_by_default or new == record.buffer_asked):
-            continue  # no more was needed, or fitted, when the run began
-        if name == "total_timesteps":
-            if settings.run.minutes is not None:
-                continue  # the step count was fixed when the run began
-            if new > old:
-                changes[name] = new
+    for names, is_right, kind in (
+        (_FILES, stat.S_ISREG, "a file"),
+        (_FOLDERS, stat.S_ISDIR, "a folder"),
+    ):
+        for name in names:
+            path = folder / name
+            try:
+                mode = path.lstat().st_mode
+            except FileNotFoundError:
                 continue
-        if name == "torch_threads":
-            warnings.append(
-                f"torch_threads is {new}, the run began with {old}: the weights will no longer be "
-                "the very same bits as an uninterrupted run's."
-            )
-            changes[name] = new
-            continue
-        differences[name] = (old, new)
-    _check_same(differences, record.preset, folder)
-    if not settings.minutes_by_default:
-        _check_minutes(record, settings.run.minutes, folder)
-    return stored.model_copy(update=changes), warnings
+            if not is_right(mode):
+                found = "a link" if stat.S_ISLNK(mode) else f"not {kind}"
+                raise RunFolderError(
+                    f"run folder {folder} cannot be used: its {name} is {found}. In a run folder "
+                    f"rlarcade writes {name} itself, and follows no link. Remove {path}, or "
+                    "choose another --run-dir."
+                )
 
 
-def _check_same(differences: dict[str, tuple[Any, Any]], preset: str, folder: Path) -> None:
-    if differences:
-        both = [
-            f"{k} = {_shown(old)}, now it is {_shown(new)}" for k, (old, new) in differences.items()
-        ]
-        flags = [_flag(name, old) for name, (old, _) in differences.items()]
+def _locked(path: Path) -> int:
+    descriptor = open_own(path, os.O_RDWR | os.O_CREAT)
+    owner = os.read(descriptor, 64).strip()
+    if not try_lock(descriptor):
+        os.close(descriptor)
+        who = owner.decode() if owner.isdigit() else "unknown"
         raise RunFolderError(
-            f"run folder {folder} holds a run of preset {preset} with {'; '.join(both)}. Continue "
-            f"it with {' '.join(flags)}, or begin another run with another --run-dir."
-        )
-
-
-def _check_minutes(record: RunRecord, minutes: float | None, folder: Path) -> None:
-    if minutes is not None and minutes != record.minutes:
-        raise RunFolderError(
-            f"run folder {folder} holds a run of {record.train.total_timesteps:,} steps, whose "
-            f"length was fixed when it began; it cannot become one of {minutes:g} minutes. "
-            "Lengthen it with --total-timesteps, or use another --run-dir."
-        )
-
-
-def _flag(name: str, value: object) -> str:
-    option = name.replace("_", "-")
-    if isinstance(value, bool):
-        return f"--{option}" if value else f"--no-{option}"
-    return f"--{option} {_shown(value)}"
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, list | tuple):
-        return " ".join(map(str, value))
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _locked(path: Path) -> IO[str]:
-    file = path.open("a+", encoding="utf-8")
-    try:
-        # The kernel gives the lock back when the process ends, however it ends.
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        file.seek(0)
-        owner = file.read().strip() or "unknown"
-        file.close()
-        raise RunFolderError(
-            f"run folder {path.parent} is in use by process {owner}. Wait for it, stop it, or "
+            f"run folder {path.parent} is in use by process {who}. Wait for it, stop it, or "
             "choose another --run-dir."
-        ) from error
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
-    return file
+        )
+    if owner and not owner.isdigit():
+        os.close(descriptor)
+        raise RunFolderError(
+            f"run folder {path.parent} cannot be used: its lock holds something else than the "
+            f"number of a process. Move {path} away, or choose another --run-dir."
+        )
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+    return descriptor
 
 
+def process_in(folder: Path) -> str | None:
+    """Returns the number of the process that works on a run folder, or None if none does."""
+    try:
+        descriptor = open_own(folder / "lock", os.O_RDWR)
+    except OSError:
+        return None
+    try:
+        owner = os.read(descriptor, 64).strip()
+        return None if try_lock(descriptor) else owner.decode("ascii", "replace") or "unknown"
+    finally:
+        os.close(descriptor)
+
+
+@cache
 def code_commit() -> str | None:
-    """Returns the git commit of this code, with `+changes` if it was altered; None if unknown."""
+    """Returns the git commit of this code, with `+changes` if it was altered; None if unknown.
+
+    It is asked for once: a commit that somebody makes meanwhile is not of the code that runs.
+    """
     source = Path(__file__).resolve().parent.parent.parent
     if not (source / ".git").exists():
         return None

@@ -4,8 +4,13 @@ Being functions of the step alone, they need no saving, and a resumed run cannot
 """
 
 import math
+from collections.abc import Container
 
 from rlarcade.config import TrainConfig
+
+_FIRST_TENTH = 10
+LENGTH_TO_LEARN = 40_000
+"""Agent steps from which an agent can be expected to play better than chance: preset quick's."""
 
 
 def epsilon(config: TrainConfig, steps: int) -> float:
@@ -76,6 +81,28 @@ def whole_length(config: TrainConfig) -> int:
     """Agent steps of the run: total_timesteps, rounded up to whole steps, or rollouts, of all."""
     unit = config.rollout_size if config.memory == "none" else config.num_envs
     return -(-config.total_timesteps // unit) * unit
+
+
+def following_length(config: TrainConfig, given: Container[str]) -> TrainConfig:
+    """Lets what happens at the beginning of a run follow a length that leaves it no room.
+
+    A preset's warm-up and exploration are made for its own length. In a run of a few minutes they
+    would take all of it, and the agent would end worse than random play. Runs in which learning
+    begins within the first tenth, and exploration ends within two fifths, stay as they are.
+
+    Args:
+        config: settings of a run that begins, its length known.
+        given: settings that were asked for one by one, and stay as they are.
+    """
+    length, changes = config.total_timesteps, dict[str, int]()
+    warm_up, explored = config.learning_starts, config.exploration_steps
+    if config.memory == "replay" and warm_up * _FIRST_TENTH > length:
+        changes["learning_starts"] = length // 20
+    if explored is not None and explored > 0.4 * length:
+        changes["exploration_steps"] = int(0.3 * length)
+    if changes and config.n_steps_duration is not None and config.n_steps_duration > length:
+        changes["n_steps_duration"] = length
+    return config.model_copy(update={k: v for k, v in changes.items() if k not in given})
 
 
 def crossed(interval: int, before: int, after: int) -> bool:

@@ -1,29 +1,32 @@
 """What a training run consists of, in memory: made from settings, learned on, saved."""
 
 import math
-import os
 from dataclasses import dataclass, field
 from typing import Protocol as Interface
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from rlarcade.checkpoint import Checkpoint
-from rlarcade.config import NetworkSettings, TrainConfig, validated
+from rlarcade.config import NetworkSettings, TrainConfig, reason, validated
 from rlarcade.errors import CheckpointError, DivergenceError
 from rlarcade.games.episodes import EpisodeTracker
 from rlarcade.games.lanes import LaneStep, Progress, TrainingLanes
 from rlarcade.games.names import resolve_game
-from rlarcade.games.protocols import STACK
+from rlarcade.games.protocols import MOST_ACTIONS, STACK
 from rlarcade.learning import hardware
 from rlarcade.learning.agent import DQNAgent, Update
 from rlarcade.learning.frames import BLOCKED_FRAME
+from rlarcade.learning.memory import require_memory_to_learn
 from rlarcade.learning.replay import Replay
 from rlarcade.seeding import SeedUse, derived_seed, generator
 
 _LARGEST_DEFAULT_BUFFER = 1_000_000
+_TORSO_OF = "torso of "
+_TORSO_SETTINGS = ("torso", "conv_channels", "impala_width", "spectral_norm", "pool_size", "norm")
 
 
 class Lanes(Interface):
@@ -64,7 +67,8 @@ class TrainingState:
     steps: int = 0
     updates: int = 0
     parent: str | None = None
-    """sha256 of the weights that the run started from, if not from random ones."""
+    """sha256 of the weights that the run started from, if not from random ones; of another game's,
+    of which only the torso was taken, what `torso_of` makes of it."""
     seconds: dict[str, float] = field(
         default_factory=lambda: dict.fromkeys(("env", "act", "replay", "learn"), 0.0)
     )
@@ -88,20 +92,22 @@ class TrainingState:
         Args:
             config: settings; `auto` and unset ones are resolved here, see `state.config`.
             lanes: games to play instead of the configured Atari game.
-            init_from: a checkpoint of the same game to take the first weights from.
+            init_from: a checkpoint to take the first weights from; of one of another game or
+                action set only the torso's.
             progress: told while the lanes start, about 0.25 s each.
             torso: a module of your own in the torso's place, see `DQNAgent`.
 
         Raises:
             ConfigError, GameError: settings that cannot be used.
             ResourceError: replay would not fit into memory.
-            CheckpointError: `init_from` is of another game, action set or network.
+            CheckpointError: `init_from` is of another network.
         """
         config = resolved(config)
         state = cls.unstarted(config, lanes=lanes, torso=torso)
         if init_from is not None:
-            _take_weights(state.agent, init_from)
-            state.parent = init_from.manifest.weights_sha256
+            whole = _take_weights(state.agent, init_from)
+            sha256 = init_from.manifest.weights_sha256
+            state.parent = sha256 if whole else torso_of(sha256)
         state.lanes.start(progress)
         return state
 
@@ -111,12 +117,10 @@ class TrainingState:
     ) -> "TrainingState":
         """Builds a run from a resolved configuration, its games not begun."""
         torch.set_num_threads(config.torch_threads)
-        if config.deterministic:
-            # cuBLAS is deterministic only with a workspace of a fixed size
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-            torch.use_deterministic_algorithms(mode=True)
+        hardware.use_determinism(config.deterministic)
         # A GPU has many kernels for a convolution; this tries them, once for each shape.
         torch.backends.cudnn.benchmark = config.device == "cuda" and not config.deterministic
+        require_memory_to_learn(config, MOST_ACTIONS if lanes is None else lanes.num_actions)
         replay = _make_replay(config)
         if lanes is None:
             lanes = TrainingLanes(
@@ -173,6 +177,16 @@ class TrainingState:
         )
 
 
+def torso_of(sha256: str) -> str:
+    """Returns how a parent is recorded whose torso alone was taken: in as many characters."""
+    return f"{_TORSO_OF}{sha256}"[: len(sha256)]
+
+
+def is_torso(parent: str | None) -> bool:
+    """Whether of a recorded parent only the torso was taken."""
+    return parent is not None and parent.startswith(_TORSO_OF)
+
+
 def resolved(config: TrainConfig) -> TrainConfig:
     """Replaces every `auto` and unset setting by what this machine makes of it, once for all.
 
@@ -217,6 +231,20 @@ def capped_buffer(config: TrainConfig, size: int) -> int:
     """Returns so many transitions, or as many as the run has; but no fewer than it must have."""
     least = max(config.learning_starts, config.num_envs * (config.n_steps + STACK + 1))
     return min(size, max(config.total_timesteps, 64 * config.num_envs, least))
+
+
+def regrown_buffer(config: TrainConfig, asked: int | None) -> int | None:
+    """Returns the size of replay for a run that has become longer; never less than it has.
+
+    Args:
+        config: the resolved configuration, with the new length and the old replay.
+        asked: the size that was asked for when the run began, by a preset or a flag.
+    """
+    now = config.buffer_size
+    if config.memory == "none" or now is None:
+        return now
+    wanted = _buffer_size(config.model_copy(update={"buffer_size": asked})) or now
+    return max(now, min(wanted, transitions_that_fit()))
 
 
 def transitions_that_fit() -> int:
@@ -268,20 +296,30 @@ def _make_replay(config: TrainConfig) -> Replay:
     )
 
 
-def _take_weights(agent: DQNAgent, checkpoint: Checkpoint) -> None:
+def _take_weights(agent: DQNAgent, checkpoint: Checkpoint) -> bool:
+    """Takes the weights of a checkpoint; of another game's only the torso's.
+
+    Returns:
+        Whether all of them were taken.
+    """
     manifest = checkpoint.manifest
-    own, theirs = agent.network, NetworkSettings.model_validate(manifest.network)
-    for name, value in theirs.model_dump(mode="json").items():
-        if own[name] != value:
-            raise CheckpointError(
-                f"{checkpoint.path} is a network with {name} = {value}, but this run's has "
-                f"{name} = {own[name]}: their weights do not fit each other. Choose the preset or "
-                "the flags that the checkpoint was trained with."
-            )
-    if (manifest.game, manifest.num_actions) != (agent.game, agent.num_actions):
+    try:
+        theirs = NetworkSettings.model_validate(manifest.network).model_dump(mode="json")
+    except ValidationError as error:
         raise CheckpointError(
-            f"{checkpoint.path} was trained on {manifest.game} with {manifest.num_actions} "
-            f"actions, but this run plays {agent.game} with {agent.num_actions}. A network's last "
-            "layer cannot be resized: start from a checkpoint of the same game and protocol."
-        )
-    agent.load_weights(dict(checkpoint.tensors), checkpoint.path)
+            f"{checkpoint.path} describes a network that cannot be built "
+            f"({reason(error).rstrip('.')}). It was written by another rlarcade, or altered."
+        ) from error
+    # What a last layer says of the actions of one game is nothing to another's.
+    whole = (manifest.game, manifest.num_actions) == (agent.game, agent.num_actions)
+    for name in theirs if whole else _TORSO_SETTINGS:
+        if agent.network[name] != theirs[name]:
+            part = "a network" if whole else "a torso"
+            raise CheckpointError(
+                f"{checkpoint.path} is {part} with {name} = {theirs[name]}, but this run's has "
+                f"{name} = {agent.network[name]}: their weights do not fit each other. Choose the "
+                "preset or the flags that the checkpoint was trained with."
+            )
+    take = agent.load_weights if whole else agent.load_torso
+    take(dict(checkpoint.tensors), checkpoint.path)
+    return whole

@@ -13,47 +13,35 @@ compress side by side while the learner waits. Every file's sha256 is kept in
 """
 
 import hashlib
-import json
-import os
-import shutil
-import zlib
-from collections.abc import Iterator
+import re
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from safetensors.numpy import save as save_tensors
 
 from rlarcade.checkpoint import parse_tensors
 from rlarcade.config import TrainConfig
 from rlarcade.errors import CheckpointError
-from rlarcade.files import write_file, write_folder
+from rlarcade.files import own_folder, remove_own, write_file, write_folder
 from rlarcade.games.lanes import Progress, TrainingLanes
+from rlarcade.learning import saved_state
+from rlarcade.learning.frames import BLOCKED_FRAME
+from rlarcade.learning.hardware import cores
 from rlarcade.learning.replay import Replay
-from rlarcade.learning.state import TrainingState
+from rlarcade.learning.saved_rows import Segment, chunks, pack_rows, restore_rows
+from rlarcade.learning.saved_state import FORMAT_VERSION, Arrays, Document
+from rlarcade.learning.state import TrainingState, replay_capacity
+from rlarcade.text import printable
 
-FORMAT_VERSION = 2
 _KEPT = 2  # whole states; the older one is there for when the newer is damaged
 _SEGMENT_CELLS = 8192  # in a file of rows: enough to be compressed well, and files for all cores
-_CHUNK_CELLS = 1024  # exported at a time: bounds the memory that a save takes
 _ARRAYS, _DOCUMENT = "arrays.safetensors", "state.json"
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """One file of replay rows."""
-
-    first: int
-    last: int
-    sha256: str
-
-    @property
-    def name(self) -> str:
-        """The file's name: its first row, and the row after its last."""
-        return f"{self.first:012d}-{self.last:012d}.safetensors"
+# What is called otherwise was put there by somebody else, and stays.
+_OWN_STATE = re.compile(r"\.?step-\d{12,}(\.writing|\.old)?")
+_OWN_ROWS = re.compile(r"\.?\d{12,}-\d{12,}\.safetensors(\.writing)?")
 
 
 @dataclass(slots=True)
@@ -64,17 +52,20 @@ class StateStore:
         folder: `RUN/state`.
         segments: files of replay rows that are on the disk, oldest first.
         kept: steps of the states that were written or found whole, oldest first.
+        games_began_anew: whether the loaded state had another number of lanes.
     """
 
     folder: Path
     segments: list[Segment] = field(default_factory=list)
     kept: list[int] = field(default_factory=list)
+    games_began_anew: bool = False
 
     def save(self, state: TrainingState) -> None:
         """Writes a state; older ones are pruned only when it is on the disk.
 
         Raises:
-            OSError: the disk is full or cannot be written. The older states are as they were.
+            OSError: the disk is full or cannot be written, or something in the folder is a link.
+                The older states are as they were.
             DivergenceError: the newest loss is no number, so the weights are not worth keeping.
             TypeError: the state's games are not `TrainingLanes`, which alone can be rebuilt.
         """
@@ -83,6 +74,7 @@ class StateStore:
                 f"only runs on TrainingLanes can be saved, not on {type(state.lanes).__name__}"
             )
         state.require_finite()
+        own_folder(self.folder)
         self._save_rows(state.replay)
         arrays = {f"agent.{name}": array for name, array in state.agent.state().items()}
         arrays |= {f"lanes.{name}": array for name, array in state.lanes.state().items()}
@@ -101,7 +93,7 @@ class StateStore:
             "agent_rng": state.agent.rng.bit_generator.state,
             "arrays_sha256": hashlib.sha256(data).hexdigest(),
         }
-        write_folder(self._path(state.steps), {_ARRAYS: data, _DOCUMENT: _sealed(body)})
+        write_folder(self._path(state.steps), {_ARRAYS: data, _DOCUMENT: saved_state.sealed(body)})
         self.kept = [*(step for step in self.kept if step < state.steps), state.steps][-_KEPT:]
         self._prune()
 
@@ -119,22 +111,25 @@ class StateStore:
 
         Raises:
             CheckpointError: states were saved, but none of them can be used.
+            ConfigError, ResourceError: this machine cannot hold the run.
         """
         problems: list[str] = []
         steps = self.saved_steps()
         for position in range(len(steps) - 1, -1, -1):
             try:
-                state = self._load(steps[position], config, progress)
-            except CheckpointError as error:
-                problems.append(str(error))
-            except (KeyError, TypeError, ValueError) as error:  # whole, but not as we write them
-                problems.append(
-                    f"training state {self._path(steps[position])} was written by another "
-                    f"rlarcade, or altered ({type(error).__name__}: {error})."
-                )
-            else:
-                self.kept = steps[: position + 1][-_KEPT:]
-                return state, problems
+                saved = self._read(steps[position], config)
+            except Exception as error:
+                problems.append(self._problem(steps[position], error))
+                continue
+            state = TrainingState.unstarted(config)
+            try:
+                self._restore(state, saved, progress)
+            except Exception as error:
+                problems.append(self._problem(steps[position], error))
+                del state
+                continue
+            self.kept = steps[: position + 1][-_KEPT:]
+            return state, problems
         if problems:
             raise CheckpointError(
                 f"none of the {len(steps)} training states in {self.folder} can be used: "
@@ -143,12 +138,23 @@ class StateStore:
             )
         return None, problems
 
+    def _problem(self, steps: int, error: Exception) -> str:
+        """One sentence about a state that cannot be used, whatever came of the attempt."""
+        what = printable(error, 300)
+        if isinstance(error, CheckpointError) and str(self.folder) in what:
+            return what
+        kind = "" if isinstance(error, CheckpointError) else f"{type(error).__name__}: "
+        return (
+            f"training state {self._path(steps)} was written by another rlarcade, or altered "
+            f"({kind}{what.rstrip('.')})."
+        )
+
     def saved_steps(self) -> list[int]:
         """Returns the agent steps of the states on the disk, whole or not, oldest first."""
         return sorted(
             int(path.name.removeprefix("step-"))
             for path in self.folder.glob("step-*")
-            if path.name.removeprefix("step-").isdigit()
+            if _OWN_STATE.fullmatch(path.name) and path.name.removeprefix("step-").isdigit()
         )
 
     def _path(self, steps: int) -> Path:
@@ -156,15 +162,15 @@ class StateStore:
 
     def _save_rows(self, replay: Replay) -> None:
         """Writes the rows that are not on the disk yet, and forgets those the ring has lost."""
-        oldest = max(0, replay.rows_added - replay.num_rows)
+        oldest = replay.oldest
         first = max(self.segments[-1].last if self.segments else 0, oldest)
-        (self.folder / "rows").mkdir(parents=True, exist_ok=True)
-        parts = [*_chunks(first, replay.rows_added, max(1, _SEGMENT_CELLS // replay.num_envs))]
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-            packed = pool.map(lambda part: _packed_rows(replay, *part), parts)
+        rows = own_folder(self.folder / "rows")
+        parts = [*chunks(first, replay.rows_added, max(1, _SEGMENT_CELLS // replay.num_envs))]
+        with ThreadPoolExecutor(cores()) as pool:
+            packed = pool.map(lambda part: pack_rows(replay, *part), parts)
             for part, data in zip(parts, packed, strict=True):
                 segment = Segment(*part, hashlib.sha256(data).hexdigest())
-                write_file(self.folder / "rows" / segment.name, data)
+                write_file(rows / segment.name, data)
                 self.segments.append(segment)
         self.segments = [segment for segment in self.segments if segment.last > oldest]
 
@@ -173,128 +179,90 @@ class StateStore:
         needed: set[str] = set()
         for step in self.kept:
             try:
-                body = _opened(self._path(step) / _DOCUMENT)
-                needed |= {Segment(*segment).name for segment in body["segments"]}
-            except (CheckpointError, KeyError, TypeError):
+                document = saved_state.read_document(self._path(step) / _DOCUMENT)
+            except CheckpointError:
                 continue
+            needed |= {segment.name for segment in document.files_of_rows}
+        kept = {self._path(step).name for step in self.kept}
         for path in self.folder.iterdir():
-            if path.name != "rows" and path.name not in {self._path(s).name for s in self.kept}:
-                shutil.rmtree(path, ignore_errors=True)
+            if _OWN_STATE.fullmatch(path.name) and path.name not in kept:
+                _remove_if_possible(path)
         for path in (self.folder / "rows").iterdir():
-            if path.name not in needed:
-                path.unlink(missing_ok=True)
+            if _OWN_ROWS.fullmatch(path.name) and path.name not in needed:
+                _remove_if_possible(path)
 
-    def _load(self, steps: int, config: TrainConfig, progress: Progress | None) -> TrainingState:
+    def _read(self, steps: int, config: TrainConfig) -> "_Saved":
+        """Reads all files of a state: all digests before anything slow or large is built."""
         path = self._path(steps)
-        body = _opened(path / _DOCUMENT)
-        data = _read(path / _ARRAYS, body["arrays_sha256"])
-        arrays = parse_tensors(data, path / _ARRAYS)
-        segments = [Segment(*segment) for segment in body["segments"]]
-        # all digests before anything slow or large is built
-        packed = [_read(self.folder / "rows" / s.name, s.sha256) for s in segments]
+        document = saved_state.read_document(path / _DOCUMENT)
+        saved_state.check_document(document, steps, config)
+        arrays = saved_state.read_arrays(path / _ARRAYS, document, config)
+        saved = _Saved(document, path, arrays)
+        num_envs = len(saved.part("lanes")["age"])
+        segments = document.files_of_rows
+        cells = sum(segment.last - segment.first for segment in segments) * num_envs
+        capacity = max(replay_capacity(config), num_envs * config.rollout_size)
+        if cells > 2 * (capacity + _SEGMENT_CELLS):
+            raise CheckpointError(f"it has {cells:,} cells of replay, the run has {capacity:,}")
+        for segment in segments:
+            rows = self.folder / "rows" / segment.name
+            limit = segment.largest_file(num_envs, int(np.prod(BLOCKED_FRAME)))
+            data = saved_state.read_checked(rows, segment.sha256, limit)
+            saved.packed.append(parse_tensors(data, rows))
+        return saved
 
-        state = TrainingState.unstarted(config)
-        for segment, rows in zip(segments, packed, strict=True):
-            _unpack_rows(state.replay, segment, parse_tensors(rows, path))
-        state.steps, state.updates = body["steps"], body["updates"]
-        state.parent = body["parent"]
-        state.explore_rng.bit_generator.state = body["explore_rng"]
-        state.replay_rng.bit_generator.state = body["replay_rng"]
-        state.agent.rng.bit_generator.state = body["agent_rng"]
-        state.replay.restore_priorities(_part(arrays, "replay"))
-        state.agent.restore(_part(arrays, "agent"), path)
-        state.tracker.restore(_part(arrays, "tracker"))
+    def _restore(self, state: TrainingState, saved: "_Saved", progress: Progress | None) -> None:
+        """Fills a new state.
+
+        Raises:
+            Exception: whatever altered files lead to.
+        """
+        document, config = saved.document, state.config
         assert isinstance(state.lanes, TrainingLanes)
-        state.lanes.rebuild(_part(arrays, "lanes"), progress)
-        self.segments = segments
-        return state
-
-
-def _part(arrays: dict[str, NDArray[Any]], name: str) -> dict[str, NDArray[Any]]:
-    prefix = name + "."
-    return {k.removeprefix(prefix): a for k, a in arrays.items() if k.startswith(prefix)}
-
-
-def _packed_rows(replay: Replay, first: int, last: int) -> bytes:
-    """Returns rows first … last - 1 as safetensors, frames compressed."""
-    columns: dict[str, list[NDArray[Any]]] = {}
-    compressor = zlib.compressobj(1)
-    stream: list[bytes] = []
-    before: NDArray[np.uint8] | int = 0
-    for start, stop in _chunks(first, last, max(1, _CHUNK_CELLS // replay.num_envs)):
-        rows = replay.export(start, stop)
-        frames: NDArray[Any] = rows.pop("frames")
-        change = frames.copy()
-        change[1:] ^= frames[:-1]
-        change[0] ^= before
-        before = frames[-1]
-        stream.append(compressor.compress(change.data))
-        for name, column in rows.items():
-            columns.setdefault(name, []).append(column)
-    stream.append(compressor.flush())
-    return save_tensors(
-        {
-            "frames": np.frombuffer(b"".join(stream), dtype=np.uint8),
-            **{name: np.concatenate(parts) for name, parts in columns.items()},
-        }
-    )
-
-
-def _unpack_rows(replay: Replay, segment: Segment, rows: dict[str, NDArray[Any]]) -> None:
-    """Puts a segment's rows back into the ring, a chunk at a time."""
-    decompressor = zlib.decompressobj()
-    row_bytes = replay.num_envs * int(np.prod(replay.frame_shape))
-    source: bytes = rows.pop("frames").tobytes()
-    before: NDArray[np.uint8] | int = 0
-    for start, stop in _chunks(segment.first, segment.last, _CHUNK_CELLS // replay.num_envs + 1):
-        wanted = (stop - start) * row_bytes
-        change = decompressor.decompress(source, wanted)
-        source = decompressor.unconsumed_tail
-        shape = (stop - start, replay.num_envs, -1)
-        frames: NDArray[Any] = np.frombuffer(change, dtype=np.uint8).reshape(shape)
-        frames = np.bitwise_xor.accumulate(frames, axis=0) ^ before
-        before = frames[-1]
-        part = slice(start - segment.first, stop - segment.first)
-        replay.restore(start, {"frames": frames, **{k: v[part] for k, v in rows.items()}})
-
-
-def _chunks(first: int, last: int, size: int) -> Iterator[tuple[int, int]]:
-    for start in range(first, last, size):
-        yield start, min(start + size, last)
-
-
-def _sealed(body: dict[str, Any]) -> bytes:
-    """Returns a JSON document that carries its own sha256."""
-    digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-    return json.dumps({"sha256": digest, "body": body}, indent=1).encode()
-
-
-def _opened(path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(path.read_bytes())
-        body: dict[str, Any] = document["body"]
-        if (
-            hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-            != (document["sha256"])
-        ):
-            raise CheckpointError(f"{path} is damaged: its sha256 does not hold.")
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror}.") from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{path} is damaged: not a training state.") from error
-    if body.get("format_version") != FORMAT_VERSION:
-        raise CheckpointError(
-            f"{path} has format version {body.get('format_version')!r}; this rlarcade reads "
-            f"version {FORMAT_VERSION}. Install the rlarcade that wrote it."
+        lanes, tracker, agent = (saved.part(name) for name in ("lanes", "tracker", "agent"))
+        saved_state.check_numbers(agent | tracker)
+        if document.updates and not any(name.startswith("adam.") for name in agent):
+            raise CheckpointError("what the optimizer has learned is missing")
+        num_envs = saved_state.check_games(lanes, tracker, state.lanes.num_actions)
+        state.steps, state.updates = document.steps, document.updates
+        state.parent = document.parent
+        state.explore_rng.bit_generator.state = document.explore_rng.model_dump()
+        state.replay_rng.bit_generator.state = document.replay_rng.model_dump()
+        state.agent.rng.bit_generator.state = document.agent_rng.model_dump()
+        state.agent.restore(agent, saved.path)
+        self.games_began_anew = num_envs != config.num_envs
+        self.segments = [] if self.games_began_anew else document.files_of_rows
+        restore_rows(
+            state.replay,
+            document.files_of_rows,
+            saved.packed,
+            num_envs=num_envs,
+            num_actions=state.lanes.num_actions,
+            priorities=saved.part("replay"),
         )
-    return body
+        if self.games_began_anew:
+            state.lanes.start(progress, num_reseeds=int(lanes["num_reseeds"].max()) + 1)
+        else:
+            state.tracker.restore(tracker)
+            state.lanes.rebuild(lanes, progress)
 
 
-def _read(path: Path, sha256: str) -> bytes:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror}.") from error
-    if hashlib.sha256(data).hexdigest() != sha256:
-        raise CheckpointError(f"{path} is damaged: its sha256 does not hold.")
-    return data
+@dataclass(slots=True)
+class _Saved:
+    """The files of a state as they were read."""
+
+    document: Document
+    path: Path
+    arrays: Arrays
+    packed: list[Arrays] = field(default_factory=list)
+    """Replay rows of each segment."""
+
+    def part(self, name: str) -> Arrays:
+        """Returns the arrays of one part of the state, by their names in it."""
+        prefix = name + "."
+        return {k.removeprefix(prefix): a for k, a in self.arrays.items() if k.startswith(prefix)}
+
+
+def _remove_if_possible(path: Path) -> None:
+    with suppress(OSError):  # it is only in the way, and is tried again with the next save
+        remove_own(path)

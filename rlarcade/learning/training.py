@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from rlarcade.config import TrainConfig
 from rlarcade.games.episodes import Episode
 from rlarcade.games.lanes import LaneStep
+from rlarcade.learning import hardware
 from rlarcade.learning.agent import Update
 from rlarcade.learning.frames import block_frames
 from rlarcade.learning.losses import lambda_targets
@@ -67,6 +68,7 @@ def train_agent(run: TrainConfig | TrainingState) -> Iterator[TrainingProgress]:
     """
     state = run if isinstance(run, TrainingState) else TrainingState.create(run)
     learn = _learn_from_replay if state.config.memory == "replay" else _learn_from_rollouts
+    hardware.use_determinism(state.config.deterministic)  # another run may have been made since
     return learn(state)
 
 

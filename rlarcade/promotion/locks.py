@@ -1,6 +1,5 @@
 """Locks between processes: waited for, but not for ever, and who holds one is told."""
 
-import fcntl
 import os
 import time
 from collections.abc import Container, Iterator
@@ -8,6 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rlarcade.errors import UnusableRegistryError
+from rlarcade.locks import try_lock
 
 _PROC = Path("/proc")  # Linux; elsewhere nobody can be named
 _SHOWN = 3  # processes
@@ -29,7 +29,7 @@ def only_one(folder: Path, seconds: float) -> Iterator[None]:
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         until = time.monotonic() + seconds
-        while not _locked(descriptor):
+        while not try_lock(descriptor):
             if time.monotonic() >= until:
                 raise UnusableRegistryError(
                     f"registry {folder} is in use by {holder_of(folder)}, for longer than "
@@ -39,14 +39,6 @@ def only_one(folder: Path, seconds: float) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def _locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def holder_of(*paths: Path) -> str:

@@ -214,7 +214,7 @@ def test_tensors_of_another_network_are_refused(command, checkpoint, tmp_path):
         ({"network": {"conv_channels": [2, 2, 2], "hidden_units": 5}}, "do not fit the network"),
         (
             {"network": {"conv_channels": [2, 2, 2], "hidden_units": 10**12}},
-            "do not fit the network that its manifest describes: ",
+            "describes a network that cannot be built",
         ),
         ({"num_actions": 10**9}, "num_actions: Input should be less than or equal to 18"),
         ({"num_actions": 7}, "do not fit the network"),

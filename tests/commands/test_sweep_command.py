@@ -1,7 +1,11 @@
 """Many training runs from one file, as a user sees them."""
 
+import io
 import json
+import os
+import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -359,7 +363,8 @@ def swept(tmp_path_factory):
 
 def test_a_sweep_trains_every_run_and_shows_them_together(swept):
     path, folder, result = swept
-    assert result.stderr == ""
+    for line in result.stderr.splitlines():  # only how far the runs are, if it took that long
+        assert re.match(r"space_invaders-seed[01]  (beginning$|[\d,]+/600 steps)", line)
     assert {p.name for p in folder.iterdir()} == {
         *("space_invaders-seed0", "space_invaders-seed0.log", "space_invaders-seed0.settings.json"),
         *("space_invaders-seed1", "space_invaders-seed1.log", "space_invaders-seed1.settings.json"),
@@ -387,6 +392,182 @@ def test_the_same_sweep_again_starts_nothing(swept, command, tmp_path, nothing_s
     assert (code, err) == (0, "")
     assert out.startswith("2/2 done")
     assert (tmp_path / "again.json").read_text() == (path.parent / "out.json").read_text()
+
+
+# What is shown
+
+
+def outcomes_of(labels):
+    scores = {"mean": 123_456.7, "median": 98_765.4, "human_normalized": 12.345}
+    result = {"steps": 50_000_000, "evaluation": scores, "seconds": {"total": 600_000.0}}
+    return [{"label": label, "exit": 0, "result": result} for label in labels]
+
+
+def drawn(labels, width):
+    from rich.console import Console
+
+    from rlarcade.sweep import _show_table
+
+    with io.StringIO() as text:
+        _show_table(outcomes_of(labels), Console(width=width, file=text))
+        return text.getvalue()
+
+
+@pytest.mark.parametrize("rate", ["0.0001", "0.00000000000000000000000000000000000001"])
+def test_at_80_columns_the_table_shows_what_differs_and_cuts_no_number(rate):
+    labels = [f"space_invaders-plain-double-dqn-learning_rate{rate}-seed{n}" for n in (0, 1)]
+    labels.append(labels[0].replace("-seed0", "9-seed0"))
+    shown = drawn(labels, 80)
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "runs of space_invaders-plain-double-dqn\n" in shown
+    assert "…" not in shown
+    for number in ("50,000,000", "123456.7", "98765.4", "1234.5%", "10000.0"):
+        assert shown.count(number) == 3
+    lines = shown.splitlines()
+    width = next(line.index("steps") for line in lines if "steps" in line)
+    words = re.sub(r"[^\w.-]", "", "".join(line[:width] for line in lines))
+    assert f"learning_rate{rate}-seed0" in words
+    assert "seed1" in words
+    assert labels[0] in drawn(labels, 200)
+
+
+def test_one_run_keeps_its_whole_name():
+    assert "space_invaders-plain" in drawn(["space_invaders-plain"], 80)
+
+
+def test_while_runs_train_each_tells_its_steps_speed_time_left_and_score(
+    command, tmp_path, trainings, monkeypatch
+):
+    golden = Path(__file__).parents[1] / "data" / "written-by-0.1.0" / "interrupted"
+    figures = {"step": 3_000, "time/fps": 250.0, "rollout/ep_rew_mean": 1.25}
+
+    class Slow(_Training):
+        def poll(self):
+            if self.looks == 0 and not self.folder.exists():
+                self.folder.mkdir()
+                (self.folder / "run.json").write_text((golden / "run.json").read_text())
+                (self.folder / "metrics.jsonl").write_text(json.dumps(figures) + "\n")
+            self.looks += 1
+            if self.looks < 4:
+                return None
+            shutil.rmtree(self.folder)
+            return super().poll()
+
+    monkeypatch.setattr(sys.modules[__name__], "_Training", Slow)
+    monkeypatch.setattr("rlarcade.sweep._PLAIN_SECONDS", 0)
+    code, _, err = command("sweep", written(tmp_path, TINY), "--dir", tmp_path / "runs")
+    assert code == 0
+    told = "space_invaders  3,000/6,000 steps  250 steps/s  ETA 0:12  score 1.2"
+    assert told in err.splitlines()
+
+
+# Files
+
+
+def test_settings_with_an_exponent_are_whole_numbers(command, tmp_path, nothing_starts):
+    text = 'settings.game = "Pong"\n[grid]\ntotal_timesteps = [1e6, 2e6]\nbuffer_size = [1e5]\n'
+    code, out, err = command("sweep", written(tmp_path, text), "--list")
+    assert (code, err) == (0, "")
+    assert labels_of(out)[0] == "pong-total_timesteps1000000-buffer_size100000"
+    assert commands_of(out)[1][-6:-2] == ["--total-timesteps", "2000000", "--buffer-size", "100000"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = " + "[" * 20_000, "it is nested too deeply"),
+        ("settings.seed = " + "9" * 5_000, "Exceeds the limit (4300 digits)"),
+        ("settings.seed = 1.5", "no game was named"),
+        (PONG + "settings.seed = 1.5", "setting seed: input should be a valid integer"),
+    ],
+)
+def test_a_hostile_file_is_one_line(command, tmp_path, nothing_starts, text, message):
+    code, out, err = command("sweep", written(tmp_path, text))
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert message in err
+    assert "set_int_max_str_digits" not in err
+
+
+def test_what_is_no_file_is_refused_without_waiting(command, tmp_path, nothing_starts):
+    os.mkfifo(tmp_path / "pipe.toml")
+    code, _, err = command("sweep", tmp_path / "pipe.toml")
+    assert code == 2
+    assert "it is a FIFO, not a regular file" in err
+
+
+@pytest.mark.parametrize("name", ["space_invaders.log", "space_invaders.settings.json"])
+def test_a_link_beside_the_runs_is_refused_and_leads_nowhere(
+    command, tmp_path, nothing_starts, name
+):
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / name).symlink_to(tmp_path / "precious")
+    code, _, err = command("sweep", written(tmp_path, TINY), "--dir", tmp_path / "runs")
+    assert code == 2
+    assert "is a link" in err
+    assert (tmp_path / "precious").read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    "result",
+    ["{}", '{"steps": 600}', '{"steps": 600, "evaluation": 3, "seconds": 3}', "[" * 20_000],
+)
+def test_an_outcome_without_its_parts_is_made_again(command, tmp_path, trainings, result):
+    path, folder = written(tmp_path, TINY), tmp_path / "runs"
+    command("sweep", path, "--dir", folder)
+    outcome = folder / "space_invaders" / "result.json"
+    outcome.write_text(result)
+    shutil.move(folder / "space_invaders", tmp_path / "moved")
+    (folder / "space_invaders.settings.json").unlink()
+    code, _, err = command("sweep", path, "--dir", folder)
+    assert (code, err) == (0, "")
+    assert trainings.started == ["space_invaders"] * 2
+
+
+# Killed
+
+
+def test_a_run_that_another_process_trains_is_waited_for(command, tmp_path, trainings, monkeypatch):
+    from rlarcade.learning.run_folder import RunFolder
+
+    held = [RunFolder(tmp_path / "runs" / "space_invaders-seed0")]
+    real = trainings.__call__
+
+    def started(*args, **kwargs):
+        if trainings.started:  # seed 1 has gone first
+            raise AssertionError("it was not waited for")
+        held.pop().close()
+        shutil.rmtree(tmp_path / "runs" / "space_invaders-seed0", ignore_errors=True)
+        monkeypatch.setattr("rlarcade.sweep.subprocess.Popen", real)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr("rlarcade.sweep.subprocess.Popen", started)
+    path = written(tmp_path, TINY + SEEDS)
+    code, out, err = command("sweep", path, "--dir", tmp_path / "runs", "--jobs", 1)
+    assert (code, err) == (0, "")
+    assert f"space_invaders-seed0 waits for process {os.getpid()}, which works on it" in out
+    assert trainings.started == ["space_invaders-seed1", "space_invaders-seed0"]
+
+
+def test_a_sweep_that_is_killed_takes_its_runs_with_it_and_the_next_goes_on(tmp_path):
+    path = written(tmp_path, TINY.replace("= 600\nl", "= 50_000\nl"))
+    command = [sys.executable, "-m", "rlarcade.sweep", path, "--dir", tmp_path / "runs"]
+    run = tmp_path / "runs" / "space_invaders"
+    log = run.with_name("space_invaders.log")
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as sweep:
+        wait_for("run folder", log)
+        trained = int((run / "lock").read_text())
+        sweep.kill()
+    wait_for("stopped at step", log, seconds=60)
+    step = log.read_text().split("stopped at step ")[1].split(";")[0]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as sweep:
+        wait_for(f"resumed at step {step}", log)
+        sweep.send_signal(signal.SIGINT)
+        out, _ = sweep.communicate(timeout=60)
+    assert sweep.returncode == 130
+    assert "stopped with 0/1 done" in out
+    with pytest.raises(ProcessLookupError):
+        os.kill(trained, 0)
 
 
 @pytest.mark.slow

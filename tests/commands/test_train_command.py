@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -16,10 +17,11 @@ import torch
 from scripted_games import Script, play_instead
 
 from rlarcade.checkpoint import list_checkpoints, load_checkpoint
-from rlarcade.evaluation import match, play
+from rlarcade.evaluation import evaluate_agent, match, play
 from rlarcade.learning import hardware
 from rlarcade.learning.metrics import read_metrics
 
+GOLDEN = Path(__file__).parents[1] / "data" / "written-by-0.1.0"
 TINY = (
     *("--game", "SpaceInvaders", "--preset", "quick", "--device", "cpu", "--num-envs", "2"),
     *("--total-timesteps", "600", "--learning-starts", "200", "--save-interval", "200"),
@@ -65,9 +67,9 @@ def test_the_end_tells_where_the_checkpoint_is_its_scores_and_what_to_do_next(fi
     checkpoint = folder / "checkpoints" / "step-000000000600"
     assert f"checkpoint: {checkpoint}" in result.stdout
     assert "random 148   human 1668.7   human-normalised" in result.stdout
-    assert f"next: python -m rlarcade.evaluate {checkpoint}" in result.stdout
+    assert f"next: python -m rlarcade.evaluate {folder} --episodes 100\n" in result.stdout
     document = json.loads((folder.parent / "out.json").read_text())
-    assert document["steps"], document["frames"] == (600, 2400)
+    assert (document["steps"], document["frames"]) == (600, 2400)
     assert document["evaluation"]["episodes"][0]["ended"] == "terminated"
     assert document["evaluation"]["game"] == "space_invaders"
 
@@ -213,9 +215,7 @@ def test_a_length_in_minutes_is_fixed_once(command, tmp_path, minutes_preset, mo
     import rlarcade.train
 
     asked = []
-    monkeypatch.setattr(
-        rlarcade.train, "steps_in", lambda m, config: asked.append(m) or round(100 * m)
-    )
+    monkeypatch.setattr(rlarcade.train, "steps_in", lambda m, *_: asked.append(m) or round(100 * m))
     flags = [*without_length(minutes_preset), "--run-dir", tmp_path / "run"]
     assert command("train", *flags, "--minutes", 4)[0] == 0
     assert load_checkpoint(tmp_path / "run").manifest.counters.steps == 400
@@ -261,6 +261,204 @@ def test_a_larger_total_continues_a_finished_run_with_its_schedules(finished, co
     assert all(x["charts/episodic_return"] % 5 == 0 for x in games)
     names = {name for line in lines for name in line}
     assert {"rollout/ep_rew_mean", "time/frames", "time/fps", "time/learn_share"} <= names
+
+
+def test_a_longer_run_says_which_schedules_stay_and_lets_replay_grow(finished, command, tmp_path):
+    folder = shutil.copytree(finished[0], tmp_path / "run")
+    flags = ["--run-dir", folder, "--seed", 3, "--total-timesteps", 1_000]
+    code, out, err = command("train", *TINY, *flags)
+    assert (code, err) == (0, "")
+    assert "the run goes on from 600 to 1,000 steps. Its schedules stay as they were: " in out
+    assert "epsilon is 0.01 from step 380 on." in out  # 200 to warm up, 0.3 × 600 to explore
+    assert "buffer_size is 1000, the run began with 600: what replay holds is kept" in out
+    assert "0.3" not in (lines := [x for x in out.splitlines() if "replay  " in x])[0]
+    assert lines[0].strip().startswith("replay  1,000 transitions")
+    record = json.loads((folder / "run.json").read_text())
+    (change,) = record["changes"]
+    assert change["from_step"] == 600
+    assert change["settings"] == {"total_timesteps": [600, 1000], "buffer_size": [600, 1000]}
+    kept = sorted(path.name for path in (folder / "state" / "rows").iterdir())
+    assert kept[0].startswith("000000000000-"), "the first rows are still there"
+
+
+def test_a_longer_run_may_have_another_rate_more_replay_and_other_lanes(
+    finished, command, tmp_path
+):
+    folder = shutil.copytree(finished[0], tmp_path / "run")
+    changed = ["--learning-rate", "1e-5", "--buffer-size", 800, "--num-envs", 3]
+    flags = ["--run-dir", folder, "--seed", 3, "--total-timesteps", 1_000, *changed]
+    code, out, err = command("train", *with_num_envs(None), *flags)
+    assert (code, err) == (0, "")
+    assert "learning_rate is 1e-05, the run began with 0.0005: the weights will no longer" in out
+    assert "num_envs is 3, the run began with 2: the games in flight begin anew, and the" in out
+    assert "its 3 games begin anew" in out
+    record = json.loads((folder / "run.json").read_text())
+    for name, value in (("learning_rate", 1e-5), ("buffer_size", 800), ("num_envs", 3)):
+        assert record["train"][name] == value
+        assert record["changes"][0]["settings"][name][1] == value
+    assert load_checkpoint(folder).manifest.counters.steps == 1_002  # whole steps of three
+    # nothing more is asked to go on with what was changed
+    assert "already finished at step 1002" in command("train", "--run-dir", folder)[1]
+
+
+def with_num_envs(count):
+    """TINY's flags with this number of lanes, or none of their own."""
+    flags = [*TINY]
+    at = flags.index("--num-envs")
+    flags[at : at + 2] = [] if count is None else ["--num-envs", count]
+    return flags
+
+
+@pytest.mark.parametrize("changed", [["--learning-rate", "1e-5"], ["--num-envs", 3]], ids=str)
+def test_a_run_that_becomes_no_longer_keeps_its_rate_and_lanes(finished, command, changed):
+    code, _, err = command(
+        "train", *with_num_envs(None), "--run-dir", finished[0], "--seed", 3, *changed
+    )
+    assert code == 2
+    assert "now it is" in err
+
+
+@pytest.mark.parametrize("size", [400, 599])
+def test_a_longer_run_gets_no_smaller_replay(finished, command, size):
+    flags = ["--run-dir", finished[0], "--seed", 3, "--total-timesteps", 1_000]
+    code, _, err = command("train", *TINY, *flags, "--buffer-size", size)
+    assert code == 2
+    assert f"with buffer_size = 600, now it is {size}" in err
+
+
+def test_a_change_that_memory_does_not_allow_leaves_the_run_as_it_was(
+    finished, command, tmp_path, monkeypatch
+):
+    folder = shutil.copytree(finished[0], tmp_path / "run")
+    before = (folder / "run.json").read_bytes(), (folder / "result.json").read_bytes()
+    flags = ["--run-dir", folder, "--seed", 3, "--total-timesteps", 9_000, "--buffer-size", 9_000]
+    with monkeypatch.context() as patched:
+        patched.setattr(hardware, "free_memory", lambda: 9_000_000)
+        code, _, err = command("train", *TINY, *flags)
+    assert code == 2
+    assert "buffer_size = 9,000 transitions needs 0.06 GB of memory" in err
+    assert ((folder / "run.json").read_bytes(), (folder / "result.json").read_bytes()) == before
+
+
+def test_a_run_goes_on_with_its_own_preset_and_settings_where_none_are_given(
+    finished, command, tmp_path
+):
+    folder = shutil.copytree(finished[0], tmp_path / "run")
+    (folder / "result.json").unlink()
+    code, out, err = command("train", "--run-dir", folder, "--eval-episodes", 1)
+    assert (code, err) == (0, "")
+    assert "resumed at step 600" in out
+    assert "preset  quick" in out
+    code, _, err = command("train", "--run-dir", folder, "--batch-size", 8)
+    assert code == 2
+    assert "with batch_size = 16, now it is 8. Continue it with --batch-size 16" in err
+
+
+def test_another_preset_than_the_runs_is_named_not_thirteen_flags(finished, command):
+    flags = ["--game", "SpaceInvaders", "--preset", "dqn", "--device", "cpu", "--seed", 3]
+    code, _, err = command("train", *flags, "--run-dir", finished[0])
+    assert code == 2
+    assert "holds a run of preset quick, not of dqn; they differ in " in err
+    assert "Leave --preset out to continue it with its own settings" in err
+    assert "--conv-channels" not in err
+
+
+# Short runs
+
+
+@pytest.fixture
+def nothing_trains(monkeypatch):
+    """Ends a run where training would begin."""
+    import rlarcade.train
+
+    monkeypatch.setattr(rlarcade.train._Run, "_train", lambda self, state: 1)
+
+
+def begun_with(command, folder, *flags):
+    sizes = ["--conv-channels", 4, 4, 4, "--hidden-units", 16, "--device", "cpu", "--num-envs", 2]
+    outcome = command("train", "--game", "Pong", *sizes, "--run-dir", folder, *flags)
+    return json.loads((folder / "run.json").read_text())["train"], *outcome
+
+
+def test_the_beginning_of_a_short_run_follows_its_length(command, tmp_path, nothing_trains):
+    flags = ["--preset", "laptop", "--total-timesteps", 2_000]
+    train, _, out, err = begun_with(command, tmp_path / "run", *flags)
+    assert (train["learning_starts"], train["exploration_steps"]) == (100, 600)
+    assert train["n_steps_duration"] == train["learning_rate_steps"] == 2_000
+    assert "learning_starts 100 of 10,000" in out
+    assert "exploration_steps 600 of 100,000" in out
+    assert "2,000 steps are too few to learn to play. From about 40,000 steps on" in err
+    assert "--preset quick" in err
+    # the preset's numbers are still what the same command asks for
+    code, out, err = command(
+        *("train", "--game", "Pong", *flags, "--run-dir", tmp_path / "run", "--device", "cpu"),
+        *("--conv-channels", 4, 4, 4, "--hidden-units", 16, "--num-envs", 2),
+    )
+    assert (code, err) == (1, "")
+    assert "nothing was saved yet" in out
+
+
+def test_what_was_asked_for_one_by_one_follows_no_length(command, tmp_path, nothing_trains):
+    flags = ["--total-timesteps", 2_000, "--learning-starts", 1_500, "--exploration-steps", 9_000]
+    train, _, _, err = begun_with(command, tmp_path / "run", "--preset", "laptop", *flags)
+    assert (train["learning_starts"], train["exploration_steps"]) == (1_500, 9_000)
+    assert "too few" not in err
+
+
+@pytest.mark.parametrize(
+    ("preset", "length"), [("quick", 40_000), ("dqn", 300_000), ("laptop", 1_000_000)]
+)
+def test_a_run_of_the_usual_length_begins_as_its_preset_says(
+    command, tmp_path, nothing_trains, preset, length
+):
+    from rlarcade.config import load_preset
+
+    flags = ["--preset", preset, "--total-timesteps", length, "--buffer-size", 25_000]
+    train, _, out, err = begun_with(command, tmp_path / "run", *flags)
+    assert err == ""
+    assert "a short run" not in out
+    for name in ("learning_starts", "exploration_steps", "n_steps_duration"):
+        assert train[name] == load_preset(preset)[1].get(name, train[name])
+
+
+# Runs that older code began
+
+
+@pytest.mark.parametrize(("name", "steps"), [("interrupted", 6_000), ("run", 1_200)])
+def test_a_run_that_rlarcade_0_1_0_began_goes_on(command, tmp_path, name, steps):
+    folder = shutil.copytree(GOLDEN / name, tmp_path / name)
+    line = json.loads((folder / "commands.jsonl").read_text())["command"][1:]
+    line[line.index("--run-dir") + 1] = str(folder)
+    code, out, err = command("train", *line)
+    assert (code, err) == (0, "")
+    if name == "run":
+        assert "already finished at step 1200" in out
+        code, out, err = command("train", "--run-dir", folder, "--total-timesteps", 1_400)
+        assert (code, err) == (0, "")
+        assert "resumed at step 1200" in out
+        steps = 1_400
+    else:
+        assert "resumed at step 2024" in out
+    assert load_checkpoint(folder).manifest.counters.steps == steps
+
+
+def test_an_evaluation_on_the_way_plays_other_games_than_the_one_at_the_end(
+    command, tmp_path, monkeypatch
+):
+    import rlarcade.train
+
+    played = []
+
+    def noted(*args, **kwargs):
+        played.append(evaluate_agent(*args, **kwargs))
+        return played[-1]
+
+    monkeypatch.setattr(rlarcade.train, "evaluate_agent", noted)
+    flags = ["--eval-interval", 200, "--total-timesteps", 400, "--eval-episodes", 3]
+    assert command("train", *TINY, *flags, "--run-dir", tmp_path / "run")[0] == 0
+    first, second, last = ([game.seed for game in each.episodes] for each in played)
+    assert first == second, "checkpoints are chosen between by the same games"
+    assert not set(first) & set(last), "and judged by others"
 
 
 def test_a_clipped_run_does_not_go_on_unclipped(command, tmp_path):
@@ -336,7 +534,7 @@ def test_a_longer_run_that_the_disk_cannot_hold_is_refused(
         "train", *TINY, "--run-dir", folder, "--seed", 3, "--total-timesteps", 60_000
     )
     assert code == 2
-    assert "the run may need 2.38 GB on the disk" in err
+    assert "the run may need 2.42 GB on the disk" in err
     assert (folder / "result.json").exists()
 
 
@@ -356,9 +554,12 @@ def test_a_replay_is_never_larger_than_the_run(command, tmp_path, large_replay_p
             code, out, err = command("train", *longer)
             assert (code, err) == (0, "")
             assert said in out
-    code, _, err = command("train", *longer, "--buffer-size", 2_999)
+        assert json.loads((folder / "run.json").read_text())["train"]["buffer_size"] == 500
+    code, out, err = command("train", *longer, "--buffer-size", 2_999)  # no larger than the run
+    assert (code, err, "already finished" in out) == (0, "", True)
+    code, _, err = command("train", *longer, "--buffer-size", 450)
     assert code == 2
-    assert "with buffer_size = 400, now it is 2999" in err
+    assert "with buffer_size = 500, now it is 450" in err
 
 
 def test_a_presets_replay_gives_way_to_a_small_memory_and_one_asked_for_is_refused(
@@ -505,7 +706,17 @@ def test_bf16_that_is_slower_than_fp32_here_is_told(command, tmp_path, monkeypat
         ([], "--game"),
         (["--game", "Pong", "--preset", "dqm"], "unknown preset 'dqm'. Did you mean 'dqn'"),
         (["--game", "Pong", "--batchsize", "3"], "--batch-size"),
-        (["--game", "Pong", "--batch-size", "x"], "--batch-size"),
+        (["--game", "Pong", "--batch-size", "x"], "--batch-size takes a whole number, got 'x'"),
+        (
+            ["--game", "Pong", "--buffer-size", "1.5"],
+            "--buffer-size takes a whole number, got '1.5'",
+        ),
+        (["--game", "Pong", "--seed", "1e6.5"], "--seed takes a whole number, got '1e6.5'"),
+        (["--game", "Pong", "--buffer-size", "-5"], "setting buffer_size: input should be gr"),
+        (["--game", "Pong", "--num-envs", "9" * 5_000], "99… (5,000 characters)"),
+        (["--game", "Pong", "--num-taus", "2e8"], "num_taus: input should be less than or equal"),
+        (["--game", "Pong", "--lr", "3"], "unknown flag --lr. Did you mean --learning-rate?"),
+        (["--game", "Pong", "--device", "cuda:1"], "Use CUDA_VISIBLE_DEVICES=1 and device cuda."),
         (["--game", "Pong", "--batch-size", "-5"], "batch_size: input should be greater than"),
         (
             ["--game", "Pong", "--protocol", "v4"],
@@ -533,6 +744,7 @@ def test_bad_input_is_refused_in_words(command, tmp_path, monkeypatch, flags, me
     assert code == 2
     assert message in err
     assert (out, err.count("\n")) == ("", 1)
+    assert "validation error" not in err
     assert not (tmp_path / "checkpoints").exists() or not any((tmp_path / "checkpoints").iterdir())
 
 
@@ -562,6 +774,53 @@ def test_print_config_shows_a_preset_that_gives_the_same_settings(command, tmp_p
     path = tmp_path / "printed.toml"
     path.write_text(out)
     assert command("train", "--preset", path, "--print-config")[1] == out
+
+
+@pytest.mark.parametrize("flag", [["--total-timesteps", "1e6"], ["--total_timesteps=1E+6"]])
+def test_a_whole_number_may_be_written_with_an_exponent(command, tmp_path, flag):
+    _, out, _ = command("train", "--game", "Pong", "--preset", "dqn", *flag, "--print-config")
+    assert "\ntotal_timesteps = 1000000\n" in out
+    path = tmp_path / "mine.toml"
+    path.write_text("total_timesteps = 2e6\nbuffer_size = 1e5\n")
+    _, out, _ = command("train", "--game", "Pong", "--preset", path, "--print-config")
+    assert "\ntotal_timesteps = 2000000\n" in out
+    assert "\nbuffer_size = 100000\n" in out
+
+
+def test_a_command_that_is_printed_can_be_pasted(command, tmp_path, finished):
+    folder = shutil.copytree(finished[0], tmp_path / "my runs; ls")
+    (folder / "result.json").unlink()
+    _, out, _ = command("train", *TINY, "--run-dir", folder, "--seed", 3)
+    line = next(x for x in out.splitlines() if x.startswith("next: "))
+    words = shlex.split(line.removeprefix("next: "))
+    assert words == ["python", "-m", "rlarcade.evaluate", str(folder), "--episodes", "100"]
+
+
+@pytest.mark.parametrize("name", ["state", "metrics.jsonl", "run.json"])
+def test_a_link_in_a_run_folder_ends_the_command_and_destroys_nothing(
+    finished, command, tmp_path, name
+):
+    folder = shutil.copytree(finished[0], tmp_path / "run")
+    moved = tmp_path / "elsewhere"
+    (folder / name).rename(moved)
+    (folder / name).symlink_to(moved)
+    before = sorted((p, p.read_bytes()) for p in tmp_path.rglob("*") if p.is_file())
+    code, out, err = command("train", *TINY, "--run-dir", folder, "--seed", 3)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert f"its {name} is a link" in err
+    assert before == sorted((p, p.read_bytes()) for p in tmp_path.rglob("*") if p.is_file())
+
+
+def test_a_run_that_starts_from_another_game_tells_what_it_takes(finished, command, tmp_path):
+    flags = [*TINY, "--run-dir", tmp_path / "pong", "--init-from", finished[0]]
+    flags[flags.index("SpaceInvaders")] = "Pong"
+    code, out, _ = command("train", *flags, "--total-timesteps", 220)
+    assert code == 0
+    assert "plays SpaceInvaders with 6 actions: its torso is taken, the head begins anew" in out
+    sha256 = load_checkpoint(finished[0]).manifest.weights_sha256
+    assert load_checkpoint(tmp_path / "pong").manifest.parent == f"torso of {sha256}"[:64]
+    code, out, _ = command("train", *flags, "--total-timesteps", 220)
+    assert (code, "already finished" in out) == (0, True)
 
 
 def test_a_preset_file_may_be_overruled_by_flags(command, tmp_path):

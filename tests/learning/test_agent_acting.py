@@ -1,5 +1,9 @@
 """How rlarcade.learning.agent acts: the same values in any company, and honest dice."""
 
+import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import gymnasium
@@ -11,8 +15,11 @@ from stable_baselines3.common.monitor import Monitor
 
 import rlarcade
 from rlarcade.config import TrainConfig
+from rlarcade.errors import CheckpointError, DivergenceError, PolicyError
+from rlarcade.learning import agent as agent_module
 from rlarcade.learning.agent import DQNAgent
 
+LATE = Path(__file__).parents[1] / "data" / "space-invaders-late"
 NUM_ACTIONS = 6
 
 
@@ -357,3 +364,96 @@ def test_noisy_layers_explore_in_training_and_are_off_in_evaluation():
     assert (drawn[0] != drawn[1]).all(), "noise is drawn anew for each look"
     np.testing.assert_array_equal(agent.q_values(batch), agent.q_values(batch))
     assert (agent.q_values(batch) != drawn[0]).all()
+
+
+# What an agent is made of
+
+
+def test_an_agent_that_only_plays_makes_neither_an_optimizer_nor_a_target_network(monkeypatch):
+    made = []
+    monkeypatch.setattr(agent_module, "_make_optimizer", lambda *_: made.append("optimizer"))
+    monkeypatch.setattr(agent_module.copy, "deepcopy", lambda _: made.append("target"))
+    loaded = DQNAgent.load(LATE)
+    loaded.act(np.zeros((1, 4, 84, 84), dtype=np.uint8), 0.0, np.random.default_rng(0))
+    assert loaded.version
+    assert made == []
+
+
+def test_loading_an_agent_loads_no_compiler():
+    code = (
+        "import sys\n"
+        "from rlarcade import DQNAgent\n"
+        f"DQNAgent.load({str(LATE)!r})\n"
+        "print('torch._dynamo' in sys.modules)\n"
+    )
+    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert said.stdout == "False\n"
+
+
+@pytest.mark.parametrize("acting", ["online", "target"])
+def test_a_loaded_agent_that_learns_begins_with_a_copy_of_what_it_loaded(tmp_path, acting):
+    settings = {"conv_channels": (2, 2, 2), "hidden_units": 4, "acting_network": acting}
+    config = TrainConfig(game="pong", learning_rate=0.1, **settings)
+    DQNAgent(config, num_actions=6, seed=3).save(tmp_path / "agent")
+    agent = DQNAgent.load(tmp_path / "agent")
+    before = agent.weights()
+    frames = torch.zeros((5, 4, 84, 84), dtype=torch.uint8)
+    agent.fit(frames, torch.zeros(5, dtype=torch.int64), torch.ones(5))
+    for name, tensor in agent.target.state_dict().items():
+        np.testing.assert_array_equal(tensor, before[name], err_msg=name)
+    moved = any((t.numpy() != before[name]).any() for name, t in agent.online.state_dict().items())
+    assert moved
+    plays = agent.online if acting == "online" else agent.target
+    assert agent.acting_network is plays
+
+
+def test_values_that_are_no_numbers_choose_no_action():
+    config = TrainConfig(game="pong", conv_channels=(2, 2, 2), hidden_units=4)
+    agent, dice = DQNAgent(config, num_actions=6), np.random.default_rng(0)
+    observation = np.zeros((3, 4, 84, 84), dtype=np.uint8)
+    with torch.no_grad():
+        agent.online.head.values.bias[2] = float("nan")
+    said = "agent values the actions by no finite numbers: .*nan"
+    with pytest.raises(PolicyError, match=f"{said}.* for observation 0 of 3"):
+        agent.act(observation, 0.0, dice)
+    with pytest.raises(PolicyError, match=f"{said}.* for observation 0 of 1"):
+        agent.predict(observation[0])
+    with pytest.raises(DivergenceError, match=said):
+        agent.act(observation, 0.0, dice, training=True)
+    values = np.array([[1, 2], [3, np.nan], [4, np.inf]], dtype=np.float32)
+    with pytest.raises(DivergenceError, match="finite numbers: .3.0, nan. for observation 1 of 3"):
+        agent.explore(values, 0.0, dice)
+    assert agent.explore(values[:1], 0.0, dice).tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"num_taus": 2 * 10**8}, "setting num_taus: input should be less than or equal to 512"),
+        ({"hidden_units": 10**12}, "setting hidden_units: input should be less than or equal"),
+        ({"torso": "transformer"}, "setting torso: input should be 'nature' or 'impala'"),
+        ({"tarso": "nature"}, "setting tarso: extra inputs are not permitted"),
+    ],
+)
+def test_a_manifest_with_a_network_that_cannot_be_is_one_line(tmp_path, change, why):
+    folder = shutil.copytree(LATE, tmp_path / "agent")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["network"] |= change
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(CheckpointError) as refused:
+        DQNAgent.load(folder)
+    said = str(refused.value)
+    assert why in said
+    assert "validation error" not in said
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize("count", [-1, 0, 19, 10**9])
+def test_a_manifest_with_a_number_of_actions_that_no_game_has_is_refused(tmp_path, count):
+    folder = shutil.copytree(LATE, tmp_path / "agent")
+    manifest = json.loads((folder / "manifest.json").read_text()) | {"num_actions": count}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(
+        CheckpointError, match=r"is damaged: num_actions: Input should be (less|greater) than"
+    ):
+        DQNAgent.load(folder)

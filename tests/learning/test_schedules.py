@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlarcade.config import TrainConfig
+from rlarcade.config import TrainConfig, load_preset, preset_names
 from rlarcade.learning.schedules import (
     crossed,
     epsilon,
+    following_length,
     importance_exponent,
     learning_rate,
     n_steps,
@@ -285,3 +286,49 @@ def test_a_period_is_crossed_once_a_multiple_however_long_the_strides(stride, in
 
 def test_period_zero_is_never_crossed():
     assert crossed(0, 0, 10**9) is False
+
+
+# Short runs
+
+
+LAPTOP = {"learning_starts": 10_000, "exploration_steps": 100_000, "n_steps_duration": 1_000_000}
+
+
+@pytest.mark.parametrize(
+    ("length", "asked", "follows"),
+    [
+        (1_000_000, LAPTOP, {}),
+        (250_000, LAPTOP, {}),
+        (249_000, LAPTOP, {"exploration_steps": 74_700, "n_steps_duration": 249_000}),
+        (
+            72_000,
+            LAPTOP,
+            {"learning_starts": 3_600, "exploration_steps": 21_600, "n_steps_duration": 72_000},
+        ),
+        (40_000, {"learning_starts": 2_000}, {}),  # quick
+        (19_000, {"learning_starts": 2_000}, {"learning_starts": 950}),
+        (300_000, {"learning_starts": 20_000}, {}),  # dqn
+        (300_000, {"exploration_steps": 0}, {}),  # rainbow
+        (50_000_000, {"learning_starts": 200_000, "exploration_steps": 4_000_000}, {}),  # btr
+        (5, {"learning_starts": 20_000}, {"learning_starts": 0}),
+    ],
+)
+def test_the_beginning_of_a_run_follows_a_length_that_leaves_it_no_room(length, asked, follows):
+    config = make_config(total_timesteps=length, **asked)
+    expected = config.model_copy(update=follows)
+    assert following_length(config, ()) == expected
+    assert following_length(config, set(asked)) == config, "asked for one by one"
+    first = next(iter(asked))
+    assert getattr(following_length(config, {first}), first) == asked[first]
+
+
+def test_without_replay_there_is_no_warm_up_to_follow():
+    config = make_rollouts(total_timesteps=1_000, learning_starts=20_000)
+    assert following_length(config, ()) == config
+
+
+@pytest.mark.parametrize("name", [name for name in preset_names() if name != "laptop"])
+def test_no_preset_follows_its_own_length(name):
+    values = {k: v for k, v in load_preset(name)[1].items() if k in TrainConfig.model_fields}
+    config = TrainConfig(**{"game": "pong", **values})
+    assert following_length(config, ()) == config

@@ -11,7 +11,7 @@ from test_training import weights_digest
 from toy_games import CatchLanes
 
 from rlarcade.errors import CheckpointError, DivergenceError
-from rlarcade.learning import state_store
+from rlarcade.learning import saved_rows, state_store
 from rlarcade.learning.state import TrainingState, resolved
 from rlarcade.learning.state_store import StateStore
 from rlarcade.learning.training import train_agent
@@ -93,7 +93,7 @@ def test_every_part_of_the_state_comes_back(config, tmp_path):
 
 def test_many_rows_are_saved_in_several_files_and_come_back(config, tmp_path, monkeypatch):
     monkeypatch.setattr(state_store, "_SEGMENT_CELLS", 64)
-    monkeypatch.setattr(state_store, "_CHUNK_CELLS", 10)
+    monkeypatch.setattr(saved_rows, "CHUNK_CELLS", 10)
     state = run_until(TrainingState.create(config), 330)
     StateStore(tmp_path).save(state)
     rows = sorted(path.stem for path in (tmp_path / "rows").iterdir())
@@ -313,9 +313,9 @@ DAMAGE = {
 
 
 def resealed(data, **changes):
-    from rlarcade.learning.state_store import _sealed
+    from rlarcade.learning.saved_state import sealed
 
-    return _sealed(json.loads(data)["body"] | changes)
+    return sealed(json.loads(data)["body"] | changes)
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
@@ -401,3 +401,103 @@ def test_only_games_that_can_be_rebuilt_are_saved(tiny_config, tmp_path):
         TypeError, match="only runs on TrainingLanes can be saved, not on CatchLanes"
     ):
         StateStore(tmp_path).save(state)
+
+
+# A run that goes on otherwise than it began
+
+
+def drawable(replay, n_steps=3):
+    """Every transition that may be drawn, or could with shorter returns, by what it is made of."""
+    low, _ = replay._rows_to_draw()
+    found = set()
+    for row in range(low, replay.rows_added - n_steps):
+        for lane in range(replay.num_envs):
+            if not replay._reset[row % replay.num_rows, lane]:
+                batch = replay.at(np.array([row]), np.array([lane]), n_steps)
+                parts = (batch.observation, batch.next_observation, batch.action, batch.reward)
+                found.add(b"".join(part.numpy().tobytes() for part in (*parts, batch.discount)))
+    return found
+
+
+@pytest.mark.parametrize("prioritized", [False, True])
+def test_a_larger_ring_keeps_what_the_smaller_one_held(config, tmp_path, prioritized):
+    config = resolved(config.model_copy(update={"buffer_size": 300, "prioritized": prioritized}))
+    state = run_until(TrainingState.create(config), 640)
+    StateStore(tmp_path).save(state)
+    larger = config.model_copy(update={"buffer_size": 900})
+    store = StateStore(tmp_path)
+    back, problems = store.load(larger)
+    assert (problems, store.games_began_anew) == ([], False)
+    assert back.replay.num_rows == 450
+    assert drawable(state.replay) <= drawable(back.replay)
+    old, new = state.replay.export(170, 320), back.replay.export(170, 320)
+    for key in old:
+        np.testing.assert_array_equal(old[key], new[key], err_msg=key)
+    if prioritized:
+        assert back.replay.total_priority == pytest.approx(state.replay.total_priority)
+        rows, lanes = np.arange(174, 317), np.arange(2)
+        places = [
+            (rows[:, None] % ring.num_rows * 2 + lanes).reshape(-1)
+            for ring in (state.replay, back.replay)
+        ]
+        one, other = (
+            ring.priorities()["priority"][place]
+            for ring, place in zip((state.replay, back.replay), places, strict=True)
+        )
+        np.testing.assert_array_equal(one, other)
+        assert back.replay.total_priority == pytest.approx(other.sum(), rel=0.05)
+    # it learns, is saved and goes on with the same bits
+    run_until(back, 700)
+    store.save(back)
+    again, problems = StateStore(tmp_path).load(larger)
+    assert not problems
+    for either in (back, again):
+        run_until(either, 1_000)
+    assert weights_digest(back) == weights_digest(again)
+    assert len(back.replay) > 600
+
+
+@pytest.mark.parametrize("lanes", [1, 3, 5])
+@pytest.mark.parametrize("prioritized", [False, True])
+def test_another_number_of_lanes_keeps_the_transitions_that_were_played(
+    config, tmp_path, lanes, prioritized
+):
+    config = resolved(config.model_copy(update={"buffer_size": 900, "prioritized": prioritized}))
+    state = run_until(TrainingState.create(config), 640)
+    StateStore(tmp_path).save(state)
+    other = config.model_copy(update={"num_envs": lanes})
+    store = StateStore(tmp_path)
+    back, problems = store.load(other)
+    assert (problems, store.games_began_anew) == ([], True)
+    assert (back.steps, back.updates, back.replay.num_envs) == (640, state.updates, lanes)
+    before, after = drawable(state.replay), drawable(back.replay)
+    # where a lane ends, returns have fewer rewards than three, as where a game is cut
+    shorter = drawable(state.replay, 1) | drawable(state.replay, 2)
+    assert after <= before | shorter, "nothing was made up, and no two games were mixed"
+    # at each end of a lane, old or new, some are lost
+    assert len(before) - len(after) <= (2 + lanes) * (config.n_steps + 8)
+    assert back.replay.share_of_transitions() > 0.9
+    if prioritized:
+        priority = back.replay.priorities()["priority"].reshape(-1, lanes)
+        assert (priority[back.replay._reset] == 0).all()
+        assert 0.8 * state.replay.total_priority < back.replay.total_priority
+    np.testing.assert_array_equal(back.lanes.age, 0)
+    assert not (state.lanes.observation[0] == back.lanes.observation[0]).all()
+    run_until(back, 700)
+    store.save(back)
+    again, problems = StateStore(tmp_path).load(other)
+    assert (problems, again.steps) == ([], back.steps)
+    for either in (back, again):
+        run_until(either, 900)
+    assert weights_digest(back) == weights_digest(again)
+
+
+def test_without_replay_another_number_of_lanes_goes_on_too(config, tmp_path):
+    config = resolved(config.model_copy(update=COMPOSITIONS["rollouts"]))
+    state = run_until(TrainingState.create(config), 400)
+    StateStore(tmp_path).save(state)
+    other = config.model_copy(update={"num_envs": 4})
+    back, problems = StateStore(tmp_path).load(other)
+    assert problems == []
+    run_until(back, 700)
+    assert back.updates > state.updates

@@ -1,0 +1,215 @@
+"""How a run that has begun goes on: as it began, or otherwise where that is asked for."""
+
+import shlex
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rlarcade.config import Settings, TrainConfig, validated
+from rlarcade.errors import RunFolderError
+from rlarcade.games.names import resolve_game
+from rlarcade.learning.run_folder import RESOLVED, RunChange, RunRecord
+from rlarcade.learning.state import capped_buffer, regrown_buffer
+
+# What may be changed when a finished run goes on, and the promise that it costs.
+_CHANGEABLE = ("learning_rate", "learning_rate_final", "num_envs", "buffer_size")
+_NO_TWIN = "the weights will no longer be the very same bits as an uninterrupted run's"
+_COSTS = {
+    "torch_threads": _NO_TWIN,
+    "learning_rate": _NO_TWIN,
+    "learning_rate_final": _NO_TWIN,
+    "num_envs": f"the games in flight begin anew, and {_NO_TWIN}",
+    "buffer_size": f"what replay holds is kept, and {_NO_TWIN}",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """How a run goes on."""
+
+    config: TrainConfig
+    changes: dict[str, tuple[Any, Any]]
+    """Settings that are others from here on: the old and the new value."""
+    warnings: list[str]
+    notes: list[str]
+    """What the changes mean, a sentence or two each."""
+
+    @property
+    def longer(self) -> bool:
+        """Whether the run has got a larger length."""
+        return "total_timesteps" in self.changes
+
+    def recorded(self, record: RunRecord, step: int) -> RunRecord:
+        """Returns the run's record with the changes that hold from an agent step on."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        change = RunChange(time=now, from_step=step, settings=self.changes)
+        changes = {"train": self.config, "changes": (*record.changes, change)}
+        return record.model_copy(update=changes)
+
+
+def continued(record: RunRecord, settings: Settings, folder: Path) -> Continuation:
+    """Reconciles a run with the settings that it is to go on under.
+
+    The stored configuration holds. A larger total_timesteps continues the run: its schedules stay
+    as they were resolved, replay grows with it, and some settings may be changed along with it if
+    they are asked for one by one.
+
+    Raises:
+        RunFolderError: settings that may change learning differ; it names them all, with both
+            values and the flags that continue the run.
+        ConfigError: the changed settings do not go together.
+    """
+    stored, asked = record.train, settings.train
+    by_minutes = settings.run.minutes is not None  # the step count was fixed when the run began
+    longer = asked.total_timesteps > stored.total_timesteps and not by_minutes
+    differences = {
+        name: (old, new)
+        for name, (old, new) in _differences(stored, asked).items()
+        if not (by_minutes and name == "total_timesteps")
+        and not (name in record.followed and new == record.followed[name])
+    }
+    changes = {}
+    for name in [*differences]:
+        free = name == "torch_threads" or (longer and name == "total_timesteps")
+        asked_for = longer and name in _CHANGEABLE and name in settings.given
+        if free or (asked_for and name != "buffer_size"):
+            changes[name] = differences.pop(name)
+    _settle_buffer(record, settings, differences, changes)
+    _check_same(differences, record.preset, settings.preset, folder)
+    if not settings.minutes_by_default:
+        _check_minutes(record, settings.run.minutes, folder)
+    config = stored
+    if changes:
+        new = {name: value for name, (_, value) in changes.items()}
+        config = validated(TrainConfig, {**stored.model_dump(), **new})
+    threads = [_told("torch_threads", changes)] if "torch_threads" in changes else []
+    return Continuation(config, changes, threads, _notes(stored, changes))
+
+
+def _differences(stored: TrainConfig, asked: TrainConfig) -> dict[str, tuple[Any, Any]]:
+    """Settings that are asked for otherwise than the run has them."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for name in TrainConfig.model_fields:
+        old, new = getattr(stored, name), getattr(asked, name)
+        if name == "game":
+            new = resolve_game(new)
+        unset = name in RESOLVED and (
+            new in (None, "auto") or (name == "torch_threads" and new == 0)
+        )
+        if old != new and not unset:
+            found[name] = (old, new)
+    return found
+
+
+def _settle_buffer(
+    record: RunRecord,
+    settings: Settings,
+    differences: dict[str, tuple[Any, Any]],
+    changes: dict[str, tuple[Any, Any]],
+) -> None:
+    """Takes the size of replay out of the differences, where it is none, and lets it grow."""
+    old, asked = record.train.buffer_size, settings.train.buffer_size
+    if old is None or record.train.memory == "none":
+        return
+    length = changes.get("total_timesteps", (0, record.train.total_timesteps))[1]
+    config = record.train.model_copy(update={"total_timesteps": length})
+    by_itself = settings.buffer_by_default or asked in (None, old, record.buffer_asked)
+    if "total_timesteps" in changes and by_itself and "buffer_size" not in settings.given:
+        new = regrown_buffer(config, record.buffer_asked)
+    elif by_itself or asked is None:
+        # no more was needed, or fitted, when the run began
+        new = capped_buffer(config, asked) if "total_timesteps" in changes and asked else old
+    else:
+        new = capped_buffer(config, asked)
+    if new == old or (new is not None and new > old and "total_timesteps" in changes):
+        differences.pop("buffer_size", None)
+        if new != old:
+            changes["buffer_size"] = (old, new)
+
+
+def _notes(stored: TrainConfig, changes: dict[str, tuple[Any, Any]]) -> list[str]:
+    """Says what changes mean, and which promise each of them costs."""
+    notes = []
+    if "total_timesteps" in changes:
+        old, new = changes["total_timesteps"]
+        notes.append(
+            f"the run goes on from {old:,} to {new:,} steps. Its schedules stay as they were: "
+            f"{'; '.join(_schedules(stored))}."
+        )
+    notes += [_told(name, changes) for name in changes if name in _COSTS and name in _CHANGEABLE]
+    return notes
+
+
+def _told(name: str, changes: dict[str, tuple[Any, Any]]) -> str:
+    old, new = changes[name]
+    return f"{name} is {_shown(new)}, the run began with {_shown(old)}: {_COSTS[name]}."
+
+
+def _schedules(config: TrainConfig) -> list[str]:
+    """Says how the schedules of a run end."""
+    explored = config.warm_up + (config.exploration_steps or 0)
+    said = [f"epsilon is {config.exploration_final_eps:g} from step {explored:,} on"]
+    if config.learning_rate_final is not None:
+        said.append(
+            f"the learning rate is {config.learning_rate_final:g} from step "
+            f"{config.learning_rate_steps:,} on"
+        )
+    if config.n_steps_final is not None:
+        said.append(
+            f"returns have {config.n_steps_final} rewards from step {config.n_steps_duration:,} on"
+        )
+    if config.prioritized:
+        said.append(
+            f"the importance exponent is {config.importance_final_exponent:g} from step "
+            f"{config.importance_steps:,} on"
+        )
+    return said
+
+
+def _check_same(
+    differences: dict[str, tuple[Any, Any]], preset: str, asked: str, folder: Path
+) -> None:
+    if not differences:
+        return
+    if preset != asked:
+        raise RunFolderError(
+            f"run folder {folder} holds a run of preset {preset}, not of {asked}; they differ in "
+            f"{', '.join(differences)}. Leave --preset out to continue it with its own settings, "
+            "or begin another run with another --run-dir."
+        )
+    both = [
+        f"{k} = {_shown(old)}, now it is {_shown(new)}" for k, (old, new) in differences.items()
+    ]
+    flags = [_flag(name, old) for name, (old, _) in differences.items()]
+    raise RunFolderError(
+        f"run folder {folder} holds a run of preset {preset} with {'; '.join(both)}. Continue "
+        f"it with {' '.join(flags)}, or begin another run with another --run-dir."
+    )
+
+
+def _check_minutes(record: RunRecord, minutes: float | None, folder: Path) -> None:
+    if minutes is not None and minutes != record.minutes:
+        raise RunFolderError(
+            f"run folder {folder} holds a run of {record.train.total_timesteps:,} steps, whose "
+            f"length was fixed when it began; it cannot become one of {minutes:g} minutes. "
+            "Lengthen it with --total-timesteps, or use another --run-dir."
+        )
+
+
+def _flag(name: str, value: object) -> str:
+    option = name.replace("_", "-")
+    if isinstance(value, bool):
+        return f"--{option}" if value else f"--no-{option}"
+    return f"--{option} {_shown(value) if isinstance(value, list | tuple) else quoted(value)}"
+
+
+def quoted(value: object) -> str:
+    """Returns a value as it can be pasted into a shell."""
+    return shlex.quote(_shown(value))
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return " ".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,84 @@
+"""How much memory learning takes, estimated from the settings before anything is built."""
+
+import torch
+
+from rlarcade.config import TrainConfig
+from rlarcade.games.protocols import SCREEN, STACK
+from rlarcade.learning import hardware
+from rlarcade.learning.networks import QNetwork, weights_bytes
+
+_FLOAT = 4
+_COPIES = 5  # of the weights: online, target, gradient, and two of Adam's
+_BESIDE = 2  # a layer's output is kept until the gradient comes back, which is as large
+_SMALL = 256_000_000  # bytes that nobody has to be asked for
+
+
+def require_memory_to_learn(config: TrainConfig, num_actions: int) -> None:
+    """Refuses sizes that would not fit into memory: a large batch of many quantiles, say.
+
+    Raises:
+        ResourceError: with both numbers, and the settings that decide.
+    """
+    needed = learning_bytes(config, num_actions)
+    if needed < _SMALL:
+        return
+    available = None
+    if config.device == "cuda":
+        available = torch.cuda.mem_get_info()[0]
+    fractions = {"categorical": "--num-atoms", "quantile": "--num-quantiles"}
+    sizes = ["--batch-size", "--num-envs", fractions.get(config.head, "--num-taus")]
+    if config.head == "expected":
+        del sizes[-1]
+    hardware.require_memory(
+        needed,
+        f"an update of batch_size = {config.batch_size:,} with this network",
+        f"Lower {', '.join(sizes)}, or the width of the network.",
+        available,
+    )
+
+
+def learning_bytes(config: TrainConfig, num_actions: int) -> int:
+    """Returns about how many bytes the networks, acting in all lanes and one update take.
+
+    Replay is counted elsewhere, and emulators are small beside it.
+    """
+    with torch.device("meta"):
+        features = QNetwork(num_actions, config.network).torso.num_features
+    row = _torso_numbers(config) + _head_numbers(config, features, num_actions)
+    steps = config.n_steps if config.memory == "replay" else 1
+    frames = config.batch_size * (2 * STACK + steps) * SCREEN**2
+    loss = config.batch_size * _outputs(config) ** 2 * _BESIDE * _FLOAT
+    update = config.batch_size * row * _BESIDE * _FLOAT
+    acting = config.num_envs * row * _FLOAT
+    weights = _COPIES * weights_bytes(config.network, num_actions)
+    return weights + frames + loss + max(update, acting)
+
+
+def _outputs(config: TrainConfig) -> int:
+    """Possible returns of an action."""
+    return {
+        "categorical": config.num_atoms,
+        "quantile": config.num_quantiles,
+        "implicit": config.num_taus,
+    }.get(config.head, 1)
+
+
+def _torso_numbers(config: TrainConfig) -> int:
+    """Numbers that an observation becomes on its way through the torso."""
+    pixels = STACK * SCREEN**2
+    if config.torso == "nature":
+        maps = zip(config.conv_channels, (20, 9, 7), strict=True)
+        return pixels + sum(2 * channels * side**2 for channels, side in maps)
+    numbers, side = pixels, SCREEN
+    for filters in (16, 32, 32):
+        stem = side**2
+        side = (side + 1) // 2
+        numbers += filters * config.impala_width * (stem + 6 * side**2)
+    return numbers
+
+
+def _head_numbers(config: TrainConfig, features: int, num_actions: int) -> int:
+    streams = 2 if config.dueling else 1
+    if config.head == "implicit":  # everything is done for each fraction
+        return config.num_taus * (3 * features + streams * (2 * config.hidden_units + num_actions))
+    return streams * (2 * config.hidden_units + 2 * num_actions * _outputs(config))

@@ -1,0 +1,210 @@
+"""What a training state on the disk says, checked before anything is built from it.
+
+Its digests tell damage, but whoever alters a state can make them fit. So types, sizes and ranges
+are looked at as well: a state that cannot be gone on with must be noticed while there is an older
+one.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
+
+from rlarcade.checkpoint import parse_tensors
+from rlarcade.config import TrainConfig, reason
+from rlarcade.errors import CheckpointError
+from rlarcade.files import LARGEST_TEXT, read_own
+from rlarcade.games.protocols import MOST_ACTIONS, SCREEN
+from rlarcade.learning.networks import weights_bytes
+from rlarcade.learning.saved_rows import Segment, check_segments
+from rlarcade.learning.schedules import updates_due
+from rlarcade.learning.state import replay_capacity
+
+FORMAT_VERSION = 2
+_LARGEST_DOCUMENT = 5 * LARGEST_TEXT  # a line for each file of rows
+_MOST_LANES = 1024
+_LONGEST_GAME = 40_000  # steps; the frame cap is below it
+
+Arrays = dict[str, NDArray[Any]]
+
+_Counter = Annotated[StrictInt, Field(ge=0, le=10**15)]
+_Word = Annotated[StrictInt, Field(ge=0, lt=2**128)]
+
+
+class _Pcg64(BaseModel):
+    """The two numbers of NumPy's default generator."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    state: _Word
+    inc: _Word
+
+
+class _Generator(BaseModel):
+    """A generator's state, as NumPy gives and takes it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    bit_generator: Annotated[str, Field(pattern="^PCG64$")]
+    state: _Pcg64
+    has_uint32: Annotated[StrictInt, Field(ge=0, le=1)]
+    uinteger: Annotated[StrictInt, Field(ge=0, lt=2**32)]
+
+
+class Document(BaseModel):
+    """What `state.json` holds beside its own digest."""
+
+    model_config = ConfigDict(frozen=True)
+
+    format_version: int
+    steps: _Counter
+    updates: _Counter
+    parent: str | None
+    rows_added: _Counter
+    segments: list[tuple[_Counter, _Counter, str]]
+    explore_rng: _Generator
+    replay_rng: _Generator
+    agent_rng: _Generator
+    arrays_sha256: str
+
+    @property
+    def files_of_rows(self) -> list[Segment]:
+        """The files of replay rows that belong to the state, oldest first."""
+        return [Segment(*segment) for segment in self.segments]
+
+
+def sealed(body: dict[str, Any]) -> bytes:
+    """Returns a JSON document that carries its own sha256."""
+    digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    return json.dumps({"sha256": digest, "body": body}, indent=1).encode()
+
+
+def read_document(path: Path) -> Document:
+    """Reads `state.json` and checks its digest.
+
+    Raises:
+        CheckpointError: it is missing, damaged, altered, or of another format.
+    """
+    try:
+        document = json.loads(read_own(path, _LARGEST_DOCUMENT))
+        body: dict[str, Any] = document["body"]
+        digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+        if digest != document["sha256"]:
+            raise CheckpointError(f"{path} is damaged: its sha256 does not hold.")
+        version = body.get("format_version")
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}.") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{path} is damaged: not a training state.") from error
+    if version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path} has format version {version!r}; this rlarcade reads version {FORMAT_VERSION}. "
+            "Install the rlarcade that wrote it."
+        )
+    try:
+        return Document.model_validate(body)
+    except ValidationError as error:
+        raise CheckpointError(f"{path} is no training state: {reason(error)}") from error
+
+
+def read_checked(path: Path, sha256: str, limit: int) -> bytes:
+    """Reads a file of a state.
+
+    Raises:
+        CheckpointError: it is missing, larger than `limit`, or has another digest.
+    """
+    try:
+        data = read_own(path, limit)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}.") from error
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise CheckpointError(f"{path} is damaged: its sha256 does not hold.")
+    return data
+
+
+def read_arrays(path: Path, document: Document, config: TrainConfig) -> Arrays:
+    """Reads networks, optimizer, games in flight and priorities.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or larger than this run's could be.
+    """
+    history = min(document.steps, _MOST_LANES * (config.reseed_interval + _LONGEST_GAME))
+    limit = (
+        6 * weights_bytes(config.network, MOST_ACTIONS)
+        + 5 * replay_capacity(config)
+        + history
+        + _MOST_LANES * SCREEN**2
+        + LARGEST_TEXT
+    )
+    return parse_tensors(read_checked(path, document.arrays_sha256, limit), path)
+
+
+def check_document(document: Document, steps: int, config: TrainConfig) -> None:
+    """Refuses counters that no run has.
+
+    Raises:
+        CheckpointError: with the numbers.
+    """
+    if document.steps != steps:
+        raise CheckpointError(f"it says step {document.steps}, its folder says {steps}")
+    due = updates_due(config, steps)
+    if document.updates > due:
+        raise CheckpointError(f"it has {document.updates} updates at step {steps}, not {due}")
+    for name in ("explore_rng", "replay_rng", "agent_rng"):
+        if not getattr(document, name).state.inc % 2:
+            raise CheckpointError(f"{name} has an even increment, which PCG64 never has")
+    check_segments(document.files_of_rows, document.rows_added)
+
+
+def check_numbers(arrays: Arrays) -> None:
+    """Refuses numbers that are none.
+
+    Raises:
+        CheckpointError: with the array that has them.
+    """
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise CheckpointError(f"{name} has numbers that are not finite")
+        if name.startswith("adam.exp_avg_sq.") and (array < 0).any():
+            raise CheckpointError(f"{name} has a negative square")
+        if name.startswith("adam.step.") and (array.size != 1 or array.item() < 0):
+            raise CheckpointError(f"{name} is no count")
+
+
+def check_games(lanes: Arrays, tracker: Arrays, num_actions: int) -> int:
+    """Refuses games in flight that cannot be played again; returns how many there are.
+
+    Raises:
+        CheckpointError: with the array that is wrong.
+        KeyError: one is missing.
+    """
+    count = len(lanes["age"])
+    length = len(lanes["actions"])
+    shapes = {
+        "num_reseeds": ((count,), "iu", 2**62),
+        "since": ((count,), "iu", length),
+        "actions": ((length, count), "iu", num_actions - 1),
+        "age": ((count,), "iu", 2**62),
+        "ended": ((count,), "b", 1),
+        "observation": ((count, SCREEN, SCREEN), "iu", 255),
+    }
+    for name, (shape, kinds, largest) in shapes.items():
+        _check_array(f"lanes.{name}", lanes[name], shape, kinds, largest)
+    _check_array("tracker.steps", tracker["steps"], (count,), "iu", 2**62)
+    _check_array("tracker.score", tracker["score"], (count,), "f", None)
+    if not 1 <= count <= _MOST_LANES:
+        raise CheckpointError(f"it has {count} games in flight")
+    return count
+
+
+def _check_array(
+    name: str, array: NDArray[Any], shape: tuple[int, ...], kinds: str, largest: int | None
+) -> None:
+    if array.shape != shape or array.dtype.kind not in kinds:
+        raise CheckpointError(f"{name} is {array.dtype} {array.shape}, not of shape {shape}")
+    if largest is not None and array.size and not (array.min() >= 0 and array.max() <= largest):
+        raise CheckpointError(f"{name} has {array.min()} … {array.max()}, not 0 … {largest}")

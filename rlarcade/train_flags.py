@@ -1,0 +1,152 @@
+"""The command line of `python -m rlarcade.train`: defaults < preset < flags."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+import tyro
+from pydantic import Field, create_model
+
+from rlarcade import config as settings_of
+from rlarcade.command_line import parse_flags
+from rlarcade.config import (
+    FIELDS,
+    RunSettings,
+    Settings,
+    check_device,
+    load_preset,
+    make_settings,
+)
+from rlarcade.errors import ConfigError
+from rlarcade.learning.hardware import default_preset
+from rlarcade.learning.run_folder import RunRecord, read_record
+
+_DESCRIPTION = (
+    "`python -m rlarcade.train --game SpaceInvaders`: trains an agent; the same command resumes it."
+)
+
+
+def parse_settings(argv: Sequence[str]) -> tuple[Settings, Path | None, bool]:
+    """Reads the command line; where a run is gone on with, its own settings take a preset's place.
+
+    Returns:
+        The settings, the file that the outcome goes to, and whether only to print the settings.
+
+    Raises:
+        ConfigError: a flag or a setting that cannot be used.
+        RunFolderError: the run in --run-dir cannot be read.
+    """
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for flag in ("preset", "device", "total-timesteps", "minutes", "run-dir"):
+        first.add_argument(f"--{flag}", f"--{flag.replace('-', '_')}")
+    early = first.parse_known_args(argv)[0]
+    check_device(early.device)
+    given = {setting for token in argv if (setting := _setting(token)) is not None}
+    begun = None
+    if early.preset is None and early.run_dir is not None:
+        begun = read_record(Path(early.run_dir))
+    if begun is not None:
+        name, preset = begun.preset, _settings_of(begun)
+    else:
+        name, preset = load_preset(early.preset or default_preset(early.device or "auto"))
+    if early.total_timesteps is not None:
+        if early.minutes is not None:
+            raise ConfigError(
+                f"--total-timesteps {early.total_timesteps} and --minutes {early.minutes} both say "
+                "how long the run is. Give one of them."
+            )
+        preset.pop("minutes", None)
+    flags = _flags(name, preset, argv)
+    flags.pop("preset")
+    json_file, print_config = flags.pop("json_file"), flags.pop("print_config")
+    settings = make_settings(name, flags)
+    buffer_by_default = settings.train.buffer_size is not None and "buffer_size" not in given
+    notes = {
+        "minutes_by_default": settings.run.minutes is not None and "minutes" not in given,
+        "buffer_by_default": buffer_by_default,
+        "given": frozenset(given),
+    }
+    return settings.model_copy(update=notes), json_file, print_config
+
+
+def _flags(name: str, preset: dict[str, Any], argv: Sequence[str]) -> dict[str, Any]:
+    """Reads the command line over the settings of a preset, or of a run that has begun."""
+    fields: dict[str, Any] = {
+        "preset": (
+            str,
+            Field(
+                name,
+                description=f"{', '.join(settings_of.preset_names())}, or a TOML file. Unset: "
+                "that of the run in --run-dir; for a new one laptop, with a GPU fast.",
+            ),
+        )
+    }
+    for field_name, group in FIELDS.items():
+        info = group.model_fields[field_name]
+        default = preset.get(field_name, ... if info.is_required() else info.default)
+        if isinstance(default, list):
+            default = tuple(default)
+        # what a number may be is for the settings to say, in their words
+        kind = _bare(info.annotation)
+        fields[field_name] = (kind, Field(default, description=info.description))
+    fields["json_file"] = (
+        Annotated[Path | None, tyro.conf.arg(name="json")],
+        Field(None, description="Write the outcome to this file."),
+    )
+    fields["print_config"] = (bool, Field(False, description="Print the settings and exit."))
+    flags_model = create_model("TrainFlags", **fields)
+    flags: dict[str, Any] = parse_flags(
+        flags_model, argv, prog="rlarcade train", description=_DESCRIPTION
+    ).model_dump()
+    return flags
+
+
+def _bare(kind: Any) -> Any:
+    """Returns a type without what pydantic would check beside it."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _bare(parts[0])
+    if origin in (Union, UnionType):
+        return Union[tuple(map(_bare, parts))]  # noqa: UP007 - of types that are not known here
+    if origin is tuple:
+        return origin.__class_getitem__(tuple(map(_bare, parts)))
+    return kind
+
+
+def _settings_of(record: RunRecord) -> dict[str, Any]:
+    """Returns the settings of a run that has begun, and of its preset what is not learning's."""
+    try:
+        preset = load_preset(record.preset)[1]
+    except ConfigError:  # a file's name does not say where the file is
+        preset = {}
+    preset.pop("minutes", None)  # its length is fixed
+    return {k: v for k, v in preset.items() if FIELDS[k] is RunSettings} | dict(record.train)
+
+
+def _setting(token: str) -> str | None:
+    """Returns the setting that a flag sets, None if it is no flag of a setting."""
+    if not token.startswith("--"):
+        return None
+    name = token[2:].partition("=")[0].replace("-", "_")
+    positive = name.removeprefix("no_")
+    return name if name in FIELDS else positive if positive in FIELDS else None
+
+
+def as_toml(settings: Settings) -> str:
+    """Returns the settings as a preset file; unset ones are comments, unused ones have one."""
+    unused = settings.train.unused()
+    values = {
+        **settings.train.model_dump(mode="json"),
+        **settings.run.model_dump(mode="json"),
+    }
+    lines = []
+    for name in sorted(values, key=list(FIELDS).index):
+        value = values[name]
+        line = f"# {name} is unset" if value is None else f"{name} = {json.dumps(value)}"
+        if name == "total_timesteps" and settings.run.minutes is not None:
+            line = f"# {name} is what fits into the minutes"
+        lines.append(f"{line}  # not used by this composition" if name in unused else line)
+    return "\n".join(lines)
