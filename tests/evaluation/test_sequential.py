@@ -455,3 +455,15 @@ def test_only_so_many_sequences_are_kept(monkeypatch):
     for place in range(100):
         confidence_interval([place / 100])
     assert len(sequential._running._known) == 16
+
+
+def test_who_is_better_is_asked_of_both_sides_with_half_of_alpha_each():
+    for alpha, half in ((0.04, 0.02), (0.5, 0.25)):
+        rule = Rule.which_is_better(alpha)
+        assert (rule.alpha, rule.beta, rule.null) == (half, half, 0.5)
+        assert 0.5 < rule.useful < 0.5 + 1e-6
+    assert Rule.which_is_better().alpha == 0.025
+    mirrored = {"promote": "reject", "reject": "promote", None: None}
+    rule = Rule.which_is_better(0.1)
+    for counts in (Counts(9, 0, 0), Counts(30, 4, 10), Counts(5, 5, 5), Counts(0, 1, 0)):
+        assert rule.verdict(counts.swapped()) == mirrored[rule.verdict(counts)]
