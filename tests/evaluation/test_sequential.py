@@ -514,3 +514,13 @@ def test_a_sequence_has_the_level_of_the_functions_unless_another_is_asked_for(m
     for count in range(1, 6):  # a level that was read from a file is another object each time
         confidence_interval(outcomes[:count], float("0.05"))
     assert taken == outcomes
+
+
+def test_a_sequence_of_one_level_is_not_gone_on_with_at_another(monkeypatch):
+    outcomes = [1.0, 1.0, 0.5, 1.0, 1.0, 1.0]
+    counted_pairs(monkeypatch)
+    for alpha in (0.2, 0.05, 0.5, 0.01):
+        assert (
+            confidence_interval(outcomes, alpha)
+            == (sequential.confidence_sequence(outcomes, alpha)[-1])
+        )
