@@ -65,10 +65,13 @@ def values_of_its_player(
     """What the agent that played thought, if its checkpoint is still found by its name."""
     from rlarcade.learning.agent import DQNAgent  # and torch with it
 
-    with suppress(RlarcadeError):
+    with suppress(RlarcadeError, OSError, ValueError):  # a name need not be a path
         agent = DQNAgent.load(load(recording.player))
-        if agent.version == recording.version:
-            return values_of(agent, recording)
+        kind = agent.version, agent.game, agent.protocol.full_action_space
+        shown = recording.version, recording.game, recording.protocol.full_action_space
+        if kind == shown:
+            values = values_of(agent, recording)
+            return values if np.isfinite(values).all() else None
     return None
 
 
@@ -117,6 +120,11 @@ def _told_frames(
             ),
         )
     _check_paid(recording, steps, now, paid)
+    if now + 1 < len(steps):
+        raise RecordingError(
+            f"{recording.player}'s game with seed {recording.episode.seed} does not reproduce: it "
+            f"ends after step {now}, but {len(steps)} steps were recorded."
+        )
 
 
 def _check_paid(recording: Recording, steps: list[tuple[int, int]], step: int, paid: float) -> None:
@@ -173,6 +181,10 @@ def write_video(
         unfinished.replace(path)
     except OSError as error:
         raise _unwritable(path, error) from error
+    except RuntimeError as error:  # imageio-ffmpeg finds no ffmpeg
+        raise RecordingError(
+            f"{path} cannot be written: {error}. Use --picture instead."
+        ) from error
     finally:
         with suppress(OSError):
             unfinished.unlink()
@@ -204,7 +216,7 @@ def picture_of(recording: Recording, values: NDArray[np.float32] | None = None) 
     from PIL import Image
 
     columns, rows = 3, 2
-    last = recording.episode.steps - 1
+    last = len(recording.episode.trace.actions) - 1 if recording.episode.trace else -1
     wanted = [round(last * part / (columns * rows - 1)) for part in range(columns * rows)]
     # of the four frames of a step, the last one
     found = {

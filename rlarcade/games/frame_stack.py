@@ -23,6 +23,8 @@ class FrameStack:
         Raises:
             ValueError: the frame has another shape or dtype.
         """
+        if not isinstance(frame, np.ndarray):
+            raise ValueError(f"a frame is uint8 ({SCREEN}, {SCREEN}), got a {type(frame).__name__}")
         if frame.shape != (SCREEN, SCREEN) or frame.dtype != np.uint8:
             raise ValueError(
                 f"a frame is uint8 ({SCREEN}, {SCREEN}), got {frame.dtype} {frame.shape}"

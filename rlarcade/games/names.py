@@ -7,7 +7,9 @@ from functools import cache
 from ale_py import roms
 
 from rlarcade.errors import GameError
+from rlarcade.seeding import shown_value
 
+_LONGEST_NAME = 100  # letters; to look for near names of a long one takes long
 MULTIPLAYER_ONLY = frozenset({"combat", "joust", "maze_craze", "warlords"})
 """ROMs that ship with ALE but have no single-player mode, so nobody can train on them."""
 
@@ -29,6 +31,10 @@ def resolve_game(name: str) -> str:
     Raises:
         GameError: the game is unknown (with the nearest names) or has no single-player mode.
     """
+    if not isinstance(name, str) or len(name) > _LONGEST_NAME:
+        raise GameError(
+            f"a game is named by a text such as 'SpaceInvaders', got {shown_value(name)}."
+        )
     key = _squash(_ENV_ID_DECORATION.sub("", name.strip().removeprefix("ALE/")))
     by_key = {_squash(game): game for game in (*all_games(), *MULTIPLAYER_ONLY)}
     game = by_key.get(key)

@@ -38,9 +38,10 @@ def play_back(
 
     Raises:
         ActionError: an action is none of the game's.
+        ConfigError: the seed is none.
     """
     env = GameVectorEnv(game, 1, protocol=protocol, num_threads=1, rgb=True, every_frame=True)
-    pictures, _ = env.reset(seed=np.array([seed], dtype=np.int32))
+    pictures, _ = env.reset(seed=[seed])
     yield Frame(pictures[0, 0], -1, 0.0)
     for step, action in enumerate(actions):
         for _ in range(FRAMESKIP):

@@ -622,7 +622,7 @@ def test_a_learning_curve_that_cannot_be_read_is_told(run):
     folder, checkpoint = run
     (folder / "metrics.jsonl").unlink()
     (folder / "metrics.jsonl").mkdir()
-    with pytest.raises(RlarcadeError, match=r"figures of run .*run cannot be read: Is a directory"):
+    with pytest.raises(RlarcadeError, match=r"figures of run .*run cannot be read: it is a folder"):
         learning_curve(checkpoint)
 
 

@@ -1,14 +1,18 @@
 """What a report shows beside its document."""
 
 import json
+import os
+import threading
 
 import numpy as np
 import pytest
 
 from rlarcade.checkpoint import load_checkpoint
 from rlarcade.config import TrainConfig
+from rlarcade.errors import RecordingError, RlarcadeError
 from rlarcade.evaluation import RandomPlayer, compare_agents, evaluate_agent
-from rlarcade.evaluation.pictures import values_of_its_player
+from rlarcade.evaluation.documents import Trace
+from rlarcade.evaluation.pictures import picture_of, values_of_its_player, write_video
 from rlarcade.evaluation.recordings import median_game, recordings_of
 from rlarcade.evaluation.reports import sources_of
 from rlarcade.games import get_protocol
@@ -80,3 +84,98 @@ def test_the_median_game_is_one_that_was_played():
     median = median_game(recordings_of(evaluation)).episode
     assert median in evaluation.episodes
     assert median.score == evaluation.median
+
+
+# What lies beside a document may be anything
+
+
+def shown(name, **changes):
+    evaluation = evaluate_agent(RandomPlayer("space_invaders", SHORT), episodes=1)
+    return evaluation.model_copy(update={"checkpoint": name, **changes})
+
+
+@pytest.mark.parametrize("name", ["x" * 5_000, "a\0b", "\ud800", "/proc/self/mem", "", "/dev/zero"])
+def test_a_player_may_be_called_anything(name):
+    sources = sources_of([shown(name)])
+    assert sources["learning_curves"] == []
+    assert len(sources["clips"]) == 1
+
+
+def test_figures_that_are_a_fifo_are_refused_without_waiting(run):
+    (run / "metrics.jsonl").unlink()
+    os.mkfifo(run / "metrics.jsonl")
+    said = []
+
+    def look():
+        try:
+            sources_of([shown(str(run))])
+        except RlarcadeError as error:
+            said.append(str(error))
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    thread.join(20)
+    assert said == [
+        f"the figures of run {run} cannot be read: it is a FIFO, not a regular file. Mend the "
+        "file, or leave its learning curve out."
+    ]
+
+
+def test_figures_that_are_nested_too_deeply_are_refused_in_words(run):
+    (run / "metrics.jsonl").write_text("[" * 200_000 + "\n")
+    try:
+        sources_of([shown(str(run))])
+    except RlarcadeError as error:
+        assert "a line is nested too deeply" in str(error)  # noqa: PT017  (newer Pythons read it)
+
+
+def test_figures_that_are_no_numbers_are_left_out_of_a_curve(run):
+    lines = [
+        '{"step": 1, "rollout/ep_rew_mean": NaN}',
+        '{"step": 2, "rollout/ep_rew_mean": Infinity}',
+        f'{{"step": 3, "rollout/ep_rew_mean": {10**400}}}',
+        f'{{"step": {10**400}, "rollout/ep_rew_mean": 1}}',
+        '{"step": -5, "rollout/ep_rew_mean": 1}',
+        '{"step": 6, "rollout/ep_rew_mean": "7"}',
+        '{"step": 7, "rollout/ep_rew_mean": 8}',
+        f'{{"step": 9, "rollout/ep_rew_mean": {"9" * 5000}}}',
+    ]
+    (run / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    (run / "run.json").write_text("[" * 200_000)
+    (curve,) = sources_of([shown(str(run))])["learning_curves"]
+    assert (curve.steps, curve.scores, curve.game) == ((7,), (8.0,), None)
+
+
+def test_values_of_another_game_or_that_are_no_numbers_are_not_shown(run):
+    agent = loaded(run, 8)
+    (game,) = recordings_of(evaluate_agent(agent, episodes=1))
+    assert values_of_its_player(game) is not None
+    assert values_of_its_player(game._replace(game="pong", episode=game.episode)) is None
+    full = get_protocol("machado").model_copy(update={"frame_cap": 200})
+    assert values_of_its_player(game._replace(protocol=full)) is None
+
+
+def test_a_picture_of_a_game_that_ends_before_its_record_is_refused():
+    (game,) = recordings_of(shown("x"))
+    steps = game.episode.trace.steps
+    longer = Trace.of([a for a, _ in steps] + [0] * 9, [r for _, r in steps] + [0] * 9)
+    altered = game._replace(episode=game.episode.model_copy(update={"trace": longer}))
+    with pytest.raises(RecordingError, match=r"ends after step 49, but 59 steps were recorded"):
+        picture_of(altered)
+
+
+def test_a_picture_of_a_game_of_no_steps_is_one():
+    (game,) = recordings_of(shown("x"))
+    none = game.episode.model_copy(update={"steps": 0, "score": 0.0, "trace": Trace.of([], [])})
+    assert picture_of(game._replace(episode=none)).startswith(b"\x89PNG")
+
+
+def test_a_video_without_an_encoder_is_told(monkeypatch, tmp_path):
+    def missing(*_, **__):
+        raise RuntimeError("No ffmpeg exe could be found")
+
+    monkeypatch.setattr("imageio_ffmpeg.write_frames", missing)
+    (game,) = recordings_of(shown("x"))
+    with pytest.raises(RecordingError, match="No ffmpeg exe could be found"):
+        write_video(tmp_path / "x.mp4", game)
+    assert list(tmp_path.iterdir()) == []

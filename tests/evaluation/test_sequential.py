@@ -9,6 +9,7 @@ import pytest
 import ville
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from scipy.stats import binomtest
 
 from rlarcade.evaluation import sequential
@@ -455,3 +456,71 @@ def test_only_so_many_sequences_are_kept(monkeypatch):
     for place in range(100):
         confidence_interval([place / 100])
     assert len(sequential._running._known) == 16
+
+
+def test_who_is_better_is_asked_of_both_sides_with_half_of_alpha_each():
+    for alpha, half in ((0.04, 0.02), (0.5, 0.25)):
+        rule = Rule.which_is_better(alpha)
+        assert (rule.alpha, rule.beta, rule.null) == (half, half, 0.5)
+        assert 0.5 < rule.useful < 0.5 + 1e-6
+    assert Rule.which_is_better().alpha == 0.025
+    mirrored = {"promote": "reject", "reject": "promote", None: None}
+    rule = Rule.which_is_better(0.1)
+    for counts in (Counts(9, 0, 0), Counts(30, 4, 10), Counts(5, 5, 5), Counts(0, 1, 0)):
+        assert rule.verdict(counts.swapped()) == mirrored[rule.verdict(counts)]
+
+
+# What mutants of the module survived
+
+
+def test_a_rule_cannot_be_altered_and_describes_its_fields():
+    rule = Rule()
+    with pytest.raises(ValidationError, match="frozen"):
+        rule.alpha = 0.5
+    assert "promoting" in Rule.model_fields["alpha"].description
+
+
+def test_the_largest_e_value_is_finite_and_says_that_it_is_the_largest():
+    for counts in (Counts(10_000, 0, 0), Counts(20_000, 0, 0)):
+        assert Rule().evidence(counts).e_value == math.exp(700)
+        assert Rule().evidence(counts.swapped()).e_value_futility == math.exp(700)
+
+
+def test_evidence_that_just_reaches_its_bound_decides():
+    promoted = rejected = 0
+    for pairs in range(5, 60):
+        better = Rule().evidence(Counts(pairs, 0, 0)).e_value
+        if 1 / (1 / better) == better > 1:
+            promoted += 1
+            assert Rule(alpha=1 / better).verdict(Counts(pairs, 0, 0)) == "promote"
+        futile = Rule().evidence(Counts(0, 0, pairs)).e_value_futility
+        if 1 / (1 / futile) == futile > 1:
+            rejected += 1
+            assert Rule(beta=1 / futile).verdict(Counts(0, 0, pairs)) == "reject"
+    assert promoted > 5
+    assert rejected > 5
+
+
+def test_an_interval_reaches_to_the_very_ends():
+    assert confidence_interval([1.0] * 50)[1] == pytest.approx(1.0, abs=1e-12)
+    assert confidence_interval([0.0] * 50)[0] == pytest.approx(0.0, abs=1e-12)
+
+
+def test_a_sequence_has_the_level_of_the_functions_unless_another_is_asked_for(monkeypatch):
+    outcomes = [1.0, 0.5, 1.0, 0.0, 1.0]
+    running = sequential.ConfidenceSequence()
+    assert [running.add(one) for one in outcomes] == sequential.confidence_sequence(outcomes, 0.05)
+    taken = counted_pairs(monkeypatch)
+    for count in range(1, 6):  # a level that was read from a file is another object each time
+        confidence_interval(outcomes[:count], float("0.05"))
+    assert taken == outcomes
+
+
+def test_a_sequence_of_one_level_is_not_gone_on_with_at_another(monkeypatch):
+    outcomes = [1.0, 1.0, 0.5, 1.0, 1.0, 1.0]
+    counted_pairs(monkeypatch)
+    for alpha in (0.2, 0.05, 0.5, 0.01):
+        assert (
+            confidence_interval(outcomes, alpha)
+            == (sequential.confidence_sequence(outcomes, alpha)[-1])
+        )

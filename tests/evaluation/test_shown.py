@@ -9,6 +9,7 @@ from reports import episode, evaluation, match, mixed, read, round_robin, suite
 
 from rlarcade.evaluation import EpisodeResult, Rule, evaluate_agent
 from rlarcade.evaluation.documents import Contestant, PairResult, Trace
+from rlarcade.evaluation.match import match_notes
 from rlarcade.evaluation.play import play_steps
 from rlarcade.evaluation.players import RandomPlayer
 from rlarcade.evaluation.reports import (
@@ -171,6 +172,26 @@ def test_games_that_were_cut_by_the_frame_cap_are_noted():
     assert "by themselves" not in "\n".join(lines)
     table = evaluation([], episodes=tuple(games))._repr_html_()
     assert "3 (1 cut by the frame cap)" in table
+
+
+def test_a_match_notes_how_many_games_of_each_side_were_cut():
+    cut = {(0, "champion"), (1, "candidate"), (2, "candidate")}
+    results = match([(5, 6), (7, 8), (9, 1)]).results
+    pairs = [
+        pair.model_copy(
+            update={
+                side: getattr(pair, side).model_copy(update={"ended": "truncated"})
+                for side in ("champion", "candidate")
+                if (place, side) in cut
+            }
+        )
+        for place, pair in enumerate(results)
+    ]
+    assert match_notes(results) == ()
+    champion, candidate = match_notes(pairs)
+    assert champion.startswith("1 of the champion's 3 games")
+    assert candidate.startswith("2 of the candidate's 3 games")
+    assert all("cut by the frame cap" in note for note in (champion, candidate))
 
 
 @pytest.mark.parametrize(

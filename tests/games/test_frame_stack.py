@@ -106,3 +106,11 @@ def test_another_shape_or_dtype_is_refused_and_changes_nothing(bad, said):
         stack.push(bad)
 
     assert values(stack.push(frame(2))) == [0, 0, 1, 2]
+
+
+@pytest.mark.parametrize("frame", [None, [[0] * 84] * 84, (1, 2)], ids=str)
+def test_what_is_no_array_is_no_frame(frame):
+    with pytest.raises(
+        ValueError, match=r"a frame is uint8 \(84, 84\), got a (NoneType|list|tuple)"
+    ):
+        FrameStack().push(frame)

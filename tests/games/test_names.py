@@ -84,3 +84,14 @@ def test_an_unknown_game_is_a_config_error_that_names_some_games(name):
 
     assert isinstance(error.value, GameError)
     assert "104 games" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "name", [None, 5, b"pong", ["pong"], "p" * 1_000_000], ids=lambda n: str(n)[:9]
+)
+def test_what_is_no_name_of_a_game_is_refused_in_one_short_line(name):
+    with pytest.raises(
+        GameError, match="a game is named by a text such as 'SpaceInvaders', got"
+    ) as e:
+        resolve_game(name)
+    assert len(str(e.value)) < 150

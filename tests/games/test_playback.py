@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rlarcade.errors import ActionError
+from rlarcade.errors import ActionError, ConfigError
 from rlarcade.games import get_protocol, make_env
 from rlarcade.games.playback import play_back
 
@@ -52,3 +52,9 @@ def test_the_actions_that_there_are_are_played():
 def test_an_action_that_the_game_does_not_have_is_refused():
     with pytest.raises(ActionError, match="action 6"):
         list(play_back("pong", "v5", 1, [0, 6]))
+
+
+@pytest.mark.parametrize("seed", [-1, 0.5, "1"])
+def test_a_seed_that_is_none_is_refused(seed):
+    with pytest.raises(ConfigError, match="a seed is a whole number, 0 or more"):
+        next(play_back("pong", "v5", seed, [0]))

@@ -78,3 +78,11 @@ def test_humans_outscore_random_players_in_every_game():
 def test_a_game_without_published_scores_has_none(game):
     assert published_scores(game) is None
     assert human_normalised_score(game, 100.0) is None
+
+
+def test_the_table_is_read_once_and_nobody_can_alter_it():
+    published = published_scores("pong")
+    assert published_scores("pong") is published
+    with pytest.raises(AttributeError):
+        published.human = 0.0
+    assert published_scores("pong").human == 14.6

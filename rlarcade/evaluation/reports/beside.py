@@ -2,7 +2,6 @@
 
 import base64
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +12,13 @@ from rlarcade.errors import RlarcadeError
 from rlarcade.evaluation.reports.page import Html, element, figure, section
 from rlarcade.evaluation.reports.parts import grid, legend
 from rlarcade.evaluation.reports.plots import curves_plot
+from rlarcade.files import open_regular, read_bounded
 from rlarcade.games.names import display_name
 
+_METRICS = "metrics.jsonl"
 _TRAINING_SCORE = "rollout/ep_rew_mean"
+_LARGEST_METRICS = 1_000_000_000  # bytes; a run of a day has some millions
+_LARGEST_FIGURE = 1e15
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +74,14 @@ def learning_curve(path: Path) -> LearningCurve | None:
     runs = [path, path.parent.parent] if absolute.parent.name == "checkpoints" else [path]
     for run in runs:
         try:
+            if (run / _METRICS).exists():
+                open_regular(run / _METRICS, _LARGEST_METRICS).close()
             lines = read_metrics(run)
-        except OSError as error:
+        except (OSError, RecursionError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "a line is nested too deeply"
             raise RlarcadeError(
-                f"the figures of run {run} cannot be read: {error.strerror}. Mend its permissions, "
-                "or leave its learning curve out."
+                f"the figures of run {run} cannot be read: {reason}. Mend the file, or leave its "
+                "learning curve out."
             ) from error
         at = {line["step"]: line[_TRAINING_SCORE] for line in lines if _has_score(line)}
         if at:
@@ -85,14 +91,16 @@ def learning_curve(path: Path) -> LearningCurve | None:
 
 
 def _has_score(figures: Mapping[str, Any]) -> bool:
-    score = figures.get(_TRAINING_SCORE)
-    return isinstance(score, int | float) and math.isfinite(score)
+    score, step = figures.get(_TRAINING_SCORE), figures["step"]
+    real = isinstance(score, int | float) and abs(score) < _LARGEST_FIGURE  # NaN is not below it
+    return real and 0 <= step < _LARGEST_FIGURE
 
 
 def _game_of(run: Path) -> str | None:
     try:
-        game = json.loads((run / "run.json").read_bytes())["train"]["game"]
-    except (OSError, ValueError, KeyError, TypeError):  # a curve without a game is still a curve
+        game = json.loads(read_bounded(run / "run.json"))["train"]["game"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        # a curve without a game is still a curve
         return None
     return game if isinstance(game, str) else None
 

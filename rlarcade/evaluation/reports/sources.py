@@ -45,9 +45,17 @@ def _curves(names: Iterable[str]) -> list[LearningCurve]:
     """One of each run: two checkpoints of a run have the same."""
     curves = {}
     for name in names:
-        if Path(name).exists() and (curve := learning_curve(Path(name))):
+        if _is_there(name) and (curve := learning_curve(Path(name))):
             curves[curve.name] = curve
     return list(curves.values())
+
+
+def _is_there(name: str) -> bool:
+    """Whether a player's name is a path. A document from elsewhere may call it anything."""
+    try:
+        return Path(name).exists()
+    except (OSError, ValueError):  # too long for a path, or with letters that none has
+        return False
 
 
 def _clip(recording: Recording, load: Callable[[str], Checkpoint]) -> Clip:
