@@ -45,28 +45,27 @@ def log_e_value(wins: Array, ties: Array, losses: Array, null: float) -> Array:
     return total - math.log(len(bets))
 
 
-def decided(wins: Array, ties: Array, losses: Array, alpha: float) -> tuple[Array, Array]:
+def decided(wins: Array, ties: Array, losses: Array, alpha: Array | float) -> tuple[Array, Array]:
     """Whether these counts promote, and whether they reject."""
-    promotes = log_e_value(wins, ties, losses, NULL) >= math.log(1 / alpha)
-    rejects = log_e_value(losses, ties, wins, 1 - USEFUL) >= math.log(1 / GATE.beta)
+    promotes = log_e_value(wins, ties, losses, NULL) >= -np.log(alpha)
+    rejects = log_e_value(losses, ties, wins, 1 - USEFUL) >= -np.log(GATE.beta)
     return promotes, rejects & ~promotes
 
 
 def promoted_by_luck(alphas: list[float]) -> list[float]:
     """Returns the exact probability that a match promotes an equal candidate, for each α."""
-    found = []
-    for alpha in alphas:
-        total, alive = 0.0, np.array([1.0])  # probability of each number of wins
-        for pairs in range(1, GATE.max_pairs + 1):
-            after = np.zeros(pairs + 1)
-            after[:-1] += alive / 2
-            after[1:] += alive / 2
-            wins = np.arange(pairs + 1)
-            promotes, rejects = decided(wins, np.zeros(pairs + 1), pairs - wins, alpha)
-            total += float(after[promotes].sum())
-            alive = np.where(promotes | rejects, 0.0, after)
-        found.append(total)
-    return found
+    column = np.array(alphas)[:, None]
+    found = np.zeros(len(alphas))
+    alive = np.ones((len(alphas), 1))  # probability of each number of wins, undecided so far
+    for pairs in range(1, GATE.max_pairs + 1):
+        after = np.zeros((len(alphas), pairs + 1))
+        after[:, :-1] += alive / 2
+        after[:, 1:] += alive / 2
+        wins = np.arange(pairs + 1)
+        promotes, rejects = decided(wins, np.zeros(pairs + 1), pairs - wins, column)
+        found += np.where(promotes, after, 0).sum(axis=1)
+        alive = np.where(promotes | rejects, 0.0, after)
+    return [float(one) for one in found]
 
 
 def played(alphas: list[float], streams: int, tied: float, rng: np.random.Generator) -> Array:

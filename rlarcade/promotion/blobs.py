@@ -156,13 +156,28 @@ class Blobs:
         return None
 
     def digests(self) -> Iterator[str]:
-        """Yields the names of all blobs in order, whole or not; other files are passed over."""
-        for folder in sorted(self.folder.iterdir()):
-            if folder.is_symlink() or not re.fullmatch("[0-9a-f]{2}", folder.name):
-                continue
-            for path in sorted(folder.iterdir()):
-                if DIGEST.fullmatch(path.name) and path.name.startswith(folder.name):
-                    yield path.name
+        """Yields the names of all blobs in order, whole or not; other files are passed over.
+
+        Raises:
+            UnusableRegistryError: a folder cannot be read.
+        """
+        for folder in _entries(self.folder):
+            if re.fullmatch("[0-9a-f]{2}", folder.name) and not folder.is_symlink():
+                for path in _entries(folder):
+                    if DIGEST.fullmatch(path.name) and path.name.startswith(folder.name):
+                        yield path.name
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What is in a folder; nothing in one that is not there, or in something else."""
+    try:
+        return sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise UnusableRegistryError(
+            f"{folder} cannot be read: {error.strerror}. Mend its permissions or the disk."
+        ) from error
 
 
 def _short(path: Path) -> str:

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Select, func, insert, select, update
 from rlarcade.errors import RegistryError, StaleError, UnusableRegistryError
 from rlarcade.games.names import display_name
 from rlarcade.promotion import audit, replay
-from rlarcade.promotion.documents import Version
+from rlarcade.promotion.documents import Problem, Version
 from rlarcade.promotion.gate import Gate, GateVerdict
 from rlarcade.promotion.people import same_person, system_user
 from rlarcade.promotion.registry import Registry
@@ -23,6 +23,8 @@ from rlarcade.promotion.states import TRANSITIONS, Approval, Mode, Submission, S
 from rlarcade.promotion.tables import approvals, submissions
 
 _TOWARDS_PROMOTION = ("approved", "promoted")
+# What of a submission that has passed never changes again.
+_FIXED = ("version", "digest", "game", "mode", "champion_generation", "gate", "verdict")
 
 
 def open_submission(
@@ -240,12 +242,24 @@ def _require_unaltered(connection: Connection, current: Submission) -> replay.To
     told = replay.replay(connection) if problem is None else replay.Told()
     if problem is None:
         problem = next(replay.differences_about(connection, told, current), None)
+    if problem is None:
+        problem = _unlike_its_row(current, told)
     if problem is not None:
         raise UnusableRegistryError(
             f"nothing was promoted. {problem.where}: {problem.what}. See all with `promote verify "
             "--all`, and import the newest export of the registry into another folder."
         )
     return told
+
+
+def _unlike_its_row(current: Submission, told: replay.Told) -> Problem | None:
+    """Holds what was read earlier against the log: the row may have been altered in between."""
+    true = told.submissions.get(current.id, {})
+    for name in _FIXED:
+        if getattr(current, name) != true.get(name):
+            what = f"{name} was {getattr(current, name)!r}, the audit log says {true.get(name)!r}"
+            return Problem(where=f"submission {current.id}", what=what)
+    return None
 
 
 def _require_verdict(registry: Registry, current: Submission) -> None:

@@ -429,6 +429,21 @@ def test_the_release_looks_again_at_what_was_approved(house):
     assert house.crowned == 1
 
 
+def test_what_was_read_before_the_row_was_mended_promotes_nothing(house):
+    """Somebody alters the row, has it read, and puts it right before it is looked at again."""
+    seen = []
+
+    def forged(registry, approved, actor):
+        seen.append(approved)
+        another = {"version": house.worse.number, "digest": house.worse.digest}
+        return move_alias_at_once(registry, approved.model_copy(update=another), actor)
+
+    house.run(house.better)
+    with pytest.raises(RegistryError, match="submission 1: version was 3, the audit log says 2"):
+        approve(house.registry, house.better, by="ada", note="", release=forged)
+    assert (len(seen), house.crowned) == (1, 1)
+
+
 def test_a_log_that_was_altered_promotes_nothing(house):
     house.run(house.better)
     sql(house.folder, "UPDATE events SET actor = 'eve' WHERE sequence = 2")

@@ -1,3 +1,6 @@
+import shutil
+from pathlib import Path
+
 import pytest
 from registry_helpers import blob_file, flip_a_byte, sql, whole
 
@@ -156,6 +159,23 @@ def test_other_files_among_the_blobs_are_passed_over(three, folder):
     (folder / "blobs" / "sha256" / "aa" / ".writing-left-behind").write_bytes(b"half")
     (folder / "blobs" / "sha256" / "aa" / ("ab" * 32)).write_bytes(b"in the wrong folder")
     assert three.verify() == []
+
+
+def test_blobs_that_are_all_gone_are_damage_and_a_folder_that_cannot_be_read_is_told(
+    three, folder, monkeypatch
+):
+    (folder / "blobs" / "sha256" / "ff").touch()
+    assert three.verify() == []
+    shutil.move(folder / "blobs", folder / "elsewhere")
+    assert [where for where, _ in found(three)] == ["version 1", "version 2", "version 3"]
+    shutil.move(folder / "elsewhere", folder / "blobs")
+
+    def denied(self):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "iterdir", denied)
+    with pytest.raises(RegistryError, match="sha256 cannot be read: Permission denied. Mend its"):
+        three.verify()
 
 
 def test_an_event_that_tells_nothing_is_found(registry, folder):
