@@ -78,8 +78,14 @@ def run_verb() -> Callable[..., subprocess.CompletedProcess[str]]:
 
 
 @pytest.fixture
-def command(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Runs a verb's `main` in this process; returns exit code, stdout and stderr."""
+def command(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[int, str, str]]:
+    """Runs a verb's `main` in this process; returns exit code, stdout and stderr.
+
+    No progress is among it: whether work takes ten seconds is the machine's affair.
+    """
+    monkeypatch.setattr("rlarcade.progress._PLAIN_SECONDS", float("inf"))
 
     def run(verb: str, *arguments: object) -> tuple[int, str, str]:
         from importlib import import_module

@@ -177,7 +177,7 @@ def read_metrics(run_folder: Path) -> list[dict[str, Any]]:
     """
     try:
         data = read_own(run_folder / _FILE, _LARGEST_FILE)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     return [figures for line in data.splitlines() if (figures := _figures_of(line)) is not None]
 

@@ -151,7 +151,7 @@ def test_values_of_another_game_or_that_are_no_numbers_are_not_shown(run):
     (game,) = recordings_of(evaluate_agent(agent, episodes=1))
     assert values_of_its_player(game) is not None
     assert values_of_its_player(game._replace(game="pong", episode=game.episode)) is None
-    full = get_protocol("machado").model_copy(update={"frame_cap": 200})
+    full = get_protocol("machado").model_copy(update={"name": "mine", "frame_cap": 200})
     assert values_of_its_player(game._replace(protocol=full)) is None
 
 

@@ -12,12 +12,10 @@ from rlarcade.errors import RlarcadeError
 from rlarcade.evaluation.reports.page import Html, element, figure, section
 from rlarcade.evaluation.reports.parts import grid, legend
 from rlarcade.evaluation.reports.plots import curves_plot
-from rlarcade.files import open_regular, read_bounded
+from rlarcade.files import read_bounded
 from rlarcade.games.names import display_name
 
-_METRICS = "metrics.jsonl"
 _TRAINING_SCORE = "rollout/ep_rew_mean"
-_LARGEST_METRICS = 1_000_000_000  # bytes; a run of a day has some millions
 _LARGEST_FIGURE = 1e15
 
 
@@ -74,8 +72,6 @@ def learning_curve(path: Path) -> LearningCurve | None:
     runs = [path, path.parent.parent] if absolute.parent.name == "checkpoints" else [path]
     for run in runs:
         try:
-            if (run / _METRICS).exists():
-                open_regular(run / _METRICS, _LARGEST_METRICS).close()
             lines = read_metrics(run)
         except (OSError, RecursionError) as error:
             reason = error.strerror if isinstance(error, OSError) else "a line is nested too deeply"
