@@ -1,6 +1,8 @@
 """The one environment path: ALE's native vector environment under a protocol."""
 
+import atexit
 import operator
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +24,16 @@ _UNSEEDED = -1
 
 Seeds = int | np.integer[Any] | Sequence[int | None] | NDArray[np.integer[Any]]
 _Results = tuple[Any, Any, Any, Any, dict[str, Any]]
+
+
+_running: "weakref.WeakSet[GameVectorEnv]" = weakref.WeakSet()
+
+
+@atexit.register
+def _let_go() -> None:
+    """Ends the emulators of a script's globals; left to the interpreter, they print of leaks."""
+    for env in list(_running):
+        vars(env).pop("ale", None)
 
 
 class GameVectorEnv(AtariVectorEnv):
@@ -86,6 +98,7 @@ class GameVectorEnv(AtariVectorEnv):
             **settings,
         )
         self._begun = self._sent = False
+        _running.add(self)
 
     @property
     def num_actions(self) -> int:

@@ -1,5 +1,7 @@
 """Seeds are Gymnasium's: one whole number for all games, or one each. So are actions."""
 
+import subprocess
+import sys
 import threading
 
 import gymnasium
@@ -269,3 +271,15 @@ def test_evaluations_matches_and_steps_refuse_a_bad_seed_before_any_game(seed):
 def test_numpy_integers_are_seeds_like_any_other():
     assert derived_seed(np.uint32(7), SeedUse.MATCH) == derived_seed(7, SeedUse.MATCH)
     assert type(checked_seed(np.int64(3))) is int
+
+
+def test_a_script_that_ends_with_games_in_its_globals_says_nothing_of_leaks():
+    code = (
+        "from rlarcade import Player, evaluate_agent, make_vec_env, Protocol\n"
+        "short = Protocol(name='short', frame_cap=40)\n"
+        "evaluate_agent(Player(lambda o: 3, game='Breakout', protocol=short), episodes=1)\n"
+        "env = make_vec_env('Breakout', 2)\n"
+        "env.reset()\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert ran.stderr == ""
