@@ -20,7 +20,9 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     ValidationError,
     model_validator,
 )
@@ -28,6 +30,7 @@ from pydantic import (
 from rlarcade import numbers
 from rlarcade.errors import ConfigError
 from rlarcade.files import read_bounded_text
+from rlarcade.games.protocols import Protocol, ProtocolName
 from rlarcade.text import printable
 
 DevicePreference = Literal["auto", "cpu", "cuda"]
@@ -61,6 +64,13 @@ _Fractions = Annotated[_Whole, Field(ge=1, le=10_000)]
 _Batch = Annotated[_Whole, Field(ge=1, le=1_000_000)]
 _Share = Annotated[float, Field(ge=0, le=1)]
 _Positive = Annotated[float, Field(gt=0)]
+
+
+# A name, or a whole protocol: told apart first, so that an error speaks of the one that was meant.
+_Protocol = Annotated[
+    Annotated[ProtocolName, Tag("")] | Annotated[Protocol, Tag("own")],
+    Discriminator(lambda value: "" if isinstance(value, str) else "own"),
+]
 
 
 class _Settings(BaseModel):
@@ -155,7 +165,7 @@ class TrainConfig(NetworkSettings):
 
     game: str
     """Any spelling of a game's name, such as SpaceInvaders."""
-    protocol: Literal["v5", "machado", "nature"] = "v5"
+    protocol: _Protocol = "v5"
     """How the game is played: sticky actions, action set, starts."""
     seed: Annotated[_Whole, Field(ge=0, lt=2**32)] = 0
     """Everything random follows from it."""
@@ -645,7 +655,7 @@ def validated(model: type[_Model], values: Mapping[str, Any]) -> _Model:
 def _in_words(error: ValidationError, known: Container[str] = ()) -> str:
     """The first thing wrong, as a sentence; of `known` settings one may be suggested."""
     first = error.errors(include_url=False)[0]
-    name = ".".join(str(part) for part in first["loc"])
+    name = ".".join(str(part) for part in first["loc"] if part != "")
     message = first["msg"].removeprefix("Value error, ")
     if not name or first["type"] == "value_error":
         return message.rstrip(".") + "."

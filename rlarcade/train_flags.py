@@ -21,6 +21,7 @@ from rlarcade.config import (
     make_settings,
 )
 from rlarcade.errors import ConfigError
+from rlarcade.games.protocols import ProtocolName
 from rlarcade.learning.hardware import default_preset
 from rlarcade.learning.run_folder import RunRecord, read_record
 
@@ -84,13 +85,18 @@ def _flags(name: str, preset: dict[str, Any], argv: Sequence[str]) -> dict[str, 
             ),
         )
     }
+    if not isinstance(preset.get("protocol", ""), str):
+        raise ConfigError(
+            f"{name} has a protocol of its own. Commands play by one of "
+            f"{', '.join(get_args(ProtocolName))}; go on in code, with train_agent."
+        )
     for field_name, group in FIELDS.items():
         info = group.model_fields[field_name]
         default = preset.get(field_name, ... if info.is_required() else info.default)
         if isinstance(default, list):
             default = tuple(default)
         # what a number may be is for the settings to say, in their words
-        kind = _bare(info.annotation)
+        kind = ProtocolName if field_name == "protocol" else _bare(info.annotation)
         fields[field_name] = (kind, Field(default, description=info.description))
     fields["json_file"] = (
         Annotated[Path | None, tyro.conf.arg(name="json")],

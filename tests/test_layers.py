@@ -7,8 +7,9 @@ import rlarcade
 
 PACKAGE = Path(rlarcade.__file__).parent
 ROOMS = [
-    {"errors", "config", "seeding", "files", "locks", "text", "numbers", "interrupts", "outputs"},
+    {"errors", "seeding", "files", "locks", "text", "numbers", "interrupts", "outputs"},
     {"games"},
+    {"config"},
     {"checkpoint"},
     {"learning"},
     {"evaluation"},
@@ -19,15 +20,8 @@ ROOMS = [
     {"train_flags"},
     {"train", "evaluate", "compare", "watch", "promote", "sweep", "__main__"},
 ]
-SHARED = {
-    "errors",
-    "seeding",
-    "files",
-    "locks",
-    "text",
-    "numbers",
-    "outputs",
-}  # by the lowest rooms, too
+# whatever a room holds, those may use that lie in the lowest one themselves
+SHARED = {"errors", "seeding", "files", "locks", "text", "numbers", "outputs"}
 LEVEL = {name: level for level, names in enumerate(ROOMS) for name in names}
 
 

@@ -3,7 +3,17 @@
 import pytest
 from pydantic import ValidationError
 
-from rlarcade import ConfigError, Protocol, get_protocol, make_env
+from rlarcade import (
+    ConfigError,
+    DQNAgent,
+    Protocol,
+    TrainConfig,
+    TrainingState,
+    evaluate_agent,
+    get_protocol,
+    make_env,
+    train_agent,
+)
 
 PUBLISHED = {  # name: sticky, all 18 actions, most no-ops, frame cap, evaluation ε; by the papers
     "v5": (0.25, False, 0, 108_000, 0.01),
@@ -59,3 +69,37 @@ def test_a_protocol_of_your_own_is_accepted_where_a_name_is_and_shown_with_what_
 def test_an_unknown_name_is_told_which_there_are_and_how_to_make_one(name):
     with pytest.raises(ConfigError, match=r"Choose one of v5, machado, nature, or make one: Pro"):
         get_protocol(name)
+
+
+def test_a_run_and_its_checkpoints_may_have_a_protocol_of_your_own(tmp_path):
+    mine = Protocol(name="sticky10", sticky=0.1, frame_cap=400)
+    config = TrainConfig(
+        game="Pong",
+        protocol=mine,
+        total_timesteps=40,
+        num_envs=2,
+        learning_starts=20,
+        buffer_size=40,
+        batch_size=4,
+        conv_channels=(2, 2, 2),
+        hidden_units=4,
+        device="cpu",
+        torch_threads=1,
+    )
+    state = TrainingState.create(config)
+    for _ in train_agent(state):
+        pass
+    state.agent.save(tmp_path / "agent", steps=state.steps)
+    loaded = DQNAgent.load(tmp_path / "agent")
+    assert loaded.protocol == mine == loaded.manifest.protocol
+    assert TrainConfig.model_validate(loaded.manifest.config).protocol == mine
+    assert evaluate_agent(loaded, episodes=1).protocol == mine
+    with pytest.raises(ConfigError, match="protocol v5 has sticky 0.25, not 0.5"):
+        TrainConfig(game="Pong", protocol={"name": "v5", "sticky": 0.5})
+
+
+def test_a_preset_with_a_protocol_of_its_own_is_for_code(command, tmp_path):
+    (tmp_path / "mine.toml").write_text('protocol = {name = "sticky10", sticky = 0.1}\n')
+    code, _, err = command("train", "--game", "Pong", "--preset", tmp_path / "mine.toml")
+    assert code == 2
+    assert "has a protocol of its own. Commands play by one of v5, machado, nature" in err
