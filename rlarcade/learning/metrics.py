@@ -157,13 +157,13 @@ class TrainingLog:
         )
 
     def summary(self, progress: TrainingProgress) -> str:
-        """Returns the figures of the progress line."""
+        """Returns the figures of the progress line, the most important first."""
         parts = []
         if self._recent:
             parts.append(f"score {fmean(score for score, _ in self._recent):.1f}")
-        parts.append(f"epsilon {progress.epsilon:.2f}")
         if progress.update is not None:
             parts.append(f"loss {progress.update.loss.item():.4f}")
+        parts.append(f"epsilon {progress.epsilon:.2f}")
         return "  ".join(parts)
 
 
