@@ -16,6 +16,8 @@ from rlarcade.learning.state import TrainingState, resolved
 from rlarcade.learning.state_store import StateStore
 from rlarcade.learning.training import train_agent
 
+pytestmark = pytest.mark.usefixtures("shared_emulators")
+
 
 @pytest.fixture(scope="module")
 def config(tiny_config):
@@ -457,14 +459,23 @@ def test_a_larger_ring_keeps_what_the_smaller_one_held(config, tmp_path, priorit
     assert len(back.replay) > 600
 
 
-@pytest.mark.parametrize("lanes", [1, 3, 5])
-@pytest.mark.parametrize("prioritized", [False, True])
-def test_another_number_of_lanes_keeps_the_transitions_that_were_played(
-    config, tmp_path, lanes, prioritized
-):
-    config = resolved(config.model_copy(update={"buffer_size": 900, "prioritized": prioritized}))
+@pytest.fixture(scope="module", params=[False, True], ids=["uniform", "prioritized"])
+def of_two_lanes(request, config, tmp_path_factory):
+    """A run's configuration, its state at step 640, and the folder where that was saved."""
+    changes = {"buffer_size": 900, "prioritized": request.param}
+    config = resolved(config.model_copy(update=changes))
+    folder = tmp_path_factory.mktemp("lanes")
     state = run_until(TrainingState.create(config), 640)
-    StateStore(tmp_path).save(state)
+    StateStore(folder).save(state)
+    return config, state, folder
+
+
+@pytest.mark.parametrize("lanes", [1, 3, pytest.param(5, marks=pytest.mark.slow)])
+def test_another_number_of_lanes_keeps_the_transitions_that_were_played(
+    of_two_lanes, tmp_path, lanes
+):
+    config, state, folder = of_two_lanes
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     other = config.model_copy(update={"num_envs": lanes})
     store = StateStore(tmp_path)
     back, problems = store.load(other)
@@ -477,7 +488,7 @@ def test_another_number_of_lanes_keeps_the_transitions_that_were_played(
     # at each end of a lane, old or new, some are lost
     assert len(before) - len(after) <= (2 + lanes) * (config.n_steps + 8)
     assert back.replay.share_of_transitions() > 0.9
-    if prioritized:
+    if config.prioritized:
         priority = back.replay.priorities()["priority"].reshape(-1, lanes)
         assert (priority[back.replay._reset] == 0).all()
         assert 0.8 * state.replay.total_priority < back.replay.total_priority
@@ -488,7 +499,7 @@ def test_another_number_of_lanes_keeps_the_transitions_that_were_played(
     again, problems = StateStore(tmp_path).load(other)
     assert (problems, again.steps) == ([], back.steps)
     for either in (back, again):
-        run_until(either, 900)
+        run_until(either, 760)
     assert weights_digest(back) == weights_digest(again)
 
 
