@@ -61,7 +61,9 @@ def uninterrupted(config):
     return weights_digest(state)
 
 
-@pytest.mark.parametrize("at", [(150,), (300, 700, 1100)], ids=str)
+@pytest.mark.parametrize(
+    "at", [pytest.param((150,), marks=pytest.mark.slow), (300, 700, 1100)], ids=str
+)
 def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(
     config, tmp_path, uninterrupted, at
 ):
@@ -184,6 +186,9 @@ COMPOSITIONS = {
 }
 
 
+SLOW = ("impala", "priorities")  # which laptop and rainbow have as well
+
+
 def whole(state):
     """Everything that decides how a run goes on, by name."""
     found = {f"agent {name}": array for name, array in state.agent.state().items()}
@@ -209,10 +214,11 @@ def assert_same(one, other):
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=[pytest.mark.slow] if n == "impala" else []) for n in COMPOSITIONS],
+    [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in COMPOSITIONS],
 )
 def test_every_composition_goes_on_with_the_same_bits(config, tmp_path, name):
-    parts = {"total_timesteps": 480, "buffer_size": 300} | COMPOSITIONS[name]
+    parts = {"total_timesteps": 480, "buffer_size": 300, "reseed_interval": 200}
+    parts |= COMPOSITIONS[name]
     config = resolved(config.model_copy(update=parts))
     uninterrupted = TrainingState.create(config)
     list(train_agent(uninterrupted))
@@ -251,7 +257,7 @@ def test_a_state_without_replay_is_small_however_often_it_is_saved(config, tmp_p
     assert sum(kept) <= 2 * (config.rollout_steps + 5 + config.rollout_steps)
 
 
-@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+@pytest.mark.parametrize("loss", [float("nan"), pytest.param(float("inf"), marks=pytest.mark.slow)])
 def test_a_state_that_diverged_is_not_saved_and_the_older_ones_stay(config, store_folder, loss):
     store = StateStore(store_folder)
     state, _ = store.load(config)
@@ -421,7 +427,7 @@ def drawable(replay, n_steps=3):
     return found
 
 
-@pytest.mark.parametrize("prioritized", [False, True])
+@pytest.mark.parametrize("prioritized", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_larger_ring_keeps_what_the_smaller_one_held(config, tmp_path, prioritized):
     config = resolved(config.model_copy(update={"buffer_size": 300, "prioritized": prioritized}))
     state = run_until(TrainingState.create(config), 640)
