@@ -12,8 +12,11 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch
+from emulators import idle_short_games, shared_emulators, short_games, started_emulators
 
 from rlarcade.config import TrainConfig
+
+__all__ = ["idle_short_games", "shared_emulators", "short_games", "started_emulators"]
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 

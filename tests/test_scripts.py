@@ -245,7 +245,7 @@ def test_a_checkpoint_is_played_step_by_step_to_the_score_that_evaluate_finds(tm
     assert len(lines) == 1 + -(-steps // 100)
 
 
-def test_dead_units_are_those_that_no_observation_makes_fire(tmp_path):
+def test_dead_units_are_those_that_no_observation_makes_fire(tmp_path, monkeypatch, capsys):
     from rlarcade import DQNAgent, TrainConfig
 
     agent = DQNAgent(
@@ -266,9 +266,11 @@ def test_dead_units_are_those_that_no_observation_makes_fire(tmp_path):
         [*command, str(tmp_path / "c")], check=True, capture_output=True, text=True
     )
     assert done.stdout == "c conv1 1/6 conv2 2/5 conv3 3/4 hidden 4/8\n"
-    done = subprocess.run([*command, "none"], check=False, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert done.stderr.startswith("dead_units: error: none does not exist")
+    monkeypatch.setattr(sys, "argv", [*command[1:], "none"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(command[1], run_name="__main__")
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("dead_units: error: none does not exist")
 
 
 @pytest.mark.parametrize(

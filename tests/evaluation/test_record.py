@@ -17,7 +17,7 @@ from rlarcade.evaluation import record as record_module
 from rlarcade.games import get_protocol
 
 DATA = Path(__file__).parents[1] / "data"
-SHORT = get_protocol("v5").model_copy(update={"name": "short", "frame_cap": 400})
+SHORT = get_protocol("v5").model_copy(update={"name": "short", "frame_cap": 240})
 
 
 def moving(observation):
@@ -30,6 +30,19 @@ def player(version="v1", policy=moving):
 
 def match(folder, **kept):
     return compare_agents(player("a"), player("b", lambda seen: 1), record=folder, **kept)
+
+
+@pytest.fixture(scope="module")
+def of_three_pairs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("match")
+    match(folder, max_pairs=3)
+    return folder
+
+
+@pytest.fixture
+def recorded(of_three_pairs, tmp_path):
+    """A folder with the record of a match of three pairs."""
+    return shutil.copytree(of_three_pairs, tmp_path / "m")
 
 
 def one_file(folder):
@@ -91,13 +104,12 @@ def pairs_swapped(pairs):
         pairs_swapped,
     ],
 )
-def test_a_forged_record_of_a_match_is_refused_and_kept(tmp_path, forgery):
-    match(tmp_path, max_pairs=4)
-    path = one_file(tmp_path)
+def test_a_forged_record_of_a_match_is_refused_and_kept(recorded, forgery):
+    path = one_file(recorded)
     changed(path, forgery)
     forged = path.read_bytes()
     with pytest.raises(RunFolderError, match=r"cannot be believed|has other games") as refused:
-        match(tmp_path, max_pairs=4)
+        match(recorded, max_pairs=3)
     assert str(path) in str(refused.value)
     assert path.read_bytes() == forged
 
@@ -123,12 +135,12 @@ def test_a_recorded_failure_counts_only_if_the_player_fails_again(tmp_path):
         sides = player("a", fragile), player("b")
         return compare_agents(*sides, record=tmp_path, max_pairs=pairs)
 
-    first = played(6)
+    first = played(3)
     assert "failed" in {pair.champion.ended for pair in first.results}
-    assert played(6).results == first.results
+    assert played(3).results == first.results
     crashes[0] = False
     with pytest.raises(RunFolderError, match="ended otherwise when they were played again"):
-        played(6)
+        played(3)
 
 
 def test_a_forged_record_of_an_evaluation_is_refused(tmp_path):
@@ -146,19 +158,17 @@ def test_a_forged_record_of_an_evaluation_is_refused(tmp_path):
 @pytest.mark.parametrize(
     "content", [b"precious", b"precious\n", b"precious\nlines\nof another", b"\x00\xff" * 100]
 )
-def test_a_foreign_file_at_a_records_path_is_not_touched(tmp_path, content):
-    match(tmp_path, max_pairs=1)
-    path = one_file(tmp_path)
+def test_a_foreign_file_at_a_records_path_is_not_touched(recorded, content):
+    path = one_file(recorded)
     path.write_bytes(content)
     with pytest.raises(RunFolderError, match="is damaged, or is another file"):
-        match(tmp_path, max_pairs=1)
+        match(recorded, max_pairs=1)
     assert path.read_bytes() == content
 
 
 @pytest.mark.parametrize("kind", ["fifo", "folder", "link", "sparse", "deep"])
-def test_what_is_no_record_is_refused_at_once(tmp_path, kind):
-    match(tmp_path / "m", max_pairs=1)
-    path = one_file(tmp_path / "m")
+def test_what_is_no_record_is_refused_at_once(recorded, tmp_path, kind):
+    path = one_file(recorded)
     path.unlink()
     if kind == "fifo":
         os.mkfifo(path)
@@ -173,15 +183,14 @@ def test_what_is_no_record_is_refused_at_once(tmp_path, kind):
         with path.open("wb") as file:
             file.truncate(60_000_000_000)
     with pytest.raises(RunFolderError):
-        match(tmp_path / "m", max_pairs=1)
+        match(recorded, max_pairs=1)
     if kind == "link":
         assert (tmp_path / "precious").read_text() == "precious"
 
 
 @pytest.mark.parametrize("way", ["nothing", "half", "sync"])
-def test_a_full_disk_is_one_error_and_the_record_stays_whole(tmp_path, monkeypatch, way):
-    match(tmp_path, max_pairs=2)
-    path = one_file(tmp_path)
+def test_a_full_disk_is_one_error_and_the_record_stays_whole(recorded, monkeypatch, way):
+    path = one_file(recorded)
     whole = path.read_bytes()
     real = os.write
 
@@ -196,9 +205,9 @@ def test_a_full_disk_is_one_error_and_the_record_stays_whole(tmp_path, monkeypat
         else:
             patched.setattr(record_module.os, "write", full)
         with pytest.raises(RunFolderError, match=r"No space left on device.*goes on from there"):
-            match(tmp_path, max_pairs=3)
+            match(recorded, max_pairs=4)
     assert path.read_bytes() == whole
-    assert match(tmp_path, max_pairs=3).pairs == 3
+    assert match(recorded, max_pairs=4).pairs == 4
 
 
 def test_the_record_of_an_older_rlarcade_still_counts(tmp_path):

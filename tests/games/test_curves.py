@@ -1,6 +1,7 @@
 """Published learning curves as package data, and the script that compares runs with them."""
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -59,39 +60,57 @@ def a_run(folder, scores, **settings):
     return folder
 
 
-def checked(run, tmp_path):
-    command = [sys.executable, str(SCRIPT), str(run), "--json", str(tmp_path / "check.json")]
-    outcome = subprocess.run(command, capture_output=True, text=True, check=False)
-    return outcome.returncode, json.loads((tmp_path / "check.json").read_text())
+@pytest.fixture
+def checked(tmp_path, monkeypatch):
+    """Runs the script on a run folder, in this process; returns its exit code and document."""
+
+    def check(run):
+        document = tmp_path / "check.json"
+        monkeypatch.setattr(sys, "argv", [str(SCRIPT), str(run), "--json", str(document)])
+        try:
+            runpy.run_path(str(SCRIPT), run_name="__main__")
+            code = 0
+        except SystemExit as exit_:
+            code = exit_.code
+        return code, json.loads(document.read_text())
+
+    return check
 
 
-def test_a_run_is_judged_by_the_last_million_frames_before_each_point(tmp_path):
+def test_the_script_is_a_command(tmp_path):
+    run, document = a_run(tmp_path / "run", [164.0] * 250), tmp_path / "check.json"
+    command = [sys.executable, SCRIPT, run, "--json", document]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    assert len(json.loads(document.read_text())["points"]) == 1
+
+
+def test_a_run_is_judged_by_the_last_million_frames_before_each_point(checked, tmp_path):
     # DQN on SpaceInvaders: 164 ± 7 after one million frames, 242 ± 19 after two
     run = a_run(tmp_path / "run", [164.0] * 250 + [100.0] * 250)
-    code, document = checked(run, tmp_path)
+    code, document = checked(run)
     assert code == 0
     assert [point["verdict"] for point in document["points"]] == ["inside", "below"]
     assert [point["mean"] for point in document["points"]] == [164.0, 100.0]
 
 
-def test_a_run_that_has_not_got_to_the_first_point_has_nothing_to_compare(tmp_path):
-    code, document = checked(a_run(tmp_path / "run", [164.0] * 249), tmp_path)
+def test_a_run_that_has_not_got_to_the_first_point_has_nothing_to_compare(checked, tmp_path):
+    code, document = checked(a_run(tmp_path / "run", [164.0] * 249))
     assert (code, document["points"]) == (1, [])
 
 
-def test_other_conditions_than_the_published_are_told(tmp_path):
+def test_other_conditions_than_the_published_are_told(checked, tmp_path):
     run = a_run(tmp_path / "run", [500.0] * 250, terminal_on_life_loss=False, train_freq=8)
-    _, document = checked(run, tmp_path)
+    _, document = checked(run)
     assert [point["verdict"] for point in document["points"]] == ["above"]
     told = " ".join(document["departures"])
     assert "replay ratio 4.0 instead of 8.0" in told
     assert "terminal_on_life_loss" not in told
 
 
-def test_a_twin_by_name_only_is_told_to_have_other_parts(tmp_path):
+def test_a_twin_by_name_only_is_told_to_have_other_parts(checked, tmp_path):
     parts = {"head": "quantile", "num_quantiles": 51, "n_steps": 10, "prioritized": True}
     run = a_run(tmp_path / "run", [500.0] * 250, **parts, conv_channels=(16, 32, 32), norm="layer")
-    _, document = checked(run, tmp_path)
+    _, document = checked(run)
     assert document["published"] == "QR-DQN"
     told = document["departures"]
     for departure in (

@@ -16,6 +16,8 @@ from rlarcade.learning.state import TrainingState, resolved
 from rlarcade.learning.state_store import StateStore
 from rlarcade.learning.training import train_agent
 
+pytestmark = pytest.mark.usefixtures("shared_emulators")
+
 
 @pytest.fixture(scope="module")
 def config(tiny_config):
@@ -59,7 +61,9 @@ def uninterrupted(config):
     return weights_digest(state)
 
 
-@pytest.mark.parametrize("at", [(150,), (300, 700, 1100)], ids=str)
+@pytest.mark.parametrize(
+    "at", [pytest.param((150,), marks=pytest.mark.slow), (300, 700, 1100)], ids=str
+)
 def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(
     config, tmp_path, uninterrupted, at
 ):
@@ -182,6 +186,9 @@ COMPOSITIONS = {
 }
 
 
+SLOW = ("impala", "priorities")  # which laptop and rainbow have as well
+
+
 def whole(state):
     """Everything that decides how a run goes on, by name."""
     found = {f"agent {name}": array for name, array in state.agent.state().items()}
@@ -207,10 +214,11 @@ def assert_same(one, other):
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=[pytest.mark.slow] if n == "impala" else []) for n in COMPOSITIONS],
+    [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in COMPOSITIONS],
 )
 def test_every_composition_goes_on_with_the_same_bits(config, tmp_path, name):
-    parts = {"total_timesteps": 480, "buffer_size": 300} | COMPOSITIONS[name]
+    parts = {"total_timesteps": 480, "buffer_size": 300, "reseed_interval": 200}
+    parts |= COMPOSITIONS[name]
     config = resolved(config.model_copy(update=parts))
     uninterrupted = TrainingState.create(config)
     list(train_agent(uninterrupted))
@@ -249,7 +257,7 @@ def test_a_state_without_replay_is_small_however_often_it_is_saved(config, tmp_p
     assert sum(kept) <= 2 * (config.rollout_steps + 5 + config.rollout_steps)
 
 
-@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+@pytest.mark.parametrize("loss", [float("nan"), pytest.param(float("inf"), marks=pytest.mark.slow)])
 def test_a_state_that_diverged_is_not_saved_and_the_older_ones_stay(config, store_folder, loss):
     store = StateStore(store_folder)
     state, _ = store.load(config)
@@ -419,7 +427,7 @@ def drawable(replay, n_steps=3):
     return found
 
 
-@pytest.mark.parametrize("prioritized", [False, True])
+@pytest.mark.parametrize("prioritized", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_larger_ring_keeps_what_the_smaller_one_held(config, tmp_path, prioritized):
     config = resolved(config.model_copy(update={"buffer_size": 300, "prioritized": prioritized}))
     state = run_until(TrainingState.create(config), 640)
@@ -457,14 +465,23 @@ def test_a_larger_ring_keeps_what_the_smaller_one_held(config, tmp_path, priorit
     assert len(back.replay) > 600
 
 
-@pytest.mark.parametrize("lanes", [1, 3, 5])
-@pytest.mark.parametrize("prioritized", [False, True])
-def test_another_number_of_lanes_keeps_the_transitions_that_were_played(
-    config, tmp_path, lanes, prioritized
-):
-    config = resolved(config.model_copy(update={"buffer_size": 900, "prioritized": prioritized}))
+@pytest.fixture(scope="module", params=[False, True], ids=["uniform", "prioritized"])
+def of_two_lanes(request, config, tmp_path_factory):
+    """A run's configuration, its state at step 640, and the folder where that was saved."""
+    changes = {"buffer_size": 900, "prioritized": request.param}
+    config = resolved(config.model_copy(update=changes))
+    folder = tmp_path_factory.mktemp("lanes")
     state = run_until(TrainingState.create(config), 640)
-    StateStore(tmp_path).save(state)
+    StateStore(folder).save(state)
+    return config, state, folder
+
+
+@pytest.mark.parametrize("lanes", [1, 3, pytest.param(5, marks=pytest.mark.slow)])
+def test_another_number_of_lanes_keeps_the_transitions_that_were_played(
+    of_two_lanes, tmp_path, lanes
+):
+    config, state, folder = of_two_lanes
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     other = config.model_copy(update={"num_envs": lanes})
     store = StateStore(tmp_path)
     back, problems = store.load(other)
@@ -477,7 +494,7 @@ def test_another_number_of_lanes_keeps_the_transitions_that_were_played(
     # at each end of a lane, old or new, some are lost
     assert len(before) - len(after) <= (2 + lanes) * (config.n_steps + 8)
     assert back.replay.share_of_transitions() > 0.9
-    if prioritized:
+    if config.prioritized:
         priority = back.replay.priorities()["priority"].reshape(-1, lanes)
         assert (priority[back.replay._reset] == 0).all()
         assert 0.8 * state.replay.total_priority < back.replay.total_priority
@@ -488,7 +505,7 @@ def test_another_number_of_lanes_keeps_the_transitions_that_were_played(
     again, problems = StateStore(tmp_path).load(other)
     assert (problems, again.steps) == ([], back.steps)
     for either in (back, again):
-        run_until(either, 900)
+        run_until(either, 760)
     assert weights_digest(back) == weights_digest(again)
 
 
