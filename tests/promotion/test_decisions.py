@@ -360,7 +360,9 @@ def test_a_generation_that_was_set_back_makes_no_old_verdict_new(house):
     assert house.crowned == 3
 
 
-@pytest.mark.parametrize("part", ["outcome", "version", "champion_generation", "gate"])
+@pytest.mark.parametrize(
+    "part", ["outcome", "version", "champion_generation", "an earlier generation", "gate"]
+)
 def test_a_verdict_that_does_not_say_passed_of_this_very_submission_promotes_nothing(house, part):
     """Whoever can write the log anew, digest by digest, still needs a verdict that passed."""
     current = house.run(house.better)
@@ -368,6 +370,7 @@ def test_a_verdict_that_does_not_say_passed_of_this_very_submission_promotes_not
     changes = {
         "version": {"version": house.worse.digest},
         "champion_generation": {"champion_generation": 7},
+        "an earlier generation": {"champion_generation": 0},
         "gate": {"gate": TWO},
         "outcome": {
             "checks": (
@@ -381,6 +384,7 @@ def test_a_verdict_that_does_not_say_passed_of_this_very_submission_promotes_not
         "outcome": "it says rejected",
         "version": "it is about version",
         "champion_generation": "it is about generation 7 of the champion, not 1",
+        "an earlier generation": "it is about generation 0 of the champion, not 1",
         "gate": "it is of another gate",
     }
     write_log_anew(house, current, forged)

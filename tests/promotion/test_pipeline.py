@@ -436,3 +436,15 @@ def test_a_submission_moves_only_along_its_transitions_and_from_where_it_is(hous
 def test_there_is_no_submission_of_a_number_that_was_never_given(house):
     with pytest.raises(KeyError):
         submissions.submission(house.registry, 7)
+
+
+def test_the_submissions_of_a_game_are_those_of_no_other(tmp_path):
+    """Of games whose names come before and after it, too."""
+    with Registry.open(tmp_path / "registry") as registry:
+        for seed, (game, actions) in enumerate((("breakout", 4), ("pong", 6), ("qbert", 6))):
+            path = saved_agent(tmp_path / game, seed, game=game, num_actions=actions)
+            run_pipeline(registry, registry.register(path), "ci", quick_gate())
+        for game in ("breakout", "pong", "qbert"):
+            (found,) = submissions_of(registry, game=game)
+            assert found.game == game
+        assert len(submissions_of(registry)) == 3
