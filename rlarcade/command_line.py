@@ -117,13 +117,16 @@ def _whole(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[int] | None:
 
 
 def _words(text: str) -> str:
-    """The words of boxes as tyro draws them, parts parted by " ; ", most titles left out."""
+    """The words of boxes as tyro draws them, parts parted by " ; ", most titles left out.
+
+    Where stdout has only ASCII, the boxes are drawn in that.
+    """
     parts: list[list[str]] = [[]]
     for line in text.splitlines():
-        words = line.strip("│ ")
-        if words.startswith(("╭", "╰", "─")):
+        words = line.strip("│| ")
+        if words.startswith(("╭", "╰", "─", "+-", "-" * 10)):
             parts.append([])
-            if (title := words.strip("╭─╮╰╯ ")) in _TITLES:
+            if (title := words.strip("╭─╮╰╯+- ")) in _TITLES:
                 parts[-1].append(f"{title}:")
         elif words and not words.startswith("For full helptext"):
             parts[-1].append(words)
@@ -156,10 +159,10 @@ class _Refusal:
         return " ".join(found[:2]) if found else f"{self.text.rstrip('.;: ')}."
 
     def _unknown(self) -> str | None:
-        match = re.search(r"(?:Unrecognized options:\s+)+(.*?)(?: ;|$)", self.text)
+        match = re.search(r"(?:Unrecognized options:\s*)+(.*?)\s*(?:;|$)", self.text)
         if match is None:
             return None
-        words = match[1].split(", ")
+        words = match[1].rstrip(", ").split(", ")  # an empty word, such as "$UNSET", is not shown
         choices = re.search(r"Available subcommands: ([\w, -]+)", self.text)
         if choices and not words[0].startswith("-"):
             near = _meant(words[0], choices[1].split(", ")) or f"Choose one of {choices[1]}."
@@ -167,7 +170,7 @@ class _Refusal:
         flags = [word for word in words if word.startswith("-")]
         if not flags:
             return f"unexpected {' '.join(map(repr, words))}: no more words are taken there."
-        given = flags[0].partition("=")[0]
+        given = re.split("[= ]", flags[0])[0]
         names = sorted(set(re.findall(r"(?<![\w-])--[a-z][\w-]*", self.known)))
         return f"unknown flag {given}. {_meant_flag(given, names)}".rstrip()
 

@@ -37,6 +37,10 @@ Compilation = Literal["auto", "on", "off"]
 _NO_PRESETS = ("gate.toml",)  # settings of promotion, not of training
 
 _LARGEST_FILE = 1_000_000  # bytes of a file of settings; real ones have a few thousand
+_KEY_PART = r"""(?:(?<![\w-])[\w-]++|"[^"\n]*+"|'[^'\n]*+')"""
+_DEEP_KEY = re.compile(rf"{_KEY_PART}(?:[ \t]*+\.[ \t]*+{_KEY_PART}){{20}}")
+"""A dotted key of more parts than settings have. tomllib keeps every beginning of one: 50,000 parts
+take 5 GB."""
 _LONGEST_VALUE = 80  # characters of a value that is shown in an error
 _WITH_EXPONENT = re.compile(r"[+-]?\d{1,19}(\.\d{0,19})?[eE]\+?\d{1,2}")
 
@@ -575,14 +579,20 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
     Raises:
         ConfigError: it cannot be read, is no file or too large for settings, or is not TOML.
     """
+    deep = f"{what} {path} is nested too deeply. Settings need no more than two levels."
     try:
-        return tomllib.loads(read_bounded_text(path, _LARGEST_FILE))
+        text = read_bounded_text(path, _LARGEST_FILE)
+        if _DEEP_KEY.search(text):
+            raise ConfigError(deep)
+        return tomllib.loads(text)
+    except ConfigError:
+        raise
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{what} {path} is not valid TOML: {error}.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"cannot read {what} {path}: it is no UTF-8 text.") from error
     except RecursionError as error:
-        raise ConfigError(
-            f"{what} {path} is nested too deeply. Settings need no more than two levels."
-        ) from error
+        raise ConfigError(deep) from error
     except (OSError, ValueError) as error:  # ValueError: not text, or a number of 5,000 digits
         reason = getattr(error, "strerror", None) or str(error).partition("; use sys.")[0]
         raise ConfigError(f"cannot read {what} {path}: {reason}.") from error

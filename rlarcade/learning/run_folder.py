@@ -159,8 +159,8 @@ class RunFolder:
             RunFolderError: another process works on it, or it cannot be written.
         """
         self.path = path
-        self._made = not path.exists()
         try:
+            self._made = not path.exists()
             path.mkdir(parents=True, exist_ok=True)
             _check_inside(path)
             self._lock = _locked(path / "lock")
