@@ -67,10 +67,8 @@ _Share = Annotated[float, Field(ge=0, le=1)]
 _Positive = Annotated[float, Field(gt=0)]
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
-    )
+class Checked(BaseModel):
+    """A value that says itself what is wrong with it, as a `ConfigError`, when it is made."""
 
     if not TYPE_CHECKING:  # type checkers see the fields
 
@@ -83,6 +81,12 @@ class _Settings(BaseModel):
         # For pydantic it is its own: only who writes TrainConfig(…) passes here, and an error deep
         # in a document keeps its place.
         __init__.__pydantic_base_init__ = True
+
+
+class _Settings(Checked):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 def _switch(value: Any) -> Any:

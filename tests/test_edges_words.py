@@ -9,7 +9,20 @@ import numpy as np
 import pytest
 from pydantic import BaseModel, ConfigDict
 
-from rlarcade import Player, compare, evaluate, evaluate_agent, sweep, train
+from rlarcade import (
+    Player,
+    Protocol,
+    RandomPlayer,
+    Rule,
+    compare,
+    compare_agents,
+    compare_all,
+    evaluate,
+    evaluate_agent,
+    play_steps,
+    sweep,
+    train,
+)
 from rlarcade.command_line import parse_flags
 from rlarcade.config import load_preset
 from rlarcade.errors import ConfigError, PolicyError
@@ -188,3 +201,44 @@ def test_a_sweep_says_how_far_its_runs_are_to_nobody_and_goes_on(monkeypatch):
             view.show(["one"])
         sweep._tell_table([{"label": "one", "exit": None, "result": None}])
         monkeypatch.undo()
+
+
+@pytest.mark.parametrize("thing", [None, "checkpoints/x", 3, [], len, "x" * 10**6])
+def test_what_cannot_play_is_refused_with_what_can(thing):
+    for play in (
+        lambda: evaluate_agent(thing, episodes=1),
+        lambda: compare_agents(thing, RandomPlayer("Pong")),
+        lambda: compare_all([RandomPlayer("Pong"), thing]),
+        lambda: next(play_steps(thing)),
+    ):
+        with pytest.raises(ConfigError, match=r"cannot play\. Give an agent such as") as told_of:
+            play()
+        assert len(str(told_of.value)) < 300
+
+
+@pytest.mark.parametrize("count", [None, 3.5, "3", [3], float("nan")])
+def test_a_number_of_games_is_a_whole_number(count):
+    with pytest.raises(ConfigError, match="episodes is a whole number, got "):
+        evaluate_agent(RandomPlayer("Pong"), episodes=count)
+    with pytest.raises(ConfigError, match="max_pairs is a whole number, got "):
+        compare_agents(RandomPlayer("Pong"), RandomPlayer("Pong"), max_pairs=count)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Rule(alpha=None), "setting alpha: input should be a valid number, got None"),
+        (lambda: Rule(alpha=2), "setting alpha: input should be less than 1, got 2"),
+        (lambda: Rule(alhpa=0.1), "unknown setting 'alhpa'"),
+        (lambda: Protocol(name="mine", sticky=2), "setting sticky: input should be less than"),
+        (lambda: Protocol(name="v5", sticky=0), "protocol v5 has sticky 0.25, not 0"),
+        (lambda: Protocol(name="\x1b[31m"), "setting name: "),
+        (Protocol, "setting name: "),
+    ],
+)
+def test_a_rule_and_a_protocol_say_what_is_wrong_in_our_words(make, said):
+    with pytest.raises(ConfigError) as told_of:
+        make()
+    assert said in str(told_of.value)
+    assert "pydantic" not in str(told_of.value)
+    assert "\x1b" not in str(told_of.value)

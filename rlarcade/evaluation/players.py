@@ -357,5 +357,16 @@ Contender = ValuesActions | AnyPlayer
 
 
 def as_player(contender: Contender) -> AnyPlayer:
-    """Returns an agent as a player, and a player as it is."""
+    """Returns an agent as a player, and a player as it is.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    known = isinstance(contender, AnyPlayer) or hasattr(contender, "q_values")
+    if not known or not hasattr(contender, "game"):
+        shown = printable(repr(contender), _LONGEST_VALUE)
+        raise ConfigError(
+            f"{shown} cannot play. Give an agent such as DQNAgent.load(PATH), or a policy of your "
+            "own as Player(policy, game=GAME)."
+        )
     return contender if isinstance(contender, AnyPlayer) else AgentPlayer(contender)
