@@ -15,33 +15,9 @@ from typing import Any
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
+from rlarcade.checked import similar
 from rlarcade.errors import ConfigError
 from rlarcade.numbers import whole_number
-
-_ELSEWHERE = {
-    "algo": "preset",
-    "algorithm": "preset",
-    "checkpoint-dir": "run-dir",
-    "cuda": "device",
-    "env": "game",
-    "env-id": "game",
-    "envs": "num-envs",
-    "epsilon": "exploration-final-eps",
-    "gpu": "device",
-    "log-dir": "run-dir",
-    "mode": "pipeline",
-    "n-timesteps": "total-timesteps",
-    "name": "run-dir",
-    "num-episodes": "episodes",
-    "num-steps": "total-timesteps",
-    "output": "json",
-    "rom": "game",
-    "save-freq": "save-interval",
-    "eval-freq": "eval-interval",
-    "steps": "total-timesteps",
-    "timesteps": "total-timesteps",
-}
-"""What other libraries, or people, call a flag."""
 
 _WORDS = {"INT": "a number", "PATH": "a path", "STR": "a name"}
 """Arguments that have no flag."""
@@ -117,13 +93,16 @@ def _whole(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[int] | None:
 
 
 def _words(text: str) -> str:
-    """The words of boxes as tyro draws them, parts parted by " ; ", most titles left out."""
+    """The words of boxes as tyro draws them, parts parted by " ; ", most titles left out.
+
+    Where stdout has only ASCII, the boxes are drawn in that.
+    """
     parts: list[list[str]] = [[]]
     for line in text.splitlines():
-        words = line.strip("│ ")
-        if words.startswith(("╭", "╰", "─")):
+        words = line.strip("│| ")
+        if words.startswith(("╭", "╰", "─", "+-", "-" * 10)):
             parts.append([])
-            if (title := words.strip("╭─╮╰╯ ")) in _TITLES:
+            if (title := words.strip("╭─╮╰╯+- ")) in _TITLES:
                 parts[-1].append(f"{title}:")
         elif words and not words.startswith("For full helptext"):
             parts[-1].append(words)
@@ -156,10 +135,10 @@ class _Refusal:
         return " ".join(found[:2]) if found else f"{self.text.rstrip('.;: ')}."
 
     def _unknown(self) -> str | None:
-        match = re.search(r"(?:Unrecognized options:\s+)+(.*?)(?: ;|$)", self.text)
+        match = re.search(r"(?:Unrecognized options:\s*)+(.*?)\s*(?:;|$)", self.text)
         if match is None:
             return None
-        words = match[1].split(", ")
+        words = match[1].rstrip(", ").split(", ")  # an empty word, such as "$UNSET", is not shown
         choices = re.search(r"Available subcommands: ([\w, -]+)", self.text)
         if choices and not words[0].startswith("-"):
             near = _meant(words[0], choices[1].split(", ")) or f"Choose one of {choices[1]}."
@@ -167,7 +146,7 @@ class _Refusal:
         flags = [word for word in words if word.startswith("-")]
         if not flags:
             return f"unexpected {' '.join(map(repr, words))}: no more words are taken there."
-        given = flags[0].partition("=")[0]
+        given = re.split("[= ]", flags[0])[0]
         names = sorted(set(re.findall(r"(?<![\w-])--[a-z][\w-]*", self.known)))
         return f"unknown flag {given}. {_meant_flag(given, names)}".rstrip()
 
@@ -250,18 +229,14 @@ class _Refusal:
 
 
 def _meant_flag(given: str, names: Sequence[str]) -> str:
-    word = given.lstrip("-").removeprefix("no-").replace("_", "-")
-    plain = [name.removeprefix("--") for name in names]
-    if _ELSEWHERE.get(word) in plain:
-        return f"Did you mean --{_ELSEWHERE[word]}?"
-    initials = [name for name in plain if "".join(part[0] for part in name.split("-")) == word]
-    if len(word) > 1 and len(initials) == 1:
-        return f"Did you mean --{initials[0]}?"
-    near = _meant(word, plain)
-    if not near:
-        holding = [name for name in plain if word in name.split("-")][:3]
-        near = f"Did you mean {' or '.join(holding)}?" if len(word) > 2 and holding else ""
-    return re.sub(r"(mean |or )", r"\1--", near)
+    """The question that follows an unknown flag; empty if nothing is like it."""
+    word = given.lstrip("-").removeprefix("no-").replace("-", "_")
+    known = [name.removeprefix("--").replace("-", "_") for name in names]
+    near = similar(word, known)[:1]
+    if not near and len(word) > 2:
+        near = [name for name in known if word in name.split("_")][:3]
+    flags = [f"--{name.replace('_', '-')}" for name in near]
+    return f"Did you mean {' or '.join(flags)}?" if flags else ""
 
 
 def _meant(word: str, choices: Sequence[str]) -> str:

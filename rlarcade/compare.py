@@ -1,7 +1,6 @@
 """`python -m rlarcade.compare CHAMPION CANDIDATE`: plays a match and says promote or reject."""
 
 import sys
-import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -11,8 +10,9 @@ from typing import Annotated, Literal
 import tyro
 from pydantic import BaseModel, ConfigDict, Field
 
+from rlarcade.checked import validated
 from rlarcade.command_line import parse_flags
-from rlarcade.config import validated
+from rlarcade.config import read_toml
 from rlarcade.console import (
     EXIT_INCONCLUSIVE,
     EXIT_OK,
@@ -46,7 +46,6 @@ from rlarcade.evaluation.table import (
     suite_lines,
     suite_standing,
 )
-from rlarcade.files import read_bounded_text
 from rlarcade.learning.hardware import resolve_device
 from rlarcade.outputs import check_outputs
 from rlarcade.progress import ProgressLine
@@ -246,13 +245,11 @@ class _SuiteFile(BaseModel):
 
 
 def _read_suite(path: Path) -> _SuiteFile:
+    document = read_toml(path, "suite")
     try:
-        return validated(_SuiteFile, tomllib.loads(read_bounded_text(path)))
+        return validated(_SuiteFile, document)
     except ConfigError as error:
         raise ConfigError(f"suite {path}: {error}") from error
-    except (OSError, ValueError, RecursionError) as error:  # ValueError: not TOML, or not text
-        reason = getattr(error, "strerror", None) or error
-        raise ConfigError(f"cannot read suite {path}: {reason}.") from error
 
 
 @contextmanager

@@ -10,11 +10,11 @@ Precedence: defaults < preset < flags. Presets are TOML files of settings.
 import difflib
 import re
 import tomllib
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -23,15 +23,14 @@ from pydantic import (
     Discriminator,
     Field,
     Tag,
-    ValidationError,
     model_validator,
 )
 
 from rlarcade import numbers
+from rlarcade.checked import Checked, did_you_mean, validated
 from rlarcade.errors import ConfigError
 from rlarcade.files import read_bounded_text
 from rlarcade.games.protocols import Protocol, ProtocolName
-from rlarcade.text import printable
 
 DevicePreference = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
@@ -40,7 +39,10 @@ Compilation = Literal["auto", "on", "off"]
 _NO_PRESETS = ("gate.toml",)  # settings of promotion, not of training
 
 _LARGEST_FILE = 1_000_000  # bytes of a file of settings; real ones have a few thousand
-_LONGEST_VALUE = 80  # characters of a value that is shown in an error
+_KEY_PART = r"""(?:(?<![\w-])[\w-]++|"[^"\n]*+"|'[^'\n]*+')"""
+_DEEP_KEY = re.compile(rf"{_KEY_PART}(?:[ \t]*+\.[ \t]*+{_KEY_PART}){{20}}")
+"""A dotted key of more parts than settings have. tomllib keeps every beginning of one: 50,000 parts
+take 5 GB."""
 _WITH_EXPONENT = re.compile(r"[+-]?\d{1,19}(\.\d{0,19})?[eE]\+?\d{1,2}")
 
 
@@ -73,22 +75,10 @@ _Protocol = Annotated[
 ]
 
 
-class _Settings(BaseModel):
+class _Settings(Checked):
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
     )
-
-    if not TYPE_CHECKING:  # type checkers see the fields
-
-        def __init__(self, **values: Any) -> None:
-            try:
-                super().__init__(**values)
-            except ValidationError as error:
-                raise ConfigError(_in_words(error, type(self).model_fields)) from None
-
-        # For pydantic it is its own: only who writes TrainConfig(…) passes here, and an error deep
-        # in a document keeps its place.
-        __init__.__pydantic_base_init__ = True
 
 
 def _switch(value: Any) -> Any:
@@ -480,51 +470,6 @@ WHOLE_NUMBERS = frozenset(
 )
 """Settings that are whole numbers, or several."""
 
-# What other libraries call our settings.
-_ALSO_CALLED = {
-    "lr": "learning_rate",
-    "alpha": "learning_rate",
-    "eps": "exploration_final_eps",
-    "epsilon": "exploration_final_eps",
-    "steps": "total_timesteps",
-    "timesteps": "total_timesteps",
-    "num_timesteps": "total_timesteps",
-    "frames": "total_timesteps",
-    "env": "game",
-    "env_id": "game",
-    "envs": "num_envs",
-    "n_envs": "num_envs",
-    "batch": "batch_size",
-    "minibatch_size": "batch_size",
-    "memory_size": "buffer_size",
-    "replay_size": "buffer_size",
-    "discount": "gamma",
-    "tau": "target_tau",
-    "threads": "torch_threads",
-    "max_gradient_norm": "max_grad_norm",
-    "gradient_clip": "max_grad_norm",
-    "output": "run_dir",
-    "out": "run_dir",
-    "time": "minutes",
-}
-
-
-def similar_settings(name: str, known: Container[str] = FIELDS) -> list[str]:
-    """Returns what a setting that does not exist may have been meant to be, likeliest first.
-
-    Args:
-        name: the setting, with underscores.
-        known: settings that are a possible answer.
-    """
-    also = [_ALSO_CALLED[name]] if name in _ALSO_CALLED else []
-    near = difflib.get_close_matches(name, FIELDS, n=2, cutoff=0.6)
-    return [n for n in dict.fromkeys(also or near) if n in known]
-
-
-def _did_you_mean(name: str, known: Container[str] = FIELDS) -> str:
-    near = similar_settings(name, known)
-    return f"Did you mean {' or '.join(map(repr, near))}?" if near else ""
-
 
 def preset_names() -> tuple[str, ...]:
     """Returns the names of the presets that ship with rlarcade."""
@@ -585,14 +530,20 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
     Raises:
         ConfigError: it cannot be read, is no file or too large for settings, or is not TOML.
     """
+    deep = f"{what} {path} is nested too deeply. Settings need no more than two levels."
     try:
-        return tomllib.loads(read_bounded_text(path, _LARGEST_FILE))
+        text = read_bounded_text(path, _LARGEST_FILE)
+        if _DEEP_KEY.search(text):
+            raise ConfigError(deep)
+        return tomllib.loads(text)
+    except ConfigError:
+        raise
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{what} {path} is not valid TOML: {error}.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"cannot read {what} {path}: it is no UTF-8 text.") from error
     except RecursionError as error:
-        raise ConfigError(
-            f"{what} {path} is nested too deeply. Settings need no more than two levels."
-        ) from error
+        raise ConfigError(deep) from error
     except (OSError, ValueError) as error:  # ValueError: not text, or a number of 5,000 digits
         reason = getattr(error, "strerror", None) or str(error).partition("; use sys.")[0]
         raise ConfigError(f"cannot read {what} {path}: {reason}.") from error
@@ -616,7 +567,7 @@ def check_names(values: Mapping[str, Any], where: str) -> None:
     """
     for name in values:
         if name not in FIELDS:
-            hint = _did_you_mean(name)
+            hint = did_you_mean(name, FIELDS)
             raise ConfigError(f"unknown setting {name!r} in {where}. {hint}".strip())
 
 
@@ -638,37 +589,3 @@ def make_settings(preset: str, values: Mapping[str, Any]) -> Settings:
         train=validated(TrainConfig, groups[TrainConfig]),
         run=validated(RunSettings, groups[RunSettings]),
     )
-
-
-def validated(model: type[_Model], values: Mapping[str, Any]) -> _Model:
-    """Makes a settings group; the first thing wrong becomes one clear line.
-
-    Raises:
-        ConfigError: a wrong type, a value out of range, or values that do not go together.
-    """
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(_in_words(error)) from error
-
-
-def _in_words(error: ValidationError, known: Container[str] = ()) -> str:
-    """The first thing wrong, as a sentence; of `known` settings one may be suggested."""
-    first = error.errors(include_url=False)[0]
-    name = ".".join(str(part) for part in first["loc"] if part != "")
-    message = first["msg"].removeprefix("Value error, ")
-    if not name or first["type"] == "value_error":
-        return message.rstrip(".") + "."
-    if first["type"] == "extra_forbidden" and known:
-        return f"unknown setting {name!r}. {_did_you_mean(name, known)}".strip()
-    if first["type"] == "missing":
-        return f"setting {name}: field required."
-    value = printable(repr(first["input"]), _LONGEST_VALUE)
-    return f"setting {name}: {message[0].lower() + message[1:]}, got {value}."
-
-
-def reason(error: Exception) -> str:
-    """Returns what an error says in one line: of pydantic's the first thing that is wrong."""
-    if isinstance(error, ValidationError):
-        return _in_words(error)
-    return printable(getattr(error, "strerror", None) or error, 300)

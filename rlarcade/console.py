@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from rlarcade.command_line import HelpShown
 from rlarcade.errors import ConfigError, RlarcadeError
 from rlarcade.files import write_file
-from rlarcade.text import printable
+from rlarcade.text import printable, said
 
 EXIT_OK, EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 EXIT_REJECTED, EXIT_INCONCLUSIVE, EXIT_AWAITING = 3, 4, 5
@@ -86,7 +86,7 @@ def _unforeseen(error: BaseException) -> str:
         where = f": {error.filename}" if error.filename is not None else ""
         line = f"{error.strerror or error or type(error).__name__}{where}"
     else:
-        text = " ".join(str(error).split())
+        text = " ".join(said(error).split())
         text = text if len(text) <= _LONGEST_UNFORESEEN else text[:_LONGEST_UNFORESEEN] + " …"
         line = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return f"{line.rstrip('.')}. {_TRACEBACK}=1 shows where it happened."
@@ -185,6 +185,11 @@ def _discard(stream: TextIO) -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether somebody looks at what is written to a stream."""
+    return stream is not None and not stream.closed and stream.isatty()
 
 
 def write_json(path: Path | None, document: BaseModel | dict[str, Any]) -> None:

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-import tomllib
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -25,10 +24,11 @@ from rich.table import Table
 from rich.text import Text
 
 from rlarcade import config, console
+from rlarcade.checked import reason, validated
 from rlarcade.command_line import parse_flags
 from rlarcade.console import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OK, StopSignal, say
 from rlarcade.errors import ConfigError, RlarcadeError, RunFolderError
-from rlarcade.files import open_own, open_regular, read_bounded_text, read_own, write_file
+from rlarcade.files import open_own, open_regular, read_own, write_file
 from rlarcade.games.names import resolve_game
 from rlarcade.learning.hardware import cores, default_preset
 from rlarcade.learning.metrics import newest_metrics
@@ -43,7 +43,6 @@ from rlarcade.outputs import check_outputs
 from rlarcade.progress import duration
 from rlarcade.text import printable
 
-_LARGEST_FILE = 1_000_000  # bytes of a sweep's file
 _HEADERS = ("steps", "mean", "median", "human-normalised", "minutes")
 _PADDING = 2 * (len(_HEADERS) + 2)  # characters between columns and beside the table
 _END_OF_LOG = 65_536  # bytes; its last line is shown
@@ -139,8 +138,7 @@ def _sweep_command(argv: Sequence[str]) -> int:
             console.say_error(f"{error.strerror or error}: {error.filename or 'the sweep'}.")
             return EXIT_ERROR
     console.write_json(flags.json_file, {"sweep": file.name, "runs": processes.outcomes()})
-    # a file wraps no labels
-    _show_table(processes.outcomes(), Console(width=None if sys.stdout.isatty() else 200))
+    _tell_table(processes.outcomes())
     if all(outcome["exit"] == EXIT_OK for outcome in processes.outcomes()):
         return EXIT_OK
     if stop.requested:
@@ -149,21 +147,13 @@ def _sweep_command(argv: Sequence[str]) -> int:
 
 
 def _read(flags: _Flags, jobs: int) -> tuple[_File, list[_Run]]:
+    document = config.read_toml(flags.file, "sweep")
     try:
-        document = tomllib.loads(read_bounded_text(flags.file, _LARGEST_FILE))
         asked = {} if flags.jobs is None else {"jobs": flags.jobs}
-        file = config.validated(_File, {"name": flags.file.stem, "jobs": jobs} | document | asked)
+        file = validated(_File, {"name": flags.file.stem, "jobs": jobs} | document | asked)
         return file, _expanded(file, flags.folder or RUNS / "sweeps" / file.name)
     except ConfigError as error:
         raise ConfigError(f"sweep {flags.file}: {error}") from error
-    except RecursionError as error:
-        raise ConfigError(f"cannot read sweep {flags.file}: it is nested too deeply.") from error
-    except (
-        OSError,
-        ValueError,
-    ) as error:  # ValueError: not TOML, not text, a number of 5,000 digits
-        reason = config.reason(error).partition("; use sys.")[0]
-        raise ConfigError(f"cannot read sweep {flags.file}: {reason}.") from error
 
 
 def _expanded(file: _File, folder: Path) -> list[_Run]:
@@ -354,7 +344,7 @@ def _last_line(log: Path) -> str:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _END_OF_LOG))
             text = file.read(_END_OF_LOG).decode("utf-8", "replace")
     except OSError as error:
-        return f"({config.reason(error)})"
+        return f"({reason(error)})"
     return printable(text.strip().rpartition("\n")[2], 500)
 
 
@@ -367,7 +357,7 @@ class _View(AbstractContextManager["_View"]):
     def __init__(self) -> None:
         self._live: Live | None = None
         self._shown = time.monotonic()
-        if sys.stdout.isatty() and sys.stderr.isatty():
+        if console.is_terminal(sys.stdout) and console.is_terminal(sys.stderr):
             self._live = Live(console=Console(stderr=True), auto_refresh=False, transient=True)
 
     def __enter__(self) -> Self:
@@ -385,12 +375,12 @@ class _View(AbstractContextManager["_View"]):
         if now - self._shown < (_PLAIN_SECONDS if self._live is None else _LIVE_SECONDS):
             return
         self._shown = now
-        lines = [_progress_of(run) for run in running]
+        lines = [printable(_progress_of(run)) for run in running]
         if self._live is not None:
             self._live.update(Text("\n".join(lines), overflow="fold"), refresh=True)
         else:
             for line in lines:
-                print(line, file=sys.stderr, flush=True)  # noqa: T201
+                console.deliver(sys.stderr, f"{line}\n")
 
 
 def _progress_of(run: _Run) -> str:
@@ -398,7 +388,7 @@ def _progress_of(run: _Run) -> str:
     try:
         record, figures = read_record(run.folder), newest_metrics(run.folder)
     except (OSError, RlarcadeError) as error:
-        return f"{run.label}  {config.reason(error)}"
+        return f"{run.label}  {reason(error)}"
     if record is None:
         return f"{run.label}  beginning"
     steps, total = figures.get("step", 0), record.train.total_timesteps
@@ -411,6 +401,15 @@ def _progress_of(run: _Run) -> str:
     if isinstance(score, int | float):
         parts.append(f"score {score:.1f}")
     return "  ".join(parts)
+
+
+def _tell_table(outcomes: list[dict[str, Any]]) -> None:
+    """Prints the table. A reader that has gone changes nothing, so rich does not write itself."""
+    on_terminal = console.is_terminal(sys.stdout)
+    terminal = Console(width=None if on_terminal else 200)  # a file wraps no labels
+    with terminal.capture() as written:
+        _show_table(outcomes, terminal)
+    console.deliver(sys.stdout, written.get())
 
 
 def _show_table(outcomes: list[dict[str, Any]], terminal: Console) -> None:
@@ -436,7 +435,7 @@ def _table(
     for name in (*_HEADERS[:-2], human, _HEADERS[-1]):
         table.add_column(name, no_wrap=True)
     for label, cells in zip(labels, rows, strict=True):
-        table.add_row(Text(label), *cells)
+        table.add_row(Text(printable(label)), *cells)
     return table
 
 

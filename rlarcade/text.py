@@ -1,10 +1,14 @@
 """Text from outside, made fit to be shown: a name, a note or a path is printed, never obeyed."""
 
 import unicodedata
+from collections.abc import Callable
+from typing import Any
 
 _UNSEEN = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))
 """Unicode categories that a terminal obeys, or that a reader cannot see: control and format
 characters, halves of a surrogate pair, private and unassigned ones, line and paragraph breaks."""
+
+_LONGEST_ERROR = 2_000  # characters: somebody's own error may hold an array, and documents keep it
 
 
 def printable(text: object, longest: int | None = None) -> str:
@@ -24,6 +28,22 @@ def printable(text: object, longest: int | None = None) -> str:
         half = (longest - 1) // 2
         line = f"{line[: longest - 1 - half]}…{line[len(line) - half :]}"
     return line
+
+
+def said(error: BaseException, how: Callable[[Any], str] = str) -> str:
+    """Returns what an error says; somebody else's may fail even at that.
+
+    Args:
+        error: the error.
+        how: `str` or `repr`.
+    """
+    try:
+        text = how(error)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as another:
+        return f"{type(error).__name__}, of which no text can be made ({type(another).__name__})"
+    return text if len(text) <= _LONGEST_ERROR else f"{text[:_LONGEST_ERROR]}…"
 
 
 def counted(number: int, thing: str) -> str:

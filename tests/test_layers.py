@@ -7,7 +7,7 @@ import rlarcade
 
 PACKAGE = Path(rlarcade.__file__).parent
 ROOMS = [
-    {"errors", "seeding", "files", "locks", "text", "numbers", "interrupts", "outputs"},
+    {"errors", "checked", "seeding", "files", "locks", "text", "numbers", "interrupts", "outputs"},
     {"games"},
     {"config"},
     {"checkpoint"},
@@ -21,7 +21,7 @@ ROOMS = [
     {"train", "evaluate", "compare", "watch", "promote", "sweep", "__main__"},
 ]
 # whatever a room holds, those may use that lie in the lowest one themselves
-SHARED = {"errors", "seeding", "files", "locks", "text", "numbers", "outputs"}
+SHARED = {"errors", "checked", "seeding", "files", "locks", "text", "numbers", "outputs"}
 LEVEL = {name: level for level, names in enumerate(ROOMS) for name in names}
 
 

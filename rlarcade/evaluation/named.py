@@ -1,6 +1,7 @@
 """What a command line names as a player: a checkpoint, `random`, or `module:factory`."""
 
 import importlib
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -79,7 +80,8 @@ def named_players(
 
 
 def _is_entry_point(name: str) -> bool:
-    return _ENTRY_POINT.fullmatch(name) is not None and not Path(name).exists()
+    # os.path's takes a name that is too long for a file, too
+    return _ENTRY_POINT.fullmatch(name) is not None and not os.path.exists(name)  # noqa: PTH110
 
 
 def _check_game(agent: DQNAgent, game: str | None) -> None:
@@ -104,13 +106,17 @@ def _other(name: str, game: str, rules: Protocol) -> AnyPlayer:
     module_name, _, factory = name.partition(":")
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
+    made = False
     try:
         policy: Any = getattr(importlib.import_module(module_name), factory)(game)
+        made = True
         version = _version_of(policy, name)
         return Player(policy, game=game, protocol=rules, name=name, version=version)
-    except (KeyboardInterrupt, ConfigError):
+    except KeyboardInterrupt:
         raise
     except BaseException as error:  # it is the user's own code, and may do anything, even exit
+        if made and isinstance(error, ConfigError):  # rlarcade's, of what was made
+            raise
         raise ConfigError(
             f"{name} gave no policy: {own_words(error)}. It is called as {factory}({game!r}) and "
             "returns a function of an observation, or an object with predict."

@@ -32,6 +32,7 @@ from rlarcade.evaluation.recordings import Recording, verified
 from rlarcade.evaluation.schedule import check_count, evaluation_seeds
 from rlarcade.games.single import GameEnv
 from rlarcade.seeding import SeedUse, derived_seed, generator
+from rlarcade.text import said
 
 DEFAULT_LANES = 24
 _ROWS_STEP = 4  # of a batch: see `DQNAgent.q_values`
@@ -513,7 +514,7 @@ def _checked(choice: Choice | Exception, num_actions: int) -> Choice | Exception
 
 def _failure(error: Exception) -> str:
     """Returns what a player did wrong: its own error with its kind and line, or ours as it is."""
-    return str(error) if isinstance(error, PolicyError) else own_words(error)
+    return said(error) if isinstance(error, PolicyError) else own_words(error)
 
 
 def _step_of(lane: _Lane) -> Step:

@@ -20,9 +20,11 @@ from numpy.typing import NDArray
 from rlarcade.errors import ConfigError, PolicyError
 from rlarcade.games.names import resolve_game
 from rlarcade.games.protocols import Protocol, get_protocol
+from rlarcade.text import printable, said
 
 _SEES = ("observation", "screen")
 _DECISION_SECONDS = 60.0
+_LONGEST_VALUE = 80  # characters of a value of somebody's own that is shown in an error
 
 
 class _TooSlowError(PolicyError):
@@ -31,8 +33,8 @@ class _TooSlowError(PolicyError):
 
 def own_words(error: BaseException) -> str:
     """Returns an error with its kind and, of somebody's own code, the line where it was raised."""
-    said = str(error)
-    what = f"{type(error).__name__}: {said}" if said else type(error).__name__
+    text = said(error)
+    what = f"{type(error).__name__}: {text}" if text else type(error).__name__
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_own(frame)]
     if not frames:
         return what
@@ -237,7 +239,8 @@ class Player:
             )
         sees = getattr(policy, "sees", _SEES[0])
         if sees not in _SEES:
-            raise ConfigError(f"{name} sees {sees!r}. A policy sees 'observation' or 'screen'.")
+            shown = printable(repr(sees), _LONGEST_VALUE)
+            raise ConfigError(f"{name} sees {shown}. A policy sees 'observation' or 'screen'.")
         if not decision_seconds > 0:
             raise ConfigError(f"decision_seconds must be above 0, got {decision_seconds:g}.")
         self.game, self.protocol = resolve_game(game), get_protocol(protocol)
@@ -267,13 +270,13 @@ class Player:
             failure: Exception = view.memory.failure
             return failure
         try:
-            return Choice(_whole(self._worker.call(self._decide, view)))
+            return Choice(self._worker.call(self._decide, view))
         except Exception as error:  # whatever went wrong is the policy's
             return error
 
-    def _decide(self, view: View) -> Any:
+    def _decide(self, view: View) -> int:
         if not hasattr(self._policy, "predict"):
-            return self._policy(view.observation)
+            return _whole(self._policy(view.observation))
         memory: _Memory = view.memory
         actions, memory.state = self._policy.predict(
             view.observation[None],
@@ -282,7 +285,7 @@ class Player:
             deterministic=True,
         )
         memory.first = False
-        return actions
+        return _whole(actions)
 
 
 class _Memory:
@@ -298,7 +301,8 @@ def _whole(action: Any) -> int:
     """The action as an int; the evaluator checks whether the game has it."""
     array = np.asarray(action)
     if array.size != 1 or not np.issubdtype(array.dtype, np.integer):
-        raise PolicyError(f"an action is one whole number, not {action!r}")
+        shown = printable(repr(action), _LONGEST_VALUE)
+        raise PolicyError(f"an action is one whole number, not {shown}")
     return int(array.reshape(-1)[0])
 
 
@@ -334,7 +338,7 @@ class _Worker:
         if isinstance(error, Exception):
             raise error
         if error is not None:  # such as SystemExit
-            raise PolicyError(f"it ended its thread ({error!r})")
+            raise PolicyError(f"it ended its thread ({said(error, repr)})")
         return answer
 
 
@@ -353,5 +357,16 @@ Contender = ValuesActions | AnyPlayer
 
 
 def as_player(contender: Contender) -> AnyPlayer:
-    """Returns an agent as a player, and a player as it is."""
+    """Returns an agent as a player, and a player as it is.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    known = isinstance(contender, AnyPlayer) or hasattr(contender, "q_values")
+    if not known or not hasattr(contender, "game"):
+        shown = printable(repr(contender), _LONGEST_VALUE)
+        raise ConfigError(
+            f"{shown} cannot play. Give an agent such as DQNAgent.load(PATH), or a policy of your "
+            "own as Player(policy, game=GAME)."
+        )
     return contender if isinstance(contender, AnyPlayer) else AgentPlayer(contender)

@@ -7,8 +7,11 @@ import hashlib
 from collections.abc import Iterator
 from itertools import count
 
+import numpy as np
+
 from rlarcade.errors import ConfigError
 from rlarcade.seeding import SeedUse, derived_seed
+from rlarcade.text import printable
 
 MOST_GAMES = 100_000
 """Of one evaluation, or pairs of one match: weeks of play, and a document that can be read."""
@@ -18,8 +21,10 @@ def check_count(name: str, number: int) -> None:
     """Refuses a number of games or pairs that is none, or that nobody can play.
 
     Raises:
-        ConfigError: it is below 1, or above 100,000.
+        ConfigError: it is no whole number, below 1, or above 100,000.
     """
+    if not isinstance(number, int | np.integer):
+        raise ConfigError(f"{name} is a whole number, got {printable(repr(number), 80)}.")
     if not 1 <= number <= MOST_GAMES:
         least = f"{name} must be at least 1" if number < 1 else f"{name} is at most {MOST_GAMES:,}"
         raise ConfigError(f"{least}, got {number}.")

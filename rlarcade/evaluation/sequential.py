@@ -22,7 +22,9 @@ from typing import Annotated, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
+
+from rlarcade.checked import Checked
 
 _NUM_BETS = 24
 # Shares of 1/p₀, the largest bet that cannot lose more than everything.
@@ -146,7 +148,7 @@ class Evidence(NamedTuple):
     """Against the hypothesis that it is usefully better: reject from 1/β on."""
 
 
-class Rule(BaseModel, use_attribute_docstrings=True):
+class Rule(Checked, use_attribute_docstrings=True):
     """When a match is decided."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -19,7 +19,7 @@ def fitted(name: str, taken: int = 2) -> str:
         name: of any length.
         taken: columns that the rest of the line takes.
     """
-    if not sys.stdout.isatty():
+    if sys.stdout is None or sys.stdout.closed or not sys.stdout.isatty():
         return printable(name)
     columns = shutil.get_terminal_size((_COLUMNS, 24)).columns
     return printable(name, max(_SHORTEST_NAME, columns - taken))

@@ -7,8 +7,9 @@ zero-padded at the start, whole games, raw scores. A lost life never ends an epi
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
+from rlarcade.checked import Checked
 from rlarcade.errors import ConfigError
 
 FRAMESKIP = 4
@@ -26,7 +27,7 @@ ProtocolName = Literal["v5", "machado", "nature"]
 _Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
-class Protocol(BaseModel):
+class Protocol(Checked):
     """One way of playing, stored in every checkpoint and every result.
 
         Protocol(name="sticky10", sticky=0.1)  # else as v5
@@ -35,7 +36,7 @@ class Protocol(BaseModel):
     package has a name of its own, so that a name in a table always means the same.
 
     Raises:
-        ValueError: a value is out of bounds, or the name belongs to a protocol with other values.
+        ConfigError: a value is out of bounds, or the name belongs to a protocol with other values.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -71,10 +72,10 @@ class Protocol(BaseModel):
         """Returns a protocol with some values changed, its name among them; checked as a new one.
 
         Raises:
-            ValueError: as of a new one.
+            ConfigError: as of a new one.
         """
         del deep  # nothing in it can change
-        return type(self).model_validate({**self.model_dump(), **(update or {})})
+        return type(self)(**{**self.model_dump(), **(update or {})})
 
     def __str__(self) -> str:
         """The name and, of one that does not come with the package, how it differs from v5."""

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from rlarcade.checked import reason
 from rlarcade.checkpoint import (
     Checkpoint,
     Counters,
@@ -21,7 +22,7 @@ from rlarcade.checkpoint import (
     save_checkpoint,
     weights_sha256,
 )
-from rlarcade.config import TrainConfig, reason
+from rlarcade.config import TrainConfig
 from rlarcade.errors import CheckpointError, DivergenceError, PolicyError
 from rlarcade.games.names import resolve_game
 from rlarcade.games.protocols import FRAMESKIP, SCREEN, STACK, Protocol, get_protocol

@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rlarcade.config import Settings, TrainConfig, validated
+from rlarcade.checked import validated
+from rlarcade.config import Settings, TrainConfig
 from rlarcade.errors import RunFolderError
 from rlarcade.games.names import resolve_game
 from rlarcade.learning.run_folder import RESOLVED, RunChange, RunRecord

@@ -22,8 +22,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from rlarcade.checked import reason
 from rlarcade.checkpoint import library_versions
-from rlarcade.config import Settings, TrainConfig, reason
+from rlarcade.config import Settings, TrainConfig
 from rlarcade.errors import RunFolderError
 from rlarcade.files import open_own, read_own, write_file
 from rlarcade.games.names import resolve_game
@@ -159,8 +160,8 @@ class RunFolder:
             RunFolderError: another process works on it, or it cannot be written.
         """
         self.path = path
-        self._made = not path.exists()
         try:
+            self._made = not path.exists()
             path.mkdir(parents=True, exist_ok=True)
             _check_inside(path)
             self._lock = _locked(path / "lock")

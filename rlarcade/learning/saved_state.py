@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
 
+from rlarcade.checked import reason
 from rlarcade.checkpoint import parse_tensors
-from rlarcade.config import TrainConfig, reason
+from rlarcade.config import TrainConfig
 from rlarcade.errors import CheckpointError
 from rlarcade.files import LARGEST_TEXT, read_own
 from rlarcade.games.protocols import MOST_ACTIONS, SCREEN

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from rlarcade.checked import reason, validated
 from rlarcade.checkpoint import Checkpoint
-from rlarcade.config import NetworkSettings, TrainConfig, reason, validated
+from rlarcade.config import NetworkSettings, TrainConfig
 from rlarcade.errors import CheckpointError, DivergenceError
 from rlarcade.games.episodes import EpisodeTracker
 from rlarcade.games.lanes import LaneStep, Progress, TrainingLanes

@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rlarcade.config import shipped_config, validated
+from rlarcade.checked import validated
+from rlarcade.config import read_toml, shipped_config
 from rlarcade.errors import ConfigError
-from rlarcade.files import read_bounded_text
 
 Outcome = Literal["pass", "fail", "unknown"]
 GATE_FILE = "gate.toml"
@@ -168,13 +168,8 @@ def load_gate(path: Path | None = None) -> Gate:
         ConfigError: it cannot be read, is not TOML, or has a key or value that no gate has.
     """
     where = str(path) if path else GATE_FILE
+    document = read_toml(path, "gate") if path else tomllib.loads(shipped_config(GATE_FILE))
     try:
-        text = read_bounded_text(path) if path else shipped_config(GATE_FILE)
-        return validated(Gate, tomllib.loads(text))
+        return validated(Gate, document)
     except ConfigError as error:
         raise ConfigError(f"gate {where}: {error}") from error
-    except RecursionError as error:
-        raise ConfigError(f"cannot read gate {where}: it is nested too deeply.") from error
-    except (OSError, ValueError) as error:  # ValueError: not TOML, or not text
-        reason = getattr(error, "strerror", None) or error
-        raise ConfigError(f"cannot read gate {where}: {reason}.") from error

@@ -204,7 +204,7 @@ def test_a_suite_is_a_match_over_several_games(command, here, brief, suite):
         ),
         ("[[games]]\nchampion = 'x'", "setting games.0.candidate: field required"),
         ("guard = 'hope'", "setting guard: input should be 'prove', 'alarm' or 'none'"),
-        ("=", "cannot read suite"),
+        ("=", "is not valid TOML"),
         (
             "[[games]]\nchampion = 'random'\ncandidate = 'random'\ngame = 'pong'\n" * 2,
             "a suite has each game once",

@@ -187,7 +187,7 @@ PONG = 'settings.game = "Pong"\n'
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("jobs = ", "cannot read sweep FILE: Invalid value"),
+        ("jobs = ", "sweep FILE is not valid TOML: Invalid value"),
         ("jbos = 2\n", "sweep FILE: setting jbos: extra inputs are not permitted"),
         ("jobs = 0\n", "setting jobs: input should be greater than or equal to 1, got 0"),
         ("jobs = true\n", "setting jobs: input should be a valid integer, got True"),
@@ -475,7 +475,7 @@ def test_settings_with_an_exponent_are_whole_numbers(command, tmp_path, nothing_
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("x = " + "[" * 20_000, "it is nested too deeply"),
+        ("x = " + "[" * 20_000, "is nested too deeply"),
         ("settings.seed = " + "9" * 5_000, "Exceeds the limit (4300 digits)"),
         ("settings.seed = 1.5", "no game was named"),
         (PONG + "settings.seed = 1.5", "setting seed: input should be a valid integer"),

@@ -64,7 +64,7 @@ def test_a_file_says_only_what_it_changes(tmp_path):
         ("[approvals]\nrequired = -1", r"setting approvals.required: input should be greater"),
         ("[size]\nmax_megabytes = inf", r"setting size.max_megabytes: input should be a finite"),
         ("[sise]\n", r"setting sise: extra inputs are not permitted"),
-        ("match = ", r"cannot read gate .*mine.toml: "),
+        ("match = ", r"gate .*mine.toml is not valid TOML: "),
     ],
 )
 def test_a_gate_file_that_means_nothing_is_refused(tmp_path, text, message):

@@ -448,3 +448,16 @@ def test_the_submissions_of_a_game_are_those_of_no_other(tmp_path):
             (found,) = submissions_of(registry, game=game)
             assert found.game == game
         assert len(submissions_of(registry)) == 3
+
+
+def test_a_submission_is_matching_while_matches_are_played_and_not_before(house):
+    states = {}
+
+    def look(check):
+        (current,) = submissions_of(house.registry, version=house.better.number)
+        states[check] = current.state
+
+    house.run(house.better, "ci", on_check=look)
+    before = {name: state for name, state in states.items() if name not in ("match", "guard")}
+    assert set(before.values()) == {"verifying"}
+    assert states["match"] == "matching"
