@@ -138,7 +138,8 @@ def _match(flags: _Flags, champion: AnyPlayer, candidate: AnyPlayer) -> int:
             on_record=_tell_record,
         )
     _tell(flags, match, match_lines(match), match_report, [match])
-    return EXIT_OK if match.verdict is None else _EXITS[match.verdict]
+    assert match.verdict is not None, "a match is played to its end"
+    return _EXITS[match.verdict]
 
 
 def _round_robin(flags: _Flags, players: list[AnyPlayer]) -> int:
@@ -195,7 +196,8 @@ def _suite(flags: _Flags, path: Path) -> int:
             on_record=_tell_record,
         )
     _tell(flags, suite, suite_lines(suite), suite_report, suite.matches)
-    return EXIT_OK if suite.verdict is None else _EXITS[suite.verdict]
+    assert suite.verdict is not None, "a suite is played to its end"
+    return _EXITS[suite.verdict]
 
 
 def _record(folder: Path, players: Sequence[AnyPlayer]) -> Path | None:

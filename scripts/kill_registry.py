@@ -384,6 +384,8 @@ class Stage:
             os.dup2(descriptor, 2)
             if not self.played:
                 rlarcade.evaluation.match.play_games = self._make_up
+                # No emulator knows made-up games; rounds of real ones keep their records' check.
+                rlarcade.evaluation.match.verified = lambda games: iter([None] * len(games))
             way = moment.way if moment else None
             self.watch.begin(
                 moment.touch if moment else 0, tell if way == "after" else -1, timed=moment is None
