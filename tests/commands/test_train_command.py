@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,6 +24,7 @@ from rlarcade.evaluation import Evaluation, evaluate_agent, match, play
 from rlarcade.learning import hardware
 from rlarcade.learning.agent import DQNAgent
 from rlarcade.learning.metrics import read_metrics
+from rlarcade.train import main
 
 GOLDEN = Path(__file__).parents[1] / "data" / "written-by-0.1.0"
 TINY = (
@@ -47,18 +50,15 @@ def other_games_are_short(request):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """One finished run, made by the real command."""
+    """One finished run, and what its command said."""
     folder = tmp_path_factory.mktemp("runs") / "run"
-    result = subprocess.run(
-        [
-            *(sys.executable, "-m", "rlarcade.train", *TINY, "--run-dir", folder, "--seed", "3"),
-            *("--json", folder.parent / "out.json", "--eval-interval", "400"),
-        ],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return folder, result
+    flags = ["--run-dir", folder, "--seed", 3, "--json", folder.parent / "out.json"]
+    command = ["train.py", *TINY, "--eval-interval", "400", *map(str, flags)]
+    stdout, stderr = StringIO(), StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(stdout), redirect_stderr(stderr):
+        patch.setattr(sys, "argv", command)
+        assert main() == 0
+    return folder, SimpleNamespace(stdout=stdout.getvalue(), stderr=stderr.getvalue())
 
 
 def test_the_first_screen_tells_what_will_happen(finished):
@@ -449,6 +449,7 @@ def begun_by_0_1_0(name, folder):
     return folder, line
 
 
+@pytest.mark.usefixtures("real_games")
 def test_a_run_that_rlarcade_0_1_0_finished_becomes_longer(command, tmp_path):
     folder, line = begun_by_0_1_0("run", tmp_path / "run")
     code, out, err = command("train", *line)
@@ -461,6 +462,7 @@ def test_a_run_that_rlarcade_0_1_0_finished_becomes_longer(command, tmp_path):
     assert load_checkpoint(folder).manifest.counters.steps == 1_400
 
 
+@pytest.mark.usefixtures("real_games")
 def test_a_run_that_rlarcade_0_1_0_began_goes_on(command, tmp_path, monkeypatch):
     folder, line = begun_by_0_1_0("interrupted", tmp_path / "run")
     real, updates = DQNAgent.update, []

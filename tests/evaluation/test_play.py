@@ -186,6 +186,7 @@ def test_only_so_many_idle_emulators_are_kept(started, monkeypatch):
     assert len(started) == 4
 
 
+@pytest.mark.usefixtures("real_games")
 @pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")
 def test_emulators_give_way_to_the_threads_in_which_policies_decide(started):
     mine = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
@@ -229,6 +230,7 @@ def test_another_seed_or_another_use_plays_other_games(evaluation):
         assert other.seed == settings["seed"]
 
 
+@pytest.mark.usefixtures("real_games")
 def test_the_protocols_epsilon_decides_how_often_the_policy_is_overruled():
     # FIRE serves Breakout's ball; a player who never fires plays on until the frame cap.
     never_fires = [1, 0, 0, 0]

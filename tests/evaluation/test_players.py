@@ -154,6 +154,7 @@ def test_a_watcher_and_an_agent_without_eyes_can_meet():
     assert alone.episodes[0].ended == "truncated"
 
 
+@pytest.mark.usefixtures("real_games")
 def test_random_really_plays_every_action_alike():
     protocol = get_protocol("v5").model_copy(update={"name": "mine", "frame_cap": 2_000})
     (episode,) = evaluate_agent(RandomPlayer("space_invaders", protocol), episodes=1).episodes
@@ -197,7 +198,7 @@ def crashing(at):
     """Crashes at a step of every game whose pixels say so, and of no other."""
 
     def policy(observation):
-        if observation[0].any() and observation.astype(np.int64).sum() % 11 == at:
+        if observation[0].any() and observation.astype(np.int64).sum() % 97 == at:
             raise RuntimeError("out of ideas")
         return by_pixels(observation)
 
@@ -270,7 +271,7 @@ def test_in_a_match_who_fails_loses_that_pair_and_no_other(side):
     match = compare_agents(*map(player, policies), max_pairs=_PAIRS, num_lanes=5)
     names = ("champion", "candidate")
     failed = [getattr(pair, names[side]).ended == "failed" for pair in match.results]
-    assert 0 < sum(failed) < _PAIRS, "some games, not all"
+    assert 0 < sum(failed) < len(failed), "some games, not all"
     for pair, lost in zip(match.results, failed, strict=True):
         assert pair.outcome == ((side == 0) if lost else 0.5)
         assert getattr(pair, names[1 - side]).ended != "failed"
@@ -281,7 +282,7 @@ def test_in_a_match_who_fails_loses_that_pair_and_no_other(side):
             assert len(actions_of(game)) == game.steps < 40
             assert actions_of(getattr(pair, names[1 - side]))[: game.steps] == actions_of(game)
     assert (
-        f"the {names[side]} failed in {sum(failed)} of {_PAIRS} games, which it lost"
+        f"the {names[side]} failed in {sum(failed)} of {len(failed)} games, which it lost"
         in match.notes[0]
     )
 
