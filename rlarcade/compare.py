@@ -201,7 +201,7 @@ def _suite(flags: _Flags, path: Path) -> int:
 
 
 def _record(folder: Path, players: Sequence[AnyPlayer]) -> Path | None:
-    """Where pairs are kept; those of a policy without a version nowhere, which is told."""
+    """Where pairs are kept. Pairs of a policy without a version are not kept; a warning says so."""
     unkept = told_unkept(players)
     if unkept is not None:
         say_warning(unkept)

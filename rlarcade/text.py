@@ -42,7 +42,7 @@ def said(error: BaseException, how: Callable[[Any], str] = str) -> str:
     except KeyboardInterrupt:
         raise
     except BaseException as another:
-        return f"{type(error).__name__}, of which no text can be made ({type(another).__name__})"
+        return f"{type(error).__name__}; its text cannot be made ({type(another).__name__})"
     return text if len(text) <= _LONGEST_ERROR else f"{text[:_LONGEST_ERROR]}…"
 
 

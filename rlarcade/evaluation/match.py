@@ -101,7 +101,7 @@ Sides = tuple[AnyPlayer, AnyPlayer]
 def new_match(
     sides: Sides, *, rule: Rule, max_pairs: int, seed: int, same_dice: bool = True
 ) -> Comparison:
-    """Returns a match of which nothing has been played.
+    """Returns a match that has no pairs yet.
 
     Raises:
         ConfigError: the two cannot be compared, or every game would be the same.
@@ -133,8 +133,8 @@ def pairs_of_match(
 ) -> Iterator[tuple[tuple[PairResult, ...], Iterator[PairResult]]]:
     """Gives the pairs of a match that were played before, and plays those that were not.
 
-    With a record, a new pair is on the disk before it is yielded. `suite` says of which the match
-    is a part.
+    With a record, a new pair is on the disk before it is yielded. `suite` describes the
+    suite that the match is a part of.
 
     Raises:
         ConfigError: a player has no version, by which the record is found again.

@@ -1,7 +1,7 @@
 """Bytes that a document keeps packed, and that stay packed in memory until somebody looks at them.
 
 A whole game is a few hundred letters of JSON and a hundred kilobytes unpacked. A document of ten
-megabytes could be unpacked to gigabytes, most of which nobody would look at.
+megabytes could be unpacked to gigabytes, and nobody would look at most of them.
 """
 
 import base64

@@ -82,7 +82,7 @@ def compare_all(
         seed: of the matches, as in `compare_agents`.
         record: folder to keep them in, so that one that was interrupted goes on.
         on_pair: called after each pair that is played.
-        on_record: called for each match of which pairs are taken from a record.
+        on_record: called for each match that takes pairs from a record.
 
     Returns:
         A `RoundRobin` with every pair.

@@ -15,7 +15,7 @@ from rlarcade.text import printable
 Shown = Iterator[tuple[str, Any]]
 """Names and values, few and short."""
 Rows = Sequence[tuple[str, ...]]
-"""Rows of a table, whose first cells say what they are of."""
+"""Rows of a table. A row's first cell says what the row is about."""
 
 _LONGEST_VALUE, _LONGEST_CELL = 40, 200
 
@@ -31,7 +31,7 @@ class ShortlyShown(BaseModel):
         """Returns the rows of the table that a notebook shows."""
         return [(name, str(value)) for name, value in self.shown()]
 
-    def __repr_args__(self) -> Shown:  # of which pydantic makes `repr`, `str` and rich's output
+    def __repr_args__(self) -> Shown:  # pydantic's `repr`, `str` and rich use it
         for name, value in self.shown():
             yield name, printable(value, _LONGEST_VALUE) if isinstance(value, str) else value
 

@@ -297,7 +297,7 @@ def compare_suite(
         record: folder to keep the games' pairs in; a match that was interrupted goes on there.
         num_lanes: games at a time of each pair of players. Changes the time it takes only.
         on_round: called after each round that counts.
-        on_record: called for each game of which pairs are taken from a record.
+        on_record: called for each game that takes pairs from a record.
 
     Returns:
         A `SuiteComparison` with every pair.

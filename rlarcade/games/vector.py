@@ -67,8 +67,8 @@ class GameVectorEnv(AtariVectorEnv):
             num_threads: emulator threads; 0 lets ALE choose. Never changes a trajectory.
             rgb: observations are single 210×160 RGB frames, uint8 (num_envs, 1, 210, 160, 3),
                 of the very same game that the 84×84 environment plays under the same seeds.
-            every_frame: a step is one frame of the emulator's 60 a second, not four of which the
-                last two are merged. The same game if each action is given four times.
+            every_frame: a step is one frame of the emulator's 60 a second, not four frames with the
+                last two merged. The same game if each action is given four times.
 
         Raises:
             GameError: unknown game.

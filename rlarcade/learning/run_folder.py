@@ -76,7 +76,7 @@ class RunRecord(BaseModel):
     minutes: float | None
     """The length that was asked for, if it was asked for in minutes."""
     buffer_asked: int | None = None
-    """The buffer_size that was asked for, of which the run may have had less."""
+    """The buffer_size that was asked for. The run may have had less."""
     followed: dict[str, int | None] = {}
     """Settings that follow the length of a short run, as they were asked for."""
     changes: tuple[RunChange, ...] = ()

@@ -68,8 +68,8 @@ class TrainingState:
     steps: int = 0
     updates: int = 0
     parent: str | None = None
-    """sha256 of the weights that the run started from, if not from random ones; of another game's,
-    of which only the torso was taken, what `torso_of` makes of it."""
+    """sha256 of the weights that the run started from; None if they were random. Only the torso of
+    another game's weights is taken: then the value is that of `torso_of`."""
     seconds: dict[str, float] = field(
         default_factory=lambda: dict.fromkeys(("env", "act", "replay", "learn"), 0.0)
     )

@@ -129,7 +129,7 @@ class Attempt(BaseModel):
     alpha: float
     """What its match is decided with."""
     budget: float
-    """The gate's α, of which it is a share."""
+    """The gate's α. All attempts share it."""
     spent: float
     """Sum of the shares of all attempts up to this one."""
 
