@@ -24,11 +24,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from rlarcade.errors import ConfigError, PolicyError, RunFolderError
+from rlarcade.errors import ConfigError, PolicyError, RecordingError, RunFolderError
 from rlarcade.evaluation.documents import EpisodeResult, Evaluation, Trace
 from rlarcade.evaluation.players import AnyPlayer, Choice, Contender, View, as_player, own_words
 from rlarcade.evaluation.record import Record
-from rlarcade.evaluation.recordings import Recording, verified
+from rlarcade.evaluation.recordings import Recording, first_problem
 from rlarcade.evaluation.schedule import check_count, evaluation_seeds
 from rlarcade.games.single import GameEnv
 from rlarcade.seeding import SeedUse, derived_seed, generator
@@ -135,18 +135,18 @@ def _check_earlier(
     Raises:
         RunFolderError: they are of another evaluation, or go another way.
     """
-    wrong = None
-    if any(episode.seed != derived_seed(seed, use, index) for index, episode in games.items()):
-        wrong = "it has other games than this evaluation"
     recordings = [
         Recording(player.game, player.protocol, player.name, player.version, episode)
         for episode in games.values()
     ]
-    for problem in verified(recordings) if wrong is None else ():
-        wrong = str(problem).rstrip(".") if problem is not None and wrong is None else wrong
+    if any(episode.seed != derived_seed(seed, use, index) for index, episode in games.items()):
+        wrong: RecordingError | str | None = "it has other games than this evaluation"
+    else:
+        wrong = first_problem(recordings)
     if wrong is not None:
+        why = str(wrong).rstrip(".")
         raise RunFolderError(
-            f"the record of the evaluation, {path}, cannot be believed: {wrong}. It was written by "
+            f"the record of the evaluation, {path}, cannot be believed: {why}. It was written by "
             "another rlarcade, or altered. Move it away to play all games."
         )
 
