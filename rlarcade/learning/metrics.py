@@ -13,7 +13,7 @@ from typing import Any, TextIO
 from torch.utils.tensorboard import SummaryWriter
 
 from rlarcade.config import TrainConfig
-from rlarcade.files import check_own, open_own, open_regular, read_own, write_file
+from rlarcade.files import check_own, open_own, read_own, write_file
 from rlarcade.games.protocols import FRAMESKIP
 from rlarcade.learning.schedules import crossed, learning_rate
 from rlarcade.learning.training import TrainingProgress
@@ -188,10 +188,8 @@ def newest_metrics(run_folder: Path, length: int = 65_536) -> dict[str, Any]:
     Raises:
         OSError: as of `read_metrics`.
     """
-    path = run_folder / _FILE
-    check_own(path)
     try:
-        with open_regular(path) as file:
+        with os.fdopen(open_own(run_folder / _FILE, os.O_RDONLY), "rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - length))
             lines = file.read(length).splitlines()
     except FileNotFoundError:
