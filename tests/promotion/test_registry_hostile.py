@@ -18,9 +18,10 @@ from promoting import play_by_strength, quick_gate, saved_agent
 from registry_helpers import blob_file, sql, tiny, whole
 
 from rlarcade import promote
-from rlarcade.errors import ConfigError, RegistryError, RlarcadeError
+from rlarcade.checkpoint import load_checkpoint
+from rlarcade.errors import CheckpointError, ConfigError, RegistryError, RlarcadeError
 from rlarcade.evaluation import Rule
-from rlarcade.promotion import locks
+from rlarcade.promotion import locks, registration
 from rlarcade.promotion.archive import _header
 from rlarcade.promotion.checks import make_verdict
 from rlarcade.promotion.gate import load_gate
@@ -375,6 +376,26 @@ def test_a_sparse_blob_of_sixty_gigabytes_is_damage(registry, add, folder):
         assert "64,424,509,440 bytes, more than the" in str(told)
     assert within(10, registry.verify) is None
     assert len(registry.verify()) >= 2
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "manifest.json"])
+@pytest.mark.parametrize("what", ["fifo", "device", "sparse"])
+def test_a_checkpoint_exchanged_after_it_was_loaded_is_neither_waited_for_nor_read(
+    tmp_path, name, what
+):
+    checkpoint = load_checkpoint(tiny(tmp_path / "c", 1))
+    path = tmp_path / "c" / name
+    path.unlink()
+    if what == "fifo":
+        os.mkfifo(path)
+    elif what == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        path.touch()
+        os.truncate(path, 60 << 30)
+    told = within(5, lambda: registration.read_files(checkpoint))
+    assert isinstance(told, CheckpointError)
+    assert "changed while it was read" in str(told)
 
 
 @pytest.mark.parametrize("what", ["fifo", "device"])
