@@ -13,7 +13,7 @@ tensors must always be the same bytes: they are written in one form, and no othe
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -34,7 +34,8 @@ from rlarcade.text import printable
 FORMAT_VERSION = 1
 WEIGHTS = "weights.safetensors"
 MANIFEST = "manifest.json"
-_LARGEST_WEIGHTS = 2_000_000_000  # bytes; the largest network of a preset has 40 million
+_LARGEST_WEIGHTS = 2_000_000_000  # bytes
+_USUAL_WEIGHTS = 100_000_000  # bytes; the largest network of a preset has 40 million
 _SHOWN = 60  # characters of a value that a stranger wrote
 
 # As safetensors calls them, from the last in a file to the first: wide ones come first, aligned.
@@ -181,21 +182,23 @@ def canonical_bytes(tensors: Tensors) -> bytes:
     )
 
 
-def load_checkpoint(path: str | Path) -> Checkpoint:
+def load_checkpoint(
+    path: str | Path, *, largest: Callable[[Manifest], int] | None = None
+) -> Checkpoint:
     """Reads a checkpoint and checks its digest. No code of the checkpoint's is run.
 
     Args:
         path: a checkpoint's folder, its weights file, or a run folder, which means its newest.
+        largest: says how many bytes the weights of a manifest may have; asked if there are more
+            than 100 MB of them. Unset: 2 GB, whatever the manifest says, since a torso of one's own
+            may have any size.
 
     Raises:
         CheckpointError: nothing is there, or it is damaged, of an unknown format or hostile.
     """
     folder = find_checkpoint(path)
     manifest = _read_manifest(folder / MANIFEST)
-    try:
-        weights = read_bounded(folder / WEIGHTS, _LARGEST_WEIGHTS)
-    except OSError as error:
-        raise CheckpointError(f"cannot read {folder / WEIGHTS}: {error.strerror}.") from error
+    weights = _read_weights(folder / WEIGHTS, manifest, largest)
     digest = hashlib.sha256(weights).hexdigest()
     if digest != manifest.weights_sha256:
         raise CheckpointError(
@@ -211,6 +214,24 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             "that training wrote."
         )
     return Checkpoint(folder, manifest, tensors)
+
+
+def _read_weights(
+    path: Path, manifest: Manifest, largest: Callable[[Manifest], int] | None
+) -> bytes:
+    limit, hint = _LARGEST_WEIGHTS, ""
+    try:
+        if largest is not None and path.stat().st_size > _USUAL_WEIGHTS:
+            limit = min(limit, max(largest(manifest), _USUAL_WEIGHTS))
+            hint = (
+                " The network of its manifest has no more. An agent with a torso of your own is "
+                "loaded with DQNAgent.load(path, torso=module)."
+            )
+        return read_bounded(path, limit)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}.{hint}") from error
+    except CheckpointError as error:
+        raise CheckpointError(f"cannot read {path}: {error}") from error
 
 
 def parse_tensors(data: bytes, where: Path) -> dict[str, NDArray[Any]]:

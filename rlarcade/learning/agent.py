@@ -41,6 +41,7 @@ from rlarcade.learning.losses import (
     td_target,
 )
 from rlarcade.learning.networks import QNetwork, build_network
+from rlarcade.learning.playable import load_playable
 from rlarcade.learning.replay import Batch
 from rlarcade.learning.torsos import ForeignTorso
 
@@ -641,11 +642,14 @@ class DQNAgent:
         Raises:
             CheckpointError: nothing is there, or it is damaged, foreign or hostile.
         """
-        checkpoint = path if isinstance(path, Checkpoint) else load_checkpoint(path)
+        if isinstance(path, Checkpoint):
+            checkpoint = path
+        else:  # a torso of one's own has the size that it has
+            checkpoint = load_playable(path) if torso is None else load_checkpoint(path)
         manifest = checkpoint.manifest
         try:
             config = TrainConfig.model_validate(manifest.config)
-            if torso is None:  # of one's own has the size that it has
+            if torso is None:
                 with torch.device("meta"):  # takes no memory, whatever size the manifest names
                     described = build_network(manifest.num_actions, manifest.network)
                 _check_fit(described, dict(checkpoint.tensors), checkpoint.path)
