@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from rlarcade.errors import ConfigError
-from rlarcade.text import printable
+from rlarcade.text import printable, quoted
 
 _Model = TypeVar("_Model", bound=BaseModel)
-_LONGEST_VALUE = 80  # characters of a value that is shown in an error
 
 _ALSO_CALLED = {
     "algo": "preset",
@@ -97,10 +96,10 @@ def _in_words(error: ValidationError, known: Iterable[str] = ()) -> str:
     if not name or first["type"] == "value_error":
         return message.rstrip(".") + "."
     if first["type"] == "extra_forbidden" and known:
-        return f"unknown setting {name!r}. {did_you_mean(name, known)}".strip()
+        return f"unknown setting {quoted(name)}. {did_you_mean(name, known)}".strip()
     if first["type"] == "missing":
         return f"setting {name}: field required."
-    value = printable(repr(first["input"]), _LONGEST_VALUE)
+    value = quoted(first["input"])
     return f"setting {name}: {message[0].lower() + message[1:]}, got {value}."
 
 

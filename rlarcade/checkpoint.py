@@ -29,14 +29,13 @@ from safetensors.numpy import load as load_tensors
 from rlarcade.errors import CheckpointError
 from rlarcade.files import LARGEST_TEXT, read_bounded, write_folder
 from rlarcade.games.protocols import MOST_ACTIONS, Protocol
-from rlarcade.text import printable
+from rlarcade.text import LONGEST_SHOWN, printable, quoted, shown_path
 
 FORMAT_VERSION = 1
 WEIGHTS = "weights.safetensors"
 MANIFEST = "manifest.json"
 _LARGEST_WEIGHTS = 2_000_000_000  # bytes
 _USUAL_WEIGHTS = 100_000_000  # bytes; the largest network of a preset has 40 million
-_SHOWN = 60  # characters of a value that a stranger wrote
 
 # As safetensors calls them, from the last in a file to the first: wide ones come first, aligned.
 _DTYPES = {
@@ -265,11 +264,12 @@ def find_checkpoint(path: str | Path) -> Path:
         checkpoints = list_checkpoints(path)
         what = "holds no checkpoint" if path.exists() else "does not exist"
     except OSError as error:  # a name that is too long, a folder that may not be entered
-        raise CheckpointError(f"cannot read {path}: {error.strerror}.") from error
+        raise CheckpointError(f"cannot read {shown_path(path)}: {error.strerror}.") from error
     if checkpoints:
         return checkpoints[-1]
     raise CheckpointError(
-        f"{path} {what}. Name a folder with {WEIGHTS} and {MANIFEST}, or the folder of a run."
+        f"{shown_path(path)} {what}. Name a folder with {WEIGHTS} and {MANIFEST}, or the folder of "
+        "a run."
     )
 
 
@@ -292,7 +292,7 @@ def _read_manifest(path: Path) -> Manifest:
         document = json.loads(read_bounded(path, LARGEST_TEXT))
         version = document.get("format_version") if isinstance(document, dict) else None
         if version != FORMAT_VERSION:
-            found = printable(repr(version), _SHOWN)
+            found = quoted(version)
             raise CheckpointError(
                 f"{path} has format version {found}; this rlarcade reads version "
                 f"{FORMAT_VERSION}. Install the rlarcade that wrote it."
@@ -302,7 +302,7 @@ def _read_manifest(path: Path) -> Manifest:
         raise CheckpointError(f"cannot read {path}: {error.strerror}.") from error
     except ValidationError as error:
         first = error.errors()[0]
-        field = printable(".".join(map(str, first["loc"])), _SHOWN)
+        field = printable(".".join(map(str, first["loc"])), LONGEST_SHOWN)
         what = first["msg"].removeprefix("Value error, ")
         raise CheckpointError(f"{path} is damaged: {field}: {what}.") from error
     except (ValueError, RecursionError) as error:

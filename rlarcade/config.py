@@ -31,6 +31,7 @@ from rlarcade.checked import Checked, did_you_mean, validated
 from rlarcade.errors import ConfigError
 from rlarcade.files import read_bounded_text
 from rlarcade.games.protocols import Protocol, ProtocolName
+from rlarcade.text import quoted, shown_path
 
 DevicePreference = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
@@ -97,7 +98,7 @@ def check_device(value: Any) -> Any:
             return value
         chosen = f"CUDA_VISIBLE_DEVICES={found[2]} and " if found[2] else ""
         raise ConfigError(
-            f"device {value!r} is not a choice: rlarcade takes the first GPU that it sees. "
+            f"device {quoted(value)} is not a choice: rlarcade takes the first GPU that it sees. "
             f"Use {chosen}device cuda."
         )
     return value
@@ -494,8 +495,8 @@ def load_preset(name_or_path: str) -> tuple[str, dict[str, Any]]:
         near = difflib.get_close_matches(name_or_path, preset_names(), n=1)
         hint = f"Did you mean {near[0]!r}? " if near else ""
         raise ConfigError(
-            f"unknown preset {name_or_path!r}. {hint}Choose one of {', '.join(preset_names())}, "
-            "or the path of a .toml file."
+            f"unknown preset {quoted(name_or_path)}. {hint}Choose one of "
+            f"{', '.join(preset_names())}, or the path of a .toml file."
         )
     return path.stem, _checked_preset(read_toml(path, "preset"), str(path))
 
@@ -546,7 +547,7 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
         raise ConfigError(deep) from error
     except (OSError, ValueError) as error:  # ValueError: not text, or a number of 5,000 digits
         reason = getattr(error, "strerror", None) or str(error).partition("; use sys.")[0]
-        raise ConfigError(f"cannot read {what} {path}: {reason}.") from error
+        raise ConfigError(f"cannot read {what} {shown_path(path)}: {reason}.") from error
 
 
 def _checked_preset(values: dict[str, Any], where: str) -> dict[str, Any]:
@@ -568,7 +569,7 @@ def check_names(values: Mapping[str, Any], where: str) -> None:
     for name in values:
         if name not in FIELDS:
             hint = did_you_mean(name, FIELDS)
-            raise ConfigError(f"unknown setting {name!r} in {where}. {hint}".strip())
+            raise ConfigError(f"unknown setting {quoted(name)} in {where}. {hint}".strip())
 
 
 def make_settings(preset: str, values: Mapping[str, Any]) -> Settings:
@@ -578,7 +579,7 @@ def make_settings(preset: str, values: Mapping[str, Any]) -> Settings:
         ConfigError: an unknown name, a wrong type, a value out of range, or values that do not go
             together.
     """
-    check_names(values, f"preset {preset!r} or flags")
+    check_names(values, f"preset {quoted(preset)} or flags")
     groups: dict[type[_Settings], dict[str, Any]] = {TrainConfig: {}, RunSettings: {}}
     for name, value in values.items():
         groups[FIELDS[name]][name] = value

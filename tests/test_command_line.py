@@ -41,7 +41,7 @@ TRAIN = ("train", "--game", "Pong")
             (*TRAIN, "--minutes", "nan"),
             "setting minutes: input should be a finite number, got nan.",
         ),
-        ((*TRAIN, "--total-timesteps", "9" * 5000), "99… (5,000 characters)'."),
+        ((*TRAIN, "--total-timesteps", "9" * 5000), f"got '{'9' * 39}…{'9' * 38}'."),
         (("watch", "x", "--ep\x1b[31m", "1"), "unknown flag --ep\\x1b[31m."),
     ],
 )

@@ -19,7 +19,7 @@ from rlarcade.evaluation.suite import SuiteComparison
 from rlarcade.files import read_bounded_text
 from rlarcade.games.protocols import Protocol
 from rlarcade.seeding import SeedUse
-from rlarcade.text import printable
+from rlarcade.text import printable, shown_path
 
 _LARGEST_DOCUMENT = 200_000_000  # bytes; a game has about a thousand
 
@@ -54,7 +54,7 @@ def load_recorded(path: Path) -> Recorded:
     try:
         text = read_bounded_text(path, _LARGEST_DOCUMENT)
     except OSError as error:
-        raise RecordingError(f"cannot read {path}: {error.strerror}.") from error
+        raise RecordingError(f"cannot read {shown_path(path)}: {error.strerror}.") from error
     except UnicodeDecodeError as error:
         raise RecordingError(f"{path} is no result document: it is not text.") from error
     try:

@@ -21,6 +21,7 @@ from rlarcade.promotion.blobs import LARGEST as LARGEST_BLOB
 from rlarcade.promotion.blobs import Blobs, DamagedBlobError
 from rlarcade.promotion.database import DATABASE, Database
 from rlarcade.promotion.database import LARGEST as LARGEST_DATABASE
+from rlarcade.text import quoted
 
 _BLOCK = 512
 _CHUNK = 1 << 20
@@ -162,9 +163,11 @@ def _member(block: bytes, file: Path) -> tuple[str, int]:
         raise _refused(file, "it is no tar file, or a compressed one")
     name = block[:100].rstrip(b"\0").decode("ascii", "backslashreplace")
     if block[156:157] != b"0":
-        raise _refused(file, f"{name!r} is a link, a folder or another thing that is no plain file")
+        raise _refused(
+            file, f"{quoted(name)} is a link, a folder or another thing that is no plain file"
+        )
     if name != DATABASE and not _BLOB.fullmatch(name):
-        raise _refused(file, f"it would write {name!r}, which no registry has")
+        raise _refused(file, f"it would write {quoted(name)}, which no registry has")
     digits = re.fullmatch(rb"([0-7]{11})\0", block[124:136])
     size = int(digits[1], 8) if digits else -1
     if size < 0 or block != _header(name, size):
