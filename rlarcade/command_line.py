@@ -16,6 +16,7 @@ import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from rlarcade.checked import similar
+from rlarcade.config import check_device
 from rlarcade.errors import ConfigError
 from rlarcade.numbers import whole_number
 from rlarcade.text import LONGEST_SHOWN, printable, quoted
@@ -184,11 +185,9 @@ class _Refusal:
             return None
         value, name = match[1], match[2]
         choices = sorted(set(re.findall(r"'([^']*)'", match[3])) - {"None"})
-        if name == "--device" and value.startswith("cuda:"):
-            one = value.removeprefix("cuda:")
-            near = f"CUDA_VISIBLE_DEVICES={one} … --device cuda chooses one GPU of several."
-        else:
-            near = _meant(value, choices)
+        if name == "--device":
+            check_device(value)  # says itself how one GPU of several is chosen
+        near = _meant(value, choices)
         return f"{name} is one of {', '.join(choices)}, got {quoted(value)}. {near}".rstrip()
 
     def _not_a_value(self) -> str | None:

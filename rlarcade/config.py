@@ -93,7 +93,7 @@ def check_device(value: Any) -> Any:
     Raises:
         ConfigError: with the way to choose one.
     """
-    if isinstance(value, str) and (found := re.fullmatch(r"(cuda|gpu):?(\d*)", value)):
+    if isinstance(value, str) and (found := re.fullmatch(r"(cuda|gpu):?(\d{0,4})", value)):
         if value == "cuda":
             return value
         chosen = f"CUDA_VISIBLE_DEVICES={found[2]} and " if found[2] else ""

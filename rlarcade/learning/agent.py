@@ -28,7 +28,7 @@ from rlarcade.games.names import resolve_game
 from rlarcade.games.protocols import FRAMESKIP, SCREEN, STACK, Protocol, get_protocol
 from rlarcade.games.single import GameEnv, make_env
 from rlarcade.learning.cuda_graph import CudaGraph
-from rlarcade.learning.hardware import one_thread, sent_to
+from rlarcade.learning.hardware import one_thread, sent_to, torch_device
 from rlarcade.learning.heads import Draws, Returns
 from rlarcade.learning.losses import (
     cross_entropy,
@@ -136,13 +136,14 @@ class DQNAgent:
         Args:
             config: settings of learning; those of the run around it are not used.
             num_actions: actions of the game.
-            device: where the networks live.
+            device: where the networks live: cpu, cuda or one such as cuda:1.
             precision: arithmetic of the torso.
             seed: of the initial weights, and of the noise and quantile fractions of learning.
             torso: a module of your own in the torso's place, uint8 (B, 4, 84, 84) to float (B, F).
                 Loading its checkpoints needs it again.
 
         Raises:
+            ConfigError: the device is none, or is not there.
             ValueError: `torso` returns something else.
         """
         network = config.network.model_dump(mode="json")
@@ -160,7 +161,7 @@ class DQNAgent:
         network: dict[str, Any],
         online: QNetwork,
         num_actions: int,
-        device: str,
+        device: str | torch.device,
         precision: Literal["fp32", "bf16"],
         *,
         compiled: bool,
@@ -168,7 +169,7 @@ class DQNAgent:
         self.config, self.num_actions = config, num_actions
         self.game = resolve_game(config.game)
         self.protocol: Protocol = get_protocol(config.protocol)
-        self.device = torch.device(device)
+        self.device = torch_device(device)
         self.network = network
         self.manifest: Manifest | None = None
         self.name = "agent"
@@ -636,11 +637,12 @@ class DQNAgent:
 
         Args:
             path: a checkpoint's folder, or a run folder, which means its newest.
-            device: where the networks live.
+            device: where the networks live: cpu, cuda or one such as cuda:1.
             torso: the module of your own that the agent was made with, if it was.
 
         Raises:
             CheckpointError: nothing is there, or it is damaged, foreign or hostile.
+            ConfigError: the device is none, or is not there.
         """
         if isinstance(path, Checkpoint):
             checkpoint = path
