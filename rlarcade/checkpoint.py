@@ -26,10 +26,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 
+from rlarcade.checked import reason
 from rlarcade.errors import CheckpointError
 from rlarcade.files import LARGEST_TEXT, read_bounded, write_folder
 from rlarcade.games.protocols import MOST_ACTIONS, Protocol
-from rlarcade.text import LONGEST_SHOWN, printable, quoted, shown_path
+from rlarcade.text import quoted, shown_path
 
 FORMAT_VERSION = 1
 WEIGHTS = "weights.safetensors"
@@ -301,9 +302,6 @@ def _read_manifest(path: Path) -> Manifest:
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}.") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        field = printable(".".join(map(str, first["loc"])), LONGEST_SHOWN)
-        what = first["msg"].removeprefix("Value error, ")
-        raise CheckpointError(f"{path} is damaged: {field}: {what}.") from error
+        raise CheckpointError(f"{path} is damaged: {reason(error)}") from error
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged: not JSON ({error}).") from error

@@ -71,8 +71,8 @@ _Positive = Annotated[float, Field(gt=0)]
 
 # A name, or a whole protocol: told apart first, so that an error speaks of the one that was meant.
 _Protocol = Annotated[
-    Annotated[ProtocolName, Tag("")] | Annotated[Protocol, Tag("own")],
-    Discriminator(lambda value: "" if isinstance(value, str) else "own"),
+    Annotated[ProtocolName, Tag("")] | Annotated[Protocol, Tag(" ")],
+    Discriminator(lambda value: "" if isinstance(value, str) else " "),
 ]
 
 

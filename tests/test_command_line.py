@@ -43,7 +43,7 @@ FIRST_ONLY = "is not a choice: rlarcade takes the first GPU that it sees. "
         ((*TRAIN, "--conv-channels", "1", "x", "3"), "takes 3 whole numbers, got '1 x 3'."),
         (
             (*TRAIN, "--minutes", "nan"),
-            "setting minutes: input should be a finite number, got nan.",
+            "'minutes' must be a finite number, not nan.",
         ),
         ((*TRAIN, "--total-timesteps", "9" * 5000), f"got '{'9' * 39}…{'9' * 38}'."),
         (("watch", "x", "--ep\x1b[31m", "1"), "unknown flag --ep\\x1b[31m."),

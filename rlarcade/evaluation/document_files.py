@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
+from rlarcade.checked import reason
 from rlarcade.errors import RecordingError
 from rlarcade.evaluation.documents import Comparison, Contestant, Evaluation, PairResult
 from rlarcade.evaluation.recordings import Recording, recordings_of
@@ -66,7 +67,7 @@ def load_recorded(path: Path) -> Recorded:
             if isinstance(document, Evaluation | Comparison):
                 found += recordings_of(document)
     except (ValidationError, ValueError, TypeError, KeyError, RecursionError) as error:
-        what = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        what = reason(error).rstrip(".")
         raise RecordingError(
             f"{path} is no result document, or it is damaged: {printable(what, 200)}. Name what "
             "evaluate --json or compare --json wrote, or the record of a match."

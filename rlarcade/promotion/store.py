@@ -20,6 +20,7 @@ from typing import Any, Self, TypeVar
 from pydantic import BaseModel, ValidationError
 from sqlalchemy import Connection
 
+from rlarcade.checked import reason
 from rlarcade.errors import RegistryError, UnusableRegistryError
 from rlarcade.files import open_own, own_folder, sync_folder
 from rlarcade.promotion import aliases, audit, registration
@@ -120,11 +121,9 @@ class Store:
                 "registry into another folder."
             ) from error
         except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(map(str, first["loc"]))
             raise UnusableRegistryError(
-                f"document {digest[:12]}… is no {model.__name__}: {field}: {first['msg']}. It was "
-                "written by another rlarcade, or is another kind of document."
+                f"document {digest[:12]}… is no {model.__name__}: {reason(error)} It was written "
+                "by another rlarcade, or is another kind of document."
             ) from error
 
     @contextmanager

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 from sqlalchemy import Connection, Row, Select, func, select
 
+from rlarcade.checked import reason
 from rlarcade.checkpoint import FORMAT_VERSION, Manifest
 from rlarcade.errors import RegistryError, UnusableRegistryError
 from rlarcade.files import LARGEST_TEXT
@@ -87,9 +88,8 @@ def read_manifest(data: bytes) -> Manifest:
     try:
         manifest = Manifest.model_validate_json(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"]))
-        raise DamagedBlobError(f"its manifest is none: {field}: {first['msg']}") from error
+        what = reason(error).rstrip(".")
+        raise DamagedBlobError(f"its manifest is none: {what}") from error
     if manifest.format_version != FORMAT_VERSION:
         raise DamagedBlobError(
             f"its manifest has format version {manifest.format_version}, not {FORMAT_VERSION}"
