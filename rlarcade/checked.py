@@ -2,6 +2,9 @@
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
+from pathlib import Path
+from types import UnionType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -176,6 +179,47 @@ def _names_at(model: type[BaseModel] | None, place: Sequence[object]) -> Iterabl
         kind = None if field is None else field.annotation
         model = kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
     return () if model is None else model.model_fields
+
+
+def require(value: object, kind: type | UnionType, name: str, example: str) -> None:
+    """Refuses what a caller in Python has taken for something else.
+
+    Args:
+        value: what was given.
+        kind: what it has to be.
+        name: what a message calls it, such as "rule".
+        example: what is fine, such as "Rule()".
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    if not isinstance(value, kind):
+        raise ConfigError(f"{name} cannot be {quoted(value)}. Give one such as {example}.")
+
+
+def path_of(value: str | Path, name: str) -> Path:
+    """Returns a path that may be given as text.
+
+    Raises:
+        ConfigError: it is neither a text nor a path, or one that no file can have.
+    """
+    require(value, str | Path, name, "'runs/pong'")
+    if "\0" in str(value):
+        raise ConfigError(f"{name} {quoted(str(value))} holds a NUL character, which no path has.")
+    return Path(value)
+
+
+def number_of(value: float, name: str, above: float, below: float) -> float:
+    """Returns a number between two others.
+
+    Raises:
+        ConfigError: it is none, or not above the one and below the other.
+    """
+    if not isinstance(value, Real) or isinstance(value, bool) or not above < value < below:
+        raise ConfigError(
+            f"{name} must be a number above {above:g} and below {below:g}, not {quoted(value)}."
+        )
+    return float(value)
 
 
 def similar(name: str, known: Iterable[str]) -> list[str]:

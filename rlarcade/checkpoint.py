@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 
-from rlarcade.checked import reason
+from rlarcade.checked import path_of, reason
 from rlarcade.errors import CheckpointError
 from rlarcade.files import LARGEST_TEXT, read_bounded, write_folder
 from rlarcade.games.protocols import MOST_ACTIONS, Protocol
@@ -195,6 +195,7 @@ def load_checkpoint(
 
     Raises:
         CheckpointError: nothing is there, or it is damaged, of an unknown format or hostile.
+        ConfigError: it is no path.
     """
     folder = find_checkpoint(path)
     manifest = _read_manifest(folder / MANIFEST)
@@ -255,8 +256,9 @@ def find_checkpoint(path: str | Path) -> Path:
 
     Raises:
         CheckpointError: there is no checkpoint at the path.
+        ConfigError: it is no path.
     """
-    path = Path(path)
+    path = path_of(path, "a checkpoint")
     if path.name in (WEIGHTS, MANIFEST):
         path = path.parent
     try:

@@ -27,7 +27,7 @@ from pydantic import (
 )
 
 from rlarcade import numbers
-from rlarcade.checked import Checked, did_you_mean, validated
+from rlarcade.checked import Checked, did_you_mean, path_of, validated
 from rlarcade.errors import ConfigError
 from rlarcade.files import read_bounded_text
 from rlarcade.games.protocols import Protocol, ProtocolName
@@ -67,6 +67,14 @@ _Fractions = Annotated[_Whole, Field(ge=1, le=10_000)]
 _Batch = Annotated[_Whole, Field(ge=1, le=1_000_000)]
 _Share = Annotated[float, Field(ge=0, le=1)]
 _Positive = Annotated[float, Field(gt=0)]
+
+
+def _path(value: Any) -> Any:
+    """Refuses a path that no file can have."""
+    return path_of(value, "a path") if isinstance(value, str | Path) else value
+
+
+_Path = Annotated[Path, BeforeValidator(_path)]
 
 
 # A name, or a whole protocol: told apart first, so that an error speaks of the one that was meant.
@@ -416,7 +424,7 @@ _NEEDS: tuple[tuple[tuple[str, ...], Callable[[TrainConfig], bool]], ...] = (
 class RunSettings(_Settings):
     """Everything about a run that cannot change what is learned."""
 
-    run_dir: Path | None = None
+    run_dir: _Path | None = None
     """Folder of the run. Unset: checkpoints/GAME-PRESET-seedN."""
     resume: Literal["auto", "never"] = "auto"
     """auto goes on where the run folder stands; never refuses a folder that holds a run."""
@@ -432,11 +440,11 @@ class RunSettings(_Settings):
     pipeline: Literal["ci", "delivery", "deployment"] | None = None
     """Register each policy checkpoint as a version and send it through the gate: ci only checks,
     delivery waits for a person, deployment makes it the champion if it is better."""
-    registry: Path | None = None
+    registry: _Path | None = None
     """Folder of the registry. Unset: checkpoints/registry."""
-    gate: Path | None = None
+    gate: _Path | None = None
     """Gate file. Unset: configs/gate.toml."""
-    init_from: Path | None = None
+    init_from: _Path | None = None
     """Policy checkpoint or version (7, champion@pong) whose weights a new run starts from; recorded
     as its parent."""
 

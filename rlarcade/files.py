@@ -60,7 +60,10 @@ def read_bounded_text(path: str | Path, limit: int = LARGEST_TEXT) -> str:
 def _opened(path: str | Path, flags: int, limit: int | None = None) -> int:
     """Opens a regular file within a size bound; returns its descriptor."""
     # Without O_NONBLOCK, opening a FIFO waits for a writer.
-    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, 0o666)
+    try:
+        descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, 0o666)
+    except ValueError as error:
+        raise _unfit("its name holds a NUL character", path) from error
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):

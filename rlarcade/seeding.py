@@ -5,6 +5,7 @@ from enum import IntEnum
 
 import numpy as np
 
+from rlarcade.checked import require
 from rlarcade.errors import ConfigError
 from rlarcade.text import quoted
 
@@ -59,6 +60,7 @@ def generator(seed: int, use: SeedUse, *path: int) -> np.random.Generator:
 
 def _words(seed: int, use: SeedUse, path: tuple[int, ...]) -> list[int]:
     """One 32-bit word each, and how many: no two different calls give the same words."""
+    require(use, SeedUse, "what a seed is for", "SeedUse.EVALUATION")
     whole = [checked_seed(word, LARGEST_WORD) for word in (seed, *path)]
     return [whole[0], int(use), len(path), *whole[1:]]
 

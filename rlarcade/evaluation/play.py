@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
+from rlarcade.checked import path_of, require
 from rlarcade.errors import ConfigError, PolicyError, RecordingError, RunFolderError
 from rlarcade.evaluation.documents import EpisodeResult, Evaluation, Trace
 from rlarcade.evaluation.players import AnyPlayer, Choice, Contender, View, as_player, own_words
@@ -52,7 +53,7 @@ def evaluate_agent(
     episodes: int = 100,
     seed: int = 0,
     use: SeedUse = SeedUse.EVALUATION,
-    record: Path | None = None,
+    record: str | Path | None = None,
     num_lanes: int = DEFAULT_LANES,
     on_episode: EpisodeDone | None = None,
     on_record: RecordFound | None = None,
@@ -83,7 +84,8 @@ def evaluate_agent(
     check_count("num_lanes", num_lanes)
     player = as_player(agent)
     schedule = _schedule(player, episodes, seed, use)
-    with nullcontext() if record is None else closing(_opened(record, player, seed, use)) as kept:
+    path = None if record is None else path_of(record, "record")
+    with nullcontext() if path is None else closing(_opened(path, player, seed, use)) as kept:
         results: dict[int, EpisodeResult] = {}
         if kept is not None and kept.earlier:
             results = {
@@ -234,6 +236,8 @@ def play_steps(
         PolicyError: the agent crashed, took too long or chose no action of the game.
     """
     player = as_player(agent)
+    if env is not None:
+        require(env, GameEnv, "env", "make_env(agent.game, protocol=agent.protocol)")
     if env is not None and (env.game, env.protocol) != (player.game, player.protocol):
         raise ConfigError(
             f"the agent plays {player.game} under {player.protocol.name}, but the environment is "

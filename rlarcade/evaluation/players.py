@@ -17,6 +17,7 @@ from typing import Protocol as Interface
 import numpy as np
 from numpy.typing import NDArray
 
+from rlarcade.checked import number_of, require
 from rlarcade.errors import ConfigError, PolicyError
 from rlarcade.games.names import resolve_game
 from rlarcade.games.protocols import Protocol, get_protocol
@@ -24,6 +25,7 @@ from rlarcade.text import quoted, said
 
 _SEES = ("observation", "screen")
 _DECISION_SECONDS = 60.0
+_LONGEST_SECONDS = 1e9  # that Python can wait for
 
 
 class _TooSlowError(PolicyError):
@@ -240,8 +242,8 @@ class Player:
         if sees not in _SEES:
             shown = quoted(sees)
             raise ConfigError(f"{name} sees {shown}. A policy sees 'observation' or 'screen'.")
-        if not decision_seconds > 0:
-            raise ConfigError(f"decision_seconds must be above 0, got {decision_seconds:g}.")
+        require(name, str, "name", "'mine'")
+        require(version, str | None, "version", "a digest of the policy's weights, or None")
         self.game, self.protocol = resolve_game(game), get_protocol(protocol)
         self.name, self.version = name, version
         self.sees_screen = sees == "screen"
@@ -311,7 +313,7 @@ class _Worker:
     """
 
     def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+        self._seconds = number_of(seconds, "decision_seconds", 0, _LONGEST_SECONDS)
         self._calls: queue.SimpleQueue[Any] | None = None
         self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
 

@@ -9,8 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pydantic import BaseModel
-
+from rlarcade.checked import Checked
 from rlarcade.text import printable
 
 Shown = Iterator[tuple[str, Any]]
@@ -21,7 +20,7 @@ Rows = Sequence[tuple[str, ...]]
 _LONGEST_VALUE, _LONGEST_CELL = 40, 200
 
 
-class ShortlyShown(BaseModel, ABC):
+class ShortlyShown(Checked, ABC):
     """A document whose `repr` and `str` are one short line."""
 
     @abstractmethod

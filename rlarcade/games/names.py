@@ -6,6 +6,7 @@ from functools import cache
 
 from ale_py import roms
 
+from rlarcade.checked import require
 from rlarcade.errors import GameError
 from rlarcade.text import quoted
 
@@ -53,6 +54,7 @@ def resolve_game(name: str) -> str:
 
 def display_name(game: str) -> str:
     """Returns the name users know: `space_invaders` -> `SpaceInvaders`."""
+    require(game, str, "a game", "'space_invaders'")
     return game.title().replace("_", "")
 
 

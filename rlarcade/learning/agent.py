@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rlarcade.checked import reason
+from rlarcade.checked import path_of, reason, require
 from rlarcade.checkpoint import (
     Checkpoint,
     Counters,
@@ -23,7 +23,7 @@ from rlarcade.checkpoint import (
     weights_sha256,
 )
 from rlarcade.config import TrainConfig
-from rlarcade.errors import CheckpointError, DivergenceError, PolicyError
+from rlarcade.errors import CheckpointError, ConfigError, DivergenceError, PolicyError
 from rlarcade.games.names import resolve_game
 from rlarcade.games.protocols import FRAMESKIP, SCREEN, STACK, Protocol, get_protocol
 from rlarcade.games.single import GameEnv, make_env
@@ -44,6 +44,8 @@ from rlarcade.learning.networks import QNetwork, build_network
 from rlarcade.learning.playable import load_playable
 from rlarcade.learning.replay import Batch
 from rlarcade.learning.torsos import ForeignTorso
+from rlarcade.seeding import checked_seed
+from rlarcade.text import quoted
 
 # Rows of one forward for acting. torch picks kernels by batch size, and their rounding differs, so
 # observations are padded with zeros to a number of rows whose bits are known to be the same: the
@@ -143,9 +145,15 @@ class DQNAgent:
                 Loading its checkpoints needs it again.
 
         Raises:
-            ConfigError: the device is none, or is not there.
+            ConfigError: one of these is something else, or the device is not there.
             ValueError: `torso` returns something else.
         """
+        require(config, TrainConfig, "config", "TrainConfig(game='Pong')")
+        if not isinstance(num_actions, int | np.integer) or num_actions < 1:
+            raise ConfigError(f"num_actions is a whole number above 0, not {quoted(num_actions)}.")
+        if precision not in tuple(_DTYPES):
+            raise ConfigError(f"precision is 'fp32' or 'bf16', not {quoted(precision)}.")
+        checked_seed(seed)
         network = config.network.model_dump(mode="json")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -610,10 +618,14 @@ class DQNAgent:
             git_commit: of the code that trained it.
 
         Raises:
+            ConfigError: the path is none, or has no name.
             OSError: the disk is full or cannot be written.
         """
+        folder = path_of(path, "a checkpoint")
+        if not folder.name:
+            raise ConfigError(f"a checkpoint is a folder with a name, not {quoted(str(path))}.")
         return save_checkpoint(
-            Path(path),
+            folder,
             self.weights(),
             game=self.game,
             protocol=self.protocol,

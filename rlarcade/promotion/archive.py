@@ -35,7 +35,7 @@ def write(path: Path, database: Database, blobs: Blobs) -> None:
     Raises:
         RegistryError: the file exists already or cannot be written, or the database cannot be read.
     """
-    if path.exists():
+    if os.path.lexists(path):
         raise RegistryError(f"{path} exists already. Choose another name for the export.")
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     copy = temporary.with_suffix(".sqlite")
@@ -110,7 +110,7 @@ def unpacked(file: Path, folder: Path) -> Iterator[Path]:
         RegistryError: the file is no export or hostile, or the folder is in use or cannot be
             written; nothing is left behind.
     """
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+    if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
         raise RegistryError(
             f"{folder} is in use already. Import into a folder that does not exist yet."
         )
