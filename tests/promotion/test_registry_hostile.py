@@ -76,6 +76,7 @@ def test_a_registry_of_an_older_rlarcade_is_read_verified_and_gone_on_with(golde
         assert [m.kind for m in registry.history("space_invaders")] == [
             "promote", "promote", "rollback",
         ]  # fmt: skip
+        assert [m.os_user for m in registry.history("space_invaders")] == [None] * 3
         found = submissions_of(registry)
         assert [one.state for one in found] == ["rejected", "promoted", "promoted"]
         (said,) = found[1].approvals
