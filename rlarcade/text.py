@@ -10,7 +10,7 @@ characters, halves of a surrogate pair, private and unassigned ones, line and pa
 
 LONGEST_SHOWN = 80
 """Characters of somebody's value in an error; from a file or a caller it may have any length."""
-_LONGEST_PATH = 300  # characters of a path, or another word, in an error
+_LONGEST_PATH = 400  # characters of a path, or another word, in an error
 _LONGEST_ERROR = 2_000  # characters: somebody's own error may hold an array, and documents keep it
 
 
