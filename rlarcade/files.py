@@ -10,7 +10,7 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -202,8 +202,8 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
         raise
 
 
-def write_file(path: Path, data: bytes) -> None:
-    """Replaces a file in one step.
+def write_file(path: Path, data: bytes | Iterable[bytes]) -> None:
+    """Replaces a file in one step. Data that comes in parts is written as it comes.
 
     Raises:
         OSError: the disk is full or cannot be written; the old file stays.
@@ -214,21 +214,21 @@ def write_file(path: Path, data: bytes) -> None:
         write_synced(temporary, data)
         temporary.replace(path)
         sync_folder(path.parent)
-    except OSError:
+    except BaseException:  # whoever gives the parts may fail, too
         if not temporary.is_dir():
             temporary.unlink(missing_ok=True)
         raise
 
 
-def write_synced(path: Path, data: bytes) -> None:
-    """Writes a new file and waits until it is on the disk.
+def write_synced(path: Path, data: bytes | Iterable[bytes]) -> None:
+    """Writes a new file, whole or part by part, and waits until it is on the disk.
 
     Raises:
         OSError: something is there already, or the disk is full or cannot be written.
     """
     # "x" follows no link: somebody who knows the name could have put one there.
     with path.open("xb") as file:
-        file.write(data)
+        file.writelines([data] if isinstance(data, bytes) else data)
         file.flush()
         os.fsync(file.fileno())
 
