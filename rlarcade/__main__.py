@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from rlarcade.interrupts import until_ready
+from rlarcade.text import quoted
 
 VERBS = {
     "train": "train an agent; the same command resumes it",
@@ -44,7 +45,7 @@ def _hand_over(arguments: Sequence[str]) -> int:
     if verb not in VERBS:
         near = difflib.get_close_matches(verb, VERBS, n=1)
         hint = f"Did you mean {near[0]}?" if near else f"Choose one of {', '.join(VERBS)}."
-        raise ConfigError(f"unknown verb {verb!r}. {hint}")
+        raise ConfigError(f"unknown verb {quoted(verb)}. {hint}")
     code: int = importlib.import_module(f"rlarcade.{verb}").main(arguments[1:])
     return code
 

@@ -1,16 +1,18 @@
 """Values that pydantic checks; what is wrong with one is said in our words, in one line."""
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
+from pathlib import Path
+from types import UnionType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from rlarcade.errors import ConfigError
-from rlarcade.text import printable
+from rlarcade.text import counted, printable, quoted
 
 _Model = TypeVar("_Model", bound=BaseModel)
-_LONGEST_VALUE = 80  # characters of a value that is shown in an error
 
 _ALSO_CALLED = {
     "algo": "preset",
@@ -63,14 +65,20 @@ class Checked(BaseModel):
             try:
                 super().__init__(**values)
             except ValidationError as error:
-                raise ConfigError(_in_words(error, type(self).model_fields)) from None
+                raise ConfigError(_in_words(error, type(self), in_python=True)) from None
 
         # For pydantic it is its own: only who writes TrainConfig(…) passes here, and an error deep
         # in a document keeps its place.
         __init__.__pydantic_base_init__ = True
 
+        def __setattr__(self, name: str, value: Any) -> None:
+            try:
+                super().__setattr__(name, value)
+            except ValidationError as error:
+                raise ConfigError(_in_words(error, type(self), in_python=True)) from None
 
-def validated(model: type[_Model], values: Mapping[str, Any]) -> _Model:
+
+def validated(model: type[_Model], values: Mapping[str, Any] | BaseModel) -> _Model:
     """Makes a checked value; the first thing wrong becomes one clear line.
 
     Raises:
@@ -79,7 +87,7 @@ def validated(model: type[_Model], values: Mapping[str, Any]) -> _Model:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(_in_words(error)) from error
+        raise ConfigError(_in_words(error, model)) from error
 
 
 def reason(error: Exception) -> str:
@@ -89,19 +97,129 @@ def reason(error: Exception) -> str:
     return printable(getattr(error, "strerror", None) or error, 300)
 
 
-def _in_words(error: ValidationError, known: Iterable[str] = ()) -> str:
-    """The first thing wrong, as a sentence; of `known` settings one may be suggested."""
+_MUST = {
+    "bool_parsing": "be true or false",
+    "bool_type": "be true or false",
+    "dict_type": "be a table",
+    "enum": "be {expected}",
+    "finite_number": "be a finite number",
+    "float_parsing": "be a number",
+    "float_type": "be a number",
+    "frozen_set_type": "be a list",
+    "greater_than": "be above {gt}",
+    "greater_than_equal": "be at least {ge}",
+    "int_from_float": "be a whole number",
+    "int_parsing": "be a whole number",
+    "int_parsing_size": "be a whole number of fewer digits",
+    "int_type": "be a whole number",
+    "is_instance_of": "be of type {class}",
+    "less_than": "be below {lt}",
+    "less_than_equal": "be at most {le}",
+    "list_type": "be a list",
+    "literal_error": "be {expected}",
+    "model_attributes_type": "be a table",
+    "model_type": "be a table",
+    "none_required": "be left out",
+    "path_type": "be a path",
+    "set_type": "be a list",
+    "string_pattern_mismatch": "be text of the form {pattern}",
+    "string_sub_type": "be text",
+    "string_too_long": "have at most {characters}",
+    "string_too_short": "have at least {characters}",
+    "string_type": "be text",
+    "string_unicode": "be text",
+    "too_long": "have at most {parts}",
+    "too_short": "have at least {parts}",
+    "tuple_type": "be a list",
+}
+"""What a value must, by pydantic's name of its error and with the facts that come with that."""
+
+
+def _in_words(
+    error: ValidationError, model: type[BaseModel] | None = None, *, in_python: bool = False
+) -> str:
+    """The first thing wrong, as a sentence.
+
+    Args:
+        error: what pydantic found.
+        model: what was to be made; of its settings one may be suggested.
+        in_python: the values were given in Python, not read from a file.
+    """
     first = error.errors(include_url=False)[0]
-    name = ".".join(str(part) for part in first["loc"] if part != "")
-    message = first["msg"].removeprefix("Value error, ")
-    if not name or first["type"] == "value_error":
-        return message.rstrip(".") + "."
-    if first["type"] == "extra_forbidden" and known:
-        return f"unknown setting {name!r}. {did_you_mean(name, known)}".strip()
-    if first["type"] == "missing":
-        return f"setting {name}: field required."
-    value = printable(repr(first["input"]), _LONGEST_VALUE)
-    return f"setting {name}: {message[0].lower() + message[1:]}, got {value}."
+    kind, facts = first["type"], first.get("ctx", {})
+    place = [part for part in first["loc"] if str(part).strip()]  # of a choice's tag nobody knows
+    name = quoted(".".join(map(str, place))) if place else "it"
+    message = printable(first["msg"].removeprefix("Value error, "), 300).rstrip(".")
+    if kind == "value_error":
+        return f"{message}."
+    if kind == "extra_forbidden":
+        hint = did_you_mean(str(place[-1]), _names_at(model, place[:-1]))
+        return f"unknown setting {name}. {hint}".rstrip() if model else f"{name} is unknown."
+    if kind == "missing":
+        return f"{name} is missing."
+    if kind in ("frozen_instance", "frozen_field"):
+        return f"{name} cannot be changed afterwards. Make another {error.title} with it."
+    if kind == "json_invalid":
+        return f"it is no JSON ({printable(facts.get('error', message), 200)})."
+    value = quoted(first["input"])
+    if kind == "model_type" and in_python:
+        return f"{name} must be of type {facts['class_name']}, not {value}."
+    if kind in _MUST:
+        known = {k: f"{v:g}" if isinstance(v, float) else v for k, v in facts.items()}
+        length = facts.get("max_length", facts.get("min_length", 0))
+        known |= {"characters": counted(length, "character"), "parts": counted(length, "part")}
+        return f"{name} must {_MUST[kind].format(**known)}, not {value}."
+    return f"{name} cannot be {value}: {message[0].lower()}{message[1:]}."
+
+
+def _names_at(model: type[BaseModel] | None, place: Sequence[object]) -> Iterable[str]:
+    """The settings of the table at a place in a model, as far as they are known."""
+    for part in place:
+        field = None if model is None else model.model_fields.get(str(part))
+        kind = None if field is None else field.annotation
+        model = kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+    return () if model is None else model.model_fields
+
+
+def require(value: object, kind: type | UnionType, name: str, example: str) -> None:
+    """Refuses what a caller in Python has taken for something else.
+
+    Args:
+        value: what was given.
+        kind: what it has to be.
+        name: what a message calls it, such as "rule".
+        example: what is fine, such as "Rule()".
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    if not isinstance(value, kind):
+        raise ConfigError(f"{name} cannot be {quoted(value)}. Give one such as {example}.")
+
+
+def path_of(value: str | Path, name: str) -> Path:
+    """Returns a path that may be given as text.
+
+    Raises:
+        ConfigError: it is neither a text nor a path, or one that no file can have.
+    """
+    require(value, str | Path, name, "'runs/pong'")
+    if "\0" in str(value):
+        raise ConfigError(f"{name} {quoted(str(value))} holds a NUL character, which no path has.")
+    return Path(value)
+
+
+def number_of(value: float, name: str, above: float, below: float) -> float:
+    """Returns a number between two others.
+
+    Raises:
+        ConfigError: it is none, or not above the one and below the other.
+    """
+    if not isinstance(value, Real) or isinstance(value, bool) or not above < value < below:
+        raise ConfigError(
+            f"{name} must be a number above {above:g} and below {below:g}, not {quoted(value)}."
+        )
+    return float(value)
 
 
 def similar(name: str, known: Iterable[str]) -> list[str]:

@@ -13,7 +13,7 @@ tensors must always be the same bytes: they are written in one form, and no othe
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -26,16 +26,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 
+from rlarcade.checked import path_of, reason
 from rlarcade.errors import CheckpointError
 from rlarcade.files import LARGEST_TEXT, read_bounded, write_folder
 from rlarcade.games.protocols import MOST_ACTIONS, Protocol
-from rlarcade.text import printable
+from rlarcade.text import quoted, shown_path
 
 FORMAT_VERSION = 1
 WEIGHTS = "weights.safetensors"
 MANIFEST = "manifest.json"
-_LARGEST_WEIGHTS = 2_000_000_000  # bytes; the largest network of a preset has 40 million
-_SHOWN = 60  # characters of a value that a stranger wrote
+_LARGEST_WEIGHTS = 2_000_000_000  # bytes
+_USUAL_WEIGHTS = 100_000_000  # bytes; the largest network of a preset has 40 million
 
 # As safetensors calls them, from the last in a file to the first: wide ones come first, aligned.
 _DTYPES = {
@@ -181,21 +182,24 @@ def canonical_bytes(tensors: Tensors) -> bytes:
     )
 
 
-def load_checkpoint(path: str | Path) -> Checkpoint:
+def load_checkpoint(
+    path: str | Path, *, largest: Callable[[Manifest], int] | None = None
+) -> Checkpoint:
     """Reads a checkpoint and checks its digest. No code of the checkpoint's is run.
 
     Args:
         path: a checkpoint's folder, its weights file, or a run folder, which means its newest.
+        largest: says how many bytes the weights of a manifest may have; asked if there are more
+            than 100 MB of them. Unset: 2 GB, whatever the manifest says, since a torso of one's own
+            may have any size.
 
     Raises:
         CheckpointError: nothing is there, or it is damaged, of an unknown format or hostile.
+        ConfigError: it is no path.
     """
     folder = find_checkpoint(path)
     manifest = _read_manifest(folder / MANIFEST)
-    try:
-        weights = read_bounded(folder / WEIGHTS, _LARGEST_WEIGHTS)
-    except OSError as error:
-        raise CheckpointError(f"cannot read {folder / WEIGHTS}: {error.strerror}.") from error
+    weights = _read_weights(folder / WEIGHTS, manifest, largest)
     digest = hashlib.sha256(weights).hexdigest()
     if digest != manifest.weights_sha256:
         raise CheckpointError(
@@ -211,6 +215,24 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             "that training wrote."
         )
     return Checkpoint(folder, manifest, tensors)
+
+
+def _read_weights(
+    path: Path, manifest: Manifest, largest: Callable[[Manifest], int] | None
+) -> bytes:
+    limit, hint = _LARGEST_WEIGHTS, ""
+    try:
+        if largest is not None and path.stat().st_size > _USUAL_WEIGHTS:
+            limit = min(limit, max(largest(manifest), _USUAL_WEIGHTS))
+            hint = (
+                " The network of its manifest has no more. An agent with a torso of your own is "
+                "loaded with DQNAgent.load(path, torso=module)."
+            )
+        return read_bounded(path, limit)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}.{hint}") from error
+    except CheckpointError as error:
+        raise CheckpointError(f"cannot read {path}: {error}") from error
 
 
 def parse_tensors(data: bytes, where: Path) -> dict[str, NDArray[Any]]:
@@ -234,8 +256,9 @@ def find_checkpoint(path: str | Path) -> Path:
 
     Raises:
         CheckpointError: there is no checkpoint at the path.
+        ConfigError: it is no path.
     """
-    path = Path(path)
+    path = path_of(path, "a checkpoint")
     if path.name in (WEIGHTS, MANIFEST):
         path = path.parent
     try:
@@ -244,11 +267,12 @@ def find_checkpoint(path: str | Path) -> Path:
         checkpoints = list_checkpoints(path)
         what = "holds no checkpoint" if path.exists() else "does not exist"
     except OSError as error:  # a name that is too long, a folder that may not be entered
-        raise CheckpointError(f"cannot read {path}: {error.strerror}.") from error
+        raise CheckpointError(f"cannot read {shown_path(path)}: {error.strerror}.") from error
     if checkpoints:
         return checkpoints[-1]
     raise CheckpointError(
-        f"{path} {what}. Name a folder with {WEIGHTS} and {MANIFEST}, or the folder of a run."
+        f"{shown_path(path)} {what}. Name a folder with {WEIGHTS} and {MANIFEST}, or the folder of "
+        "a run."
     )
 
 
@@ -271,7 +295,7 @@ def _read_manifest(path: Path) -> Manifest:
         document = json.loads(read_bounded(path, LARGEST_TEXT))
         version = document.get("format_version") if isinstance(document, dict) else None
         if version != FORMAT_VERSION:
-            found = printable(repr(version), _SHOWN)
+            found = quoted(version)
             raise CheckpointError(
                 f"{path} has format version {found}; this rlarcade reads version "
                 f"{FORMAT_VERSION}. Install the rlarcade that wrote it."
@@ -280,9 +304,6 @@ def _read_manifest(path: Path) -> Manifest:
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}.") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        field = printable(".".join(map(str, first["loc"])), _SHOWN)
-        what = first["msg"].removeprefix("Value error, ")
-        raise CheckpointError(f"{path} is damaged: {field}: {what}.") from error
+        raise CheckpointError(f"{path} is damaged: {reason(error)}") from error
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged: not JSON ({error}).") from error

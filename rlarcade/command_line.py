@@ -16,8 +16,10 @@ import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from rlarcade.checked import similar
+from rlarcade.config import check_device
 from rlarcade.errors import ConfigError
 from rlarcade.numbers import whole_number
+from rlarcade.text import LONGEST_SHOWN, printable, quoted
 
 _WORDS = {"INT": "a number", "PATH": "a path", "STR": "a name"}
 """Arguments that have no flag."""
@@ -142,13 +144,15 @@ class _Refusal:
         choices = re.search(r"Available subcommands: ([\w, -]+)", self.text)
         if choices and not words[0].startswith("-"):
             near = _meant(words[0], choices[1].split(", ")) or f"Choose one of {choices[1]}."
-            return f"unknown subcommand {words[0]!r}. {near}"
+            return f"unknown subcommand {quoted(words[0])}. {near}"
         flags = [word for word in words if word.startswith("-")]
         if not flags:
-            return f"unexpected {' '.join(map(repr, words))}: no more words are taken there."
+            return f"unexpected {' '.join(map(quoted, words))}: no more words are taken there."
         given = re.split("[= ]", flags[0])[0]
         names = sorted(set(re.findall(r"(?<![\w-])--[a-z][\w-]*", self.known)))
-        return f"unknown flag {given}. {_meant_flag(given, names)}".rstrip()
+        return (
+            f"unknown flag {printable(given, LONGEST_SHOWN)}. {_meant_flag(given, names)}".rstrip()
+        )
 
     def _missing(self) -> str | None:
         match = re.search(r"Missing from (rlarcade[\w -]*?):\s+(.*?)(?: ;|$)", self.text)
@@ -181,12 +185,10 @@ class _Refusal:
             return None
         value, name = match[1], match[2]
         choices = sorted(set(re.findall(r"'([^']*)'", match[3])) - {"None"})
-        if name == "--device" and value.startswith("cuda:"):
-            one = value.removeprefix("cuda:")
-            near = f"CUDA_VISIBLE_DEVICES={one} … --device cuda chooses one GPU of several."
-        else:
-            near = _meant(value, choices)
-        return f"{name} is one of {', '.join(choices)}, got {value!r}. {near}".rstrip()
+        if name == "--device":
+            check_device(value)  # says itself how one GPU of several is chosen
+        near = _meant(value, choices)
+        return f"{name} is one of {', '.join(choices)}, got {quoted(value)}. {near}".rstrip()
 
     def _not_a_value(self) -> str | None:
         match = re.search(
@@ -214,7 +216,7 @@ class _Refusal:
                         break
                     values.append(after)
         text = " ".join(values[:count])
-        return repr(text if len(text) <= 40 else f"{text[:40]}… ({len(text):,} characters)")
+        return quoted(text)
 
     def _invalid(self) -> str | None:
         """What pydantic says of a value that has the right type."""

@@ -27,10 +27,11 @@ from pydantic import (
 )
 
 from rlarcade import numbers
-from rlarcade.checked import Checked, did_you_mean, validated
+from rlarcade.checked import Checked, did_you_mean, path_of, validated
 from rlarcade.errors import ConfigError
 from rlarcade.files import read_bounded_text
 from rlarcade.games.protocols import Protocol, ProtocolName
+from rlarcade.text import quoted, shown_path
 
 DevicePreference = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
@@ -68,10 +69,18 @@ _Share = Annotated[float, Field(ge=0, le=1)]
 _Positive = Annotated[float, Field(gt=0)]
 
 
+def _path(value: Any) -> Any:
+    """Refuses a path that no file can have."""
+    return path_of(value, "a path") if isinstance(value, str | Path) else value
+
+
+_Path = Annotated[Path, BeforeValidator(_path)]
+
+
 # A name, or a whole protocol: told apart first, so that an error speaks of the one that was meant.
 _Protocol = Annotated[
-    Annotated[ProtocolName, Tag("")] | Annotated[Protocol, Tag("own")],
-    Discriminator(lambda value: "" if isinstance(value, str) else "own"),
+    Annotated[ProtocolName, Tag("")] | Annotated[Protocol, Tag(" ")],
+    Discriminator(lambda value: "" if isinstance(value, str) else " "),
 ]
 
 
@@ -92,12 +101,12 @@ def check_device(value: Any) -> Any:
     Raises:
         ConfigError: with the way to choose one.
     """
-    if isinstance(value, str) and (found := re.fullmatch(r"(cuda|gpu):?(\d*)", value)):
+    if isinstance(value, str) and (found := re.fullmatch(r"(cuda|gpu):?(\d{0,4})", value)):
         if value == "cuda":
             return value
         chosen = f"CUDA_VISIBLE_DEVICES={found[2]} and " if found[2] else ""
         raise ConfigError(
-            f"device {value!r} is not a choice: rlarcade takes the first GPU that it sees. "
+            f"device {quoted(value)} is not a choice: rlarcade takes the first GPU that it sees. "
             f"Use {chosen}device cuda."
         )
     return value
@@ -415,7 +424,7 @@ _NEEDS: tuple[tuple[tuple[str, ...], Callable[[TrainConfig], bool]], ...] = (
 class RunSettings(_Settings):
     """Everything about a run that cannot change what is learned."""
 
-    run_dir: Path | None = None
+    run_dir: _Path | None = None
     """Folder of the run. Unset: checkpoints/GAME-PRESET-seedN."""
     resume: Literal["auto", "never"] = "auto"
     """auto goes on where the run folder stands; never refuses a folder that holds a run."""
@@ -431,11 +440,11 @@ class RunSettings(_Settings):
     pipeline: Literal["ci", "delivery", "deployment"] | None = None
     """Register each policy checkpoint as a version and send it through the gate: ci only checks,
     delivery waits for a person, deployment makes it the champion if it is better."""
-    registry: Path | None = None
+    registry: _Path | None = None
     """Folder of the registry. Unset: checkpoints/registry."""
-    gate: Path | None = None
+    gate: _Path | None = None
     """Gate file. Unset: configs/gate.toml."""
-    init_from: Path | None = None
+    init_from: _Path | None = None
     """Policy checkpoint or version (7, champion@pong) whose weights a new run starts from; recorded
     as its parent."""
 
@@ -494,8 +503,8 @@ def load_preset(name_or_path: str) -> tuple[str, dict[str, Any]]:
         near = difflib.get_close_matches(name_or_path, preset_names(), n=1)
         hint = f"Did you mean {near[0]!r}? " if near else ""
         raise ConfigError(
-            f"unknown preset {name_or_path!r}. {hint}Choose one of {', '.join(preset_names())}, "
-            "or the path of a .toml file."
+            f"unknown preset {quoted(name_or_path)}. {hint}Choose one of "
+            f"{', '.join(preset_names())}, or the path of a .toml file."
         )
     return path.stem, _checked_preset(read_toml(path, "preset"), str(path))
 
@@ -546,7 +555,7 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
         raise ConfigError(deep) from error
     except (OSError, ValueError) as error:  # ValueError: not text, or a number of 5,000 digits
         reason = getattr(error, "strerror", None) or str(error).partition("; use sys.")[0]
-        raise ConfigError(f"cannot read {what} {path}: {reason}.") from error
+        raise ConfigError(f"cannot read {what} {shown_path(path)}: {reason}.") from error
 
 
 def _checked_preset(values: dict[str, Any], where: str) -> dict[str, Any]:
@@ -568,7 +577,7 @@ def check_names(values: Mapping[str, Any], where: str) -> None:
     for name in values:
         if name not in FIELDS:
             hint = did_you_mean(name, FIELDS)
-            raise ConfigError(f"unknown setting {name!r} in {where}. {hint}".strip())
+            raise ConfigError(f"unknown setting {quoted(name)} in {where}. {hint}".strip())
 
 
 def make_settings(preset: str, values: Mapping[str, Any]) -> Settings:
@@ -578,7 +587,7 @@ def make_settings(preset: str, values: Mapping[str, Any]) -> Settings:
         ConfigError: an unknown name, a wrong type, a value out of range, or values that do not go
             together.
     """
-    check_names(values, f"preset {preset!r} or flags")
+    check_names(values, f"preset {quoted(preset)} or flags")
     groups: dict[type[_Settings], dict[str, Any]] = {TrainConfig: {}, RunSettings: {}}
     for name, value in values.items():
         groups[FIELDS[name]][name] = value

@@ -19,13 +19,12 @@ from pydantic import BaseModel
 from rlarcade.command_line import HelpShown
 from rlarcade.errors import ConfigError, RlarcadeError
 from rlarcade.files import write_file
-from rlarcade.text import printable, said
+from rlarcade.text import error_line, printable, said
 
 EXIT_OK, EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 EXIT_REJECTED, EXIT_INCONCLUSIVE, EXIT_AWAITING = 3, 4, 5
 
 _TRACEBACK = "RLARCADE_TRACEBACK"
-_LONGEST_LINE = 2_000  # characters of an error: a file may have put its whole content into it
 _LONGEST_UNFORESEEN = 300  # characters of an error that no module has explained
 
 _PLAINER = str.maketrans({"–": "-", "…": "...", "×": "x", "→": "->", "ε": "e", "α": "a", "≥": ">="})
@@ -153,12 +152,12 @@ def say_lines(lines: Iterable[str]) -> None:
 
 def say_error(line: str) -> None:
     """Prints an error to stderr, in one line."""
-    deliver(sys.stderr, f"rlarcade: error: {printable(' '.join(line.split()), _LONGEST_LINE)}\n")
+    deliver(sys.stderr, f"rlarcade: error: {error_line(line)}\n")
 
 
 def say_warning(line: str) -> None:
     """Prints a warning to stderr, in one line."""
-    deliver(sys.stderr, f"rlarcade: warning: {printable(' '.join(line.split()), _LONGEST_LINE)}\n")
+    deliver(sys.stderr, f"rlarcade: warning: {error_line(line)}\n")
 
 
 def deliver(stream: TextIO | None, text: str) -> None:

@@ -10,12 +10,14 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
 LARGEST_TEXT = 10_000_000
 """Bytes of a settings file, a manifest, a state document: real ones have a few thousand."""
+
+_LINK = "it is a link, and links in such a folder are not followed: remove it"
 
 
 class UnfitFileError(OSError):
@@ -36,32 +38,13 @@ def open_regular(path: str | Path, limit: int | None = None) -> BinaryIO:
         OSError: it cannot be opened.
         UnfitFileError: it is a FIFO, a device, a folder or a socket, or is larger than `limit`.
     """
-    # Without O_NONBLOCK, opening a FIFO waits for a writer.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise _unfit(f"it is {_kind(found.st_mode)}, not a regular file", path)
-        if limit is not None and found.st_size > limit:
-            raise _unfit(
-                f"it has {found.st_size:,} bytes, more than the {limit:,} that such a file may "
-                "have",
-                path,
-            )
-        return os.fdopen(descriptor, "rb")
-    except BaseException:
-        os.close(descriptor)
-        raise
+    return os.fdopen(_opened(path, os.O_RDONLY, limit), "rb")
 
 
 def read_bounded(path: str | Path, limit: int = LARGEST_TEXT) -> bytes:
     """Reads a file from outside whole. Args and errors are those of `open_regular`."""
     with open_regular(path, limit) as file:
-        size = os.fstat(file.fileno()).st_size
-        data = file.read(size + 1)
-    if len(data) > size:
-        raise _unfit("it grew while it was read", path)
-    return data
+        return _whole(file, path)
 
 
 def read_bounded_text(path: str | Path, limit: int = LARGEST_TEXT) -> str:
@@ -72,6 +55,37 @@ def read_bounded_text(path: str | Path, limit: int = LARGEST_TEXT) -> str:
         UnicodeDecodeError: it is not UTF-8.
     """
     return read_bounded(path, limit).decode("utf-8")
+
+
+def _opened(path: str | Path, flags: int, limit: int | None = None) -> int:
+    """Opens a regular file within a size bound; returns its descriptor."""
+    # Without O_NONBLOCK, opening a FIFO waits for a writer.
+    try:
+        descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, 0o666)
+    except ValueError as error:
+        raise _unfit("its name holds a NUL character", path) from error
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise _unfit(f"it is {_kind(found.st_mode)}, not a regular file", path)
+        if limit is not None and found.st_size > limit:
+            raise _unfit(
+                f"it has {found.st_size:,} bytes, more than the {limit:,} that such a file may "
+                "have",
+                path,
+            )
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _whole(file: BinaryIO, path: str | Path) -> bytes:
+    size = os.fstat(file.fileno()).st_size
+    data = file.read(size + 1)
+    if len(data) > size:
+        raise _unfit("it grew while it was read", path)
+    return data
 
 
 def _unfit(why: str, path: str | Path) -> UnfitFileError:
@@ -110,25 +124,28 @@ def check_own(path: Path) -> None:
         UnfitFileError: it is a link.
     """
     if path.is_symlink():
-        raise _unfit("it is a link, and links in such a folder are not followed: remove it", path)
+        raise _unfit(_LINK, path)
 
 
-def open_own(path: Path, flags: int) -> int:
+def open_own(path: Path, flags: int, limit: int | None = None) -> int:
     """Opens a file in a folder of our own, making it if `flags` say so; returns its descriptor.
+
+    Args:
+        path: the file.
+        flags: of `os.open`.
+        limit: the most bytes that it may have.
 
     Raises:
         OSError: it cannot be opened.
-        UnfitFileError: it is a link, a FIFO, a device or a folder.
+        UnfitFileError: it is a link, a FIFO, a device or a folder, or is larger than `limit`.
     """
-    check_own(path)
-    descriptor = os.open(
-        path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, 0o666
-    )
-    mode = os.fstat(descriptor).st_mode
-    if not stat.S_ISREG(mode):
-        os.close(descriptor)
-        raise _unfit(f"it is {_kind(mode)}, not a regular file", path)
-    return descriptor
+    try:
+        return _opened(path, flags | os.O_NOFOLLOW, limit)
+    except OSError as error:
+        # The link is refused by the opening itself: looked at before, it could come in between.
+        if error.errno == errno.ELOOP and path.is_symlink():
+            raise _unfit(_LINK, path) from error
+        raise
 
 
 def read_own(path: Path, limit: int = LARGEST_TEXT) -> bytes:
@@ -138,8 +155,8 @@ def read_own(path: Path, limit: int = LARGEST_TEXT) -> bytes:
         OSError: it cannot be read.
         UnfitFileError: it is a link, no regular file, or larger than `limit`.
     """
-    check_own(path)
-    return read_bounded(path, limit)
+    with os.fdopen(open_own(path, os.O_RDONLY, limit), "rb") as file:
+        return _whole(file, path)
 
 
 def remove_own(path: Path) -> None:
@@ -185,8 +202,8 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
         raise
 
 
-def write_file(path: Path, data: bytes) -> None:
-    """Replaces a file in one step.
+def write_file(path: Path, data: bytes | Iterable[bytes]) -> None:
+    """Replaces a file in one step. Data that comes in parts is written as it comes.
 
     Raises:
         OSError: the disk is full or cannot be written; the old file stays.
@@ -197,21 +214,21 @@ def write_file(path: Path, data: bytes) -> None:
         write_synced(temporary, data)
         temporary.replace(path)
         sync_folder(path.parent)
-    except OSError:
+    except BaseException:  # whoever gives the parts may fail, too
         if not temporary.is_dir():
             temporary.unlink(missing_ok=True)
         raise
 
 
-def write_synced(path: Path, data: bytes) -> None:
-    """Writes a new file and waits until it is on the disk.
+def write_synced(path: Path, data: bytes | Iterable[bytes]) -> None:
+    """Writes a new file, whole or part by part, and waits until it is on the disk.
 
     Raises:
         OSError: something is there already, or the disk is full or cannot be written.
     """
     # "x" follows no link: somebody who knows the name could have put one there.
     with path.open("xb") as file:
-        file.write(data)
+        file.writelines([data] if isinstance(data, bytes) else data)
         file.flush()
         os.fsync(file.fileno())
 

@@ -2,6 +2,8 @@
 
 from decimal import Decimal, InvalidOperation
 
+from rlarcade.text import quoted
+
 _MOST_DIGITS = 20
 """More than any setting's number has; longer ones would be slow to read, or huge."""
 
@@ -15,7 +17,7 @@ def whole_number(text: str) -> int:
     try:
         number = Decimal(text.strip().replace("_", ""))
         if number.adjusted() >= _MOST_DIGITS or number != number.to_integral_value():
-            raise ValueError(f"{text[:40]!r} is no whole number of at most {_MOST_DIGITS} digits")
+            raise ValueError(f"{quoted(text)} is no whole number of at most {_MOST_DIGITS} digits")
         return int(number)
     except (InvalidOperation, OverflowError) as error:
-        raise ValueError(f"{text[:40]!r} is no whole number") from error
+        raise ValueError(f"{quoted(text)} is no whole number") from error

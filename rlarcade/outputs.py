@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rlarcade.errors import ConfigError
+from rlarcade.text import shown_path
 
 KINDS = {"--report": (".html", ".htm"), "--video": (".mp4",), "--picture": (".png",)}
 """Endings of the outputs that are made in one format only; the others may be called anything."""
@@ -58,7 +59,9 @@ def check_output(path: Path, what: str, endings: tuple[str, ...] = ()) -> None:
     except ValueError as error:  # a NUL character in a path
         reason = str(error)
     if reason is not None:
-        raise ConfigError(f"{what} {path} cannot be written: {reason}. Choose another file.")
+        raise ConfigError(
+            f"{what} {shown_path(path)} cannot be written: {reason}. Choose another file."
+        )
 
 
 def _other_ending(path: Path, endings: tuple[str, ...]) -> str | None:

@@ -5,8 +5,9 @@ from enum import IntEnum
 
 import numpy as np
 
+from rlarcade.checked import require
 from rlarcade.errors import ConfigError
-from rlarcade.text import printable
+from rlarcade.text import quoted
 
 LARGEST_WORD = 2**32 - 1
 """The largest seed of a command, an evaluation or a match."""
@@ -59,6 +60,7 @@ def generator(seed: int, use: SeedUse, *path: int) -> np.random.Generator:
 
 def _words(seed: int, use: SeedUse, path: tuple[int, ...]) -> list[int]:
     """One 32-bit word each, and how many: no two different calls give the same words."""
+    require(use, SeedUse, "what a seed is for", "SeedUse.EVALUATION")
     whole = [checked_seed(word, LARGEST_WORD) for word in (seed, *path)]
     return [whole[0], int(use), len(path), *whole[1:]]
 
@@ -79,13 +81,5 @@ def checked_seed(seed: object, largest: int | None = None) -> int:
         whole = -1
     if isinstance(seed, bool | np.bool_) or whole < 0 or (largest is not None and whole > largest):
         bound = "or more" if largest is None else f"to {largest}"
-        raise ConfigError(f"a seed is a whole number, 0 {bound}; got {shown_value(seed)}.")
+        raise ConfigError(f"a seed is a whole number, 0 {bound}; got {quoted(seed)}.")
     return whole
-
-
-def shown_value(value: object) -> str:
-    """Returns what a caller gave, short enough for the line of an error."""
-    try:
-        return printable(repr(value), 60)
-    except ValueError:  # Python writes no number of more than 4,300 digits
-        return "a number of thousands of digits"

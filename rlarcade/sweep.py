@@ -41,7 +41,7 @@ from rlarcade.learning.run_folder import (
 )
 from rlarcade.outputs import check_outputs
 from rlarcade.progress import duration
-from rlarcade.text import printable
+from rlarcade.text import printable, quoted
 
 _HEADERS = ("steps", "mean", "median", "human-normalised", "minutes")
 _PADDING = 2 * (len(_HEADERS) + 2)  # characters between columns and beside the table
@@ -163,16 +163,18 @@ def _expanded(file: _File, folder: Path) -> list[_Run]:
     variants: dict[str, dict[str, Any]] = {}
     for variant in file.variants or []:
         if variant.name in variants:
-            raise ConfigError(f"two variants are called {variant.name!r}. Rename one.")
+            raise ConfigError(f"two variants are called {quoted(variant.name)}. Rename one.")
         variants[variant.name] = variant.model_extra or {}
-        _check(variants[variant.name], f"variant {variant.name!r}", file.grid)
+        _check(variants[variant.name], f"variant {quoted(variant.name)}", file.grid)
     runs: dict[str, _Run] = {}
     for name, departures in (variants or {"": {}}).items():
         for values in product(*file.grid.values()):
             varied = config.whole_numbers(dict(zip(file.grid, values, strict=True)))
             run = _make_run(file.settings | varied | departures, name, varied, folder)
             if run.label in runs:
-                raise ConfigError(f"two runs would be called {run.label!r}. Change or remove one.")
+                raise ConfigError(
+                    f"two runs would be called {quoted(run.label)}. Change or remove one."
+                )
             runs[run.label] = run
     return list(runs.values())
 
@@ -191,7 +193,7 @@ def _make_run(given: dict[str, Any], variant: str, varied: dict[str, Any], folde
     name, values = config.load_preset(
         str(given.get("preset") or default_preset(str(given.get("device", "auto"))))
     )
-    _check(values, f"preset {name!r}", {})
+    _check(values, f"preset {quoted(name)}", {})
     values |= {key: value for key, value in given.items() if key != "preset"}
     if "game" not in values:
         raise ConfigError("no game was named. Add game to [settings], or a list of them to [grid].")

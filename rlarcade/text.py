@@ -8,6 +8,9 @@ _UNSEEN = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))
 """Unicode categories that a terminal obeys, or that a reader cannot see: control and format
 characters, halves of a surrogate pair, private and unassigned ones, line and paragraph breaks."""
 
+LONGEST_SHOWN = 80
+"""Characters of somebody's value in an error; from a file or a caller it may have any length."""
+_LONGEST_PATH = 400  # characters of a path, or another word, in an error
 _LONGEST_ERROR = 2_000  # characters: somebody's own error may hold an array, and documents keep it
 
 
@@ -30,6 +33,28 @@ def printable(text: object, longest: int | None = None) -> str:
     return line
 
 
+def quoted(value: object, longest: int = LONGEST_SHOWN) -> str:
+    """Returns what somebody gave as Python writes it: one printable line, and not a long one.
+
+    Args:
+        value: anything.
+        longest: more characters than these are cut out of the middle.
+    """
+    if isinstance(value, str) and len(value) > 2 * longest:  # the rest would not be seen
+        value = value[:longest] + value[-longest:]
+    try:
+        return printable(repr(value), longest)
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        return "a number of thousands of digits"
+    except Exception:  # somebody else's object may fail even at that
+        return f"a {type(value).__name__}"
+
+
+def shown_path(path: object) -> str:
+    """Returns a path for an error: whole, unless it is longer than any that people use."""
+    return printable(path, _LONGEST_PATH)
+
+
 def said(error: BaseException, how: Callable[[Any], str] = str) -> str:
     """Returns what an error says; somebody else's may fail even at that.
 
@@ -44,6 +69,11 @@ def said(error: BaseException, how: Callable[[Any], str] = str) -> str:
     except BaseException as another:
         return f"{type(error).__name__}; its text cannot be made ({type(another).__name__})"
     return text if len(text) <= _LONGEST_ERROR else f"{text[:_LONGEST_ERROR]}…"
+
+
+def error_line(text: str) -> str:
+    """Returns an error as one printable line; a long word, and a long line, lose their middle."""
+    return printable(" ".join(printable(w, _LONGEST_PATH) for w in text.split()), _LONGEST_ERROR)
 
 
 def counted(number: int, thing: str) -> str:

@@ -5,6 +5,7 @@ import pytest
 from rlarcade.numbers import whole_number
 
 TRAIN = ("train", "--game", "Pong")
+FIRST_ONLY = "is not a choice: rlarcade takes the first GPU that it sees. "
 
 
 @pytest.mark.parametrize(
@@ -26,11 +27,14 @@ TRAIN = ("train", "--game", "Pong")
         (("train",), "rlarcade train needs --game (Any spelling of a game's name"),
         (("train", "--game"), "--game takes a value."),
         ((*TRAIN, "extra"), "unexpected 'extra': no more words are taken there."),
-        (
-            (*TRAIN, "--device", "cuda:1"),
-            "device 'cuda:1' is not a choice: rlarcade takes the first",
+        *(
+            ((*command, "--device", device), f"error: device {device!r} {said}\n")
+            for command in (TRAIN, ("evaluate", "x"), ("compare", "x", "random"))
+            for device, said in (
+                ("gpu", FIRST_ONLY + "Use device cuda."),
+                ("cuda:1", FIRST_ONLY + "Use CUDA_VISIBLE_DEVICES=1 and device cuda."),
+            )
         ),
-        (("evaluate", "x", "--device", "cuda:1"), "CUDA_VISIBLE_DEVICES=1 … --device cuda"),
         ((*TRAIN, "--device", "cud"), "one of auto, cpu, cuda, got 'cud'. Did you mean cuda?"),
         ((*TRAIN, "--pipeline", "x"), "--pipeline is one of ci, delivery, deployment, got 'x'."),
         ((*TRAIN, "--seed", "x"), "--seed takes a whole number, got 'x'."),
@@ -39,9 +43,9 @@ TRAIN = ("train", "--game", "Pong")
         ((*TRAIN, "--conv-channels", "1", "x", "3"), "takes 3 whole numbers, got '1 x 3'."),
         (
             (*TRAIN, "--minutes", "nan"),
-            "setting minutes: input should be a finite number, got nan.",
+            "'minutes' must be a finite number, not nan.",
         ),
-        ((*TRAIN, "--total-timesteps", "9" * 5000), "99… (5,000 characters)'."),
+        ((*TRAIN, "--total-timesteps", "9" * 5000), f"got '{'9' * 39}…{'9' * 38}'."),
         (("watch", "x", "--ep\x1b[31m", "1"), "unknown flag --ep\\x1b[31m."),
     ],
 )

@@ -144,19 +144,16 @@ def test_a_preset_that_is_not_text_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (
-            {"batch_size": -1},
-            "setting batch_size: input should be greater than or equal to 1, got -1",
-        ),
-        ({"batch_size": "many"}, "setting batch_size: .*valid integer.* got 'many'"),
-        ({"batch_size": 1.5}, "setting batch_size: .*integer.* got 1.5"),
-        ({"gamma": 1.5}, "setting gamma: .*less than or equal to 1, got 1.5"),
-        ({"learning_rate": -1.0}, "setting learning_rate: .*greater than or equal to 0, got -1.0"),
-        ({"learning_rate": float("nan")}, "setting learning_rate: .*finite number"),
-        ({"protocol": "v4"}, "setting protocol: .*'v5', 'machado' or 'nature', got 'v4'"),
-        ({"conv_channels": [1, 2]}, "setting conv_channels.2: field required"),
-        ({"num_envs": 0}, "setting num_envs: .*greater than or equal to 1, got 0"),
-        ({"resume": "maybe"}, "setting resume: .*'auto' or 'never', got 'maybe'"),
+        ({"batch_size": -1}, "'batch_size' must be at least 1, not -1"),
+        ({"batch_size": "many"}, "'batch_size' must be a whole number, not 'many'"),
+        ({"batch_size": 1.5}, "'batch_size' must be a whole number, not 1.5"),
+        ({"gamma": 1.5}, "'gamma' must be at most 1, not 1.5"),
+        ({"learning_rate": -1.0}, "'learning_rate' must be at least 0, not -1.0"),
+        ({"learning_rate": float("nan")}, "'learning_rate' must be a finite number, not nan"),
+        ({"protocol": "v4"}, "'protocol' must be 'v5', 'machado' or 'nature', not 'v4'"),
+        ({"conv_channels": [1, 2]}, "'conv_channels.2' is missing"),
+        ({"num_envs": 0}, "'num_envs' must be at least 1, not 0"),
+        ({"resume": "maybe"}, "'resume' must be 'auto' or 'never', not 'maybe'"),
         (
             {"learning_starts": 30_000, "buffer_size": 20_000},
             r"learning_starts \(30,000\) exceeds buffer_size \(20,000\).*Lower learning_starts",
@@ -194,18 +191,18 @@ def test_a_setting_that_cannot_be_used_is_named_with_its_value(values, message):
             "unknown setting 'bach_size'. Did you mean 'batch_size'",
         ),
         ({"game": "pong", "zzz": 1}, "unknown setting 'zzz'."),
-        ({}, "setting game: field required."),
-        (
-            {"game": "pong", "gamma": 2},
-            "setting gamma: input should be less than or equal to 1, got",
-        ),
+        ({}, "'game' is missing."),
+        ({"game": "pong", "gamma": 2}, "'gamma' must be at most 1, not 2."),
         ({"game": "pong", "munchausen": True, "double": True}, "munchausen and double do not go"),
         ({"game": "pong", "device": "cuda:0"}, "Use CUDA_VISIBLE_DEVICES=0 and device cuda."),
         (
             {"game": "pong", "device": "gpu"},
             "rlarcade takes the first GPU that it sees. Use device",
         ),
-        ({"game": "pong", "seed": "9" * 5_000}, "setting seed: "),
+        (
+            {"game": "pong", "seed": "9" * 5_000},
+            "'seed' must be a whole number of fewer digits, not '999",
+        ),
     ],
 )
 def test_settings_made_in_python_are_refused_in_the_same_words(values, message):
@@ -231,11 +228,9 @@ def test_settings_made_in_python_are_refused_in_the_same_words(values, message):
 def test_what_sizes_memory_has_an_end(name, largest):
     small = {"buffer_size": None, "learning_starts": 1}
     settings(**small | {name: largest})
-    with pytest.raises(
-        ConfigError, match=f"setting {name}: .*less than or equal to {largest}, got"
-    ):
+    with pytest.raises(ConfigError, match=f"^'{name}' must be at most {largest}, not "):
         settings(**{name: 2 * 10**8})
-    with pytest.raises(ConfigError, match="setting conv_channels.1: "):
+    with pytest.raises(ConfigError, match="^'conv_channels.1' must be at most 65536, not 1"):
         settings(conv_channels=[32, 10**9, 64])
 
 
@@ -253,7 +248,7 @@ def test_a_whole_number_may_be_written_with_an_exponent(value, whole):
 
 @pytest.mark.parametrize("value", [1.5, "1.5", "1e6.5", "1.5e0", "1e-3", "1e400", "e6", "1e6 "])
 def test_what_is_no_whole_number_is_refused(value):
-    with pytest.raises(ConfigError, match="setting total_timesteps: "):
+    with pytest.raises(ConfigError, match="^'total_timesteps' must be a whole number, not "):
         settings(total_timesteps=value)
 
 
@@ -398,7 +393,7 @@ def test_a_run_without_a_game_is_refused():
 
 
 def test_settings_cannot_be_changed_after_they_were_made():
-    with pytest.raises(ValueError, match="frozen"):
+    with pytest.raises(ValueError, match="^'batch_size' cannot be changed afterwards"):
         settings().train.batch_size = 3
 
 

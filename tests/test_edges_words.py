@@ -229,13 +229,13 @@ def test_a_number_of_games_is_a_whole_number(count):
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: Rule(alpha=None), "setting alpha: input should be a valid number, got None"),
-        (lambda: Rule(alpha=2), "setting alpha: input should be less than 1, got 2"),
+        (lambda: Rule(alpha=None), "'alpha' must be a number, not None."),
+        (lambda: Rule(alpha=2), "'alpha' must be below 1, not 2."),
         (lambda: Rule(alhpa=0.1), "unknown setting 'alhpa'"),
-        (lambda: Protocol(name="mine", sticky=2), "setting sticky: input should be less than"),
+        (lambda: Protocol(name="mine", sticky=2), "'sticky' must be at most 1, not 2."),
         (lambda: Protocol(name="v5", sticky=0), "protocol v5 has sticky 0.25, not 0"),
-        (lambda: Protocol(name="\x1b[31m"), "setting name: "),
-        (Protocol, "setting name: "),
+        (lambda: Protocol(name="\x1b[31m"), "'name' must be text of the form ^[A-Z"),
+        (Protocol, "'name' is missing."),
     ],
 )
 def test_a_rule_and_a_protocol_say_what_is_wrong_in_our_words(make, said):

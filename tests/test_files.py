@@ -14,6 +14,7 @@ from rlarcade.files import (
     own_folder,
     read_bounded,
     read_bounded_text,
+    read_own,
     remove_own,
     write_file,
     write_folder,
@@ -144,3 +145,35 @@ def test_a_file_of_our_own_is_made_where_there_is_none_and_kept_where_there_is(t
         file.write(b"kept")
     with os.fdopen(open_own(folder / "f", os.O_RDWR | os.O_CREAT), "rb") as file:
         assert file.read() == b"kept"
+
+
+def test_a_link_that_is_put_in_the_place_of_a_file_of_our_own_at_any_moment_is_not_followed(
+    tmp_path, monkeypatch
+):
+    """Somebody exchanges the file for a link just before it is opened."""
+    (tmp_path / "secret").write_text("secret")
+    real = os.open
+
+    def exchanged(path, *args, **kwargs):
+        (tmp_path / "f").unlink()
+        (tmp_path / "f").symlink_to("secret")
+        return real(path, *args, **kwargs)
+
+    for read in (read_own, lambda path: os.close(open_own(path, os.O_RDONLY))):
+        (tmp_path / "f").unlink(missing_ok=True)
+        (tmp_path / "f").write_text("ours")
+        with monkeypatch.context() as patched:
+            patched.setattr("rlarcade.files.os.open", exchanged)
+            with pytest.raises(UnfitFileError, match="it is a link, and links in such a folder"):
+                read(tmp_path / "f")
+
+
+def test_a_file_of_our_own_is_read_within_its_bound_and_refused_in_the_words_of_others(tmp_path):
+    (tmp_path / "f").write_bytes(b"x" * 100)
+    assert read_own(tmp_path / "f", 100) == b"x" * 100
+    with pytest.raises(UnfitFileError, match="it has 100 bytes, more than the 99"):
+        read_own(tmp_path / "f", 99)
+    with pytest.raises(UnfitFileError, match="a folder"):
+        read_own(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        read_own(tmp_path / "absent")

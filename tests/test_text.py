@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlarcade.text import printable
+from rlarcade.text import error_line, printable, quoted, shown_path
 
 
 @pytest.mark.parametrize(
@@ -48,3 +48,42 @@ def test_long_text_keeps_its_beginning_and_its_end(text, longest):
         assert whole.endswith(after)
     else:
         assert line == whole
+
+
+class Silent:
+    def __repr__(self):
+        raise OSError("no words")
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("pong", "'pong'"),
+        (None, "None"),
+        ("a\nb\x1b", "'a\\nb\\x1b'"),
+        ("x" * 5_000 + "end", "'" + "x" * 39 + "…" + "x" * 35 + "end'"),
+        ([1] * 1_000, repr([1] * 1_000)[:40] + "…" + repr([1] * 1_000)[-39:]),
+        (Silent(), "a Silent"),
+    ],
+)
+def test_a_value_is_quoted_as_python_writes_it_but_never_at_length(value, shown):
+    assert quoted(value) == shown
+    assert len(shown) <= 80
+
+
+def test_a_path_is_shown_whole_unless_it_is_longer_than_people_use():
+    assert shown_path("a/" * 200) == "a/" * 200
+    assert shown_path("a/" * 201) == "a/" * 100 + "…" + ("a/" * 201)[-199:]
+
+
+def test_an_error_is_one_line_and_no_name_in_it_takes_a_page():
+    assert error_line("no\nsuch   file") == "no such file"
+    line = error_line(f"cannot read {'x' * 5_000}/y: No such file.")
+    assert line.startswith("cannot read xxx")
+    assert line.endswith("xxx/y: No such file.")
+    assert len(line) < 450
+    assert len(error_line("many words " * 1_000)) == 2_000
+
+
+def test_a_number_that_python_does_not_write_is_named_in_words():
+    assert quoted(10**5_000) == "a number of thousands of digits"

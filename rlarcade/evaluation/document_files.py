@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
+from rlarcade.checked import reason
 from rlarcade.errors import RecordingError
 from rlarcade.evaluation.documents import Comparison, Contestant, Evaluation, PairResult
 from rlarcade.evaluation.recordings import Recording, recordings_of
@@ -19,7 +20,7 @@ from rlarcade.evaluation.suite import SuiteComparison
 from rlarcade.files import read_bounded_text
 from rlarcade.games.protocols import Protocol
 from rlarcade.seeding import SeedUse
-from rlarcade.text import printable
+from rlarcade.text import printable, shown_path
 
 _LARGEST_DOCUMENT = 200_000_000  # bytes; a game has about a thousand
 
@@ -54,7 +55,7 @@ def load_recorded(path: Path) -> Recorded:
     try:
         text = read_bounded_text(path, _LARGEST_DOCUMENT)
     except OSError as error:
-        raise RecordingError(f"cannot read {path}: {error.strerror}.") from error
+        raise RecordingError(f"cannot read {shown_path(path)}: {error.strerror}.") from error
     except UnicodeDecodeError as error:
         raise RecordingError(f"{path} is no result document: it is not text.") from error
     try:
@@ -66,7 +67,7 @@ def load_recorded(path: Path) -> Recorded:
             if isinstance(document, Evaluation | Comparison):
                 found += recordings_of(document)
     except (ValidationError, ValueError, TypeError, KeyError, RecursionError) as error:
-        what = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        what = reason(error).rstrip(".")
         raise RecordingError(
             f"{path} is no result document, or it is damaged: {printable(what, 200)}. Name what "
             "evaluate --json or compare --json wrote, or the record of a match."

@@ -22,7 +22,7 @@ from rlarcade.evaluation.documents import (
 from rlarcade.evaluation.play import RecordFound, Scheduled, play_games
 from rlarcade.evaluation.players import AnyPlayer, Contender, as_player
 from rlarcade.evaluation.record import Record
-from rlarcade.evaluation.recordings import Recording, verified
+from rlarcade.evaluation.recordings import Recording, first_problem
 from rlarcade.evaluation.schedule import check_count, match_seeds
 from rlarcade.evaluation.sequential import Rule
 from rlarcade.seeding import LARGEST_WORD, checked_seed
@@ -209,7 +209,8 @@ def _check_earlier(
         for pair in earlier
         for side, episode in ((match.champion, pair.champion), (match.candidate, pair.candidate))
     ]
-    wrong = next((str(problem) for problem in verified(recordings) if problem is not None), None)
+    problem = first_problem(recordings)
+    wrong = None if problem is None else str(problem)
     failed = [pair for pair in earlier if "failed" in (pair.champion.ended, pair.candidate.ended)]
     if wrong is None and failed:
         again = play_pairs(*sides, [pair.seed for pair in failed], candidates_dice=_dice(match))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlarcade.checkpoint import Checkpoint, load_checkpoint
+from rlarcade.checkpoint import Checkpoint
 from rlarcade.errors import ConfigError
 from rlarcade.evaluation.players import (
     AgentPlayer,
@@ -20,6 +20,7 @@ from rlarcade.evaluation.players import (
 from rlarcade.games.names import resolve_game
 from rlarcade.games.protocols import Protocol, get_protocol
 from rlarcade.learning.agent import DQNAgent
+from rlarcade.learning.playable import load_playable
 from rlarcade.text import printable
 
 RANDOM, HUMAN = "random", "human"
@@ -33,7 +34,7 @@ def named_players(
     game: str | None = None,
     protocol: str | None = None,
     device: str = "cpu",
-    load: Callable[[str], Checkpoint] = load_checkpoint,
+    load: Callable[[str], Checkpoint] = load_playable,
 ) -> list[AnyPlayer]:
     """Loads players by name; all are there before the first game, so a bad one is told at once.
 

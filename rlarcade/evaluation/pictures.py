@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rlarcade.checkpoint import Checkpoint, load_checkpoint
+from rlarcade.checkpoint import Checkpoint
 from rlarcade.errors import ConfigError, RecordingError, RlarcadeError
 from rlarcade.evaluation.players import ValuesActions
 from rlarcade.evaluation.recordings import Recording
@@ -19,6 +19,7 @@ from rlarcade.games.names import display_name
 from rlarcade.games.playback import FRAMES_PER_SECOND, Frame, play_back
 from rlarcade.games.single import GameEnv
 from rlarcade.games.vector import GameVectorEnv
+from rlarcade.learning.playable import load_playable
 from rlarcade.outputs import check_output
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def values_of(agent: ValuesActions, recording: Recording) -> NDArray[np.float32]
 
 
 def values_of_its_player(
-    recording: Recording, load: Callable[[str], Checkpoint] = load_checkpoint
+    recording: Recording, load: Callable[[str], Checkpoint] = load_playable
 ) -> NDArray[np.float32] | None:
     """What the agent that played thought, if its checkpoint is still found by its name."""
     from rlarcade.learning.agent import DQNAgent  # and torch with it

@@ -24,11 +24,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from rlarcade.errors import ConfigError, PolicyError, RunFolderError
+from rlarcade.checked import path_of, require
+from rlarcade.errors import ConfigError, PolicyError, RecordingError, RunFolderError
 from rlarcade.evaluation.documents import EpisodeResult, Evaluation, Trace
 from rlarcade.evaluation.players import AnyPlayer, Choice, Contender, View, as_player, own_words
 from rlarcade.evaluation.record import Record
-from rlarcade.evaluation.recordings import Recording, verified
+from rlarcade.evaluation.recordings import Recording, first_problem
 from rlarcade.evaluation.schedule import check_count, evaluation_seeds
 from rlarcade.games.single import GameEnv
 from rlarcade.seeding import SeedUse, derived_seed, generator
@@ -52,7 +53,7 @@ def evaluate_agent(
     episodes: int = 100,
     seed: int = 0,
     use: SeedUse = SeedUse.EVALUATION,
-    record: Path | None = None,
+    record: str | Path | None = None,
     num_lanes: int = DEFAULT_LANES,
     on_episode: EpisodeDone | None = None,
     on_record: RecordFound | None = None,
@@ -83,7 +84,8 @@ def evaluate_agent(
     check_count("num_lanes", num_lanes)
     player = as_player(agent)
     schedule = _schedule(player, episodes, seed, use)
-    with nullcontext() if record is None else closing(_opened(record, player, seed, use)) as kept:
+    path = None if record is None else path_of(record, "record")
+    with nullcontext() if path is None else closing(_opened(path, player, seed, use)) as kept:
         results: dict[int, EpisodeResult] = {}
         if kept is not None and kept.earlier:
             results = {
@@ -135,18 +137,18 @@ def _check_earlier(
     Raises:
         RunFolderError: they are of another evaluation, or go another way.
     """
-    wrong = None
-    if any(episode.seed != derived_seed(seed, use, index) for index, episode in games.items()):
-        wrong = "it has other games than this evaluation"
     recordings = [
         Recording(player.game, player.protocol, player.name, player.version, episode)
         for episode in games.values()
     ]
-    for problem in verified(recordings) if wrong is None else ():
-        wrong = str(problem).rstrip(".") if problem is not None and wrong is None else wrong
+    if any(episode.seed != derived_seed(seed, use, index) for index, episode in games.items()):
+        wrong: RecordingError | str | None = "it has other games than this evaluation"
+    else:
+        wrong = first_problem(recordings)
     if wrong is not None:
+        why = str(wrong).rstrip(".")
         raise RunFolderError(
-            f"the record of the evaluation, {path}, cannot be believed: {wrong}. It was written by "
+            f"the record of the evaluation, {path}, cannot be believed: {why}. It was written by "
             "another rlarcade, or altered. Move it away to play all games."
         )
 
@@ -234,6 +236,8 @@ def play_steps(
         PolicyError: the agent crashed, took too long or chose no action of the game.
     """
     player = as_player(agent)
+    if env is not None:
+        require(env, GameEnv, "env", "make_env(agent.game, protocol=agent.protocol)")
     if env is not None and (env.game, env.protocol) != (player.game, player.protocol):
         raise ConfigError(
             f"the agent plays {player.game} under {player.protocol.name}, but the environment is "

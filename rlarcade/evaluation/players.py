@@ -17,14 +17,15 @@ from typing import Protocol as Interface
 import numpy as np
 from numpy.typing import NDArray
 
+from rlarcade.checked import number_of, require
 from rlarcade.errors import ConfigError, PolicyError
 from rlarcade.games.names import resolve_game
 from rlarcade.games.protocols import Protocol, get_protocol
-from rlarcade.text import printable, said
+from rlarcade.text import quoted, said
 
 _SEES = ("observation", "screen")
 _DECISION_SECONDS = 60.0
-_LONGEST_VALUE = 80  # characters of a value of somebody's own that is shown in an error
+_LONGEST_SECONDS = 1e9  # that Python can wait for
 
 
 class _TooSlowError(PolicyError):
@@ -239,10 +240,10 @@ class Player:
             )
         sees = getattr(policy, "sees", _SEES[0])
         if sees not in _SEES:
-            shown = printable(repr(sees), _LONGEST_VALUE)
+            shown = quoted(sees)
             raise ConfigError(f"{name} sees {shown}. A policy sees 'observation' or 'screen'.")
-        if not decision_seconds > 0:
-            raise ConfigError(f"decision_seconds must be above 0, got {decision_seconds:g}.")
+        require(name, str, "name", "'mine'")
+        require(version, str | None, "version", "a digest of the policy's weights, or None")
         self.game, self.protocol = resolve_game(game), get_protocol(protocol)
         self.name, self.version = name, version
         self.sees_screen = sees == "screen"
@@ -301,8 +302,7 @@ def _whole(action: Any) -> int:
     """The action as an int; the evaluator checks whether the game has it."""
     array = np.asarray(action)
     if array.size != 1 or not np.issubdtype(array.dtype, np.integer):
-        shown = printable(repr(action), _LONGEST_VALUE)
-        raise PolicyError(f"an action is one whole number, not {shown}")
+        raise PolicyError(f"an action is one whole number, not {quoted(action)}")
     return int(array.reshape(-1)[0])
 
 
@@ -313,7 +313,7 @@ class _Worker:
     """
 
     def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+        self._seconds = number_of(seconds, "decision_seconds", 0, _LONGEST_SECONDS)
         self._calls: queue.SimpleQueue[Any] | None = None
         self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
@@ -364,9 +364,8 @@ def as_player(contender: Contender) -> AnyPlayer:
     """
     known = isinstance(contender, AnyPlayer) or hasattr(contender, "q_values")
     if not known or not hasattr(contender, "game"):
-        shown = printable(repr(contender), _LONGEST_VALUE)
         raise ConfigError(
-            f"{shown} cannot play. Give an agent such as DQNAgent.load(PATH), or a policy of your "
-            "own as Player(policy, game=GAME)."
+            f"{quoted(contender)} cannot play. Give an agent such as DQNAgent.load(PATH), or a "
+            "policy of your own as Player(policy, game=GAME)."
         )
     return contender if isinstance(contender, AnyPlayer) else AgentPlayer(contender)

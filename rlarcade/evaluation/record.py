@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from rlarcade.errors import RunFolderError
 from rlarcade.files import open_own
 from rlarcade.locks import try_lock
+from rlarcade.text import shown_path
 
 _Part = TypeVar("_Part", bound=BaseModel)
 
@@ -52,8 +53,8 @@ class Record(Generic[_Part]):
             self._file = open_own(path, os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise RunFolderError(
-                f"the record of the {what}, {path}, cannot be written: {error.strerror}. "
-                f"Choose another {elsewhere}."
+                f"the record of the {what}, {shown_path(path)}, cannot be written: "
+                f"{error.strerror}. Choose another {elsewhere}."
             ) from error
         try:
             self.earlier = self._opened(identity)

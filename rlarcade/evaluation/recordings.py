@@ -2,8 +2,9 @@
 
 import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import NamedTuple
 
 from rlarcade.errors import ActionError, RecordingError
@@ -101,7 +102,7 @@ def _departs(recording: Recording, step: int, how: str) -> RecordingError:
     )
 
 
-def verified(recordings: Sequence[Recording]) -> Iterator[RecordingError | None]:
+def verified(recordings: Sequence[Recording]) -> Generator[RecordingError | None]:
     """Plays recorded games again, on all cores; yields what is wrong with each, in their order."""
     emulators = _Emulators()
     pool = ThreadPoolExecutor(os.cpu_count())
@@ -109,6 +110,12 @@ def verified(recordings: Sequence[Recording]) -> Iterator[RecordingError | None]
         yield from pool.map(emulators.problem, recordings)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def first_problem(recordings: Sequence[Recording]) -> RecordingError | None:
+    """Plays recorded games again until one goes another way; returns what is wrong with it."""
+    with closing(verified(recordings)) as problems:
+        return next((problem for problem in problems if problem is not None), None)
 
 
 class _Emulators(threading.local):

@@ -4,13 +4,14 @@ Each pairing is a match of its own, with a verdict of its own; no rating is made
 such as Elo assume that who beats a winner beats the beaten, which agents need not do.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import combinations
 from pathlib import Path
 
 from pydantic import ConfigDict
 
+from rlarcade.checked import path_of, require
 from rlarcade.errors import ConfigError
 from rlarcade.evaluation.documents import Comparison
 from rlarcade.evaluation.match import compare_agents
@@ -68,7 +69,7 @@ def compare_all(
     alpha: float = 0.05,
     max_pairs: int = 400,
     seed: int = 0,
-    record: Path | None = None,
+    record: str | Path | None = None,
     on_pair: PairingDone | None = None,
     on_record: RecordFound | None = None,
 ) -> RoundRobin:
@@ -91,10 +92,12 @@ def compare_all(
         ConfigError: fewer than two players, or two that cannot be compared.
         RunFolderError: a record is in use, damaged, or of a match with another rule.
     """
+    require(players, Iterable, "players", "[agent, another]")
     sides = [as_player(player) for player in players]
     if len(sides) < 2:
         raise ConfigError(f"a round robin needs two players or more, got {len(sides)}.")
     rule = Rule.which_is_better(alpha)
+    folder = None if record is None else path_of(record, "record")
     matches = []
     for place, (champion, candidate) in enumerate(combinations(sides, 2)):
         matches.append(
@@ -104,7 +107,7 @@ def compare_all(
                 rule=rule,
                 max_pairs=max_pairs,
                 seed=seed,
-                record=record,
+                record=folder,
                 on_pair=None if on_pair is None else partial(on_pair, place),
                 on_record=on_record,
             )

@@ -11,7 +11,7 @@ import numpy as np
 
 from rlarcade.errors import ConfigError
 from rlarcade.seeding import SeedUse, derived_seed
-from rlarcade.text import printable
+from rlarcade.text import quoted
 
 MOST_GAMES = 100_000
 """Of one evaluation, or pairs of one match: weeks of play, and a document that can be read."""
@@ -24,7 +24,7 @@ def check_count(name: str, number: int) -> None:
         ConfigError: it is no whole number, below 1, or above 100,000.
     """
     if not isinstance(number, int | np.integer):
-        raise ConfigError(f"{name} is a whole number, got {printable(repr(number), 80)}.")
+        raise ConfigError(f"{name} is a whole number, got {quoted(number)}.")
     if not 1 <= number <= MOST_GAMES:
         least = f"{name} must be at least 1" if number < 1 else f"{name} is at most {MOST_GAMES:,}"
         raise ConfigError(f"{least}, got {number}.")

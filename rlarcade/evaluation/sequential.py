@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, model_validator
 
-from rlarcade.checked import Checked
+from rlarcade.checked import Checked, number_of
 
 _NUM_BETS = 24
 # Shares of 1/p₀, the largest bet that cannot lose more than everything.
@@ -175,14 +175,12 @@ class Rule(Checked, use_attribute_docstrings=True):
     def non_inferiority(cls, margin: float, *, alpha: float = 0.05, beta: float = 0.10) -> Self:
         """A candidate only has to be hardly worse: E[Y] > ½ − margin. An equal one should pass.
 
+        A margin of 0.1 lets a candidate pass that wins 40 of 100 pairs.
+
         Raises:
-            ValueError: the margin is not between 0 and ½.
+            ConfigError: the margin is not between 0 and ½.
         """
-        if not 0 < margin < 0.5:
-            raise ValueError(
-                f"the margin of non-inferiority lies between 0 and ½, got {margin:g}. 0.1 lets a "
-                "candidate pass that wins 40 of 100 pairs"
-            )
+        margin = number_of(margin, "the margin of non-inferiority", 0, 0.5)
         return cls(alpha=alpha, beta=beta, null=0.5 - margin, useful=0.5)
 
     @classmethod
@@ -192,8 +190,9 @@ class Rule(Checked, use_attribute_docstrings=True):
         Each of the two is wrong with probability α/2 at most, so between equals one of them with α.
 
         Raises:
-            ValueError: α is not between 0 and 1.
+            ConfigError: α is not between 0 and 1.
         """
+        alpha = number_of(alpha, "alpha", 0, 1)
         return cls(alpha=alpha / 2, beta=alpha / 2, null=0.5, useful=0.5 + _HARDLY)
 
     def evidence(self, counts: Counts) -> Evidence:

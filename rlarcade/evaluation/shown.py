@@ -5,11 +5,11 @@ characters a game.
 """
 
 import html
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pydantic import BaseModel
-
+from rlarcade.checked import Checked
 from rlarcade.text import printable
 
 Shown = Iterator[tuple[str, Any]]
@@ -20,12 +20,12 @@ Rows = Sequence[tuple[str, ...]]
 _LONGEST_VALUE, _LONGEST_CELL = 40, 200
 
 
-class ShortlyShown(BaseModel):
+class ShortlyShown(Checked, ABC):
     """A document whose `repr` and `str` are one short line."""
 
+    @abstractmethod
     def shown(self) -> Shown:
         """Yields what the line says."""
-        raise NotImplementedError
 
     def shown_rows(self) -> Rows:
         """Returns the rows of the table that a notebook shows."""

@@ -12,7 +12,7 @@ games and has collapsed in the fifth, so each game has a guard:
 - `none`: only the mean counts.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from math import exp, inf, log
 from pathlib import Path
@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, computed_field, model_validator
 
+from rlarcade.checked import path_of, require
 from rlarcade.errors import ConfigError
 from rlarcade.evaluation.documents import Comparison, PairResult
 from rlarcade.evaluation.match import Sides, match_notes, new_match, pairs_of_match
@@ -40,6 +41,7 @@ from rlarcade.evaluation.sequential import (
 from rlarcade.evaluation.shown import Rows, ShortlyShown, Shown
 from rlarcade.evaluation.statistics import Overall, overall
 from rlarcade.games.scores import human_normalised_score, published_scores
+from rlarcade.text import quoted
 
 Guard = Literal["prove", "alarm", "none"]
 
@@ -268,6 +270,14 @@ def _identity(suite: SuiteComparison) -> dict[str, Any]:
     }
 
 
+def _sides_of(pair: tuple[Contender, Contender]) -> Sides:
+    if not isinstance(pair, Sequence) or isinstance(pair, str) or len(pair) != 2:
+        raise ConfigError(
+            f"a game of a suite is a pair, (champion, candidate), not {quoted(pair)}."
+        )
+    return as_player(pair[0]), as_player(pair[1])
+
+
 RoundDone = Callable[[SuiteComparison], None]
 """Called with the match as it stands after a round."""
 
@@ -280,7 +290,7 @@ def compare_suite(
     margin: float = 0.10,
     max_rounds: int = 400,
     seed: int = 0,
-    record: Path | None = None,
+    record: str | Path | None = None,
     num_lanes: int = _LANES,
     on_round: RoundDone | None = None,
     on_record: RecordFound | None = None,
@@ -307,7 +317,10 @@ def compare_suite(
         RunFolderError: a record is in use, damaged, or of a suite with another rule, guard or
             other games.
     """
-    sides: list[Sides] = [(as_player(one), as_player(other)) for one, other in games]
+    require(games, Iterable, "games", "[(champion, candidate)]")
+    require(rule, Rule, "rule", "Rule(alpha=0.05)")
+    folder = None if record is None else path_of(record, "record")
+    sides = [_sides_of(pair) for pair in games]
     names = [champion.game for champion, _ in sides]
     if not names or len(set(names)) < len(names):
         raise ConfigError(f"a suite has each game once, and at least one; got {names}.")
@@ -328,7 +341,7 @@ def compare_suite(
     with ExitStack() as stack:
         played = [
             stack.enter_context(
-                pairs_of_match(match, pair, record, num_lanes, on_record, suite=_identity(suite))
+                pairs_of_match(match, pair, folder, num_lanes, on_record, suite=_identity(suite))
             )
             for match, pair in zip(matches, sides, strict=True)
         ]

@@ -6,8 +6,9 @@ from functools import cache
 
 from ale_py import roms
 
+from rlarcade.checked import require
 from rlarcade.errors import GameError
-from rlarcade.seeding import shown_value
+from rlarcade.text import quoted
 
 _LONGEST_NAME = 100  # letters; to look for near names of a long one takes long
 MULTIPLAYER_ONLY = frozenset({"combat", "joust", "maze_craze", "warlords"})
@@ -32,22 +33,20 @@ def resolve_game(name: str) -> str:
         GameError: the game is unknown (with the nearest names) or has no single-player mode.
     """
     if not isinstance(name, str) or len(name) > _LONGEST_NAME:
-        raise GameError(
-            f"a game is named by a text such as 'SpaceInvaders', got {shown_value(name)}."
-        )
+        raise GameError(f"a game is named by a text such as 'SpaceInvaders', got {quoted(name)}.")
     key = _squash(_ENV_ID_DECORATION.sub("", name.strip().removeprefix("ALE/")))
     by_key = {_squash(game): game for game in (*all_games(), *MULTIPLAYER_ONLY)}
     game = by_key.get(key)
     if game in MULTIPLAYER_ONLY:
         raise GameError(
-            f"game {name!r} cannot be trained: its ROM has no single-player mode "
+            f"game {quoted(name)} cannot be trained: its ROM has no single-player mode "
             f"(so have {', '.join(sorted(MULTIPLAYER_ONLY - {game}))}). Choose another game."
         )
     if game is None:
         near = difflib.get_close_matches(key, by_key, n=3, cutoff=0.6)
         hint = f"Did you mean {' or '.join(display_name(by_key[k]) for k in near)}?" if near else ""
         raise GameError(
-            f"unknown game {name!r}. {hint or 'No name is close.'} "
+            f"unknown game {quoted(name)}. {hint or 'No name is close.'} "
             f"{len(all_games())} games are known, such as SpaceInvaders, Pong and Breakout."
         )
     return game
@@ -55,6 +54,7 @@ def resolve_game(name: str) -> str:
 
 def display_name(game: str) -> str:
     """Returns the name users know: `space_invaders` -> `SpaceInvaders`."""
+    require(game, str, "a game", "'space_invaders'")
     return game.title().replace("_", "")
 
 

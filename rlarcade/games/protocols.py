@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from rlarcade.checked import Checked
 from rlarcade.errors import ConfigError
+from rlarcade.text import quoted
 
 FRAMESKIP = 4
 STACK = 4
@@ -142,6 +143,6 @@ def get_protocol(name: str | Protocol) -> Protocol:
     if isinstance(name, str) and name in _PROTOCOLS:
         return _PROTOCOLS[name]
     raise ConfigError(
-        f"unknown protocol {name!r}. Choose one of {', '.join(_PROTOCOLS)}, or make one: "
+        f"unknown protocol {quoted(name)}. Choose one of {', '.join(_PROTOCOLS)}, or make one: "
         'Protocol(name="sticky10", sticky=0.1).'
     )

@@ -10,6 +10,7 @@ from rlarcade.errors import ActionError, ConfigError
 from rlarcade.games.protocols import Protocol
 from rlarcade.games.vector import LARGEST_SEED, GameVectorEnv, checked_action
 from rlarcade.seeding import checked_seed
+from rlarcade.text import quoted
 
 
 class GameEnv(gymnasium.Env[NDArray[np.uint8], np.int64]):
@@ -30,7 +31,8 @@ class GameEnv(gymnasium.Env[NDArray[np.uint8], np.int64]):
     ) -> None:
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise ConfigError(
-                f"unknown render_mode {render_mode!r}. Choose 'rgb_array', or None for no pictures."
+                f"unknown render_mode {quoted(render_mode)}. Choose 'rgb_array', or None for no "
+                "pictures."
             )
         self.render_mode = render_mode
         self._lane = GameVectorEnv(game, 1, protocol=protocol, num_threads=1)

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from rlarcade.errors import ActionError, ConfigError
 from rlarcade.games.names import resolve_game
 from rlarcade.games.protocols import SCREEN, STACK, Protocol, get_protocol
-from rlarcade.seeding import checked_seed, shown_value
+from rlarcade.seeding import checked_seed
+from rlarcade.text import quoted
 
 LARGEST_SEED = 2**31 - 1
 """That an emulator takes; a negative one would silently mean none."""
@@ -78,7 +79,7 @@ class GameVectorEnv(AtariVectorEnv):
         if not whole or not 1 <= num_envs <= _MOST_GAMES:
             raise ConfigError(
                 f"num_envs must be at least 1 and at most {_MOST_GAMES}, a whole number; got "
-                f"{shown_value(num_envs)}."
+                f"{quoted(num_envs)}."
             )
         self.game = resolve_game(game)
         self.protocol = get_protocol(protocol)
@@ -144,7 +145,7 @@ class GameVectorEnv(AtariVectorEnv):
         if not fits or mask.dtype != np.bool_ or not mask.any():
             raise ConfigError(
                 f"reset_mask must be a NumPy array of {self.num_envs} booleans, at least one of "
-                f"them True, got {shown_value(mask)}."
+                f"them True, got {quoted(mask)}."
             )
         if not self._begun and not mask.all():
             raise ConfigError("the first reset must be one of all games: leave reset_mask out.")
@@ -238,11 +239,11 @@ def checked_action(action: Any, num_actions: int) -> int:
         remedy = " Take its element: action[0]." if shape == (1,) else ""
         raise ActionError(
             f"an action is one of the integers 0 to {num_actions - 1}, such as np.int64(2); got "
-            f"{shown_value(action)}{f' of shape {shape}' if shape else ''}.{remedy}"
+            f"{quoted(action)}{f' of shape {shape}' if shape else ''}.{remedy}"
         )
     if not 0 <= number < num_actions:
         raise ActionError(
-            f"action {shown_value(number)} is outside 0 … {num_actions - 1}. Was the policy made "
+            f"action {quoted(number)} is outside 0 … {num_actions - 1}. Was the policy made "
             "for another game or action set?"
         )
     return number
@@ -258,17 +259,17 @@ def checked_actions(actions: object, num_envs: int, num_actions: int) -> NDArray
         array = np.asarray(actions)
     except (ValueError, TypeError) as error:  # rows of unequal length, a tensor on a GPU
         raise ActionError(
-            f"{num_envs} games need an array of {num_envs} actions, got {shown_value(actions)}."
+            f"{num_envs} games need an array of {num_envs} actions, got {quoted(actions)}."
         ) from error
     if array.shape != (num_envs,):
         raise ActionError(
             f"{num_envs} games need actions of shape ({num_envs},), got shape {array.shape}: "
-            f"{shown_value(actions)}."
+            f"{quoted(actions)}."
         )
     if not np.issubdtype(array.dtype, np.integer):
         raise ActionError(
             f"actions must be integers from 0 to {num_actions - 1}, got {array.dtype} values: "
-            f"{shown_value(actions)}."
+            f"{quoted(actions)}."
         )
     outside = np.flatnonzero((array < 0) | (array >= num_actions))
     if outside.size:

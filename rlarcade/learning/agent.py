@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rlarcade.checked import reason
+from rlarcade.checked import path_of, reason, require
 from rlarcade.checkpoint import (
     Checkpoint,
     Counters,
@@ -23,12 +23,12 @@ from rlarcade.checkpoint import (
     weights_sha256,
 )
 from rlarcade.config import TrainConfig
-from rlarcade.errors import CheckpointError, DivergenceError, PolicyError
+from rlarcade.errors import CheckpointError, ConfigError, DivergenceError, PolicyError
 from rlarcade.games.names import resolve_game
 from rlarcade.games.protocols import FRAMESKIP, SCREEN, STACK, Protocol, get_protocol
 from rlarcade.games.single import GameEnv, make_env
 from rlarcade.learning.cuda_graph import CudaGraph
-from rlarcade.learning.hardware import one_thread, sent_to
+from rlarcade.learning.hardware import one_thread, sent_to, torch_device
 from rlarcade.learning.heads import Draws, Returns
 from rlarcade.learning.losses import (
     cross_entropy,
@@ -41,8 +41,11 @@ from rlarcade.learning.losses import (
     td_target,
 )
 from rlarcade.learning.networks import QNetwork, build_network
+from rlarcade.learning.playable import load_playable
 from rlarcade.learning.replay import Batch
 from rlarcade.learning.torsos import ForeignTorso
+from rlarcade.seeding import checked_seed
+from rlarcade.text import quoted
 
 # Rows of one forward for acting. torch picks kernels by batch size, and their rounding differs, so
 # observations are padded with zeros to a number of rows whose bits are known to be the same: the
@@ -135,15 +138,22 @@ class DQNAgent:
         Args:
             config: settings of learning; those of the run around it are not used.
             num_actions: actions of the game.
-            device: where the networks live.
+            device: where the networks live: cpu, cuda or one such as cuda:1.
             precision: arithmetic of the torso.
             seed: of the initial weights, and of the noise and quantile fractions of learning.
             torso: a module of your own in the torso's place, uint8 (B, 4, 84, 84) to float (B, F).
                 Loading its checkpoints needs it again.
 
         Raises:
+            ConfigError: one of these is something else, or the device is not there.
             ValueError: `torso` returns something else.
         """
+        require(config, TrainConfig, "config", "TrainConfig(game='Pong')")
+        if not isinstance(num_actions, int | np.integer) or num_actions < 1:
+            raise ConfigError(f"num_actions is a whole number above 0, not {quoted(num_actions)}.")
+        if precision not in tuple(_DTYPES):
+            raise ConfigError(f"precision is 'fp32' or 'bf16', not {quoted(precision)}.")
+        checked_seed(seed)
         network = config.network.model_dump(mode="json")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -159,7 +169,7 @@ class DQNAgent:
         network: dict[str, Any],
         online: QNetwork,
         num_actions: int,
-        device: str,
+        device: str | torch.device,
         precision: Literal["fp32", "bf16"],
         *,
         compiled: bool,
@@ -167,7 +177,7 @@ class DQNAgent:
         self.config, self.num_actions = config, num_actions
         self.game = resolve_game(config.game)
         self.protocol: Protocol = get_protocol(config.protocol)
-        self.device = torch.device(device)
+        self.device = torch_device(device)
         self.network = network
         self.manifest: Manifest | None = None
         self.name = "agent"
@@ -608,10 +618,14 @@ class DQNAgent:
             git_commit: of the code that trained it.
 
         Raises:
+            ConfigError: the path is none, or has no name.
             OSError: the disk is full or cannot be written.
         """
+        folder = path_of(path, "a checkpoint")
+        if not folder.name:
+            raise ConfigError(f"a checkpoint is a folder with a name, not {quoted(str(path))}.")
         return save_checkpoint(
-            Path(path),
+            folder,
             self.weights(),
             game=self.game,
             protocol=self.protocol,
@@ -635,17 +649,21 @@ class DQNAgent:
 
         Args:
             path: a checkpoint's folder, or a run folder, which means its newest.
-            device: where the networks live.
+            device: where the networks live: cpu, cuda or one such as cuda:1.
             torso: the module of your own that the agent was made with, if it was.
 
         Raises:
             CheckpointError: nothing is there, or it is damaged, foreign or hostile.
+            ConfigError: the device is none, or is not there.
         """
-        checkpoint = path if isinstance(path, Checkpoint) else load_checkpoint(path)
+        if isinstance(path, Checkpoint):
+            checkpoint = path
+        else:  # a torso of one's own has the size that it has
+            checkpoint = load_playable(path) if torso is None else load_checkpoint(path)
         manifest = checkpoint.manifest
         try:
             config = TrainConfig.model_validate(manifest.config)
-            if torso is None:  # of one's own has the size that it has
+            if torso is None:
                 with torch.device("meta"):  # takes no memory, whatever size the manifest names
                     described = build_network(manifest.num_actions, manifest.network)
                 _check_fit(described, dict(checkpoint.tensors), checkpoint.path)

@@ -5,7 +5,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -17,6 +17,7 @@ from torch import Tensor
 from rlarcade.config import Compilation, DevicePreference, Precision
 from rlarcade.errors import ConfigError, ResourceError
 from rlarcade.learning.networks import QNetwork
+from rlarcade.text import counted, quoted
 
 _SELF_TEST_SECONDS = 0.5
 
@@ -37,6 +38,28 @@ def resolve_device(preference: DevicePreference) -> Literal["cpu", "cuda"]:
             "Use --device cpu (or auto), or install a CUDA build of torch."
         )
     return "cpu"
+
+
+def torch_device(device: object) -> torch.device:
+    """Returns the device that an agent lives on.
+
+    Raises:
+        ConfigError: it is no CPU or CUDA device of torch's, or is not there.
+    """
+    found = device if isinstance(device, torch.device) else None
+    if isinstance(device, str):
+        with suppress(RuntimeError):
+            found = torch.device(device)
+    if found is None or found.type not in ("cpu", "cuda"):
+        raise ConfigError(f"an agent lives on device 'cpu' or 'cuda', got {quoted(device)}.")
+    there = torch.cuda.device_count()
+    if found.type == "cuda" and (found.index or 0) >= there:
+        seen = counted(there, "CUDA device") if there else "no CUDA device"
+        raise ConfigError(
+            f"device {found} was asked for, but torch {torch.__version__} sees {seen} here. Use "
+            "device cpu, or install a CUDA build of torch."
+        )
+    return found
 
 
 def default_preset(preference: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 from torch.utils.tensorboard import SummaryWriter
 
 from rlarcade.config import TrainConfig
-from rlarcade.files import check_own, open_own, open_regular, read_own, write_file
+from rlarcade.files import check_own, open_own, write_file
 from rlarcade.games.protocols import FRAMESKIP
 from rlarcade.learning.schedules import crossed, learning_rate
 from rlarcade.learning.training import TrainingProgress
@@ -29,7 +29,8 @@ class MetricWriter:
     """Writes figures by agent step; after a resume both records show one unbroken curve.
 
     Attributes:
-        earlier: what was written before the resume, oldest first.
+        games: score and length of the last hundred games before the resume, oldest first.
+        evaluated_at: the agent step of the last evaluation before it; 0 if there was none.
     """
 
     def __init__(self, run_folder: Path, *, resumed_at: int = 0) -> None:
@@ -44,13 +45,24 @@ class MetricWriter:
         """
         path = run_folder / _FILE
         check_own(run_folder / "tensorboard")
-        self.earlier = [line for line in read_metrics(run_folder) if line["step"] <= resumed_at]
-        # A new file in the place of the old one: a disk that is full leaves that as it was.
-        write_file(path, "".join(json.dumps(line) + "\n" for line in self.earlier).encode())
+        self.games: deque[tuple[float, float]] = deque(maxlen=_RECENT_EPISODES)
+        self.evaluated_at = 0
+        # A new file in the place of the old one: a disk that is full leaves that as it was. Line by
+        # line, since a long run has hundreds of megabytes of them.
+        earlier = (one for one in each_metric(run_folder) if one["step"] <= resumed_at)
+        write_file(path, map(self._kept, earlier))
         descriptor = open_own(path, os.O_WRONLY | os.O_APPEND)
         self._lines: TextIO = os.fdopen(descriptor, "a", encoding="utf-8")
         # also from step 0: a kill before the first save leaves the events of what was lost
         self._events = SummaryWriter(str(run_folder / "tensorboard"), purge_step=resumed_at + 1)
+
+    def _kept(self, line: dict[str, Any]) -> bytes:
+        """A line of before the resume, as it is written again; what training needs is noted."""
+        if line.keys() >= {"charts/episodic_return", "charts/episodic_length"}:
+            self.games.append((line["charts/episodic_return"], line["charts/episodic_length"]))
+        if "eval/mean_reward" in line:
+            self.evaluated_at = max(self.evaluated_at, line["step"])
+        return (json.dumps(line) + "\n").encode()
 
     def write(self, steps: int, figures: Mapping[str, float]) -> None:
         """Writes some figures of one agent step.
@@ -103,14 +115,9 @@ class TrainingLog:
 
     def __init__(self, metrics: MetricWriter, config: TrainConfig) -> None:
         self._metrics, self._config = metrics, config
-        games = [line for line in metrics.earlier if "charts/episodic_return" in line]
-        self._recent: deque[tuple[float, float]] = deque(
-            ((g["charts/episodic_return"], g["charts/episodic_length"]) for g in games),
-            maxlen=_RECENT_EPISODES,
-        )
+        self._recent = metrics.games.copy()
         self._mark: tuple[float, int, dict[str, float]] | None = None
-        evaluations = [line["step"] for line in metrics.earlier if "eval/mean_reward" in line]
-        self.evaluated_at: int = max(evaluations, default=0)
+        self.evaluated_at = metrics.evaluated_at
 
     def observe(self, before: int, progress: TrainingProgress) -> None:
         """Takes in one step of all lanes, which took the run on from step `before`."""
@@ -168,18 +175,31 @@ class TrainingLog:
 
 
 def read_metrics(run_folder: Path) -> list[dict[str, Any]]:
-    """Returns the figures of a run, oldest first: {"step": agent step, name: value, …} each.
+    """Returns all figures of a run at once; errors are those of `each_metric`."""
+    return list(each_metric(run_folder))
 
-    A line that a kill cut short is left out; of a run without figures there are none.
+
+def each_metric(run_folder: Path) -> Iterator[dict[str, Any]]:
+    """Yields the figures of a run, oldest first: {"step": agent step, name: value, …} each.
+
+    A line that a kill cut short is left out; of a run without figures there are none. Read line by
+    line: parsed, they take six times the memory of the file.
 
     Raises:
         OSError: the file cannot be read, is a link or no regular file, or is too large.
     """
     try:
-        data = read_own(run_folder / _FILE, _LARGEST_FILE)
+        descriptor = open_own(run_folder / _FILE, os.O_RDONLY, _LARGEST_FILE)
     except (FileNotFoundError, NotADirectoryError):
-        return []
-    return [figures for line in data.splitlines() if (figures := _figures_of(line)) is not None]
+        return
+    with os.fdopen(descriptor, "rb") as file:
+        left = os.fstat(descriptor).st_size  # a run that is training goes on writing
+        whole = True
+        while left > 0 and (line := file.readline(min(left, _LONGEST_LINE + 1))):
+            left -= len(line)
+            begins, whole = whole, line.endswith(b"\n")
+            if begins and (figures := _figures_of(line.rstrip(b"\r\n"))) is not None:
+                yield figures
 
 
 def newest_metrics(run_folder: Path, length: int = 65_536) -> dict[str, Any]:
@@ -188,10 +208,8 @@ def newest_metrics(run_folder: Path, length: int = 65_536) -> dict[str, Any]:
     Raises:
         OSError: as of `read_metrics`.
     """
-    path = run_folder / _FILE
-    check_own(path)
     try:
-        with open_regular(path) as file:
+        with os.fdopen(open_own(run_folder / _FILE, os.O_RDONLY), "rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - length))
             lines = file.read(length).splitlines()
     except FileNotFoundError:

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rlarcade.checked import validated
 from rlarcade.config import NetworkSettings
 from rlarcade.learning.heads import Draws, Returns, make_head
 from rlarcade.learning.torsos import ForeignTorso, make_torso
@@ -70,7 +71,7 @@ def weights_bytes(network: NetworkSettings | dict[str, Any], num_actions: int) -
     Raises:
         ValueError: the settings are not a network's, or no memory could ever hold it.
     """
-    settings = NetworkSettings.model_validate(network)
+    settings = validated(NetworkSettings, network)
     try:
         with torch.device("meta"):
             tensors = QNetwork(num_actions, settings).state_dict().values()
@@ -87,4 +88,4 @@ def build_network(
     Raises:
         ValueError: the settings are not a network's.
     """
-    return QNetwork(num_actions, NetworkSettings.model_validate(settings), torso=torso)
+    return QNetwork(num_actions, validated(NetworkSettings, settings), torso=torso)

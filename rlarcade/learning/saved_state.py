@@ -24,6 +24,7 @@ from rlarcade.learning.networks import weights_bytes
 from rlarcade.learning.saved_rows import Segment, check_segments
 from rlarcade.learning.schedules import updates_due
 from rlarcade.learning.state import replay_capacity
+from rlarcade.text import quoted
 
 FORMAT_VERSION = 2
 _LARGEST_DOCUMENT = 5 * LARGEST_TEXT  # a line for each file of rows
@@ -103,8 +104,8 @@ def read_document(path: Path) -> Document:
         raise CheckpointError(f"{path} is damaged: not a training state.") from error
     if version != FORMAT_VERSION:
         raise CheckpointError(
-            f"{path} has format version {version!r}; this rlarcade reads version {FORMAT_VERSION}. "
-            "Install the rlarcade that wrote it."
+            f"{path} has format version {quoted(version)}; this rlarcade reads version "
+            f"{FORMAT_VERSION}. Install the rlarcade that wrote it."
         )
     try:
         return Document.model_validate(body)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from rlarcade.checked import reason, validated
+from rlarcade.checked import reason, require, validated
 from rlarcade.checkpoint import Checkpoint
 from rlarcade.config import NetworkSettings, TrainConfig
 from rlarcade.errors import CheckpointError, DivergenceError
@@ -103,6 +103,8 @@ class TrainingState:
             ResourceError: replay would not fit into memory.
             CheckpointError: `init_from` is of another network.
         """
+        require(config, TrainConfig, "config", "TrainConfig(game='Pong')")
+        require(init_from, Checkpoint | None, "init_from", "load_checkpoint(PATH)")
         config = resolved(config)
         state = cls.unstarted(config, lanes=lanes, torso=torso)
         if init_from is not None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
+from rlarcade.checked import require
 from rlarcade.config import NetworkSettings
 from rlarcade.games.protocols import SCREEN, STACK
 from rlarcade.learning.frames import blocked_kernel, blocks_as_channels, whole_frames
@@ -110,6 +111,7 @@ class ForeignTorso(nn.Module):
     """A user's own module, uint8 (B, 4, 84, 84) to float (B, F), in the place of a torso."""
 
     def __init__(self, module: nn.Module) -> None:
+        require(module, nn.Module, "a torso of your own", "torch.nn.Sequential(…)")
         super().__init__()
         self.module = module.eval()  # a look at it must not move running averages
         with torch.no_grad():

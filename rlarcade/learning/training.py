@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rlarcade.checked import require
 from rlarcade.config import TrainConfig
 from rlarcade.games.episodes import Episode
 from rlarcade.games.lanes import LaneStep
@@ -64,8 +65,10 @@ def train_agent(run: TrainConfig | TrainingState) -> Iterator[TrainingProgress]:
         until `total_timesteps` is reached, rounded up to a whole one.
 
     Raises:
+        ConfigError: it is neither.
         DivergenceError: the loss is no finite number any more.
     """
+    require(run, TrainConfig | TrainingState, "run", "TrainConfig(game='Pong')")
     state = run if isinstance(run, TrainingState) else TrainingState.create(run)
     learn = _learn_from_replay if state.config.memory == "replay" else _learn_from_rollouts
     hardware.use_determinism(state.config.deterministic)  # another run may have been made since

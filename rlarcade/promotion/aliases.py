@@ -10,6 +10,7 @@ from rlarcade.errors import RegistryError, StaleError, UnusableRegistryError
 from rlarcade.games.names import display_name
 from rlarcade.promotion import audit, tables, versions
 from rlarcade.promotion.documents import Alias, AliasMove, Event, MoveKind
+from rlarcade.promotion.people import system_user
 
 MOVES: tuple[str, ...] = get_args(MoveKind)
 _table = tables.aliases
@@ -176,6 +177,7 @@ def move(
         reason=reason,
         time=audit.now(),
         verdict=verdict,
+        os_user=system_user(),
     )
     _write(connection, done)
     told = done.model_dump(exclude={"kind", "actor", "time"})

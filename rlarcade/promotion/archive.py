@@ -21,6 +21,7 @@ from rlarcade.promotion.blobs import LARGEST as LARGEST_BLOB
 from rlarcade.promotion.blobs import Blobs, DamagedBlobError
 from rlarcade.promotion.database import DATABASE, Database
 from rlarcade.promotion.database import LARGEST as LARGEST_DATABASE
+from rlarcade.text import quoted
 
 _BLOCK = 512
 _CHUNK = 1 << 20
@@ -34,7 +35,7 @@ def write(path: Path, database: Database, blobs: Blobs) -> None:
     Raises:
         RegistryError: the file exists already or cannot be written, or the database cannot be read.
     """
-    if path.exists():
+    if os.path.lexists(path):
         raise RegistryError(f"{path} exists already. Choose another name for the export.")
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     copy = temporary.with_suffix(".sqlite")
@@ -109,7 +110,7 @@ def unpacked(file: Path, folder: Path) -> Iterator[Path]:
         RegistryError: the file is no export or hostile, or the folder is in use or cannot be
             written; nothing is left behind.
     """
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+    if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
         raise RegistryError(
             f"{folder} is in use already. Import into a folder that does not exist yet."
         )
@@ -162,9 +163,11 @@ def _member(block: bytes, file: Path) -> tuple[str, int]:
         raise _refused(file, "it is no tar file, or a compressed one")
     name = block[:100].rstrip(b"\0").decode("ascii", "backslashreplace")
     if block[156:157] != b"0":
-        raise _refused(file, f"{name!r} is a link, a folder or another thing that is no plain file")
+        raise _refused(
+            file, f"{quoted(name)} is a link, a folder or another thing that is no plain file"
+        )
     if name != DATABASE and not _BLOB.fullmatch(name):
-        raise _refused(file, f"it would write {name!r}, which no registry has")
+        raise _refused(file, f"it would write {quoted(name)}, which no registry has")
     digits = re.fullmatch(rb"([0-7]{11})\0", block[124:136])
     size = int(digits[1], 8) if digits else -1
     if size < 0 or block != _header(name, size):

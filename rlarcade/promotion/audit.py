@@ -19,6 +19,7 @@ from rlarcade.errors import ConfigError, RegistryError, UnusableRegistryError
 from rlarcade.promotion.blobs import sha256
 from rlarcade.promotion.documents import Event, Problem, Receipt
 from rlarcade.promotion.tables import events, meta
+from rlarcade.text import quoted
 
 _RECEIPT = re.compile(r"([0-9]{1,18}):([0-9a-f]{64})")
 GENESIS = "0" * 64
@@ -44,7 +45,7 @@ def altered(what: str, error: ValidationError) -> UnusableRegistryError:
     """Returns the error of a row that is none any more."""
     first = error.errors()[0]
     field = ".".join(map(str, first["loc"])) or "it"
-    found = repr(first["input"])[:80]
+    found = quoted(first["input"])
     return UnusableRegistryError(
         f"{what} cannot be read, because its row was altered: {field} is {found}. See how with "
         "`promote verify --all`, or import the newest export into another folder."
@@ -94,8 +95,8 @@ def _head(connection: Connection) -> tuple[int, str]:
     count, head = found.get("audit_count", "0"), found.get("audit_head", GENESIS)
     if not count.isascii() or not count.isdigit() or len(count) > 18:
         raise UnusableRegistryError(
-            f"the registry was altered: its audit log is said to have {count!r} entries. Import "
-            "the newest export of it into another folder."
+            f"the registry was altered: its audit log is said to have {quoted(count)} entries. "
+            "Import the newest export of it into another folder."
         )
     return int(count), head
 
@@ -157,7 +158,7 @@ def read_receipt(text: str) -> Receipt:
         return Receipt.model_validate_json(text)
     except ValueError as error:
         raise ConfigError(
-            f"{text.strip()[:80]!r} is no receipt of an audit log. Give what `promote audit head` "
+            f"{quoted(text.strip())} is no receipt of an audit log. Give what `promote audit head` "
             "printed, COUNT:DIGEST, or the file that its --json wrote."
         ) from error
 

@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 from rlarcade.errors import UnusableRegistryError
 from rlarcade.files import sync_folder
+from rlarcade.text import quoted
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
 LARGEST = 1 << 30
@@ -43,7 +44,7 @@ class Blobs:
             DamagedBlobError: it is no digest, and might name a file outside the store.
         """
         if not DIGEST.fullmatch(digest):
-            raise DamagedBlobError(f"{digest[:80]!r} is no sha256 digest, 64 digits of 0-9a-f")
+            raise DamagedBlobError(f"{quoted(digest)} is no sha256 digest, 64 digits of 0-9a-f")
         return self.folder / digest[:2] / digest
 
     def check_own(self, digest: str | None = None) -> None:

@@ -78,6 +78,8 @@ class AliasMove(_Document):
     """UTC, ISO 8601; for display only."""
     verdict: str | None
     """Digest of the document that the move rests on."""
+    os_user: str | None = None
+    """User of the operating system whose process moved it; None: an older rlarcade did."""
 
 
 class Event(_Document):

@@ -9,6 +9,7 @@ import pwd
 import unicodedata
 
 from rlarcade.errors import ConfigError
+from rlarcade.text import quoted
 
 LONGEST = 255
 """Characters of a name, as many as the table has room for."""
@@ -31,7 +32,7 @@ def checked_name(name: str) -> str:
     hidden = next((letter for letter in name.strip() if _unseen(letter)), None)
     if hidden is not None:
         raise ConfigError(
-            f"the name {name[:80]!r} holds a character that nobody sees (U+{ord(hidden):04X}). "
+            f"the name {quoted(name)} holds a character that nobody sees (U+{ord(hidden):04X}). "
             "Write it without: --by NAME."
         )
     found = " ".join(unicodedata.normalize("NFKC", name).split())
@@ -43,8 +44,8 @@ def checked_name(name: str) -> str:
         )
     if same_person(found).startswith(POLICY):
         raise ConfigError(
-            f"the name {found!r} is that of a gate's policy, not a person's. Choose another: --by "
-            "NAME."
+            f"the name {quoted(found)} is that of a gate's policy, not a person's. Choose another: "
+            "--by NAME."
         )
     return found
 

@@ -5,7 +5,8 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from rlarcade.checkpoint import Checkpoint, load_checkpoint
+from rlarcade.checkpoint import Checkpoint
+from rlarcade.learning.playable import load_playable
 
 _REFERENCE = re.compile(r"[0-9]+|[a-z][a-z0-9_-]*@.+")  # a version's number, or alias@game
 
@@ -32,7 +33,7 @@ def load_named(name: str | Path, folder: Path | None = None) -> Checkpoint:
     """
     text = str(name)
     if not is_reference(text):
-        return load_checkpoint(name)
+        return load_playable(name)
     # Here, since whoever names a path needs no database.
     from rlarcade.promotion.registry import DEFAULT_REGISTRY, Registry
 

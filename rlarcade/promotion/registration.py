@@ -8,6 +8,7 @@ from sqlalchemy import Connection, Row, func, select, update
 
 from rlarcade.checkpoint import MANIFEST, WEIGHTS, Checkpoint, Manifest, load_checkpoint
 from rlarcade.errors import CheckpointError, RegistryError, UnusableRegistryError
+from rlarcade.files import LARGEST_TEXT, read_bounded
 from rlarcade.promotion import audit, tables, versions
 from rlarcade.promotion.blobs import Blobs, sha256
 
@@ -36,9 +37,10 @@ def read_files(checkpoint: Checkpoint) -> tuple[bytes, bytes]:
     Raises:
         CheckpointError: they are no longer what was loaded.
     """
+    largest = sum(tensor.nbytes for tensor in checkpoint.tensors.values()) + LARGEST_TEXT
     try:
-        weights = (checkpoint.path / WEIGHTS).read_bytes()
-        manifest = (checkpoint.path / MANIFEST).read_bytes()
+        weights = read_bounded(checkpoint.path / WEIGHTS, largest)
+        manifest = read_bounded(checkpoint.path / MANIFEST)
         same = Manifest.model_validate_json(manifest) == checkpoint.manifest
     except (OSError, ValueError):
         same = False

@@ -9,6 +9,7 @@ from typing import Self
 
 from sqlalchemy import Connection, select
 
+from rlarcade.checked import path_of
 from rlarcade.checkpoint import Checkpoint, load_checkpoint
 from rlarcade.errors import RegistryError, UnusableRegistryError
 from rlarcade.games.names import resolve_game
@@ -334,7 +335,7 @@ class Registry(Store):
 
     # One file
 
-    def export(self, path: Path) -> None:
+    def export(self, path: str | Path) -> None:
         """Writes all versions, documents, aliases and the audit log into one file.
 
         Others may use the registry meanwhile. What is damaged is marked broken and left out.
@@ -351,10 +352,10 @@ class Registry(Store):
                 "the newest export of it into another folder, and go on with that one."
             )
         self.verify()
-        archive.write(path, self._database, self._blobs)
+        archive.write(path_of(path, "an export"), self._database, self._blobs)
 
     @classmethod
-    def import_(cls, file: Path, folder: Path) -> Self:
+    def import_(cls, file: str | Path, folder: str | Path) -> Self:
         """Makes a registry of what `export` wrote, wherever it comes from, and opens it.
 
         Everything is checked before the folder appears under its name.
@@ -363,6 +364,7 @@ class Registry(Store):
             RegistryError: the file is none that `export` writes, was altered or is hostile; or the
                 folder is in use, or cannot be written.
         """
+        file, folder = path_of(file, "an export"), path_of(folder, "a registry")
         with archive.unpacked(file, folder) as temporary, cls.open(temporary, create=False) as new:
             with new.reading() as connection:
                 problems = verification.whole(connection, new._blobs)

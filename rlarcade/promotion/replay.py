@@ -10,6 +10,7 @@ from rlarcade.errors import RegistryError, UnusableRegistryError
 from rlarcade.promotion import aliases, audit, registration, tables
 from rlarcade.promotion.documents import Event, Problem
 from rlarcade.promotion.states import TRANSITIONS, Submission, SubmissionState
+from rlarcade.text import quoted
 
 Rows = dict[Any, dict[str, Any]]
 """Rows of a table by their key."""
@@ -184,5 +185,7 @@ def _altered(found: Mapping[str, Any], told: Mapping[str, Any]) -> str | None:
     for name, value in found.items():
         if name not in told or told[name] != value:
             true = told.get(name)
-            return f"its row was altered: {name} is {value!r}, the audit log says {true!r}"
+            return (
+                f"its row was altered: {name} is {quoted(value)}, the audit log says {quoted(true)}"
+            )
     return None

@@ -13,6 +13,7 @@ import getpass
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from numbers import Real
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -20,12 +21,14 @@ from typing import Any, Self, TypeVar
 from pydantic import BaseModel, ValidationError
 from sqlalchemy import Connection
 
+from rlarcade.checked import path_of, reason, require
 from rlarcade.errors import RegistryError, UnusableRegistryError
 from rlarcade.files import open_own, own_folder, sync_folder
 from rlarcade.promotion import aliases, audit, registration
 from rlarcade.promotion.blobs import LARGEST_DOCUMENT, Blobs, DamagedBlobError
 from rlarcade.promotion.database import DATABASE, LARGEST, Database
 from rlarcade.promotion.documents import Event, Problem, Receipt
+from rlarcade.text import shown_path
 
 _OWN_KINDS = frozenset({*aliases.MOVES, *registration.CHANGES, "register"})
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -44,7 +47,7 @@ class Store:
         self._blobs = Blobs(folder / "blobs" / "sha256")
 
     @classmethod
-    def open(cls, folder: Path, *, create: bool = True, busy_seconds: float = 10.0) -> Self:
+    def open(cls, folder: str | Path, *, create: bool = True, busy_seconds: float = 10.0) -> Self:
         """Opens a registry.
 
         Args:
@@ -53,9 +56,12 @@ class Store:
             busy_seconds: how long to wait for others that are writing.
 
         Raises:
+            ConfigError: it is no path.
             RegistryError: there is none, or it has an unknown format.
             UnusableRegistryError: it is damaged, locked or hostile, or the folder cannot be used.
         """
+        folder = path_of(folder, "a registry")
+        require(busy_seconds, Real, "busy_seconds", "10.0")
         path = folder / DATABASE
         if not create and not is_registry(folder):
             raise RegistryError(
@@ -73,10 +79,10 @@ class Store:
             with _closed_on_error(database):
                 database.set_up(create=create)
         except OSError as error:
-            where = f" ({error.filename})" if error.filename else ""
+            where = f" ({shown_path(error.filename)})" if error.filename else ""
             raise UnusableRegistryError(
-                f"registry {folder} cannot be used: {error.strerror}{where}. Choose another folder "
-                "with --registry, or mend its permissions."
+                f"registry {shown_path(folder)} cannot be used: {error.strerror}{where}. Choose "
+                "another folder with --registry, or mend its permissions."
             ) from error
         return cls(folder, database)
 
@@ -120,11 +126,9 @@ class Store:
                 "registry into another folder."
             ) from error
         except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(map(str, first["loc"]))
             raise UnusableRegistryError(
-                f"document {digest[:12]}… is no {model.__name__}: {field}: {first['msg']}. It was "
-                "written by another rlarcade, or is another kind of document."
+                f"document {digest[:12]}… is no {model.__name__}: {reason(error)} It was written "
+                "by another rlarcade, or is another kind of document."
             ) from error
 
     @contextmanager
@@ -240,4 +244,5 @@ def default_actor(actor: str | None = None) -> str:
             actor = getpass.getuser()
         except (KeyError, OSError, ImportError):  # a container without a user database
             actor = "unknown"
+    require(actor, str, "actor", "'anna'")
     return audit.storable(actor)

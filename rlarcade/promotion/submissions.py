@@ -21,6 +21,7 @@ from rlarcade.promotion.people import same_person, system_user
 from rlarcade.promotion.registry import Registry
 from rlarcade.promotion.states import TRANSITIONS, Approval, Mode, Submission, SubmissionState
 from rlarcade.promotion.tables import approvals, submissions
+from rlarcade.text import quoted
 
 _TOWARDS_PROMOTION = ("approved", "promoted")
 # What of a submission that has passed never changes again.
@@ -257,7 +258,8 @@ def _unlike_its_row(current: Submission, told: replay.Told) -> Problem | None:
     true = told.submissions.get(current.id, {})
     for name in _FIXED:
         if getattr(current, name) != true.get(name):
-            what = f"{name} was {getattr(current, name)!r}, the audit log says {true.get(name)!r}"
+            was, logged = quoted(getattr(current, name)), quoted(true.get(name))
+            what = f"{name} was {was}, the audit log says {logged}"
             return Problem(where=f"submission {current.id}", what=what)
     return None
 

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 from sqlalchemy import Connection, Row, Select, func, select
 
+from rlarcade.checked import reason
 from rlarcade.checkpoint import FORMAT_VERSION, Manifest
 from rlarcade.errors import RegistryError, UnusableRegistryError
 from rlarcade.files import LARGEST_TEXT
@@ -18,6 +19,7 @@ from rlarcade.promotion import tables
 from rlarcade.promotion.audit import canonical_json, storable
 from rlarcade.promotion.blobs import Blobs, DamagedBlobError, sha256
 from rlarcade.promotion.documents import Version
+from rlarcade.text import quoted
 
 ALIAS_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _PREFIX = re.compile(r"[0-9a-fA-F]{6,64}")
@@ -86,9 +88,8 @@ def read_manifest(data: bytes) -> Manifest:
     try:
         manifest = Manifest.model_validate_json(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"]))
-        raise DamagedBlobError(f"its manifest is none: {field}: {first['msg']}") from error
+        what = reason(error).rstrip(".")
+        raise DamagedBlobError(f"its manifest is none: {what}") from error
     if manifest.format_version != FORMAT_VERSION:
         raise DamagedBlobError(
             f"its manifest has format version {manifest.format_version}, not {FORMAT_VERSION}"
@@ -115,7 +116,8 @@ def read_version(blobs: Blobs, row: Row[Any]) -> tuple[bytes, Manifest]:
         found = getattr(row, column)
         if found != value:
             raise DamagedBlobError(
-                f"its row was altered: {column} is {found!r}, its manifest says {value!r}"
+                f"its row was altered: {column} is {quoted(found)}, its manifest says "
+                f"{quoted(value)}"
             )
     return weights, manifest
 
@@ -202,7 +204,7 @@ def find(connection: Connection, reference: int | str) -> Row[Any]:
     count = connection.scalar(select(func.count()).select_from(tables.versions))
     known = f"Its versions are numbered 1 to {count}" if count else "It holds no version"
     raise RegistryError(
-        f"the registry has no version {text[:80]!r}. {known}; one is named by its number, by its "
+        f"the registry has no version {quoted(text)}. {known}; one is named by its number, by its "
         "digest or six or more digits of it, or by alias@game, such as champion@space_invaders."
     )
 
@@ -271,6 +273,6 @@ def check_name(name: str) -> None:
     """
     if not ALIAS_NAME.fullmatch(name):
         raise RegistryError(
-            f"{name[:80]!r} cannot be an alias. Begin with a-z and go on with at most 63 of a-z, "
+            f"{quoted(name)} cannot be an alias. Begin with a-z and go on with at most 63 of a-z, "
             "0-9, _ and -."
         )

@@ -49,8 +49,8 @@ def test_the_same_weights_are_inconclusive_at_once(command, here):
     [
         (["--max-pairs", "0"], "max_pairs must be at least 1, got 0"),
         (["--seed", "-1"], "seed must be 0 to 4294967295, got -1"),
-        (["--alpha", "0"], "setting alpha: input should be greater than 0, got 0.0"),
-        (["--beta", "1.5"], "setting beta: input should be less than 1, got 1.5"),
+        (["--alpha", "0"], "'alpha' must be above 0, not 0.0"),
+        (["--beta", "1.5"], "'beta' must be below 1, not 1.5"),
         (["--non-inferiority", "0.5"], "non_inferiority lies between 0 and 0.5, got 0.5"),
         (["--device", "tpu"], "--device is one of auto, cpu, cuda"),
         (["--suite", "x.toml"], "name two checkpoints or a --suite, not both"),
@@ -196,14 +196,14 @@ def test_a_suite_is_a_match_over_several_games(command, here, brief, suite):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "setting games: field required"),
-        ("games = []", "setting games: list should have at least 1 item"),
+        ("", "'games' is missing"),
+        ("games = []", "'games' must have at least 1 part"),
         (
             "gaurd = 1\ngames = [{champion='a', candidate='b'}]",
-            "setting gaurd: extra inputs are not permitted",
+            "unknown setting 'gaurd'. Did you mean 'guard'",
         ),
-        ("[[games]]\nchampion = 'x'", "setting games.0.candidate: field required"),
-        ("guard = 'hope'", "setting guard: input should be 'prove', 'alarm' or 'none'"),
+        ("[[games]]\nchampion = 'x'", "'games.0.candidate' is missing"),
+        ("guard = 'hope'", "'guard' must be 'prove', 'alarm' or 'none', not 'hope'"),
         ("=", "is not valid TOML"),
         (
             "[[games]]\nchampion = 'random'\ncandidate = 'random'\ngame = 'pong'\n" * 2,
@@ -368,12 +368,12 @@ def test_games_that_come_from_a_record_are_told(command, tmp_path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"sticky": 2.0}, "protocol.sticky: Input should be less than or equal to 1"),
+        ({"sticky": 2.0}, "'protocol.sticky' must be at most 1, not 2"),
         ({"sticky": 0.5}, "protocol v5 has sticky 0.25, not 0.5"),
-        ({"frame_cap": 0}, "protocol.frame_cap: Input should be greater than 0"),
-        ({"evaluation_epsilon": 5}, "protocol.evaluation_epsilon: "),
-        ({"max_noops": 10**6}, "protocol.max_noops: Input should be less than or equal to 255"),
-        ({"name": "x\x1b[31m", "sticky": 0.5}, "protocol.name: "),
+        ({"frame_cap": 0}, "'protocol.frame_cap' must be above 0, not 0"),
+        ({"evaluation_epsilon": 5}, "'protocol.evaluation_epsilon' must be at most 1, not 5"),
+        ({"max_noops": 10**6}, "'protocol.max_noops' must be at most 255, not 1000000"),
+        ({"name": "x\x1b[31m", "sticky": 0.5}, "'protocol.name' must be text of the form"),
     ],
 )
 def test_a_manifest_whose_protocol_is_not_what_its_name_says_plays_no_match(

@@ -216,7 +216,7 @@ def test_tensors_of_another_network_are_refused(command, checkpoint, tmp_path):
             {"network": {"conv_channels": [2, 2, 2], "hidden_units": 10**12}},
             "describes a network that cannot be built",
         ),
-        ({"num_actions": 10**9}, "num_actions: Input should be less than or equal to 18"),
+        ({"num_actions": 10**9}, "'num_actions' must be at most 18, not 1000000000"),
         ({"num_actions": 7}, "do not fit the network"),
         ({"network": {"conv_channels": [2, 2]}}, "describes a network that cannot be built"),
         ({"network": {"width": 3}}, "describes a network that cannot be built"),

@@ -399,7 +399,7 @@ def test_what_is_no_policy_is_refused():
     with pytest.raises(ConfigError, match="A policy sees 'observation' or 'screen'"):
         player(Blind())
     for seconds in (0, -1, float("nan")):
-        with pytest.raises(ConfigError, match="decision_seconds must be above 0"):
+        with pytest.raises(ConfigError, match="decision_seconds must be a number above 0"):
             player(by_pixels, decision_seconds=seconds)
     with pytest.raises(ConfigError, match="Did you mean"):
         player(by_pixels, game="space_invadrs")

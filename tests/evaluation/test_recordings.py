@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import time
 
 import imageio_ffmpeg
 import numpy as np
@@ -19,6 +20,7 @@ from rlarcade.evaluation import (
     evaluate_agent,
 )
 from rlarcade.evaluation import pictures as pictures_module
+from rlarcade.evaluation import recordings as recordings_module
 from rlarcade.evaluation.document_files import load_recordings
 from rlarcade.evaluation.documents import EpisodeResult, Trace
 from rlarcade.evaluation.pictures import SIZE, pictures, values_of, write_picture, write_video
@@ -65,6 +67,25 @@ def test_every_game_of_an_evaluation_reproduces(evaluation):
     assert sum(episode.score for episode in evaluation.episodes) > 0
     for episode in evaluation.episodes:
         verify(recording_of(evaluation, episode))
+
+
+def test_the_first_game_that_goes_another_way_ends_the_check_of_the_rest(recording, monkeypatch):
+    played = []
+
+    def wrong_from_the_second(recording, env):
+        time.sleep(0.005)
+        played.append(recording.episode.seed)
+        if len(played) > 1:
+            raise RecordingError(f"game {recording.episode.seed} is wrong")
+
+    monkeypatch.setattr(recordings_module, "GameEnv", lambda *_, **__: None)
+    monkeypatch.setattr(recordings_module, "verify", wrong_from_the_second)
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    games = [altered(recording, seed=seed) for seed in range(100)]
+    assert str(recordings_module.first_problem(games)) == "game 1 is wrong"
+    assert 2 <= len(played) < 50
+    played.clear()
+    assert recordings_module.first_problem(games[:1]) is None
 
 
 def test_a_claimed_score_or_length_that_the_game_does_not_have_is_found(recording):

@@ -609,6 +609,20 @@ def test_a_learning_curve_is_found_from_the_run_and_from_its_checkpoints(run):
     assert learning_curve(folder).game is None
 
 
+def test_a_curve_has_each_step_once_with_its_last_score_and_no_more_points_than_are_seen(tmp_path):
+    lines = [(step, step / 2) for step in range(60_000, 0, -1)]
+    lines += [(1, 7.0), (60_000, 8.0)]
+    text = "".join(f'{{"step": {step}, "rollout/ep_rew_mean": {score}}}\n' for step, score in lines)
+    (tmp_path / "metrics.jsonl").write_text(text)
+    curve = learning_curve(tmp_path)
+    assert 40_000 < len(curve.steps) <= 50_000
+    assert list(curve.steps) == sorted(set(curve.steps))
+    assert (curve.steps[0], curve.steps[-1]) == (1, 60_000)
+    assert (curve.scores[0], curve.scores[-1]) == (7.0, 8.0)
+    between = zip(curve.steps[1:-1], curve.scores[1:-1], strict=True)
+    assert all(score == step / 2 for step, score in between)
+
+
 def test_a_checkpoint_outside_its_run_has_no_learning_curve(run, tmp_path):
     folder, checkpoint = run
     away = tmp_path / "away" / "deeper"

@@ -108,5 +108,5 @@ def test_matches_are_kept_and_go_on(tmp_path):
 def test_one_alone_is_no_round_robin():
     with pytest.raises(ConfigError, match="needs two players or more, got 1"):
         compare_all([player("idler")])
-    with pytest.raises(ValueError, match="less than 1"):
+    with pytest.raises(ValueError, match="alpha must be a number above 0 and below 1, not 2.5"):
         Rule.which_is_better(2.5)

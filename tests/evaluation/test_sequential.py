@@ -9,9 +9,9 @@ import pytest
 import ville
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
 from scipy.stats import binomtest
 
+from rlarcade.errors import ConfigError
 from rlarcade.evaluation import sequential
 from rlarcade.evaluation.sequential import (
     Counts,
@@ -215,9 +215,9 @@ def test_the_rule_is_alpha_5_and_beta_10_percent_unless_told_otherwise():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"alpha": 0.0}, "greater than 0"),
-        ({"alpha": 1.0}, "less than 1"),
-        ({"beta": -1.0}, "greater than 0"),
+        ({"alpha": 0.0}, "'alpha' must be above 0, not 0.0"),
+        ({"alpha": 1.0}, "'alpha' must be below 1, not 1.0"),
+        ({"beta": -1.0}, "'beta' must be above 0, not -1.0"),
         ({"null": 0.6}, r"null \(0.6\) is not below useful \(0.6\)"),
         ({"null": 0.7}, r"null \(0.7\) is not below useful \(0.6\)"),
     ],
@@ -475,7 +475,7 @@ def test_who_is_better_is_asked_of_both_sides_with_half_of_alpha_each():
 
 def test_a_rule_cannot_be_altered_and_describes_its_fields():
     rule = Rule()
-    with pytest.raises(ValidationError, match="frozen"):
+    with pytest.raises(ConfigError, match="'alpha' cannot be changed afterwards"):
         rule.alpha = 0.5
     assert "promoting" in Rule.model_fields["alpha"].description
 

@@ -21,6 +21,7 @@ from rlarcade.evaluation.reports import (
     suite_report,
 )
 from rlarcade.evaluation.round_robin import RoundRobin
+from rlarcade.evaluation.shown import ShortlyShown
 from rlarcade.evaluation.table import (
     match_lines,
     meaning_of,
@@ -138,6 +139,16 @@ def test_the_table_says_what_a_terminal_says():
     cells = read(round_robin(["a", "b"], {(0, 1): [(1, 2)] * 20})._repr_html_()).text
     assert "0 a" in cells
     assert "1.00*" in cells
+
+
+def test_a_document_that_does_not_say_what_its_line_shows_cannot_be_made():
+    class Mute(ShortlyShown):
+        score: float
+
+    with pytest.raises(TypeError, match="abstract"):
+        Mute(score=1)
+    with pytest.raises(TypeError, match="abstract"):
+        Mute.model_validate_json('{"score": 1}')
 
 
 def test_what_is_shown_shortly_is_kept_whole():

@@ -57,13 +57,16 @@ def test_a_file_says_only_what_it_changes(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[match]\nmax_pair = 5", r"gate .*mine.toml: setting match.max_pair: extra inputs"),
-        ("[match]\nalpha = 0", r"setting match.alpha: input should be greater than 0, got 0"),
-        ("[guard]\nmargin = 0.5", r"setting guard.margin: input should be less than 0.5, got 0.5"),
-        ("[latency]\ndecisions = 19", r"setting latency.decisions: input should be greater"),
-        ("[approvals]\nrequired = -1", r"setting approvals.required: input should be greater"),
-        ("[size]\nmax_megabytes = inf", r"setting size.max_megabytes: input should be a finite"),
-        ("[sise]\n", r"setting sise: extra inputs are not permitted"),
+        (
+            "[match]\nmax_pair = 5",
+            r"gate .*mine.toml: unknown setting 'match.max_pair'. Did you mean 'max_pairs'",
+        ),
+        ("[match]\nalpha = 0", r"'match.alpha' must be above 0, not 0"),
+        ("[guard]\nmargin = 0.5", r"'guard.margin' must be below 0.5, not 0.5"),
+        ("[latency]\ndecisions = 19", r"'latency.decisions' must be at least 20, not 19"),
+        ("[approvals]\nrequired = -1", r"'approvals.required' must be at least 0, not -1"),
+        ("[size]\nmax_megabytes = inf", r"'size.max_megabytes' must be a finite number"),
+        ("[sise]\n", r"unknown setting 'sise'. Did you mean 'size'"),
         ("match = ", r"gate .*mine.toml is not valid TOML: "),
     ],
 )

@@ -46,6 +46,23 @@ def test_aliases_are_per_game_and_free_to_name(registry, add):
     assert registry.version(1).aliases == ("best-of_3", "champion")
 
 
+@pytest.mark.parametrize("kind", ["force", "set", "promote"])
+def test_every_move_keeps_the_user_of_the_system_beside_who_is_said_to_have_made_it(
+    registry, add, kind, monkeypatch
+):
+    monkeypatch.setenv("LOGNAME", "somebody-else")
+    monkeypatch.setattr("os.geteuid", lambda: 4_000_000)  # whom nobody knows by name
+    add(1), add(2)
+    promote(registry, 1, kind=kind, actor="ann", reason="demo")
+    promote(registry, 2, kind=kind)
+    registry.rollback("pong")
+    moves = [event for event in registry.events() if event.kind in (kind, "rollback")]
+    assert [event.document["os_user"] for event in moves] == ["uid 4000000"] * 3
+    assert [move.os_user for move in registry.history("pong")] == ["uid 4000000"] * 3
+    assert [event.actor for event in moves] == ["ann", "somebody-else", "somebody-else"]
+    assert whole(registry)
+
+
 def test_the_history_tells_every_move_with_who_and_why(registry, add):
     add(1), add(2)
     digest = registry.put_document(Rule())

@@ -395,7 +395,7 @@ def test_an_altered_row_is_noticed_when_the_version_is_loaded(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (b"{}", "its manifest is none: game: Field required"),
+        (b"{}", "its manifest is none: 'game' is missing"),
         (b"\xff", "its manifest is none"),
         (b"[" * 100_000, "its manifest is none"),
         (lambda m: m | {"format_version": 2}, "its manifest has format version 2, not 1"),

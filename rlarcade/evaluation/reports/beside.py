@@ -2,10 +2,13 @@
 
 import base64
 import json
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
 
 from rlarcade.checkpoint import MANIFEST, WEIGHTS
 from rlarcade.errors import RlarcadeError
@@ -17,6 +20,7 @@ from rlarcade.games.names import display_name
 
 _TRAINING_SCORE = "rollout/ep_rew_mean"
 _LARGEST_FIGURE = 1e15
+_MOST_POINTS = 50_000  # of a curve: those of a run of 50 million steps; a plot shows some hundred
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,25 +69,38 @@ def learning_curve(path: Path) -> LearningCurve | None:
     Raises:
         RlarcadeError: there is one, but it cannot be read.
     """
-    from rlarcade.learning.metrics import read_metrics  # and torch with it
+    from rlarcade.learning.metrics import each_metric  # and torch with it
 
     path = path.parent if path.name in (WEIGHTS, MANIFEST) else path
     absolute = path.absolute()
     runs = [path, path.parent.parent] if absolute.parent.name == "checkpoints" else [path]
     for run in runs:
+        steps, scores = array("q"), array("d")
         try:
-            lines = read_metrics(run)
+            for line in each_metric(run):
+                if _has_score(line):
+                    steps.append(line["step"])
+                    scores.append(line[_TRAINING_SCORE])
         except (OSError, RecursionError) as error:
             reason = error.strerror if isinstance(error, OSError) else "a line is nested too deeply"
             raise RlarcadeError(
                 f"the figures of run {run} cannot be read: {reason}. Mend the file, or leave its "
                 "learning curve out."
             ) from error
-        at = {line["step"]: line[_TRAINING_SCORE] for line in lines if _has_score(line)}
-        if at:
-            steps, scores = zip(*sorted(at.items()), strict=True)
-            return LearningCurve(str(run), steps, tuple(map(float, scores)), _game_of(run))
+        if steps:
+            return LearningCurve(str(run), *_in_order(steps, scores), _game_of(run))
     return None
+
+
+def _in_order(
+    steps: "array[int]", scores: "array[float]"
+) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """Steps in their order, each once, with the score that was written last."""
+    ordered, last = np.unique(np.array(steps)[::-1], return_index=True)
+    chosen = np.unique(np.linspace(0, len(ordered) - 1, _MOST_POINTS).astype(int))
+    points = chosen if len(ordered) > _MOST_POINTS else np.arange(len(ordered))
+    values = np.array(scores)[::-1][last[points]]
+    return tuple(ordered[points].tolist()), tuple(values.tolist())
 
 
 def _has_score(figures: Mapping[str, Any]) -> bool:

@@ -4,19 +4,20 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlarcade.checkpoint import Checkpoint, load_checkpoint
+from rlarcade.checkpoint import Checkpoint
 from rlarcade.evaluation.documents import Comparison, Evaluation
 from rlarcade.evaluation.pictures import picture_of, values_of_its_player
 from rlarcade.evaluation.recordings import Recording, median_game, recordings_of
 from rlarcade.evaluation.reports.beside import Clip, LearningCurve, learning_curve
 from rlarcade.games.names import display_name
+from rlarcade.learning.playable import load_playable
 
 _MOST_CLIPS = 4  # some tens of kilobytes each
 
 
 def sources_of(
     documents: Sequence[Evaluation | Comparison],
-    load: Callable[[str], Checkpoint] = load_checkpoint,
+    load: Callable[[str], Checkpoint] = load_playable,
 ) -> dict[str, Any]:
     """Returns `learning_curves` and `clips` for a report on these documents.
 

@@ -1,0 +1,31 @@
+"""Checkpoints that are played with the network of their manifest, whose weights have a known size.
+
+Not those with a torso of one's own: how large that is, only its module knows.
+"""
+
+from pathlib import Path
+
+from rlarcade.checked import reason
+from rlarcade.checkpoint import Checkpoint, Manifest, load_checkpoint
+from rlarcade.errors import CheckpointError
+from rlarcade.files import LARGEST_TEXT
+
+
+def load_playable(path: str | Path) -> Checkpoint:
+    """Reads a checkpoint, but no more weights than the network of its manifest has.
+
+    Args and errors are those of `load_checkpoint`.
+    """
+    return load_checkpoint(path, largest=_largest_weights)
+
+
+def _largest_weights(manifest: Manifest) -> int:
+    from rlarcade.learning.networks import weights_bytes  # and torch with it, for large files only
+
+    try:
+        return weights_bytes(manifest.network, manifest.num_actions) + LARGEST_TEXT
+    except ValueError as error:
+        raise CheckpointError(
+            f"its manifest describes a network that cannot be built ({reason(error).rstrip('.')}). "
+            "It was written by another rlarcade, or altered."
+        ) from error
