@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from rlarcade.checked import path_of
 from rlarcade.errors import ConfigError, RunFolderError
 from rlarcade.evaluation.documents import (
     Comparison,
@@ -41,7 +42,7 @@ def compare_agents(
     rule: Rule | None = None,
     max_pairs: int = 400,
     seed: int = 0,
-    record: Path | None = None,
+    record: str | Path | None = None,
     same_dice: bool = True,
     num_lanes: int = _LANES,
     on_pair: PairDone | None = None,
@@ -78,14 +79,14 @@ def compare_agents(
     """
     check_count("max_pairs", max_pairs)
     check_count("num_lanes", num_lanes)
+    folder = None if record is None else path_of(record, "record")
     sides = as_player(champion), as_player(candidate)
-    match = new_match(
-        sides, rule=rule or Rule(), max_pairs=max_pairs, seed=seed, same_dice=same_dice
-    )
+    rule = Rule() if rule is None else rule
+    match = new_match(sides, rule=rule, max_pairs=max_pairs, seed=seed, same_dice=same_dice)
     if match.same_version:
         same = "both are the same version: every pair would be a tie, so none was played"
         return match.model_copy(update={"notes": (same,)})
-    with pairs_of_match(match, sides, record, num_lanes, on_record) as (earlier, pairs):
+    with pairs_of_match(match, sides, folder, num_lanes, on_record) as (earlier, pairs):
         match = match.model_copy(update={"results": earlier})
         while match.verdict is None:
             match = match.model_copy(update={"results": (*match.results, next(pairs))})
