@@ -361,6 +361,7 @@ def swept(tmp_path_factory):
     return path, folder / "runs", result
 
 
+@pytest.mark.slow
 def test_a_sweep_trains_every_run_and_shows_them_together(swept):
     path, folder, result = swept
     for line in result.stderr.splitlines():  # only how far the runs are, if it took that long
@@ -386,12 +387,17 @@ def test_a_sweep_trains_every_run_and_shows_them_together(swept):
         assert "600 steps = 2,400 frames" in (folder / f"{run['label']}.log").read_text()
 
 
-def test_the_same_sweep_again_starts_nothing(swept, command, tmp_path, nothing_starts):
-    path, folder, _ = swept
-    code, out, err = command("sweep", path, "--dir", folder, "--json", tmp_path / "again.json")
-    assert (code, err) == (0, "")
+def test_the_same_sweep_again_starts_nothing(command, tmp_path, trainings):
+    path = written(tmp_path, TINY + SEEDS)
+    written_twice = []
+    for _ in range(2):
+        flags = ["--dir", tmp_path / "runs", "--json", tmp_path / "out.json"]
+        code, out, err = command("sweep", path, *flags)
+        assert (code, err) == (0, "")
+        written_twice.append((tmp_path / "out.json").read_text())
     assert out.startswith("2/2 done")
-    assert (tmp_path / "again.json").read_text() == (path.parent / "out.json").read_text()
+    assert len(trainings.started) == 2
+    assert written_twice[0] == written_twice[1]
 
 
 # What is shown
@@ -549,6 +555,7 @@ def test_a_run_that_another_process_trains_is_waited_for(command, tmp_path, trai
     assert trainings.started == ["space_invaders-seed1", "space_invaders-seed0"]
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_killed_takes_its_runs_with_it_and_the_next_goes_on(tmp_path):
     path = written(tmp_path, TINY.replace("= 600\nl", "= 50_000\nl"))
     command = [sys.executable, "-m", "rlarcade.sweep", path, "--dir", tmp_path / "runs"]

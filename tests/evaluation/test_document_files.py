@@ -28,7 +28,7 @@ def evaluation():
 
 @pytest.fixture(scope="module")
 def match():
-    sides = player("a", policy=lambda seen: 1), player("b")
+    sides = player("a", policy=lambda seen: 2), player("b")
     return json.loads(compare_agents(*sides, max_pairs=12).model_dump_json())
 
 

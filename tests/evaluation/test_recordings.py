@@ -350,8 +350,8 @@ def test_the_words_beside_it_are_score_step_and_values_of_that_moment(brief, mon
 
     monkeypatch.setattr(ImageDraw.ImageDraw, "text", text)
     pictures_module._panel.cache_clear()
-    rewards = [reward for _, reward in brief.episode.trace.steps]
-    rewards[3:5] = [12_000, 340]  # this game has scored nothing yet
+    rewards = [0] * brief.episode.steps
+    rewards[3:5] = [12_000, 340]
     values = values_of(Agent(), brief)
     monkeypatch.setattr(pictures_module, "play_back", paying(rewards))
     monkeypatch.setattr(pictures_module, "_check_paid", lambda *what: None)

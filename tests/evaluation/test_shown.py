@@ -373,9 +373,17 @@ ODD_SCORES = {
     "one crash": [(failed(1_000), failed(1_000))],
     "long": [(i % 7, i % 5) for i in range(300)],
 }
+ODDEST = ("one game", "huge", "one crash")
 
 
-@pytest.mark.parametrize("scores", ODD_SCORES.values(), ids=list(ODD_SCORES))
+@pytest.mark.parametrize(
+    "scores",
+    [
+        # a page is a second's work
+        pytest.param(scores, id=name, marks=() if name in ODDEST else pytest.mark.slow)
+        for name, scores in ODD_SCORES.items()
+    ],
+)
 def test_every_report_of_odd_scores_is_a_page(scores):
     champions = tuple(pair.champion for pair in match(scores).results)
     pages = (

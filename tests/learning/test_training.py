@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import DEVICES
+from devices import DEVICES
 from toy_games import CatchLanes
 
 from rlarcade.checkpoint import load_checkpoint
