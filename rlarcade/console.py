@@ -19,12 +19,12 @@ from pydantic import BaseModel
 from rlarcade.command_line import HelpShown
 from rlarcade.errors import ConfigError, RlarcadeError
 from rlarcade.files import write_file
+from rlarcade.interrupts import TRACEBACK, after_the_outcome
 from rlarcade.text import printable, said
 
 EXIT_OK, EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 EXIT_REJECTED, EXIT_INCONCLUSIVE, EXIT_AWAITING = 3, 4, 5
 
-_TRACEBACK = "RLARCADE_TRACEBACK"
 _LONGEST_LINE = 2_000  # characters of an error: a file may have put its whole content into it
 _LONGEST_UNFORESEEN = 300  # characters of an error that no module has explained
 
@@ -47,7 +47,9 @@ def run_command(command: Callable[[Sequence[str]], int], argv: Sequence[str] | N
     threading.excepthook = partial(_tell_unless_told, before[0])
     warnings.showwarning = _say_library_warning
     try:
-        return _code_of(command, sys.argv[1:] if argv is None else argv)
+        code = _code_of(command, sys.argv[1:] if argv is None else argv)
+        after_the_outcome(code)
+        return code
     finally:
         threading.excepthook, warnings.showwarning = before
         for stream in (sys.stdout, sys.stderr):  # what Python would do at its end, and exit 120
@@ -60,7 +62,7 @@ def _code_of(command: Callable[[Sequence[str]], int], argv: Sequence[str]) -> in
     except HelpShown:
         return EXIT_OK
     except BaseException as error:
-        if os.environ.get(_TRACEBACK):
+        if os.environ.get(TRACEBACK):
             deliver(sys.stderr, "".join(traceback.format_exception(error)))
         code, line = _said_of(error)
         say_error(line)
@@ -89,7 +91,7 @@ def _unforeseen(error: BaseException) -> str:
         text = " ".join(said(error).split())
         text = text if len(text) <= _LONGEST_UNFORESEEN else text[:_LONGEST_UNFORESEEN] + " …"
         line = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    return f"{line.rstrip('.')}. {_TRACEBACK}=1 shows where it happened."
+    return f"{line.rstrip('.')}. {TRACEBACK}=1 shows where it happened."
 
 
 def _open_standard_streams() -> None:
