@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rlarcade.errors import ConfigError
+from rlarcade.files import unfinished
 
 KINDS = {"--report": (".html", ".htm"), "--video": (".mp4",), "--picture": (".png",)}
 """Endings of the outputs that are made in one format only; the others may be called anything."""
@@ -87,10 +88,9 @@ def _trial(path: Path) -> str | None:
         made: list[Path] = []
         try:
             _make_folders(path.parent, made)
-            trial = path.with_name(f".{path.name}.writing")  # as `files.write_file` calls it
-            if not os.path.lexists(trial):
-                os.close(os.open(trial, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC))
-                trial.unlink(missing_ok=True)
+            trial = unfinished(path)
+            os.close(os.open(trial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC))
+            trial.unlink(missing_ok=True)
             return None
         except FileNotFoundError as error:
             # another process may have tried the same path, and removed its folders meanwhile
