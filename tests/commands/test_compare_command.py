@@ -203,6 +203,10 @@ def test_a_suite_is_a_match_over_several_games(command, here, brief, suite):
             "setting gaurd: extra inputs are not permitted",
         ),
         ("[[games]]\nchampion = 'x'", "setting games.0.candidate: field required"),
+        (
+            "margin = '0.1'\n[[games]]\nchampion = 'a'\ncandidate = 'b'",
+            "setting margin: input should be a valid number, got '0.1'",
+        ),
         ("guard = 'hope'", "setting guard: input should be 'prove', 'alarm' or 'none'"),
         ("=", "is not valid TOML"),
         (
