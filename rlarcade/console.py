@@ -1,5 +1,6 @@
 """What commands share: errors to exit codes, flags to settings, progress, stopping cleanly."""
 
+import _thread
 import json
 import os
 import signal
@@ -26,6 +27,7 @@ EXIT_OK, EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 EXIT_REJECTED, EXIT_INCONCLUSIVE, EXIT_AWAITING = 3, 4, 5
 
 _LONGEST_LINE = 2_000  # characters of an error: a file may have put its whole content into it
+_SOON = 0.02  # seconds
 _LONGEST_UNFORESEEN = 300  # characters of an error that no module has explained
 
 _PLAINER = str.maketrans({"–": "-", "…": "...", "×": "x", "→": "->", "ε": "e", "α": "a", "≥": ">="})
@@ -43,15 +45,16 @@ def run_command(command: Callable[[Sequence[str]], int], argv: Sequence[str] | N
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.default_int_handler)
-    before = threading.excepthook, warnings.showwarning
+    before = threading.excepthook, warnings.showwarning, sys.unraisablehook
     threading.excepthook = partial(_tell_unless_told, before[0])
+    sys.unraisablehook = partial(_interrupt_again, before[2])
     warnings.showwarning = _say_library_warning
     try:
         code = _code_of(command, sys.argv[1:] if argv is None else argv)
         after_the_outcome(code)
         return code
     finally:
-        threading.excepthook, warnings.showwarning = before
+        threading.excepthook, warnings.showwarning, sys.unraisablehook = before
         for stream in (sys.stdout, sys.stderr):  # what Python would do at its end, and exit 120
             deliver(stream, "")
 
@@ -111,6 +114,16 @@ def _tell_unless_told(tell: Callable[[Any], object], what: threading.ExceptHookA
     told = issubclass(what.exc_type, OSError) and _is_of("tensorboard", what.exc_traceback)
     if not told:
         tell(what)
+
+
+def _interrupt_again(tell: Callable[[Any], object], what: "sys.UnraisableHookArgs") -> None:
+    """A Ctrl-C that came while Python tidied up, where it would be lost, comes once more."""
+    if not issubclass(what.exc_type, KeyboardInterrupt):
+        tell(what)
+        return
+    again = threading.Timer(_SOON, _thread.interrupt_main)
+    again.daemon = True
+    again.start()
 
 
 def _is_of(package: str, trace: TracebackType | None) -> bool:

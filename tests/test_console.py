@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from pathlib import Path
 
@@ -232,3 +233,35 @@ def test_who_calls_a_command_in_python_keeps_ctrl_c(own_process):
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
     assert own_process == []
+
+
+def test_a_ctrl_c_while_a_generator_is_tidied_up_is_not_lost(capsys):
+    def left_halfway():
+        try:
+            yield
+        finally:
+            signal.raise_signal(signal.SIGINT)
+
+    def command(argv):
+        next(left_halfway())  # nobody holds the generator, so it ends here
+        time.sleep(5)
+        return 0
+
+    assert console.run_command(command, []) == 130
+    assert capsys.readouterr().err == "rlarcade: error: interrupted.\n"
+
+
+def test_what_else_goes_wrong_while_python_tidies_up_is_told_as_ever(monkeypatch):
+    seen = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda what: seen.append(what.exc_type))
+
+    class Odd:
+        def __del__(self):
+            raise ValueError
+
+    def command(argv):
+        Odd()
+        return 0
+
+    assert console.run_command(command, []) == 0
+    assert seen == [ValueError]
