@@ -1,5 +1,6 @@
 """The files that a command is to write: what cannot be written is told before the work is done."""
 
+import argparse
 import errno
 import os
 import stat
@@ -8,6 +9,7 @@ from pathlib import Path
 
 from rlarcade.errors import ConfigError
 from rlarcade.files import unfinished
+from rlarcade.text import printable
 
 KINDS = {"--report": (".html", ".htm"), "--video": (".mp4",), "--picture": (".png",)}
 """Endings of the outputs that are made in one format only; the others may be called anything."""
@@ -60,6 +62,22 @@ def check_output(path: Path, what: str, endings: tuple[str, ...] = ()) -> None:
         reason = str(error)
     if reason is not None:
         raise ConfigError(f"{what} {path} cannot be written: {reason}. Choose another file.")
+
+
+def output_file(text: str) -> Path:
+    """Reads a file to write from a script's command line: `type=output_file` for argparse.
+
+    Raises:
+        argparse.ArgumentTypeError: it cannot be written; scripts make no folders.
+    """
+    path = Path(text)
+    try:
+        check_output(path, "the file")
+        if not path.parent.is_dir():
+            raise ConfigError(f"{path.parent} is not there. Make that folder first.")
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(printable(error)) from error
+    return path
 
 
 def _other_ending(path: Path, endings: tuple[str, ...]) -> str | None:
