@@ -6,9 +6,11 @@ the flag, what it takes, what was given and, where there is one, the flag that w
 
 import difflib
 import io
+import os
 import re
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr, redirect_stdout, suppress
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +26,7 @@ from rlarcade.text import LONGEST_SHOWN, printable, quoted
 _WORDS = {"INT": "a number", "PATH": "a path", "STR": "a name"}
 """Arguments that have no flag."""
 _KINDS = {"INT": "whole number", "FLOAT": "number", "PATH": "path", "STR": "text"}
+_NARROWEST = 60  # columns for tyro: names of flags stay whole in them
 
 
 class HelpShown(SystemExit):
@@ -46,7 +49,7 @@ def parse_flags(
     """
 
     def read(words: Sequence[str]) -> Any:
-        with _NUMBERS:
+        with _NUMBERS, _wide_enough():
             return tyro.cli(
                 flags, args=list(words), prog=prog, description=description, config=config
             )
@@ -62,6 +65,26 @@ def parse_flags(
             raise HelpShown from None
         refusal = _Refusal(_words(boxed.getvalue()), argv, _help_beside(read, argv))
         raise ConfigError(f"{refusal} {prog} --help lists all.") from stop
+
+
+@contextmanager
+def _wide_enough() -> Iterator[None]:
+    """Lets tyro believe in a terminal of some width: in two columns it would wrap for ever.
+
+    In a few more it would split names of flags, which are looked for in its words.
+    """
+    if shutil.get_terminal_size().columns >= _NARROWEST:
+        yield
+        return
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = str(_NARROWEST)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["COLUMNS"]
+        else:
+            os.environ["COLUMNS"] = before
 
 
 def _help_beside(read: Callable[[Sequence[str]], Any], argv: Sequence[str]) -> str:

@@ -242,7 +242,7 @@ class _SuiteFile(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     guard: Guard = "prove"
-    margin: Annotated[float, Field(gt=0, lt=0.5)] = 0.10
+    margin: Annotated[float, Field(gt=0, lt=0.5, strict=True)] = 0.10
     games: Annotated[list[_SuiteGame], Field(min_length=1)]
 
 

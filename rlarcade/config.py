@@ -541,7 +541,8 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
     """
     deep = f"{what} {path} is nested too deeply. Settings need no more than two levels."
     try:
-        text = read_bounded_text(path, _LARGEST_FILE)
+        # some editors begin a file with a byte order mark
+        text = read_bounded_text(path, _LARGEST_FILE).removeprefix("\ufeff")
         if _DEEP_KEY.search(text):
             raise ConfigError(deep)
         return tomllib.loads(text)

@@ -1,5 +1,6 @@
 """What commands share: errors to exit codes, flags to settings, progress, stopping cleanly."""
 
+import _thread
 import json
 import os
 import signal
@@ -19,12 +20,13 @@ from pydantic import BaseModel
 from rlarcade.command_line import HelpShown
 from rlarcade.errors import ConfigError, RlarcadeError
 from rlarcade.files import write_file
+from rlarcade.interrupts import TRACEBACK, after_the_outcome
 from rlarcade.text import error_line, printable, said
 
 EXIT_OK, EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 EXIT_REJECTED, EXIT_INCONCLUSIVE, EXIT_AWAITING = 3, 4, 5
 
-_TRACEBACK = "RLARCADE_TRACEBACK"
+_SOON = 0.02  # seconds
 _LONGEST_UNFORESEEN = 300  # characters of an error that no module has explained
 
 _PLAINER = str.maketrans({"–": "-", "…": "...", "×": "x", "→": "->", "ε": "e", "α": "a", "≥": ">="})
@@ -42,13 +44,16 @@ def run_command(command: Callable[[Sequence[str]], int], argv: Sequence[str] | N
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.default_int_handler)
-    before = threading.excepthook, warnings.showwarning
+    before = threading.excepthook, warnings.showwarning, sys.unraisablehook
     threading.excepthook = partial(_tell_unless_told, before[0])
+    sys.unraisablehook = partial(_interrupt_again, before[2])
     warnings.showwarning = _say_library_warning
     try:
-        return _code_of(command, sys.argv[1:] if argv is None else argv)
+        code = _code_of(command, sys.argv[1:] if argv is None else argv)
+        after_the_outcome(code)
+        return code
     finally:
-        threading.excepthook, warnings.showwarning = before
+        threading.excepthook, warnings.showwarning, sys.unraisablehook = before
         for stream in (sys.stdout, sys.stderr):  # what Python would do at its end, and exit 120
             deliver(stream, "")
 
@@ -59,7 +64,7 @@ def _code_of(command: Callable[[Sequence[str]], int], argv: Sequence[str]) -> in
     except HelpShown:
         return EXIT_OK
     except BaseException as error:
-        if os.environ.get(_TRACEBACK):
+        if os.environ.get(TRACEBACK):
             deliver(sys.stderr, "".join(traceback.format_exception(error)))
         code, line = _said_of(error)
         say_error(line)
@@ -88,7 +93,7 @@ def _unforeseen(error: BaseException) -> str:
         text = " ".join(said(error).split())
         text = text if len(text) <= _LONGEST_UNFORESEEN else text[:_LONGEST_UNFORESEEN] + " …"
         line = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    return f"{line.rstrip('.')}. {_TRACEBACK}=1 shows where it happened."
+    return f"{line.rstrip('.')}. {TRACEBACK}=1 shows where it happened."
 
 
 def _open_standard_streams() -> None:
@@ -108,6 +113,16 @@ def _tell_unless_told(tell: Callable[[Any], object], what: threading.ExceptHookA
     told = issubclass(what.exc_type, OSError) and _is_of("tensorboard", what.exc_traceback)
     if not told:
         tell(what)
+
+
+def _interrupt_again(tell: Callable[[Any], object], what: "sys.UnraisableHookArgs") -> None:
+    """A Ctrl-C that came while Python tidied up, where it would be lost, comes once more."""
+    if not issubclass(what.exc_type, KeyboardInterrupt):
+        tell(what)
+        return
+    again = threading.Timer(_SOON, _thread.interrupt_main)
+    again.daemon = True
+    again.start()
 
 
 def _is_of(package: str, trace: TracebackType | None) -> bool:

@@ -8,12 +8,15 @@ would destroy a file somewhere else.
 
 import errno
 import os
+import secrets
 import shutil
 import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
+UNFINISHED = r"(\.[0-9a-f]{8})?\.writing"
+"""How names of files end that are not whole yet; rlarcade 0.1.0 wrote no digits."""
 LARGEST_TEXT = 10_000_000
 """Bytes of a settings file, a manifest, a state document: real ones have a few thousand."""
 
@@ -205,19 +208,28 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
 def write_file(path: Path, data: bytes | Iterable[bytes]) -> None:
     """Replaces a file in one step. Data that comes in parts is written as it comes.
 
+    Of several writers the last one's is there, whole.
+
     Raises:
         OSError: the disk is full or cannot be written; the old file stays.
     """
-    temporary = path.with_name(f".{path.name}.writing")
+    temporary = unfinished(path)
     try:
-        remove_own(temporary)
         write_synced(temporary, data)
         temporary.replace(path)
         sync_folder(path.parent)
     except BaseException:  # whoever gives the parts may fail, too
-        if not temporary.is_dir():
-            temporary.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
+
+
+def unfinished(path: Path) -> Path:
+    """Returns a name beside a file for what is to become it, which no other writer has.
+
+    Only a kill leaves such a file behind. Its name is that of the file between a dot and
+    `UNFINISHED`.
+    """
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.writing")
 
 
 def write_synced(path: Path, data: bytes | Iterable[bytes]) -> None:

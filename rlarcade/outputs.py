@@ -1,5 +1,6 @@
 """The files that a command is to write: what cannot be written is told before the work is done."""
 
+import argparse
 import errno
 import os
 import stat
@@ -7,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rlarcade.errors import ConfigError
-from rlarcade.text import shown_path
+from rlarcade.files import unfinished
+from rlarcade.text import printable, shown_path
 
 KINDS = {"--report": (".html", ".htm"), "--video": (".mp4",), "--picture": (".png",)}
 """Endings of the outputs that are made in one format only; the others may be called anything."""
@@ -64,6 +66,22 @@ def check_output(path: Path, what: str, endings: tuple[str, ...] = ()) -> None:
         )
 
 
+def output_file(text: str) -> Path:
+    """Reads a file to write from a script's command line: `type=output_file` for argparse.
+
+    Raises:
+        argparse.ArgumentTypeError: it cannot be written; scripts make no folders.
+    """
+    path = Path(text)
+    try:
+        check_output(path, "the file")
+        if not path.parent.is_dir():
+            raise ConfigError(f"{path.parent} is not there. Make that folder first.")
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(printable(error)) from error
+    return path
+
+
 def _other_ending(path: Path, endings: tuple[str, ...]) -> str | None:
     if not endings or path.suffix.lower() in endings:
         return None
@@ -90,10 +108,9 @@ def _trial(path: Path) -> str | None:
         made: list[Path] = []
         try:
             _make_folders(path.parent, made)
-            trial = path.with_name(f".{path.name}.writing")  # as `files.write_file` calls it
-            if not os.path.lexists(trial):
-                os.close(os.open(trial, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC))
-                trial.unlink(missing_ok=True)
+            trial = unfinished(path)
+            os.close(os.open(trial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC))
+            trial.unlink(missing_ok=True)
             return None
         except FileNotFoundError as error:
             # another process may have tried the same path, and removed its folders meanwhile

@@ -26,7 +26,14 @@ from rich.text import Text
 from rlarcade import config, console
 from rlarcade.checked import reason, validated
 from rlarcade.command_line import parse_flags
-from rlarcade.console import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OK, StopSignal, say
+from rlarcade.console import (
+    EXIT_ERROR,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_USAGE,
+    StopSignal,
+    say,
+)
 from rlarcade.errors import ConfigError, RlarcadeError, RunFolderError
 from rlarcade.files import open_own, open_regular, read_own, write_file
 from rlarcade.games.names import resolve_game
@@ -259,25 +266,25 @@ class _Processes:
             PARENT_PIPE: str(self.pipe),
         }
         self.exits = {run.label: EXIT_OK for run in runs if run.result() is not None}
+        self.waiting = [run for run in runs if run.label not in self.exits]
         self.running: list[tuple[_Run, subprocess.Popen[bytes]]] = []
         self._told_to_wait: set[str] = set()
 
     def run_all(self) -> None:
-        waiting = [run for run in self.runs if run.label not in self.exits]
         say(f"{self.done()}, {self.jobs} at a time, in {self.runs[0].folder.parent}")
         try:
             with _View() as view:
-                while (waiting or self.running) and not self.stop.requested:
-                    free = self._next(waiting) if len(self.running) < self.jobs else None
+                while (self.waiting or self.running) and not self.stop.requested:
+                    free = self._next() if len(self.running) < self.jobs else None
                     if free is None:
                         self._collect()
                         view.show([run for run, _ in self.running])
                     elif free.result() is not None:  # the process it was waited for has ended it
                         self.exits[free.label] = EXIT_OK
-                        waiting.remove(free)
+                        self.waiting.remove(free)
                     else:
                         self._start(free)
-                        waiting.remove(free)
+                        self.waiting.remove(free)
         finally:  # whatever ends the sweep, no run goes on without it
             for _, process in self.running:
                 process.send_signal(signal.SIGINT)
@@ -286,12 +293,12 @@ class _Processes:
             os.close(self.pipe)
             os.close(self._held)
 
-    def _next(self, waiting: list[_Run]) -> _Run | None:
+    def _next(self) -> _Run | None:
         """Returns the first run that no process works on, such as one of a sweep that was killed.
 
         That process ends by itself, since it has seen its sweep end, but it saves before.
         """
-        for run in waiting:
+        for run in self.waiting:
             owner = process_in(run.folder)
             if owner is None:
                 return run
@@ -330,6 +337,9 @@ class _Processes:
             if (code := process.poll()) is None:
                 continue
             self.running.remove((run, process))
+            if code == EXIT_USAGE and (process_in(run.folder) or run.result()):
+                self.waiting.append(run)  # another sweep began it in the same moment
+                continue
             self.exits[run.label] = code
             if code == EXIT_OK and (result := run.result()):
                 mean, minutes = result["evaluation"]["mean"], result["seconds"]["total"] / 60

@@ -11,7 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rlarcade.checkpoint import Checkpoint, checkpoint_path, load_checkpoint
+from rlarcade.checkpoint import (
+    Checkpoint,
+    checkpoint_path,
+    list_checkpoints,
+    load_checkpoint,
+)
 from rlarcade.config import Settings, TrainConfig
 from rlarcade.console import (
     EXIT_ERROR,
@@ -167,7 +172,7 @@ class _Run:
         for warning in plan.warnings:
             say_warning(warning)
         self._check_parent(record.init_from)
-        finished = None if plan.longer else self.folder.finished()
+        finished = None if plan.longer else self._finished()
         if finished is not None:
             return self._already_finished(finished, json_file)
         resolve_device(plan.config.device)  # another machine may have no GPU
@@ -181,6 +186,22 @@ class _Run:
         if plan.changes:
             self.folder.write_record(plan.recorded(record, state.steps))
         return state
+
+    def _finished(self) -> dict[str, Any] | None:
+        """The outcome of a finished run; None if it is not finished, or must finish again.
+
+        A folder may have been moved since then, or its last checkpoint lost or damaged; from the
+        training state both come again.
+        """
+        document = self.folder.finished()
+        if document is None or type(document["steps"]) is not int:
+            return None
+        path = checkpoint_path(self.folder.path, document["steps"])
+        if not self._policy_is_whole(document["steps"]):
+            if self.store.saved_steps():
+                return None
+            say_warning(f"the checkpoint of the finished run, {path}, is missing or damaged.")
+        return document | {"checkpoint": str(path)}
 
     # Beginning
 
@@ -264,6 +285,12 @@ class _Run:
                     f"the run in {self.folder.path} began from a checkpoint and was stopped before "
                     "its first save. Name that checkpoint again with --init-from."
                 )
+        if checkpoints := list_checkpoints(self.folder.path):
+            raise CheckpointError(
+                f"the run in {self.folder.path} has policy checkpoints up to "
+                f"{checkpoints[-1].name}, but no training state to go on from. Begin a new run "
+                "from one of them with --init-from, in another --run-dir."
+            )
         say("nothing was saved yet: starting at step 0")
         return TrainingState.create(config, init_from=parent, progress=_show_lanes)
 

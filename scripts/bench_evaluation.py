@@ -85,6 +85,7 @@ from rlarcade import (
 from rlarcade.evaluation.play import DEFAULT_LANES
 from rlarcade.games import GameVectorEnv, display_name  # display_name: SB3 wants ALE's spelling
 from rlarcade.learning.run_folder import code_commit  # so that a result says what made it
+from rlarcade.outputs import output_file
 
 _GOALS = {"share": 0.70, "ratio": 3.0}
 _FORWARDS = 100  # timed at once
@@ -141,7 +142,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--frame-cap", type=_count, help="cut games; unset: the protocol's")
     parser.add_argument("--seed", type=int, default=0, help="of the games")
     parser.add_argument("--skip-sb3", action="store_true")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=output_file)
     asked = parser.parse_args()
     if asked.json and not asked.json.absolute().parent.is_dir():
         parser.error(f"--json {asked.json}: there is no such folder")

@@ -19,7 +19,6 @@ import shlex
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from rlarcade import DQNAgent, RlarcadeError, TrainingState, make_vec_env, train_agent
 from rlarcade.config import load_preset, make_settings
 from rlarcade.learning.run_folder import code_commit
+from rlarcade.outputs import output_file
 
 _TINY = {
     "num_envs": 4,
@@ -53,7 +53,7 @@ def main() -> int:
     parser.add_argument("--compile", choices=("auto", "on", "off"), default="auto")
     parser.add_argument("--seconds", type=float, default=15.0, help="per figure")
     parser.add_argument("--tiny", action="store_true", help="to see that it runs")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=output_file)
     asked = parser.parse_args()
     if asked.tiny:
         asked.seconds = 0.2

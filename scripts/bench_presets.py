@@ -16,7 +16,6 @@ import shlex
 import statistics
 import sys
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from bench_training import cpu_facts
@@ -26,6 +25,7 @@ from rlarcade.config import load_preset, make_settings, preset_names
 from rlarcade.learning.hardware import resolve_threads
 from rlarcade.learning.pace import measured_speed
 from rlarcade.learning.run_folder import code_commit  # so that a result says what made it
+from rlarcade.outputs import output_file
 
 
 def main() -> int:
@@ -37,7 +37,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=8.0, help="of learning, in each round")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=output_file)
     asked = parser.parse_args()
     try:
         configs = {name: _config(name, asked) for name in asked.presets or preset_names()}

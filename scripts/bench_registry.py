@@ -31,6 +31,7 @@ from bench_training import OTHERS_ALLOWED, busy_seconds, cpu_facts
 from rlarcade.checkpoint import Counters, Manifest, library_versions, save_checkpoint
 from rlarcade.files import sync_folder
 from rlarcade.games.protocols import get_protocol
+from rlarcade.outputs import output_file
 from rlarcade.promotion import registration, versions
 from rlarcade.promotion.blobs import sha256
 from rlarcade.promotion.registry import Registry
@@ -47,7 +48,7 @@ def main() -> int:
     parser.add_argument(
         "--megabytes", type=float, default=6.75, help="of weights: Nature's network"
     )
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--json", type=output_file, help="write the figures to this file")
     asked = parser.parse_args()
     if asked.versions < 2 or asked.rounds < 5:
         parser.error("at least 2 versions and 5 rounds")

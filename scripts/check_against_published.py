@@ -15,6 +15,7 @@ from typing import Any
 from rlarcade import TrainConfig
 from rlarcade.games import FRAMESKIP, published_curve
 from rlarcade.learning.metrics import read_metrics
+from rlarcade.outputs import output_file
 
 _WINDOW = 1_000_000  # frames that a published point averages over
 # What made the published curves: https://github.com/google/dopamine, dopamine/jax/agents/*/configs.
@@ -115,9 +116,12 @@ def main() -> int:
     """Prints the comparison; exit code 1 if there was nothing to compare with."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="run folder")
-    parser.add_argument("--json", type=Path, help="write the outcome to this file")
+    parser.add_argument("--json", type=output_file, help="write the outcome to this file")
     asked = parser.parse_args()
-    document = check(asked.run)
+    try:
+        document = check(asked.run)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        parser.error(f"{asked.run} is no run folder, or its run.json was altered: {error}")
     print(f"{document['run']} against {document['published']} ({document['torso']} torso)")
     for departure in document["departures"]:
         print(f"  differs: {departure}")

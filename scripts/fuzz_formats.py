@@ -36,6 +36,7 @@ from rlarcade.evaluation.document_files import load_recorded
 from rlarcade.learning.metrics import read_metrics
 from rlarcade.learning.run_folder import RunFolder
 from rlarcade.learning.state_store import StateStore
+from rlarcade.outputs import output_file
 from rlarcade.promotion.gate import load_gate
 
 DATA = Path(__file__).parents[1] / "tests" / "data"
@@ -67,7 +68,7 @@ def main() -> int:
     arguments.add_argument("--inputs", type=int, default=100, help="altered files of each format")
     arguments.add_argument("--seed", type=int, default=0)
     arguments.add_argument("--only", choices=[*FORMATS], help="one format")
-    arguments.add_argument("--json", type=Path)
+    arguments.add_argument("--json", type=output_file)
     asked = arguments.parse_args()
     found = {}
     with tempfile.TemporaryDirectory() as folder:

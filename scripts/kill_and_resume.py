@@ -30,6 +30,7 @@ import torch
 from rlarcade.learning.hardware import cores
 from rlarcade.learning.metrics import read_metrics
 from rlarcade.learning.run_folder import code_commit
+from rlarcade.outputs import output_file
 
 _KILLS_A_ROUND = 24
 _MOST_WRITES = 28  # a save of these runs makes fewer; a run that survives its nth write goes on
@@ -87,7 +88,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=300, help="shared out; a run may end first")
     parser.add_argument("--jobs", type=int, default=1, help="rounds side by side")
     parser.add_argument("--presets", nargs="+", default=list(_WORK), choices=list(_WORK))
-    parser.add_argument("--json", type=Path, help="write the outcome to this file")
+    parser.add_argument("--json", type=output_file, help="write the outcome to this file")
     asked = parser.parse_args()
 
     started, rounds = time.monotonic(), -(-asked.kills // _KILLS_A_ROUND)

@@ -49,6 +49,7 @@ from rlarcade.config import TrainConfig
 from rlarcade.evaluation import EpisodeResult, RandomPlayer
 from rlarcade.learning.agent import DQNAgent
 from rlarcade.learning.run_folder import code_commit
+from rlarcade.outputs import output_file
 from rlarcade.promotion import checks, pipeline
 from rlarcade.promotion.aliases import MOVES
 from rlarcade.promotion.registry import Registry
@@ -144,7 +145,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--played", type=int, default=0, help="rounds that play real games")
-    parser.add_argument("--json", type=Path, help="write the outcome to this file")
+    parser.add_argument("--json", type=output_file, help="write the outcome to this file")
     asked = parser.parse_args()
 
     tally, rng, commit = Tally(), random.Random(asked.seed), code_commit()

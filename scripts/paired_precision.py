@@ -25,6 +25,7 @@ from torch.overrides import TorchFunctionMode
 from rlarcade.learning.hardware import has_bf16_instructions
 from rlarcade.learning.metrics import read_metrics
 from rlarcade.learning.run_folder import code_commit
+from rlarcade.outputs import output_file
 from rlarcade.train import main as train
 
 _PRODUCTS = {F.conv2d, F.linear}
@@ -53,7 +54,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=4, help="pairs a game")
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side")
     parser.add_argument("--dir", type=Path, required=True, help="the runs' folders; goes on there")
-    parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--json", type=output_file, required=True)
     asked, flags = parser.parse_known_args()
     plan = [
         {"game": game, "precision": precision, "seed": seed}

@@ -24,6 +24,7 @@ import matplotlib.pyplot as plt
 
 from rlarcade.games import display_name, published_scores
 from rlarcade.learning.metrics import read_metrics
+from rlarcade.outputs import output_file
 
 _SCORE, _EVALUATION = "rollout/ep_rew_mean", "eval/mean_reward"
 _PARTS = ("env", "act", "replay", "learn")
@@ -36,13 +37,19 @@ def main() -> None:
         "runs", nargs="+", help="[LABEL=]run folder or FILE.json:NAME; others are skipped"
     )
     parser.add_argument("--minutes", action="store_true", help="against minutes of training")
-    parser.add_argument("--png", type=Path, default=Path("curve.png"))
+    parser.add_argument("--png", type=output_file, default=Path("curve.png"))
     asked = parser.parse_args()
 
     games: defaultdict[str, list[Drawn]] = defaultdict(list)
     for source in asked.runs:
-        for drawn in read(source, in_minutes=asked.minutes):
+        try:
+            found = read(source, in_minutes=asked.minutes)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            parser.error(f"{source} cannot be read: {error}")
+        for drawn in found:
             games[drawn.game].append(drawn)
+    if not games:
+        parser.error("none of these is a run folder or FILE.json:NAME.")
     figure, panels = plt.subplots(
         1, len(games), figsize=(7 * len(games), 4), constrained_layout=True, squeeze=False
     )

@@ -31,6 +31,7 @@ import sqlalchemy
 from rlarcade.checkpoint import Counters, save_checkpoint
 from rlarcade.errors import RegistryError, StaleError
 from rlarcade.games.protocols import get_protocol
+from rlarcade.outputs import output_file
 from rlarcade.promotion.documents import Alias
 from rlarcade.promotion.registry import Registry
 
@@ -62,7 +63,7 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=0, help="of what they do")
-    parser.add_argument("--json", type=Path, help="write the outcome to this file")
+    parser.add_argument("--json", type=output_file, help="write the outcome to this file")
     asked = parser.parse_args()
 
     # Not forked: each opens the registry as a command would.

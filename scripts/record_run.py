@@ -14,6 +14,9 @@ from typing import Any
 
 from plot_learning_curve import curves
 
+from rlarcade.files import write_file
+from rlarcade.outputs import output_file
+
 _STEPS_BETWEEN = 5_000  # of the learning curve; all of a run's figures would be megabytes
 
 
@@ -21,7 +24,7 @@ def main() -> int:
     """Writes the row."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="run folder")
-    parser.add_argument("--into", type=Path, required=True, help="file of recorded runs")
+    parser.add_argument("--into", type=output_file, required=True, help="file of recorded runs")
     parser.add_argument("--under", required=True, metavar="NAME", help="experiment it belongs to")
     parser.add_argument("--games", type=Path, help="what `rlarcade evaluate --json` wrote")
     parser.add_argument("--as", dest="label", help="the row's name. Unset: the folder's")
@@ -31,13 +34,14 @@ def main() -> int:
         return 2
     try:
         new = row(asked.run, asked.label or asked.run.name, asked.games)
-    except ValueError as error:
+        document = json.loads(asked.into.read_text("utf-8")) if asked.into.exists() else {}
+        rows = document.setdefault(asked.under, [])
+        rows[:] = [old for old in rows if old["run"] != new["run"]] + [new]
+        # in one step: what was recorded before outlives a full disk
+        write_file(asked.into, (json.dumps(document, separators=(",", ":")) + "\n").encode())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         print(f"record_run: error: {error}", file=sys.stderr)
         return 2
-    document = json.loads(asked.into.read_text("utf-8")) if asked.into.exists() else {}
-    rows = document.setdefault(asked.under, [])
-    rows[:] = [old for old in rows if old["run"] != new["run"]] + [new]
-    asked.into.write_text(json.dumps(document, separators=(",", ":")) + "\n", "utf-8")
     print(f"{asked.into}:{asked.under} has {new['run']}, {new['steps']:,} steps")
     return 0
 

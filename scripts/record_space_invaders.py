@@ -36,6 +36,7 @@ from rlarcade.console import EXIT_INTERRUPTED
 from rlarcade.errors import CheckpointError
 from rlarcade.games import published_scores
 from rlarcade.learning.run_folder import code_commit
+from rlarcade.outputs import output_file
 
 _GAME, _PROTOCOL = "SpaceInvaders", "v5"
 _EPISODES = 100
@@ -49,7 +50,7 @@ def main() -> int:
     parser.add_argument("--preset", default="fast")
     parser.add_argument("--episodes", type=int, default=_EPISODES, help="fewer prove nothing")
     parser.add_argument("--run-dir", type=Path, default=Path("checkpoints/record-space-invaders"))
-    parser.add_argument("--json", type=Path, required=True, help="where the evidence goes")
+    parser.add_argument("--json", type=output_file, required=True, help="where the evidence goes")
     parser.add_argument("--games", type=Path, help="judge the run in --json by these games")
     asked, flags = parser.parse_known_args()
     if asked.games is None:

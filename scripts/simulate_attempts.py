@@ -14,13 +14,13 @@ import json
 import math
 import sys
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rlarcade.learning.run_folder import code_commit
+from rlarcade.outputs import output_file
 from rlarcade.promotion.attempts import share
 from rlarcade.promotion.gate import Gate
 
@@ -91,7 +91,7 @@ def main() -> int:
     parser.add_argument("--streams", type=int, default=2000, help="played at random")
     parser.add_argument("--attempts", type=int, default=50, help="in each of those")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="write the outcome to this file")
+    parser.add_argument("--json", type=output_file, help="write the outcome to this file")
     asked = parser.parse_args()
 
     most = max(*LENGTHS, asked.attempts)

@@ -13,15 +13,20 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from rlarcade.outputs import output_file
+
 
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("sweep", type=Path, help="what `rlarcade sweep --json` wrote")
     parser.add_argument("--by", required=True, help="setting whose values are compared")
-    parser.add_argument("--markdown", type=Path, help="write the table to this file too")
+    parser.add_argument("--markdown", type=output_file, help="write the table to this file too")
     asked = parser.parse_args()
-    table = "\n".join(table_rows(json.loads(asked.sweep.read_text()), asked.by))
+    try:
+        table = "\n".join(table_rows(json.loads(asked.sweep.read_text("utf-8")), asked.by))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        parser.error(f"{asked.sweep} is not what `rlarcade sweep --json` wrote: {error}")
     print(table)
     if asked.markdown:
         asked.markdown.write_text(table + "\n", "utf-8")

@@ -1,5 +1,7 @@
 """Command lines that cannot be used are refused in one line, with what was probably meant."""
 
+import os
+
 import pytest
 
 from rlarcade.numbers import whole_number
@@ -87,3 +89,24 @@ def test_the_version_is_told(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["rlarcade", "--version"])
     assert main() == 0
     assert capsys.readouterr().out == f"rlarcade {rlarcade.__version__}\n"
+
+
+@pytest.mark.parametrize("columns", ["1", "5"])
+def test_a_terminal_of_few_columns_gets_the_same_words_and_keeps_its_width(
+    command, monkeypatch, columns
+):
+    monkeypatch.setenv("COLUMNS", columns)
+    code, _, err = command(*TRAIN, "--lr", "0.1")
+    assert code == 2
+    assert "unknown flag --lr. Did you mean --learning-rate?" in err
+    code, out, _ = command("watch", "--help")
+    assert code == 0
+    assert "--picture" in out
+    assert os.environ["COLUMNS"] == columns
+
+
+def test_a_narrow_terminal_without_columns_has_none_afterwards(command, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.setattr("os.get_terminal_size", lambda *_: os.terminal_size((3, 3)))
+    assert command("train", "--lr", "1")[0] == 2
+    assert "COLUMNS" not in os.environ

@@ -2,15 +2,17 @@
 
 import io
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from pathlib import Path
 
 import pytest
 
-from rlarcade import console
+from rlarcade import console, interrupts
 from rlarcade.errors import ConfigError, DivergenceError
 
 LATE = Path(__file__).parent / "data" / "space-invaders-late"
@@ -170,3 +172,96 @@ def test_only_tensorboards_full_disk_is_left_to_who_waits_for_it(monkeypatch, wh
     assert console.run_command(command, []) == 7
     assert seen == ([error] if shown else [])
     assert threading.excepthook is before
+
+
+@pytest.fixture
+def own_process(monkeypatch):
+    """Has all set up as in a command's own process, for this test alone; tells how that ends."""
+    endings = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
+    monkeypatch.setattr(interrupts.os, "_exit", endings.append)
+    yield endings
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_libraries_load_ends_the_process_with_130(own_process, capfd, number):
+    interrupts.until_ready()
+    signal.raise_signal(number)
+    assert own_process == [130]
+    assert capfd.readouterr().err == "rlarcade: error: interrupted.\n"
+
+
+def test_libraries_that_cannot_be_loaded_are_one_line(own_process, capfd, monkeypatch):
+    interrupts.until_ready()
+    error = ImportError("libtorch_cpu.so: failed to map\x1b[31m\nsegment")
+    sys.excepthook(type(error), error, None)
+    line = capfd.readouterr().err
+    assert line.startswith("rlarcade: error: the libraries cannot be loaded: ImportError: libtorch")
+    assert line.count("\n") == 1
+    assert "\x1b" not in line
+    monkeypatch.setenv("RLARCADE_TRACEBACK", "1")
+    sys.excepthook(type(error), error, None)
+    assert "\nImportError: libtorch" in "\n" + capfd.readouterr().err
+    sys.excepthook(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert own_process == [130]
+
+
+def test_a_working_directory_that_is_gone_is_told_before_the_libraries_load(
+    own_process, capfd, monkeypatch
+):
+    def gone():
+        raise FileNotFoundError
+
+    monkeypatch.setattr(interrupts.os, "getcwd", gone)
+    interrupts.until_ready()
+    assert own_process == [2]
+    assert "the working directory was removed" in capfd.readouterr().err
+
+
+def test_a_ctrl_c_after_the_outcome_does_not_change_its_exit_code(own_process):
+    interrupts.until_ready()
+    assert console.run_command(lambda _: 4, []) == 4
+    signal.raise_signal(signal.SIGINT)
+    assert own_process == [4]
+
+
+def test_who_calls_a_command_in_python_keeps_ctrl_c(own_process):
+    assert console.run_command(lambda _: 4, []) == 4
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    assert own_process == []
+
+
+def test_a_ctrl_c_while_a_generator_is_tidied_up_is_not_lost(capsys):
+    def left_halfway():
+        try:
+            yield
+        finally:
+            signal.raise_signal(signal.SIGINT)
+
+    def command(argv):
+        next(left_halfway())  # nobody holds the generator, so it ends here
+        time.sleep(5)
+        return 0
+
+    assert console.run_command(command, []) == 130
+    assert capsys.readouterr().err == "rlarcade: error: interrupted.\n"
+
+
+def test_what_else_goes_wrong_while_python_tidies_up_is_told_as_ever(monkeypatch):
+    seen = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda what: seen.append(what.exc_type))
+
+    class Odd:
+        def __del__(self):
+            raise ValueError
+
+    def command(argv):
+        Odd()
+        return 0
+
+    assert console.run_command(command, []) == 0
+    assert seen == [ValueError]

@@ -18,6 +18,7 @@ from rlarcade.files import (
     remove_own,
     write_file,
     write_folder,
+    write_synced,
 )
 
 
@@ -90,12 +91,52 @@ def test_text_that_is_not_utf8_is_a_unicode_error_and_an_absent_file_the_systems
         open_regular(tmp_path / "absent")
 
 
-def test_a_temporary_file_that_is_a_link_is_removed_and_its_target_stays(tmp_path):
+def test_a_temporary_file_that_is_a_link_is_not_followed_and_its_target_stays(
+    tmp_path, monkeypatch
+):
     (tmp_path / "precious").write_text("precious")
     (tmp_path / ".f.writing").symlink_to("precious")
+    (tmp_path / ".f.0a1b2c3d.writing").symlink_to("precious")
+    with monkeypatch.context() as patched:  # even if somebody guessed the name
+        patched.setattr("rlarcade.files.secrets.token_hex", lambda _: "0a1b2c3d")
+        with pytest.raises(FileExistsError):
+            write_file(tmp_path / "f", b"new")
     write_file(tmp_path / "f", b"new")
     assert (tmp_path / "f").read_bytes() == b"new"
     assert (tmp_path / "precious").read_text() == "precious"
+
+
+def test_of_two_who_write_a_file_at_once_neither_fails_and_the_last_ones_is_whole(
+    tmp_path, monkeypatch
+):
+    real = write_synced
+
+    def overtaken(path, data):
+        real(path, data)
+        if data == b"first":
+            write_file(tmp_path / "f", b"second")
+
+    monkeypatch.setattr("rlarcade.files.write_synced", overtaken)
+    write_file(tmp_path / "f", b"first")
+    assert (tmp_path / "f").read_bytes() == b"first"
+    assert [path.name for path in tmp_path.iterdir()] == ["f"]
+
+
+@pytest.mark.parametrize("stop", [OSError("full"), KeyboardInterrupt()])
+def test_whatever_ends_the_writing_of_a_file_leaves_the_old_one_and_nothing_else(
+    tmp_path, monkeypatch, stop
+):
+    (tmp_path / "f").write_text("old")
+
+    def stopped(path, data):
+        path.write_bytes(data[:1])
+        raise stop
+
+    monkeypatch.setattr("rlarcade.files.write_synced", stopped)
+    with pytest.raises(type(stop)):
+        write_file(tmp_path / "f", b"new")
+    assert (tmp_path / "f").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["f"]
 
 
 @pytest.mark.parametrize("name", [".f.writing", ".f.old", "f"])

@@ -1,5 +1,6 @@
 """Outputs that cannot be written are refused before the work, by every command, leaving nothing."""
 
+import argparse
 import os
 import threading
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 
 from rlarcade.errors import ConfigError, RlarcadeError
 from rlarcade.evaluation.pictures import write_picture, write_video
-from rlarcade.outputs import check_output, check_outputs
+from rlarcade.outputs import check_output, check_outputs, output_file
 
 LATE = Path(__file__).parent / "data" / "space-invaders-late"
 MATCH = Path(__file__).parent / "data" / "written-by-0.1.0" / "comparison.json"
@@ -208,3 +209,16 @@ def test_the_writers_refuse_what_stands_there_before_they_draw(tmp_path, write, 
     with pytest.raises(RlarcadeError, match="cannot be written: it is not a file"):
         write(tmp_path / name, None)
     assert (tmp_path / name).is_fifo()
+
+
+def test_a_scripts_output_is_tried_when_its_command_line_is_read(tmp_path, files, capsys):
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--json", type=output_file)
+    path = tmp_path / "new.json"
+    assert parser.parse_args(["--json", str(path)]).json == path
+    for wrong, said in ((tmp_path, "Is a directory"), (tmp_path / "no" / "x", "is not there")):
+        with pytest.raises(SystemExit) as ended:
+            parser.parse_args(["--json", str(wrong)])
+        assert ended.value.code == 2
+        assert said in capsys.readouterr().err
+    assert files() == []

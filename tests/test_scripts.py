@@ -1,5 +1,6 @@
 """Scripts that sum results up, on results made by hand."""
 
+import ast
 import json
 import runpy
 import subprocess
@@ -318,3 +319,70 @@ def test_the_speed_of_presets_is_measured(tmp_path):
     refused = subprocess.run([*script, "quack"], check=False, capture_output=True, text=True)
     assert refused.returncode == 2
     assert "bench_presets: error: unknown preset 'quack'. Did you mean 'quick'?" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "said"),
+    [
+        ("play_checkpoint", "none", "none does not exist"),
+        ("compare_checkpoints", "none none", "none does not exist"),
+        ("check_against_published", "none", "none is no run folder"),
+        ("plot_learning_curve", "none", "none of these is a run folder or FILE.json:NAME"),
+        ("plot_learning_curve", "none.json:x", "none.json:x cannot be read"),
+        ("plot_learning_curve", "list.json:x", "list.json:x cannot be read"),
+        ("summarise_sweep", "none.json --by seed", "none.json is not what `rlarcade sweep --json`"),
+        ("summarise_sweep", "list.json --by seed", "list.json is not what `rlarcade sweep --json`"),
+        ("record_run", "run --into list.json --under x", "record_run: error: "),
+        ("record_run", "none --into x.json --under x", "none is not a run folder"),
+    ],
+)
+def test_what_a_script_cannot_read_is_told_without_a_traceback(
+    tmp_path, monkeypatch, capsys, script, words, said
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "list.json").write_text("[1]")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text('{"train": {}}')
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    monkeypatch.setattr(sys, "argv", [script, *words.split()])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(SCRIPTS / f"{script}.py"), run_name="__main__")
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err.splitlines()[-1]
+    assert (tmp_path / "list.json").read_text() == "[1]"
+
+
+def test_a_full_disk_loses_no_run_that_was_recorded_before(tmp_path, monkeypatch, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text('{"train": {}}')
+    into = tmp_path / "recorded.json"
+    into.write_text('{"plain": [{"run": "precious"}]}')
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    monkeypatch.setattr("rlarcade.files.os.fsync", full)
+    arguments = [str(tmp_path / "run"), "--into", str(into), "--under", "plain"]
+    monkeypatch.setattr(sys, "argv", ["record_run", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(SCRIPTS / "record_run.py"), run_name="__main__")
+    assert ended.value.code == 2
+    assert "No space left on device" in capsys.readouterr().err
+    assert into.read_text() == '{"plain": [{"run": "precious"}]}'
+
+
+def test_every_script_tries_the_file_that_it_is_to_write_before_its_work():
+    """Hours go into some of them. `bench_training` runs without rlarcade, too."""
+    flags = ("--json", "--markdown", "--png", "--into")
+    tried = {}
+    for path in SCRIPTS.glob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(call, ast.Call) and call.args and call.keywords:
+                first = call.args[0]
+                if isinstance(first, ast.Constant) and first.value in flags:
+                    kinds = {word.arg: ast.unparse(word.value) for word in call.keywords}
+                    tried[path.stem, first.value] = kinds.get("type")
+    assert tried.pop(("bench_training", "--json")) == "Path"
+    assert len(tried) >= 15
+    assert set(tried.values()) == {"output_file"}

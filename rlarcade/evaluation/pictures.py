@@ -14,7 +14,7 @@ from rlarcade.checkpoint import Checkpoint
 from rlarcade.errors import ConfigError, RecordingError, RlarcadeError
 from rlarcade.evaluation.players import ValuesActions
 from rlarcade.evaluation.recordings import Recording
-from rlarcade.files import write_file
+from rlarcade.files import unfinished, write_file
 from rlarcade.games.names import display_name
 from rlarcade.games.playback import FRAMES_PER_SECOND, Frame, play_back
 from rlarcade.games.single import GameEnv
@@ -158,13 +158,13 @@ def write_video(
     import imageio_ffmpeg
 
     _check_path(path, ".mp4")
-    unfinished = path.with_name(f".{path.stem}.writing.mp4")
+    temporary = path.with_name(f"{unfinished(path).name}.mp4")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.touch()  # ffmpeg's own message would be a page
+        temporary.touch()  # ffmpeg's own message would be a page
         with closing(
             imageio_ffmpeg.write_frames(
-                str(unfinished),
+                str(temporary),
                 SIZE,
                 fps=FRAMES_PER_SECOND,
                 codec="libx264",
@@ -179,7 +179,7 @@ def write_video(
                 video.send(picture.tobytes())
                 if on_step is not None:
                     on_step(step + 1, recording.episode.steps)
-        unfinished.replace(path)
+        temporary.replace(path)
     except OSError as error:
         raise _unwritable(path, error) from error
     except RuntimeError as error:  # imageio-ffmpeg finds no ffmpeg
@@ -188,7 +188,7 @@ def write_video(
         ) from error
     finally:
         with suppress(OSError):
-            unfinished.unlink()
+            temporary.unlink()
 
 
 def write_picture(

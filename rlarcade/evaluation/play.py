@@ -302,7 +302,9 @@ def _rounds(
     with ExitStack() as stack:
         for lane in lanes if env is None else ():
             stack.callback(lane.leave)
-        pool = stack.enter_context(ThreadPoolExecutor(_RESET_THREADS))
+        pool = ThreadPoolExecutor(_RESET_THREADS)
+        # who is stopped does not wait for games that have not begun
+        stack.callback(pool.shutdown, cancel_futures=True)
         while True:
             busy = [*opening.values(), *(lane.player for lane in [*ready, *moving])]
             while free and (job := waiting.next(busy)):

@@ -12,6 +12,7 @@ RUN/
 
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -23,10 +24,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from rlarcade.checked import reason
-from rlarcade.checkpoint import library_versions
+from rlarcade.checkpoint import library_versions, list_checkpoints
 from rlarcade.config import Settings, TrainConfig
 from rlarcade.errors import RunFolderError
-from rlarcade.files import open_own, read_own, write_file
+from rlarcade.files import UNFINISHED, open_own, read_own, remove_own, write_file
 from rlarcade.games.names import resolve_game
 from rlarcade.locks import try_lock
 
@@ -34,8 +35,10 @@ RUNS = Path("checkpoints")
 PARENT_PIPE = "RLARCADE_PARENT_PIPE"
 """Environment variable of a sweep's runs: the pipe that ends when the sweep does."""
 
+FORMAT_VERSION = 1
 _FILES = ("lock", "run.json", "commands.jsonl", "metrics.jsonl", "result.json")
 _FOLDERS = ("state", "state/rows", "checkpoints", "tensorboard")  # a folder before what is in it
+_UNFINISHED = re.compile(rf"\.(run\.json|metrics\.jsonl|result\.json){UNFINISHED}")
 _LARGEST_RESULT = 200_000_000  # bytes; it keeps every game, action by action
 # What follows a length that leaves it no room, see `following_length`.
 FOLLOWING = ("learning_starts", "exploration_steps", "n_steps_duration")
@@ -69,7 +72,7 @@ class RunRecord(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format_version: int = 1
+    format_version: int = FORMAT_VERSION
     preset: str
     train: TrainConfig
     """Resolved: nothing in it is `auto` or unset."""
@@ -107,6 +110,11 @@ def read_record(folder: Path) -> RunRecord | None:
         record = RunRecord.model_validate_json(text)
     except ValueError as error:
         raise _altered(path, reason(error)) from error
+    if record.format_version != FORMAT_VERSION:
+        raise RunFolderError(
+            f"{path} has format version {record.format_version}; this rlarcade reads version "
+            f"{FORMAT_VERSION}. Install the rlarcade that wrote it, or use another --run-dir."
+        )
     unset = [name for name in sorted(RESOLVED) if getattr(record.train, name) in (None, "auto")]
     if record.train.memory == "none":
         unset = [name for name in unset if name != "buffer_size"]
@@ -165,6 +173,7 @@ class RunFolder:
             path.mkdir(parents=True, exist_ok=True)
             _check_inside(path)
             self._lock = _locked(path / "lock")
+            _remove_unfinished(path)
         except OSError as error:
             raise RunFolderError(
                 f"run folder {path} cannot be used: {error.strerror}. "
@@ -192,9 +201,24 @@ class RunFolder:
         """Reads how the run was begun; None if no run was begun here.
 
         Raises:
-            RunFolderError: there are files, but not of a run that this rlarcade can read.
+            RunFolderError: there are files, but not of a run that this rlarcade can read, or of a
+                run that nothing is known about.
         """
-        return read_record(self.path)
+        record = read_record(self.path)
+        if record is None and (left := self._left()) is not None:
+            raise RunFolderError(
+                f"run folder {self.path} has no run.json, but {left} of some run, which a new one "
+                "would overwrite. Choose another --run-dir, or move what is there away."
+            )
+        return record
+
+    def _left(self) -> str | None:
+        """The first thing in the folder that only a run writes."""
+        for name in ("result.json", "metrics.jsonl", "commands.jsonl"):
+            if (self.path / name).exists():
+                return name
+        checkpoints = list_checkpoints(self.path)
+        return f"checkpoints/{checkpoints[-1].name}" if checkpoints else None
 
     def write_record(self, record: RunRecord) -> None:
         """Writes `run.json`.
@@ -253,6 +277,13 @@ def _check_inside(folder: Path) -> None:
                     f"rlarcade writes {name} itself, and follows no link. Remove {path}, or "
                     "choose another --run-dir."
                 )
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Removes what a kill left while a file of ours was written."""
+    for path in folder.iterdir():
+        if _UNFINISHED.fullmatch(path.name):
+            remove_own(path)
 
 
 def _locked(path: Path) -> int:

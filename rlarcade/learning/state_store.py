@@ -25,7 +25,7 @@ from safetensors.numpy import save as save_tensors
 from rlarcade.checkpoint import parse_tensors
 from rlarcade.config import TrainConfig
 from rlarcade.errors import CheckpointError
-from rlarcade.files import own_folder, remove_own, write_file, write_folder
+from rlarcade.files import UNFINISHED, own_folder, remove_own, write_file, write_folder
 from rlarcade.games.lanes import Progress, TrainingLanes
 from rlarcade.learning import saved_state
 from rlarcade.learning.frames import BLOCKED_FRAME
@@ -41,7 +41,7 @@ _SEGMENT_CELLS = 8192  # in a file of rows: enough to be compressed well, and fi
 _ARRAYS, _DOCUMENT = "arrays.safetensors", "state.json"
 # What is called otherwise was put there by somebody else, and stays.
 _OWN_STATE = re.compile(r"\.?step-\d{12,}(\.writing|\.old)?")
-_OWN_ROWS = re.compile(r"\.?\d{12,}-\d{12,}\.safetensors(\.writing)?")
+_OWN_ROWS = re.compile(rf"\.?\d{{12,}}-\d{{12,}}\.safetensors({UNFINISHED})?")
 
 
 @dataclass(slots=True)

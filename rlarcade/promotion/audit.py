@@ -23,6 +23,7 @@ from rlarcade.text import quoted
 
 _RECEIPT = re.compile(r"([0-9]{1,18}):([0-9a-f]{64})")
 GENESIS = "0" * 64
+_LAST = 2**63 - 1  # no row of SQLite has a larger number
 """What the first entry has for the digest of the one before."""
 
 
@@ -112,6 +113,7 @@ def read(connection: Connection, since: int = 0, kinds: tuple[str, ...] = ()) ->
     Raises:
         RegistryError: an entry cannot be read, since it was altered.
     """
+    since = min(max(since, 0), _LAST)
     query = select(events).where(events.c.sequence > since).order_by(events.c.sequence)
     if kinds:
         query = query.where(events.c.kind.in_(kinds))

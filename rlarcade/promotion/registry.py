@@ -144,9 +144,10 @@ class Registry(Store):
 
         Raises:
             GameError: the game does not exist.
-            RegistryError: the database is damaged or cannot be read.
+            RegistryError: the name can be no alias, or the database is damaged or cannot be read.
         """
         game = resolve_game(game)
+        versions.check_name(name)
         with self._database.read() as connection:
             return aliases.find(connection, game, name)
 
@@ -166,9 +167,10 @@ class Registry(Store):
 
         Raises:
             GameError: the game does not exist.
-            RegistryError: the database is damaged or cannot be read.
+            RegistryError: the name can be no alias, or the database is damaged or cannot be read.
         """
         game = resolve_game(game)
+        versions.check_name(name)
         with self._database.read() as connection:
             return aliases.generation(connection, game, name)
 
@@ -255,9 +257,10 @@ class Registry(Store):
 
         Raises:
             GameError: the game does not exist.
-            RegistryError: the audit log was altered, or cannot be read.
+            RegistryError: the name can be no alias, or the audit log was altered or cannot be read.
         """
         game = resolve_game(game)
+        versions.check_name(name)
         with self._database.read() as connection:
             return aliases.history(connection, game, name)
 
@@ -300,8 +303,13 @@ class Registry(Store):
         """
         game = resolve_game(game)
         with self._database.read() as connection:
-            offered = [row.number for row in aliases.previous(connection, game, name)]
             found = aliases.generation(connection, game, name)
+            if found == 0:
+                raise RegistryError(
+                    f"{game} never had a {name}, so it has no whole version before it to roll "
+                    "back to."
+                )
+            offered = [row.number for row in aliases.previous(connection, game, name)]
             if to is not None:
                 offered = [versions.find(connection, to).number]
         number = self._first_whole(offered) if to is None else offered[0]
@@ -365,11 +373,14 @@ class Registry(Store):
                 folder is in use, or cannot be written.
         """
         file, folder = path_of(file, "an export"), path_of(folder, "a registry")
-        with archive.unpacked(file, folder) as temporary, cls.open(temporary, create=False) as new:
-            with new.reading() as connection:
-                problems = verification.whole(connection, new._blobs)
-            if problems:
-                first = problems[0]
+        with archive.unpacked(file, folder) as temporary:
+            try:
+                with cls.open(temporary, create=False) as new, new.reading() as connection:
+                    first = next(iter(verification.whole(connection, new._blobs)), None)
+            except RegistryError as error:  # of a folder that goes away again
+                why = str(error).replace(str(temporary), str(file))
+                raise UnusableRegistryError(f"nothing was imported: {why}") from error
+            if first is not None:
                 raise UnusableRegistryError(
                     f"{file} was altered: {first.where}: {first.what}. Nothing was imported; get "
                     "it again from where it came."

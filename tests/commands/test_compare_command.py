@@ -203,6 +203,10 @@ def test_a_suite_is_a_match_over_several_games(command, here, brief, suite):
             "unknown setting 'gaurd'. Did you mean 'guard'",
         ),
         ("[[games]]\nchampion = 'x'", "'games.0.candidate' is missing"),
+        (
+            "margin = '0.1'\n[[games]]\nchampion = 'a'\ncandidate = 'b'",
+            "'margin' must be a number, not '0.1'",
+        ),
         ("guard = 'hope'", "'guard' must be 'prove', 'alarm' or 'none', not 'hope'"),
         ("=", "is not valid TOML"),
         (

@@ -224,6 +224,9 @@ def test_the_audit_log_tells_everything_that_was_done(promote, crowned):
     assert "contract" not in out, "the line tells what a reader looks for"
     later = promote("audit", "log", "--since", "2")[2]["events"]
     assert [event["sequence"] for event in later] == list(range(3, len(kinds) + 1))
+    for since, count in (("-1", len(kinds)), ("-" + "9" * 19, len(kinds)), ("9" * 19, 0)):
+        code, _, document = promote("audit", "log", "--since", since)
+        assert (code, len(document["events"])) == (0, count)
 
 
 def test_archived_versions_are_hidden_and_those_in_use_stay(promote, crowned):

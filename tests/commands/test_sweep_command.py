@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+import rlarcade.sweep
+
 TINY = """
 [settings]
 game = "SpaceInvaders"
@@ -553,6 +555,42 @@ def test_a_run_that_another_process_trains_is_waited_for(command, tmp_path, trai
     assert (code, err) == (0, "")
     assert f"space_invaders-seed0 waits for process {os.getpid()}, which works on it" in out
     assert trainings.started == ["space_invaders-seed1", "space_invaders-seed0"]
+
+
+def test_a_run_that_another_sweep_began_in_the_same_moment_is_waited_for(
+    command, tmp_path, trainings, monkeypatch
+):
+    """This one's process finds the folder locked, ends with 2, and begins nothing."""
+    from rlarcade.learning.run_folder import RunFolder
+
+    real, folder, others = trainings.__call__, tmp_path / "runs" / "space_invaders", []
+
+    class Refused:
+        def poll(self):
+            return 2
+
+    def started(*args, **kwargs):
+        others.append(RunFolder(folder))
+        return Refused()
+
+    def other_finishes(seconds):
+        if others and "waits for process" in capture[-1]:
+            others.pop().close()
+            shutil.rmtree(folder, ignore_errors=True)
+            training = real(["x", folder], env={"OMP_NUM_THREADS": "1"}, start_new_session=True)
+            while training.poll() is None:
+                pass
+
+    capture = [""]
+    say = rlarcade.sweep.say
+    monkeypatch.setattr("rlarcade.sweep.say", lambda line: (capture.append(line), say(line)))
+    monkeypatch.setattr("rlarcade.sweep.subprocess.Popen", started)
+    monkeypatch.setattr("rlarcade.sweep.time.sleep", other_finishes)
+    path = written(tmp_path, TINY)
+    code, out, err = command("sweep", path, "--dir", tmp_path / "runs")
+    assert (code, err) == (0, "")
+    assert "waits for process" in out
+    assert "exit code 2" not in out
 
 
 @pytest.mark.slow

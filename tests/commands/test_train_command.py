@@ -564,6 +564,92 @@ def test_a_damaged_policy_checkpoint_is_written_again_from_the_state(finished, c
     assert weights.read_bytes() == whole
 
 
+def test_a_run_folder_that_was_moved_tells_the_checkpoint_where_it_is_now(
+    finished, command, tmp_path
+):
+    folder = tmp_path / "moved"
+    shutil.copytree(finished[0], folder)
+    json_file = tmp_path / "out.json"
+    code, out, err = command("train", "--run-dir", folder, "--json", json_file)
+    assert (code, err) == (0, "")
+    now = folder / "checkpoints" / "step-000000000600"
+    assert f"checkpoint: {now}\n" in out
+    assert json.loads(json_file.read_text())["checkpoint"] == str(now)
+
+
+def test_a_finished_run_whose_checkpoint_is_lost_writes_it_again(finished, command, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished[0], folder)
+    newest = folder / "checkpoints" / "step-000000000600"
+    whole = (newest / "weights.safetensors").read_bytes()
+    shutil.rmtree(newest)
+    code, out, err = command("train", *TINY, "--run-dir", folder, "--seed", 3)
+    assert (code, err) == (0, "")
+    assert "resumed at step 600" in out
+    assert (newest / "weights.safetensors").read_bytes() == whole
+    shutil.rmtree(folder / "state")
+    shutil.rmtree(newest)
+    code, out, err = command("train", *TINY, "--run-dir", folder, "--seed", 3)
+    assert code == 0
+    assert "already finished at step 600" in out
+    assert f"{newest}, is missing or damaged" in err
+
+
+@pytest.mark.parametrize("length", [600, 800])
+def test_a_run_with_checkpoints_and_no_state_does_not_begin_over_them(
+    finished, command, tmp_path, length
+):
+    folder = tmp_path / "run"
+    shutil.copytree(finished[0], folder)
+    shutil.rmtree(folder / "state")
+    if length == 600:
+        (folder / "result.json").unlink()
+    before = {p: p.read_bytes() for p in folder.rglob("*.json*") if p.name != "commands.jsonl"}
+    code, out, err = command(
+        "train", *TINY, "--run-dir", folder, "--seed", 3, "--total-timesteps", length
+    )
+    assert (code, out.count("starting")) == (2, 0)
+    assert "has policy checkpoints up to step-000000000600, but no training state" in err
+    assert "--init-from" in err
+    assert {p: p.read_bytes() for p in before} == before
+
+
+@pytest.mark.parametrize(
+    "left", ["result.json", "metrics.jsonl", "checkpoints/step-000000000600/manifest.json"]
+)
+def test_what_is_left_of_a_run_is_not_overwritten_by_another(finished, command, tmp_path, left):
+    folder = tmp_path / "run"
+    (folder / left).parent.mkdir(parents=True)
+    shutil.copy(finished[0] / left, folder / left)
+    code, _, err = command("train", *TINY, "--run-dir", folder, "--seed", 4)
+    assert code == 2
+    assert f"has no run.json, but {left.removesuffix('/manifest.json')} of some run" in err
+    assert (folder / left).read_bytes() == (finished[0] / left).read_bytes()
+    assert not (folder / "run.json").exists()
+
+
+def test_a_run_of_another_format_is_left_to_the_rlarcade_that_wrote_it(finished, command, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished[0], folder)
+    record = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(record | {"format_version": 2}))
+    code, _, err = command("train", *TINY, "--run-dir", folder, "--seed", 3)
+    assert code == 2
+    assert "has format version 2; this rlarcade reads version 1" in err
+
+
+def test_what_a_kill_left_unfinished_goes_away(finished, command, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished[0], folder)
+    left = [".run.json.writing", ".metrics.jsonl.0a1b2c3d.writing", ".result.json.00000000.writing"]
+    for name in (*left, ".mine.writing"):
+        (folder / name).write_text("half")
+    assert command("train", *TINY, "--run-dir", folder, "--seed", 3)[0] == 0
+    assert [name for name in (*left, ".mine.writing") if (folder / name).exists()] == [
+        ".mine.writing"
+    ]
+
+
 def test_a_damaged_state_is_told_and_the_run_goes_on_from_an_older_one_to_the_same_end(
     finished, command, tmp_path
 ):

@@ -5,6 +5,7 @@ import json
 import os
 import sys
 import threading
+import time
 import zlib
 from pathlib import Path
 from statistics import mean, median
@@ -427,3 +428,22 @@ def test_an_error_in_the_callback_reaches_the_caller():
 
     with pytest.raises(KeyboardInterrupt):
         evaluate_agent(HashAgent(), episodes=2, num_lanes=1, on_episode=interrupt)
+
+
+def test_who_is_stopped_does_not_wait_for_games_that_have_not_begun(monkeypatch):
+    begun = []
+
+    def opened(lane, index, job):
+        begun.append(index)
+        if index == 0:
+            raise KeyboardInterrupt
+        time.sleep(0.2)
+        return lane
+
+    monkeypatch.setattr(play, "_RESET_THREADS", 1)
+    monkeypatch.setattr(play._Lane, "open", opened)
+    agent = ConstantAgent("pong", SHORT, [0.0] * 6)
+    jobs = [play.Scheduled(play.as_player(agent), seed) for seed in range(12)]
+    with pytest.raises(KeyboardInterrupt):
+        list(play.play_games(jobs, num_lanes=12))
+    assert len(begun) < 6

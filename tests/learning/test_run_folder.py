@@ -179,6 +179,7 @@ def test_only_what_has_our_names_is_pruned(state, precious, tmp_path):
         tmp_path / "state" / "step-000000000001",
         tmp_path / "state" / ".step-000000000002.old",
         tmp_path / "state" / "rows" / ".000000000000-000000000003.safetensors.writing",
+        tmp_path / "state" / "rows" / ".000000000000-000000000004.safetensors.0a1b2c3d.writing",
     ]
     for path in ours:
         path.symlink_to(precious / "a.txt")

@@ -76,6 +76,34 @@ def test_a_gate_file_that_means_nothing_is_refused(tmp_path, text, message):
         load_gate(tmp_path / "mine.toml")
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[match]\nmax_pairs = true", "match.max_pairs: input should be a number, got True"),
+        ('[match]\nmax_pairs = "7"', "match.max_pairs: input should be a number, got '7'"),
+        ('[match]\nalpha = "0.05"', "match.alpha: input should be a number, got '0.05'"),
+        ('[match]\nenabled = "no"', "match.enabled: input should be a valid boolean, got 'no'"),
+        ("[guard]\nenabled = 0", "guard.enabled: input should be a valid boolean, got 0"),
+        ("[random]\nfirst_champion = 1", "random.first_champion: input should be a valid bool"),
+        ("[approvals]\nrequired = false", "approvals.required: input should be a number, got F"),
+        ('[guard]\nmargin = "0.1"', "guard.margin: input should be a number, got '0.1'"),
+        ("[latency]\ndecisions = '50'", "latency.decisions: input should be a number, got '50'"),
+    ],
+)
+def test_a_gate_means_what_it_says_and_nothing_is_made_of_text_or_truth(tmp_path, text, message):
+    (tmp_path / "g.toml").write_text(text)
+    with pytest.raises(ConfigError) as refused:
+        load_gate(tmp_path / "g.toml")
+    assert message in str(refused.value)
+
+
+def test_a_gate_file_of_another_editor_is_read(tmp_path):
+    text = "\ufeff[match]\r\nmax_pairs = 1e2\r\n[approvals]\r\nexpire_days = 3\r\n"
+    (tmp_path / "g.toml").write_bytes(text.encode())
+    gate = load_gate(tmp_path / "g.toml")
+    assert (gate.match.max_pairs, gate.approvals.expire_days) == (100, 3.0)
+
+
 def test_a_gate_file_that_is_missing_or_no_text_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"cannot read gate .*none.toml: No such file"):
         load_gate(tmp_path / "none.toml")

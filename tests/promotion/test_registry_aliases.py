@@ -144,6 +144,19 @@ def test_what_is_no_name_is_refused(registry, add, name):
     assert registry.aliases() == []
 
 
+@pytest.mark.parametrize("name", ["", "Champion", "a b", "\udcff", "x" * 65])
+def test_what_is_no_name_is_not_looked_for(registry, name):
+    for look in (registry.alias, registry.generation, registry.history):
+        with pytest.raises(RegistryError, match="cannot be an alias"):
+            look("pong", name)
+
+
+def test_a_game_that_never_had_a_champion_is_told_so(registry, add):
+    add(1)
+    with pytest.raises(RegistryError, match="pong never had a champion"):
+        registry.rollback("pong")
+
+
 def test_a_game_that_does_not_exist_has_no_alias(registry):
     with pytest.raises(GameError, match="unknown game"):
         registry.move_alias("../x", "champion", 1, expected_generation=0, kind="set")

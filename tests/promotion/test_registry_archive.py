@@ -9,7 +9,7 @@ import pytest
 from registry_helpers import blob_file, flip_a_byte, sql, whole
 
 from rlarcade import Rule
-from rlarcade.errors import RegistryError
+from rlarcade.errors import RegistryError, UnusableRegistryError
 from rlarcade.promotion.registry import Registry
 
 
@@ -346,6 +346,9 @@ def test_a_database_that_is_none_is_refused(exported, tmp_path):
     ):
         file = pack(tmp_path / "hostile.tar", [("registry.sqlite", text), *contents[1:]])
         refused(file, tmp_path, message)
+        # the file is what the user knows, and damage is no wrong command
+        with pytest.raises(UnusableRegistryError, match="nothing was imported.*hostile.tar/reg"):
+            Registry.import_(file, tmp_path / "new")
 
 
 def test_somebody_who_takes_the_folder_meanwhile_keeps_it(exported, tmp_path, monkeypatch):
