@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from functools import cache
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -39,20 +40,30 @@ FLAGS = (
 )
 LONG = "checkpoints/space_invaders-dqn-seed0/checkpoints/step-000000300000" + "x" * 60
 CURVE = LearningCurve(LONG, tuple(range(1_000, 90_000, 1_000)), tuple(map(float, range(89))))
-MATCH = match([(0, 5)] * 8, names=("old", LONG), notes=("a" * 200,))
-EVALUATIONS = [evaluation([a, b], name=LONG) for a, b in mixed(4)]
-GAMES = {game: mixed(12, 0.8, n) for n, game in enumerate(("space_invaders", "pong", "breakout"))}
-SUITE = suite(GAMES, notes={"pong": ("a" * 200,)})
-ROUND_ROBIN = round_robin(
-    (LONG, "b", "runs/" + "y" * 80, "d"),
-    {(one, other): mixed(9, 0.9, other) for one in range(4) for other in range(one + 1, 4)},
-)
-REPORTS = {
-    "match": match_report(MATCH, learning_curves=[CURVE]),
-    "evaluation": evaluation_report(EVALUATIONS, learning_curves=[CURVE]),
-    "suite": suite_report(SUITE, learning_curves=[CURVE]),
-    "round robin": round_robin_report(ROUND_ROBIN, learning_curves=[CURVE]),
-}
+REPORTS = ("match", "evaluation", "suite", "round robin")
+
+
+def long_match():
+    return match([(0, 5)] * 8, names=("old", LONG), notes=("a" * 200,))
+
+
+@cache
+def report(kind):
+    curves = [CURVE]
+    if kind == "match":
+        return match_report(long_match(), learning_curves=curves)
+    if kind == "evaluation":
+        evaluations = [evaluation([a, b], name=LONG) for a, b in mixed(4)]
+        return evaluation_report(evaluations, learning_curves=curves)
+    if kind == "suite":
+        names = ("space_invaders", "pong", "breakout")
+        games = {game: mixed(12, 0.8, n) for n, game in enumerate(names)}
+        return suite_report(suite(games, notes={"pong": ("a" * 200,)}), learning_curves=curves)
+    pairs = [(one, other) for one in range(4) for other in range(one + 1, 4)]
+    pairings = {(one, other): mixed(9, 0.9, other) for one, other in pairs}
+    return round_robin_report(
+        round_robin((LONG, "b", "runs/" + "y" * 80, "d"), pairings), learning_curves=curves
+    )
 
 
 @pytest.fixture
@@ -84,7 +95,7 @@ def test_a_report_is_drawn(browser, tmp_path, name, width):
     from matplotlib.image import imread
 
     picture = tmp_path / "picture.png"
-    browser(REPORTS[name], f"--screenshot={picture}", f"--window-size={width},1400")
+    browser(report(name), f"--screenshot={picture}", f"--window-size={width},1400")
     pixels = imread(picture)[..., :3]
     shades = np.unique((pixels.reshape(-1, 3) * 15).round(), axis=0)
     assert len(shades) > 30
@@ -94,7 +105,7 @@ def test_a_report_is_drawn(browser, tmp_path, name, width):
 
 
 def test_the_browser_shows_the_verdict_and_every_plot(browser):
-    dom, complaints = browser(REPORTS["match"], "--dump-dom")
+    dom, complaints = browser(report("match"), "--dump-dom")
     assert complaints == []
     page = read(dom)
     verdict = page.one("section", id="verdict").text
@@ -111,7 +122,7 @@ def test_the_browser_shows_the_verdict_and_every_plot(browser):
     ],
 )
 def test_the_browser_shows_every_plot_without_complaint(browser, name, figures, told):
-    dom, complaints = browser(REPORTS[name], "--dump-dom")
+    dom, complaints = browser(report(name), "--dump-dom")
     assert complaints == []
     page = read(dom)
     assert told in page.text
@@ -119,7 +130,7 @@ def test_the_browser_shows_every_plot_without_complaint(browser, name, figures, 
 
 
 def test_the_policy_of_a_page_keeps_everything_else_out(browser):
-    hostile = REPORTS["match"].replace(
+    hostile = report("match").replace(
         "</main>", "<script>document.title = 'obeyed'</script><img src='file:///x.png'></main>"
     )
     dom, complaints = browser(hostile, "--dump-dom")
@@ -145,7 +156,7 @@ def widths(browser, page, width):
 @pytest.mark.parametrize("name", REPORTS)
 @pytest.mark.parametrize("width", [320, 400, 1000])
 def test_a_page_never_scrolls_sideways(browser, name, width):
-    assert widths(browser, REPORTS[name], width) == (width, width)
+    assert widths(browser, report(name), width) == (width, width)
 
 
 def clip_of(mime):
@@ -168,7 +179,7 @@ def clip_of(mime):
     ("mime", "shown"), [("image/png", "64 x 48"), ("video/mp4", "64 x 48, 0.5 s")]
 )
 def test_the_browser_shows_pictures_and_videos_of_games(browser, mime, shown):
-    page = match_report(MATCH, clips=[clip_of(mime)])
+    page = match_report(long_match(), clips=[clip_of(mime)])
     frame = f'<iframe id="frame" srcdoc="{html.escape(page)}"></iframe>'
     look = """<script>setInterval(() => {
         const page = document.getElementById('frame').contentDocument;
@@ -186,6 +197,6 @@ def test_the_browser_shows_pictures_and_videos_of_games(browser, mime, shown):
 
 
 def test_a_page_that_does_scroll_sideways_would_be_found(browser):
-    wide = REPORTS["match"].replace("<main>", '<main><div style="width: 500px">wide</div>')
+    wide = report("match").replace("<main>", '<main><div style="width: 500px">wide</div>')
     content, window = widths(browser, wide, 400)
     assert content > window == 400
