@@ -526,6 +526,16 @@ def test_weights_correct_the_bias_of_drawing_and_the_largest_is_one(alpha, beta)
     assert drawn["weight"].dtype == np.float32
 
 
+def test_the_bias_of_drawing_is_corrected_in_full_unless_told_otherwise():
+    replay, _ = with_errors(0.7)
+    weights = [
+        arrays(replay.sample(32, np.random.default_rng(7), **settings))["weight"]
+        for settings in ({}, {"importance_exponent": 1.0})
+    ]
+    np.testing.assert_array_equal(*weights)
+    assert weights[0].min() < 1
+
+
 def test_with_alpha_zero_all_weights_are_one():
     replay, _ = with_errors(0.0)
     assert (arrays(replay.sample(64, np.random.default_rng(0)))["weight"] == 1).all()
