@@ -297,10 +297,10 @@ def match_notes(results: Sequence[PairResult]) -> tuple[str, ...]:
     games = [
         (game.score, game.steps) for pair in results for game in (pair.champion, pair.candidate)
     ]
-    distinct = len(set(games)) / max(1, len(games))
-    if len(games) >= 1 / _FEW_DISTINCT and distinct < _FEW_DISTINCT:
+    distinct = len(set(games))
+    if distinct < _FEW_DISTINCT * len(games):
         notes.append(
-            f"only {len(set(games))} of {len(games)} games differ in score or length: they may "
+            f"only {distinct} of {len(games)} games differ in score or length: they may "
             "repeat each other, and then count for more than they are worth"
         )
     return tuple(notes)

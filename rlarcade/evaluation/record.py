@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from rlarcade.errors import RunFolderError
 from rlarcade.files import open_own
 from rlarcade.locks import try_lock
-from rlarcade.text import shown_path
+from rlarcade.text import printable, shown_path
 
 _Part = TypeVar("_Part", bound=BaseModel)
 
@@ -94,10 +94,12 @@ class Record(Generic[_Part]):
 
     def _check_identity(self, found: dict[str, Any], identity: dict[str, Any]) -> None:
         if found != identity:
-            different = sorted(key for key in identity if found.get(key) != identity[key])
+            keys = identity | found  # a suite's match says more than a match does
+            different = sorted(key for key in keys if found.get(key) != identity.get(key))
             raise RunFolderError(
                 f"{self.path} is the record of another {self._what}, with another "
-                f"{' and '.join(different)}. What was begun in one way goes on in that way; "
+                f"{' and '.join(printable(key, 40) for key in different[:9]) or 'content'}. What "
+                "was begun in one way goes on in that way; "
                 "choose another --seed to begin anew."
             )
 

@@ -23,7 +23,6 @@ from rlarcade.learning.hardware import sent_to
 from rlarcade.learning.losses import n_step_return
 from rlarcade.learning.priorities import SumTree
 
-_OLDEST_AGE = 255  # ages only matter below STACK; a byte is enough
 _SMALLEST_ERROR = 1e-10
 BYTES_BESIDE_FRAME = 9  # action 1, reward 4, flags 3, age 1
 
@@ -220,9 +219,7 @@ class Replay:
         total = self._tree.total
         # a product that rounds up to the total would lie outside
         cell = self._tree.find(np.minimum(rng.random(batch_size) * total, np.nextafter(total, 0)))
-        ring_row, lane = np.divmod(cell, self.num_envs)
-        newest = self.rows_added - 1
-        batch = self.at(newest - (newest - ring_row) % self.num_rows, lane, n_steps)
+        batch = self.at(*np.divmod(cell, self.num_envs), n_steps)
         priority = self._tree.of(cell)
         weight = (priority.min() / priority) ** importance_exponent
         weights = torch.from_numpy(weight.astype(np.float32))
@@ -303,7 +300,7 @@ class Replay:
         The batch's tensors are overwritten by the next call of the same size.
 
         Args:
-            row: rows of the run.
+            row: rows of the run, or their places in the ring.
             lane: lanes.
             n_steps: rewards in a return, if fewer than the replay was made for.
 

@@ -19,7 +19,8 @@ from rlarcade.evaluation import (
     match,
     record,
 )
-from rlarcade.evaluation.match import play_pairs
+from rlarcade.evaluation.documents import EpisodeResult
+from rlarcade.evaluation.match import match_notes, new_match, pairs_of_match, play_pairs
 from rlarcade.evaluation.play import play_games
 from rlarcade.evaluation.players import as_player
 from rlarcade.evaluation.schedule import match_seeds
@@ -192,6 +193,81 @@ def test_games_that_repeat_each_other_are_told(scripted):
     assert compare_agents(*sides(), max_pairs=1).notes == ()
 
 
+def pair_of(seed, champion, candidate):
+    """A pair from (score, steps, how it ended) of both games; a failed one says which it was."""
+    games = [
+        EpisodeResult(
+            seed=seed,
+            score=score,
+            steps=steps,
+            ended=ended,
+            failure=f"crash {seed}" if ended == "failed" else None,
+        )
+        for score, steps, ended in (champion, candidate)
+    ]
+    return PairResult(champion=games[0], candidate=games[1])
+
+
+@pytest.mark.parametrize(
+    ("different", "games", "told"), [(1, 20, False), (1, 22, True), (2, 40, False), (2, 42, True)]
+)
+def test_games_are_suspected_of_repeating_each_other_if_less_than_a_twentieth_differs(
+    different, games, told
+):
+    ended = [(float(number % different), 10, "terminated") for number in range(games)]
+    pairs = [pair_of(number, *ended[number : number + 2]) for number in range(0, games, 2)]
+    words = f"only {different} of {games} games differ in score or length: "
+    assert [note.startswith(words) for note in match_notes(pairs)] == [True] * told
+
+
+def test_of_games_that_failed_the_first_is_told_and_how_many_were_cut():
+    fine, cut = (1.0, 10, "terminated"), (2.0, 27, "truncated")
+    pairs = [
+        pair_of(1, fine, cut),
+        pair_of(2, cut, (0.0, 7, "failed")),
+        pair_of(3, cut, (0.0, 8, "failed")),
+        pair_of(4, (0.0, 5, "failed"), (0.0, 9, "failed")),
+    ]
+    assert match_notes(pairs) == (
+        "the champion failed in 1 of 4 games, which it lost; first at step 5 of seed 4: crash 4",
+        "the candidate failed in 3 of 4 games, which it lost; first at step 7 of seed 2: crash 2",
+        "2 of the champion's 4 games were cut by the frame cap",
+        "1 of the candidate's 4 games were cut by the frame cap",
+    )
+
+
+def test_a_match_has_four_hundred_pairs_at_most_and_one_set_of_dice_unless_told_otherwise():
+    same = ("aa" * 32, "aa" * 32)
+    assert compare_agents(*sides(same)).max_pairs == 400
+    players = as_player(Agent()), as_player(Agent(1))
+    assert new_match(players, rule=Rule(), max_pairs=1, seed=0).same_dice is True
+
+
+@pytest.mark.parametrize(("settings", "dice"), [({}, 0), ({"same_dice": False}, 1)])
+def test_the_candidates_dice_are_the_champions_or_the_next_ones(scripted, settings, dice):
+    drawn = []
+
+    def results(game):
+        drawn.append(game.dice)
+        return 0.0, 1.0
+
+    scripted(results)
+    compare_agents(*sides(), max_pairs=2, **settings)
+    assert drawn == [0, dice, 0, dice]
+
+
+def test_pairs_share_their_dice_unless_told_otherwise(scripted):
+    drawn = []
+
+    def results(game):
+        drawn.append(game.dice)
+        return 0.0, 1.0
+
+    scripted(results)
+    assert len(list(play_pairs(as_player(Agent()), as_player(Agent(1)), [1, 2]))) == 2
+    assert drawn == [0, 0, 0, 0]
+
+
 def test_a_match_is_the_same_after_a_round_trip_through_json(scripted):
     scripted(winning(0.7, tied=0.1))
     ended = compare_agents(*sides(DIGESTS), max_pairs=30)
@@ -207,6 +283,8 @@ def test_a_match_is_the_same_after_a_round_trip_through_json(scripted):
 def test_versions_of_different_games_are_refused():
     with pytest.raises(ConfigError, match="champion plays space_invaders, the candidate pong"):
         compare_agents(Agent(), Agent(game="pong"))
+    with pytest.raises(ConfigError, match="champion plays pong, the candidate space_invaders"):
+        compare_agents(Agent(game="pong"), Agent())
 
 
 def test_versions_of_different_protocols_are_refused_with_the_difference():
@@ -220,6 +298,29 @@ def test_a_match_without_anything_random_is_refused():
     fixed = SHORT.model_copy(update={"sticky": 0.0, "evaluation_epsilon": 0.0})
     with pytest.raises(ConfigError, match="nothing in this protocol is random"):
         compare_agents(Agent(protocol=fixed), Agent(1, protocol=fixed))
+
+
+def test_a_setting_of_the_protocol_that_is_less_or_more_is_different():
+    for cap in (239, 241):
+        other = SHORT.model_copy(update={"frame_cap": cap})
+        with pytest.raises(ConfigError, match=f"different protocols: frame_cap 240 and {cap}. The"):
+            compare_agents(Agent(), Agent(1, protocol=other))
+
+
+def test_one_random_thing_in_the_protocol_is_enough(scripted):
+    scripted(winning(1.0))
+    for settings in ({"sticky": 0.25}, {"evaluation_epsilon": 0.05}, {"max_noops": 30}):
+        nothing = {"sticky": 0.0, "evaluation_epsilon": 0.0, "max_noops": 0}
+        protocol = SHORT.model_copy(update=nothing | settings)
+        ended = compare_agents(Agent(protocol=protocol), Agent(1, protocol=protocol), max_pairs=1)
+        assert ended.pairs == 1
+
+
+def test_what_two_files_say_in_the_same_words_is_the_same(scripted):
+    scripted(winning(1.0))
+    game = "".join(["space", "_", "invaders"])
+    read = type(SHORT).model_validate_json(SHORT.model_dump_json())
+    assert compare_agents(Agent(), Agent(1, game=game, protocol=read), max_pairs=1).pairs == 1
 
 
 @pytest.mark.parametrize("values", [{"max_pairs": 0}, {"num_lanes": 0}])
@@ -371,6 +472,117 @@ def test_a_record_with_other_games_is_refused(scripted, tmp_path):
     path, whole = lines(tmp_path)
     path.write_bytes(b"".join([whole[0], *whole[2:]]))
     with pytest.raises(RunFolderError, match="has other games than this match"):
+        compare_agents(*sides(DIGESTS), **kept)
+
+
+@pytest.mark.parametrize("change", [-1, 1])
+def test_a_record_in_which_one_seed_is_another_is_refused(scripted, tmp_path, change):
+    scripted(winning(0.55))
+    kept = {"record": tmp_path, "max_pairs": 5}
+    compare_agents(*sides(DIGESTS), **kept)
+    path, whole = lines(tmp_path)
+    pair = json.loads(whole[2])
+    for side in ("champion", "candidate"):
+        pair[side]["seed"] += change
+    path.write_bytes(b"".join([*whole[:2], json.dumps(pair).encode() + b"\n", *whole[3:]]))
+    with pytest.raises(RunFolderError, match="has other games than this match"):
+        compare_agents(*sides(DIGESTS), **kept)
+
+
+@pytest.mark.parametrize("versions", [("aa" * 31 + "ac", "bb" * 32), ("aa" * 32, "bb" * 31 + "bc")])
+def test_versions_whose_digests_begin_alike_share_no_record(scripted, tmp_path, versions):
+    scripted(winning(0.55))
+    kept = {"record": tmp_path, "max_pairs": 3}
+    compare_agents(*sides(DIGESTS), **kept)
+    with pytest.raises(RunFolderError, match="record of another match"):
+        compare_agents(*sides(versions), **kept)
+
+
+FAILED = (3.0, 12, "failed")
+
+
+@pytest.mark.parametrize(
+    ("again", "believed"),
+    [
+        (FAILED, True),
+        ((2.0, 12, "failed"), False),
+        ((4.0, 12, "failed"), False),
+        ((3.0, 11, "failed"), False),
+        ((3.0, 13, "failed"), False),
+        ((3.0, 12, "terminated"), False),
+    ],
+)
+@pytest.mark.parametrize("failing", ["champion", "candidate"])
+def test_a_recorded_failure_is_believed_if_it_comes_again_exactly_as_it_was(
+    monkeypatch, tmp_path, failing, again, believed
+):
+    fails, played = [FAILED], []
+
+    def scripts(schedule, num_lanes, failures_count):
+        for index, game in enumerate(schedule):
+            played.append(game.seed)
+            wrong = game.player.name == failing and index < 4
+            ended = fails[0] if wrong else (5.0, 20, "terminated")
+            yield index, pair_of(game.seed, ended, ended).champion
+
+    play_instead(monkeypatch, scripts)
+    first = compare_agents(*sides(DIGESTS), record=tmp_path, max_pairs=3)
+    assert [pair.outcome for pair in first.results].count(0.5) == 1
+    fails[0] = again
+    del played[:]
+    if believed:
+        assert compare_agents(*sides(DIGESTS), record=tmp_path, max_pairs=3) == first
+        assert played == [pair.seed for pair in first.results[:2] for _ in range(2)]
+    else:
+        with pytest.raises(RunFolderError, match=r"believed: the games with seed \d+ ended otherw"):
+            compare_agents(*sides(DIGESTS), record=tmp_path, max_pairs=3)
+
+
+def test_nothing_is_played_again_of_a_record_that_no_emulator_confirms(monkeypatch, tmp_path):
+    played = []
+
+    def scripts(schedule, num_lanes, failures_count):
+        for index, game in enumerate(schedule):
+            played.append(game.seed)
+            yield index, pair_of(game.seed, FAILED, FAILED).champion
+
+    play_instead(monkeypatch, scripts)
+    compare_agents(*sides(DIGESTS), record=tmp_path, max_pairs=2)
+    del played[:]
+    monkeypatch.setattr(match, "verified", lambda recordings: iter(["made up."]))
+    with pytest.raises(RunFolderError, match="cannot be believed: made up. Move it away"):
+        compare_agents(*sides(DIGESTS), record=tmp_path, max_pairs=2)
+    assert played == []
+
+
+def test_a_suite_and_a_match_of_the_same_two_share_no_record(scripted, tmp_path):
+    scripted(winning(0.55))
+    players = [as_player(one) for one in sides(DIGESTS)]
+    asked = new_match(players, rule=Rule(), max_pairs=2, seed=0)
+    games = {"games": ["space_invaders", "pong"]}
+    for _ in range(2):
+        with pairs_of_match(asked, players, tmp_path, 2, suite=games) as (earlier, pairs):
+            assert len(earlier) + len(list(pairs)) == 2
+    assert json.loads(lines(tmp_path)[1][0])["suite"] == games
+    with (
+        pytest.raises(RunFolderError, match="record of another match, with another suite. What"),
+        pairs_of_match(asked, players, tmp_path, 2),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [({"\x1b[2J": 1}, r"another \\x1b\[2J. What"), ({"nothing": None}, "another content. What")],
+)
+def test_a_record_whose_first_line_says_more_is_another_ones(scripted, tmp_path, more, told):
+    scripted(winning(0.55))
+    kept = {"record": tmp_path, "max_pairs": 2}
+    compare_agents(*sides(DIGESTS), **kept)
+    path, whole = lines(tmp_path)
+    header = json.dumps(json.loads(whole[0]) | more)
+    path.write_bytes(b"".join([header.encode() + b"\n", *whole[1:]]))
+    with pytest.raises(RunFolderError, match=told):
         compare_agents(*sides(DIGESTS), **kept)
 
 

@@ -237,6 +237,73 @@ def test_reset_rows_are_never_drawn():
     assert not any(rows[row].cells.reset[lane] for row, lane in seen)
 
 
+@pytest.mark.parametrize(("n_steps", "first"), [(1, 1), (1, 8), (2, 14), (5, 31)])
+def test_a_ring_that_begins_late_draws_what_it_has_all_frames_of_and_nothing_before(n_steps, first):
+    replay, slow = make_pair(16, 1, n_steps=n_steps)
+    rows = play([[ON] * 60], slow)
+    replay.restore(first, exported([rows[first]]))
+    replay.first_row = first
+    for row in rows[first + 1 : first + 22]:
+        low = max(first, replay.rows_added - 16) + 3  # three rows come before
+        high = replay.rows_added - n_steps
+        assert replay.can_sample == (high - low >= 2)
+        assert len(replay) == min(16, replay.rows_added - first)
+        if replay.can_sample:
+            drawn = arrays(replay.sample(128, np.random.default_rng(0)))
+            keys = keys_of(drawn)
+            assert set(keys) == {(number, 0) for number in range(low, high)}
+            found = {key[:2]: key[2] for key in slow.drawable(replay.rows_added, 60)}
+            assert_lived_through(drawn, keys, found)
+        replay.add(row.frame, row.cells)
+
+
+def exported(rows):
+    """Rows as `Replay.export` gives them."""
+    names = ("action", "reward", "terminal", "last", "reset", "age")
+    columns = {name: np.stack([getattr(row.cells, name) for row in rows]) for name in names}
+    return {"frames": np.stack([row.frame.reshape(len(row.frame), -1) for row in rows]), **columns}
+
+
+@pytest.mark.parametrize("alpha", [None, 0.5])
+@pytest.mark.parametrize("length", [2, 5, 9, 20, 33, 40])
+def test_what_share_of_the_cells_are_transitions_and_their_priorities_are_told(alpha, length):
+    replay, slow = make_pair(16, 2, n_steps=2, alpha=alpha)
+    assert (replay.share_of_transitions(), replay.total_priority) == (1, 0)
+    fill(replay, play([[ON, CUT] * 20, [ON, ON, OVER, ON] * 10], slow)[:length])
+    transitions = len(list(slow.drawable(length, 16)))
+    cells = 2 * (length - 2 - max(0, length - 16 + 3 if length > 16 else 0))
+    assert replay.share_of_transitions() == pytest.approx(transitions / cells if cells else 1)
+    assert replay.total_priority == (0 if alpha is None else transitions)
+
+
+def test_the_whole_ring_can_be_taken_out_after_every_row():
+    replay, slow = make_pair(10, 2)
+    rows = play([[ON, ON, LIFE, CUT] * 7, [ON, OVER] * 14], slow)
+    for added, row in enumerate(rows, start=1):
+        replay.add(row.frame, row.cells)
+        first = max(0, added - 10)
+        found = replay.export(first, added)
+        for name, array in exported(rows[first:added]).items():
+            np.testing.assert_array_equal(found[name], array, err_msg=name)
+            assert found[name].dtype == array.dtype
+
+
+def test_a_replay_clips_rewards_and_discounts_by_0_99_unless_told_otherwise():
+    replay, slow = Replay(20, num_envs=1, frame_shape=FRAME), SlowReplay(1, 0.99, True)
+    fill(replay, play([[ON] * 12], slow, rewards=[7.0] * 12))
+    draw_and_compare(replay, slow)
+    assert replay.sample(1, np.random.default_rng(0)).reward.item() == 1
+
+
+def test_batches_and_rows_cannot_be_altered():
+    replay, slow = make_pair(20, 1)
+    rows = play([[ON] * 12], slow)
+    fill(replay, rows)
+    for frozen in (rows[0].cells, replay.sample(1, np.random.default_rng(0))):
+        with pytest.raises(AttributeError):
+            frozen.action = None
+
+
 def test_all_transitions_are_equally_likely():
     replay, slow = make_pair(20, 3)
     fill(replay, play([[ON] * 50, [ON, OVER] * 25, [ON, ON, CUT, ON, LIFE] * 10], slow))
@@ -457,6 +524,16 @@ def test_weights_correct_the_bias_of_drawing_and_the_largest_is_one(alpha, beta)
     np.testing.assert_allclose(drawn["weight"], (chance.min() / chance) ** beta, rtol=1e-4)
     assert drawn["weight"].max() == 1
     assert drawn["weight"].dtype == np.float32
+
+
+def test_the_bias_of_drawing_is_corrected_in_full_unless_told_otherwise():
+    replay, _ = with_errors(0.7)
+    weights = [
+        arrays(replay.sample(32, np.random.default_rng(7), **settings))["weight"]
+        for settings in ({}, {"importance_exponent": 1.0})
+    ]
+    np.testing.assert_array_equal(*weights)
+    assert weights[0].min() < 1
 
 
 def test_with_alpha_zero_all_weights_are_one():
@@ -704,7 +781,7 @@ def test_the_memory_promised_is_the_memory_taken():
     )
     # the padding frame is the only thing that does not grow
     assert held_bytes(large) - held_bytes(small) == Replay.bytes_needed(800, BLOCKED_FRAME)
-    padding = held_bytes(small) - Replay.bytes_needed(400, BLOCKED_FRAME)
+    padding = held_bytes(small) - small.bytes_needed(400, BLOCKED_FRAME)
     assert 0 <= padding <= 7_200
 
 
@@ -712,7 +789,11 @@ def test_the_memory_promised_is_the_memory_taken():
 
 
 def test_a_ring_shorter_than_a_window_is_refused():
-    with pytest.raises(ValueError, match="a replay of 20 cells has 6 rows of 3 lanes; with win"):
+    message = (
+        "a replay of 20 cells has 6 rows of 3 lanes; with windows of 7 frames it needs 8 to draw "
+        "from"
+    )
+    with pytest.raises(ValueError, match=message):
         Replay(20, num_envs=3, frame_shape=FRAME, n_steps=3)
 
 

@@ -1,23 +1,28 @@
 """The checks of a gate: each says pass, fail or unknown, and why."""
 
+import hashlib
 import json
 import math
 import re
 import time
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from promoting import play_by_strength, quick_gate, saved_agent, share_of
 
-from rlarcade.errors import RunFolderError
+from rlarcade.errors import PolicyError, RunFolderError
 from rlarcade.evaluation import Comparison
 from rlarcade.evaluation.schedule import match_seeds
+from rlarcade.evaluation.sequential import Counts, log_e_value
 from rlarcade.learning.agent import DQNAgent
+from rlarcade.promotion import checks
 from rlarcade.promotion.checks import make_verdict
 from rlarcade.promotion.gate import Gate
 from rlarcade.promotion.registry import Registry
+from rlarcade.seeding import SeedUse
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -86,7 +91,7 @@ def test_a_check_that_does_not_pass_ends_the_gate(registry, two):
 
 def test_the_size_that_counts_is_that_of_the_weights(registry, two, tmp_path):
     megabytes = (tmp_path / "agent0" / "weights.safetensors").stat().st_size / 1e6
-    for allowed, outcome in ((megabytes, "pass"), (megabytes * 0.99, "fail")):
+    for allowed, outcome in ((megabytes, "pass"), (megabytes * (1 - 5e-7), "fail")):
         gate = quick_gate(size={"max_megabytes": allowed})
         check = found(make_verdict(registry, two[0], None, gate), "size")
         assert check.outcome == outcome
@@ -219,6 +224,36 @@ def test_a_non_inferior_candidate_passes_the_match_and_the_guard_has_its_own_mar
         assert guard.outcome == ("pass" if expected >= 20 else "unknown")
         outcomes[margin] = guard.outcome
     assert outcomes[0.05] == "unknown"
+
+
+def test_evidence_that_reaches_the_guards_bound_exactly_is_proof(registry, two, monkeypatch):
+    """The match, whose margin is a little wider, is decided with the same pair."""
+    play_by_strength(monkeypatch, {two[0].digest: 1, two[1].digest: 2})
+    champion = crown(registry, two[0])
+    reached = 0
+    for wins in range(4, 10):
+        bound = math.exp(log_e_value(Counts(wins, 0, 0), 0.5 - 0.24))
+        if 1 / (1 / bound) != bound:
+            continue
+        gate = quick_gate(
+            smoke={"enabled": False},
+            match={"alpha": 1 / bound, "non_inferiority": 0.25},
+            guard={"margin": 0.24},
+        )
+        verdict = make_verdict(registry, two[1], champion, gate)
+        assert found(verdict, "match").details["wins"] == wins
+        assert found(verdict, "guard").details["e_values"] == {"pong": bound}
+        assert verdict.outcome == "passed"
+        reached += 1
+    assert reached
+
+
+@pytest.mark.parametrize("places", [(0, 1), (1, 0)])
+def test_either_of_two_may_be_the_champion(registry, two, monkeypatch, places):
+    champion, candidate = (two[place] for place in places)
+    play_by_strength(monkeypatch, {champion.digest: 1, candidate.digest: 2})
+    verdict = make_verdict(registry, candidate, crown(registry, champion), quick_gate())
+    assert found(verdict, "match").details["wins"] == 8
 
 
 def test_a_champion_that_cannot_be_loaded_proves_nothing(registry, two):
@@ -358,3 +393,228 @@ def test_forged_pairs_in_a_record_make_no_champion(registry):
     eight = quick_gate(guard={"enabled": False}, match={"max_pairs": 8})
     with pytest.raises(RunFolderError, match="cannot be believed: .* no actions were kept"):
         make_verdict(registry, early, registry.alias(late.game), eight)
+
+
+# With a clock that goes as told
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Stands still until `now` is moved; checks begin at half a second."""
+    clock = SimpleNamespace(now=0.5)
+    clock.perf_counter = clock.monotonic = lambda: clock.now
+    monkeypatch.setattr(checks, "time", clock)
+    return clock
+
+
+def timed(monkeypatch, clock, milliseconds):
+    """Every decision takes as long as told; after the last, all take as long as that."""
+    asked, clock.now = [], 0.5
+
+    def q_values(self, observation):
+        clock.now += milliseconds[min(len(asked), len(milliseconds) - 1)] / 1e3
+        asked.append(observation)
+
+    monkeypatch.setattr(DQNAgent, "q_values", q_values)
+    return asked
+
+
+def latency_of(registry, version, **settings):
+    off = {name: {"enabled": False} for name in ("size", "smoke", "match")}
+    verdict = make_verdict(registry, version, None, quick_gate(latency=settings, **off))
+    return found(verdict, "latency")
+
+
+def test_latency_is_told_as_two_percentiles_of_all_decisions_but_the_first(
+    registry, two, monkeypatch, clock
+):
+    for decisions in (20, 21, 300):
+        durations = [float(6 + 14 * number % 40) for number in range(decisions)]
+        asked = timed(monkeypatch, clock, [9_999.4, *durations])
+        check = latency_of(registry, two[0], decisions=decisions, max_milliseconds=50)
+        assert len(asked) == 1 + decisions
+        assert any((one != asked[0]).any() for one in asked), "no answer can be kept from before"
+        middle, slow = np.percentile(durations, 50), np.percentile(durations, 95)
+        assert check.details == {"p50_ms": pytest.approx(middle), "p95_ms": pytest.approx(slow)}
+        evidence = f"a decision takes {middle:.3g} ms, 95 of 100 at most {slow:.3g} ms; 50 allowed"
+        assert (check.outcome, check.evidence) == ("pass", evidence)
+        assert check.seconds == pytest.approx(9.9994 + sum(durations) / 1e3, abs=5e-4)
+        assert check.seconds == round(check.seconds, 3)
+
+
+def test_a_95th_percentile_between_a_quick_and_a_slow_decision_decides_by_its_own_value(
+    registry, two, monkeypatch, clock
+):
+    """Of twenty decisions one may be slow: 1 ms and one of 2,000 ms give 100.95 ms."""
+    outcomes = {}
+    for allowed in (100, 100.9, 101, 120):
+        timed(monkeypatch, clock, [1, *[1] * 19, 2_000])
+        check = latency_of(registry, two[0], decisions=20, max_milliseconds=allowed)
+        outcomes[allowed] = check.outcome
+        assert check.details["p95_ms"] == pytest.approx(100.95)
+        assert check.evidence.startswith("a decision takes 1 ms, 95 of 100 at most 101 ms; ")
+    assert outcomes == {100: "fail", 100.9: "fail", 101: "pass", 120: "pass"}
+
+
+def test_timing_stops_with_the_first_decision_after_which_no_quick_one_can_help(
+    registry, two, monkeypatch, clock
+):
+    for decisions in (20, 21, 22, 39, 40, 41, 100, 101, 120, 199):
+        slow = 0
+        while np.percentile([11.0] * slow + [0.0] * (decisions - slow), 95) < 11:
+            slow += 1
+        asked = timed(monkeypatch, clock, [125, 125, 250, *[500] * slow])
+        check = latency_of(registry, two[0], decisions=decisions, max_milliseconds=250)
+        assert len(asked) == 1 + 2 + slow
+        evidence = (
+            f"{slow} of {slow + 2} decisions took longer than 250 ms, the slowest 500 ms; 95 of "
+            "100 must not"
+        )
+        assert (check.outcome, check.evidence) == ("fail", evidence)
+
+
+def test_a_decision_may_take_as_long_as_is_allowed_and_timing_too(
+    registry, two, monkeypatch, clock
+):
+    stops = {5.25: ("pass", 20), 1.25: ("unknown", 5), 1.2: ("unknown", 4), 0.1: ("unknown", 1)}
+    for most, (outcome, count) in stops.items():
+        asked = timed(monkeypatch, clock, [250])
+        settings = {"decisions": 20, "max_milliseconds": 250, "max_seconds": most}
+        check = latency_of(registry, two[0], **settings)
+        assert (check.outcome, len(asked)) == (outcome, 1 + count)
+        if outcome == "unknown":
+            assert check.evidence == f"{count} of 20 decisions in {most:g} s; 250 allowed"
+
+
+def smoke_of(registry, version, clock, **settings):
+    clock.now = 0.5
+    off = {name: {"enabled": False} for name in ("size", "latency", "match")}
+    return found(make_verdict(registry, version, None, quick_gate(smoke=settings, **off)), "smoke")
+
+
+def test_as_many_steps_are_played_as_asked_and_their_points_added(
+    registry, two, monkeypatch, clock
+):
+    taken = []
+
+    def steps(agent, *, episodes, use):
+        assert (agent.name, use) == ("version 1", SeedUse.CALIBRATION)
+        for reward in (1.5, -4, 10, 100, 1_000, *[0] * 400)[:episodes]:
+            clock.now += 2
+            taken.append(reward)
+            yield SimpleNamespace(reward=reward)
+        raise PolicyError("it fell over")
+
+    monkeypatch.setattr(checks, "play_steps", steps)
+    check = smoke_of(registry, two[0], clock, steps=3)
+    assert (check.outcome, check.evidence) == ("pass", "3 steps played, 7.5 points")
+    assert taken == [1.5, -4, 10]
+    check = smoke_of(registry, two[0], clock, steps=5, max_seconds=8)
+    assert check.evidence == "5 steps played, 1107.5 points", "the last one is not late"
+    check = smoke_of(registry, two[0], clock, steps=5, max_seconds=7.5)
+    evidence = "4 of 5 steps played in 7.5 s"
+    assert (check.outcome, check.evidence) == ("unknown", evidence)
+    check = smoke_of(registry, two[0], clock, steps=300, max_seconds=600)
+    assert check.evidence == "300 steps played, 1107.5 points"
+    check = smoke_of(registry, two[0], clock, steps=500, max_seconds=2_000)
+    assert (check.outcome, check.evidence) == ("fail", "it fell over")
+
+
+# The words of the evidence, and where things are kept
+
+
+@pytest.mark.parametrize("protocols", [("v5", "nature"), ("nature", "v5")])
+def test_every_difference_to_the_champions_contract_is_told_and_nothing_else(
+    registry, tmp_path, protocols
+):
+    champion, other = (
+        registry.register(
+            saved_agent(tmp_path / name, number, protocol=name, num_actions=6 - number)
+        )
+        for number, name in enumerate(protocols)
+    )
+    check = found(
+        make_verdict(registry, other, crown(registry, champion), quick_gate()), "contract"
+    )
+    theirs, ours = champion.protocol.model_dump(), other.protocol.model_dump()
+    unlike = [f"{key} {theirs[key]} and {ours[key]}" for key in ours if ours[key] != theirs[key]]
+    assert len(unlike) >= 3
+    expected = ", ".join([*unlike, "actions 6 and 5"])
+    assert check.evidence == f"the champion, version 1, and this one differ: {expected}"
+
+
+def test_the_evidence_of_every_check_says_its_numbers(registry, two, monkeypatch):
+    play_by_strength(monkeypatch, {"random": 0, two[0].digest: 1, two[1].digest: 2})
+    gate = quick_gate(
+        smoke={"enabled": False},
+        latency={"enabled": False},
+        random={"enabled": True, "alpha": 0.02},
+        match={"beta": 0.2},
+        guard={"margin": 0.2},
+    )
+    verdict = make_verdict(registry, two[1], crown(registry, two[0]), gate)
+    said = {check.name: check.evidence for check in verdict.checks}
+    assert said["files"] == f"sha256 {two[1].digest[:12]} holds; nature torso, expected head load"
+    assert said["contract"] == "protocol v5 and 6 actions, as the champion, version 1"
+    wins = next(n for n in range(100) if e_value(n, 0, 0) >= 50)
+    assert re.fullmatch(
+        rf"against random: {wins} won, 0 tied, 0 lost of {wins} pairs, e-value "
+        rf"{e_value(wins, 0, 0):.4g} \(promote from 50\), futility \S+ \(reject from 10\)",
+        said["random"],
+    )
+    assert re.fullmatch(
+        rf"against version 1: 8 won, 0 tied, 0 lost of 8 pairs, e-value {e_value(8, 0, 0):.4g} "
+        r"\(promote from 20\), futility \S+ \(reject from 5\)",
+        said["match"],
+    )
+    guard = e_value(8, 0, 0, null=0.3)
+    assert said["guard"] == (
+        f"pong: e-value {guard:.4g} that it is not worse by 0.2 (proven from 20)"
+    )
+    match = registry.get_document(found(verdict, "match").details["comparison"], Comparison)
+    assert found(verdict, "match").details["interval"] == list(match.interval)
+    assert found(verdict, "match").details["e_value_futility"] == match.e_value_futility
+
+
+def test_a_match_is_kept_under_the_first_twelve_digits_of_its_rules_digest(
+    registry, two, monkeypatch
+):
+    play_by_strength(monkeypatch, {two[0].digest: 1, two[1].digest: 2})
+    make_verdict(registry, two[1], crown(registry, two[0]), quick_gate())
+    rule = b'{"alpha":0.05,"beta":0.1,"null":0.5,"useful":0.6}'
+    (folder,) = (registry.folder / "matches").iterdir()
+    assert folder.name == hashlib.sha256(rule).hexdigest()[:12]
+
+
+def test_matches_that_cannot_be_kept_are_told(registry, two, monkeypatch):
+    play_by_strength(monkeypatch, {two[0].digest: 1, two[1].digest: 2})
+    champion = crown(registry, two[0])
+    (registry.folder / "matches").symlink_to(registry.folder.parent)
+    with pytest.raises(RunFolderError, match=r"matches cannot be kept in .*matches: .*\.$"):
+        make_verdict(registry, two[1], champion, quick_gate())
+
+
+def test_a_match_may_last_as_long_as_is_allowed_and_its_last_pair_longer(
+    registry, two, monkeypatch, clock
+):
+    play_by_strength(monkeypatch, {two[0].digest: 1, two[1].digest: 1})
+    champion = crown(registry, two[0])
+
+    def verdict_of(max_pairs, max_seconds):
+        clock.now = 0.5
+
+        def pair_done(match):
+            clock.now += 2
+
+        gate = quick_gate(
+            smoke={"enabled": False}, match={"max_pairs": max_pairs, "max_seconds": max_seconds}
+        )
+        verdict = make_verdict(registry, two[1], champion, gate, on_pair=pair_done)
+        return found(verdict, "match")
+
+    check = verdict_of(max_pairs=4, max_seconds=4.0)
+    assert check.details["ties"] == 3, "two pairs are in time, the third is not"
+    assert check.evidence.endswith("(reject from 10); stopped after 4 s (max_seconds)")
+    check = verdict_of(max_pairs=4, max_seconds=1.0)
+    assert (check.details["ties"], check.details["verdict"]) == (4, "inconclusive")
+    assert "stopped" not in check.evidence
