@@ -5,9 +5,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
 from types import UnionType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, ValidationInfo, field_validator
+from pydantic_core import PydanticKnownError
 
 from rlarcade.errors import ConfigError
 from rlarcade.text import counted, printable, quoted
@@ -76,6 +77,41 @@ class Checked(BaseModel):
                 super().__setattr__(name, value)
             except ValidationError as error:
                 raise ConfigError(_in_words(error, type(self), in_python=True)) from None
+
+
+class AsWritten(BaseModel):
+    """Settings in which text or a truth value is no number, and only true and false are switches.
+
+    pydantic would make 1 of `true`, 600 of "600" and true of "yes": somebody who wrote that meant
+    something else.
+    """
+
+    numbers_as_text: ClassVar[bool] = False
+    """Text that reads as a number is one: "1e6", as on a command line."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _as_written(cls, value: object, info: ValidationInfo) -> object:
+        kinds = _kinds(cls.model_fields[str(info.field_name)].annotation)
+        if bool in kinds and isinstance(value, str | int | float) and not isinstance(value, bool):
+            raise PydanticKnownError("bool_type")
+        text = isinstance(value, str) and not cls.numbers_as_text
+        if (isinstance(value, bool) or text) and type(value) not in kinds:
+            if float in kinds:
+                raise PydanticKnownError("float_type")
+            if int in kinds:
+                raise PydanticKnownError("int_type")
+        return value
+
+
+def _kinds(annotation: Any) -> tuple[Any, ...]:
+    """The types that a value may have."""
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _kinds(parts[0])
+    if origin in (Union, UnionType):
+        return tuple(kind for part in parts for kind in _kinds(part))
+    return (annotation,)
 
 
 def validated(model: type[_Model], values: Mapping[str, Any] | BaseModel) -> _Model:

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import tyro
 from pydantic import BaseModel, ConfigDict, Field
 
-from rlarcade.checked import validated
+from rlarcade.checked import AsWritten, validated
 from rlarcade.command_line import parse_flags
 from rlarcade.config import read_toml
 from rlarcade.console import (
@@ -230,7 +230,7 @@ def _tell(
         say(f"report: {flags.report}")
 
 
-class _SuiteGame(BaseModel):
+class _SuiteGame(AsWritten):
     model_config = ConfigDict(extra="forbid")
 
     champion: str
@@ -238,11 +238,11 @@ class _SuiteGame(BaseModel):
     game: str | None = None
 
 
-class _SuiteFile(BaseModel):
+class _SuiteFile(AsWritten):
     model_config = ConfigDict(extra="forbid")
 
     guard: Guard = "prove"
-    margin: Annotated[float, Field(gt=0, lt=0.5, strict=True)] = 0.10
+    margin: Annotated[float, Field(gt=0, lt=0.5)] = 0.10
     games: Annotated[list[_SuiteGame], Field(min_length=1)]
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -27,7 +27,7 @@ from pydantic import (
 )
 
 from rlarcade import numbers
-from rlarcade.checked import Checked, did_you_mean, path_of, validated
+from rlarcade.checked import AsWritten, Checked, did_you_mean, path_of, validated
 from rlarcade.errors import ConfigError
 from rlarcade.files import read_bounded_text
 from rlarcade.games.protocols import Protocol, ProtocolName
@@ -84,7 +84,9 @@ _Protocol = Annotated[
 ]
 
 
-class _Settings(Checked):
+class _Settings(AsWritten, Checked):
+    numbers_as_text: ClassVar[bool] = True
+
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
     )

@@ -12,19 +12,15 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch
-from emulators import idle_short_games, shared_emulators, short_games, started_emulators
-from made_up_games import _real_games_in_slow_tests, made_up_games, real_games
+from made_up_games import _real_games_in_slow_tests, made_up_games, real_games, short_games
 
 from rlarcade.config import TrainConfig
 
 __all__ = [
     "_real_games_in_slow_tests",
-    "idle_short_games",
     "made_up_games",
     "real_games",
-    "shared_emulators",
     "short_games",
-    "started_emulators",
 ]
 
 

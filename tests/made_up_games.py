@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from rlarcade.evaluation import play
+from rlarcade.games.single import GameEnv
 
 _HEIGHT, _WIDTH = 21, 16  # cells, of 4 x 4 points on the learner's screen and 10 x 10 on a TV
 _LIVES = 12
@@ -185,3 +186,20 @@ def real_games(monkeypatch):
 def _real_games_in_slow_tests(request):
     if request.node.get_closest_marker("slow"):
         request.getfixturevalue("real_games")
+
+
+def _short_game(game, *, protocol, render_mode):
+    short = protocol.model_copy(update={"name": "short", "frame_cap": 400})
+    env = GameEnv(game, protocol=short, render_mode=render_mode)
+    env.protocol = protocol  # whose game it is taken for
+    return env
+
+
+@pytest.fixture
+def short_games(monkeypatch):
+    """Evaluations and matches cut every game off after 100 steps, where its score is not the point.
+
+    A whole game of an untrained agent takes a second, longer than to train it.
+    """
+    monkeypatch.setattr(play, "GameEnv", _short_game)
+    monkeypatch.setattr(play, "_idle", play._IdleEmulators())

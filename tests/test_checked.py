@@ -10,6 +10,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rlarcade.checked import Checked, reason, validated
+from rlarcade.config import TrainConfig
 from rlarcade.errors import ConfigError
 
 
@@ -152,3 +153,23 @@ def test_a_document_is_told_without_what_only_settings_have():
     assert said.startswith("it is no JSON (")
     assert said.isprintable()
     assert reason(refused(json.dumps({"count": 10}))) == "'count' must be at most 9, not 10."
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"total_timesteps": True}, "'total_timesteps' must be a whole number, not True"),
+        ({"buffer_size": True}, "'buffer_size' must be a whole number, not True"),
+        ({"max_grad_norm": True}, "'max_grad_norm' must be a number, not True"),
+        ({"double": "yes"}, "'double' must be true or false, not 'yes'"),
+        ({"double": 1}, "'double' must be true or false, not 1"),
+    ],
+)
+def test_nothing_is_made_of_text_or_truth(values, message):
+    with pytest.raises(ConfigError, match=message):
+        TrainConfig(game="pong", **values)
+
+
+def test_whole_numbers_may_be_written_with_a_point_and_settings_without_a_value_stay_so():
+    config = TrainConfig(game="pong", total_timesteps=1e6, buffer_size=None, learning_rate=1)
+    assert (config.total_timesteps, config.learning_rate) == (1_000_000, 1.0)

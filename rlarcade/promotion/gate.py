@@ -8,10 +8,9 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field
 
-from rlarcade.checked import validated
+from rlarcade.checked import AsWritten, validated
 from rlarcade.config import read_toml, shipped_config
 from rlarcade.errors import ConfigError
 
@@ -19,31 +18,21 @@ Outcome = Literal["pass", "fail", "unknown"]
 GATE_FILE = "gate.toml"
 
 
-def _number(value: object) -> object:
-    """Refuses what pydantic would make a number of: a gate that says "yes" means something else."""
-    if isinstance(value, bool | str):
-        raise PydanticCustomError("number", "input should be a number")
-    return value
-
-
-_Whole = Annotated[int, BeforeValidator(_number)]
-_Number = Annotated[float, BeforeValidator(_number)]
-_Switch = Annotated[bool, Field(strict=True)]
-_Share = Annotated[_Number, Field(gt=0, lt=1)]
-_Count = Annotated[_Whole, Field(ge=1, le=100_000)]
-_Positive = Annotated[_Number, Field(gt=0)]
-_Seconds = Annotated[_Number, Field(gt=0, le=366 * 86_400)]
+_Share = Annotated[float, Field(gt=0, lt=1)]
+_Count = Annotated[int, Field(ge=1, le=100_000)]
+_Positive = Annotated[float, Field(gt=0)]
+_Seconds = Annotated[float, Field(gt=0, le=366 * 86_400)]
 _DAY = 86_400.0
 
 
-class _Part(BaseModel):
+class _Part(AsWritten):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class SmokeCheck(_Part):
     """Plays the beginning of a game."""
 
-    enabled: _Switch = True
+    enabled: bool = True
     steps: _Count = 300
     max_seconds: _Seconds = 120.0
 
@@ -51,52 +40,52 @@ class SmokeCheck(_Part):
 class SizeCheck(_Part):
     """Bounds the weights' size."""
 
-    enabled: _Switch = True
+    enabled: bool = True
     max_megabytes: _Positive = 100.0
 
 
 class LatencyCheck(_Part):
     """Bounds the time of one decision."""
 
-    enabled: _Switch = True
+    enabled: bool = True
     max_milliseconds: _Positive = 100.0
-    decisions: Annotated[_Whole, Field(ge=20, le=100_000)] = 100
+    decisions: Annotated[int, Field(ge=20, le=100_000)] = 100
     max_seconds: _Seconds = 60.0
 
 
 class RandomCheck(_Part):
     """A match against random play."""
 
-    enabled: _Switch = True
+    enabled: bool = True
     alpha: _Share = 0.01
     max_pairs: _Count = 60
     max_seconds: _Seconds = _DAY
-    first_champion: _Switch = False
+    first_champion: bool = False
 
 
 class MatchCheck(_Part):
     """The match against the champion."""
 
-    enabled: _Switch = True
+    enabled: bool = True
     alpha: _Share = 0.05
     beta: _Share = 0.10
     max_pairs: _Count = 400
     max_seconds: _Seconds = _DAY
-    non_inferiority: Annotated[_Number, Field(ge=0, lt=0.5)] = 0.0
+    non_inferiority: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
 
 
 class GuardCheck(_Part):
     """Not worse by a margin, in every game."""
 
-    enabled: _Switch = True
-    margin: Annotated[_Number, Field(gt=0, lt=0.5)] = 0.10
+    enabled: bool = True
+    margin: Annotated[float, Field(gt=0, lt=0.5)] = 0.10
 
 
 class Approvals(_Part):
     """People who must agree."""
 
-    required: Annotated[_Whole, Field(ge=0, le=1000)] = 0
-    expire_days: Annotated[_Number, Field(gt=0, le=36_600)] = 30.0
+    required: Annotated[int, Field(ge=0, le=1000)] = 0
+    expire_days: Annotated[float, Field(gt=0, le=36_600)] = 30.0
 
 
 class Gate(_Part):

@@ -34,8 +34,6 @@ TINY = (
     *("--eval-episodes", "1"),
 )
 
-pytestmark = pytest.mark.usefixtures("shared_emulators")
-
 
 @pytest.fixture
 def whole_games():

@@ -549,7 +549,7 @@ def test_nothing_is_played_again_of_a_record_that_no_emulator_confirms(monkeypat
     play_instead(monkeypatch, scripts)
     compare_agents(*sides(DIGESTS), record=tmp_path, max_pairs=2)
     del played[:]
-    monkeypatch.setattr(match, "verified", lambda recordings: iter(["made up."]))
+    monkeypatch.setattr(match, "first_problem", lambda recordings: "made up.")
     with pytest.raises(RunFolderError, match="cannot be believed: made up. Move it away"):
         compare_agents(*sides(DIGESTS), record=tmp_path, max_pairs=2)
     assert played == []

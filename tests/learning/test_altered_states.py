@@ -17,7 +17,7 @@ from rlarcade.learning.state_store import StateStore
 
 OLD, NEW = 240, 320
 
-pytestmark = pytest.mark.usefixtures("shared_emulators", "older_games_stand")
+pytestmark = pytest.mark.usefixtures("older_games_stand")
 
 
 @pytest.fixture(scope="module")

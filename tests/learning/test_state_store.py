@@ -16,8 +16,6 @@ from rlarcade.learning.state import TrainingState, resolved
 from rlarcade.learning.state_store import StateStore
 from rlarcade.learning.training import train_agent
 
-pytestmark = pytest.mark.usefixtures("shared_emulators")
-
 
 @pytest.fixture(scope="module")
 def config(tiny_config):

@@ -29,8 +29,6 @@ from rlarcade.learning.schedules import following_length, updates_due
 from rlarcade.learning.state import TrainingState, is_torso, resolved
 from rlarcade.learning.training import train_agent
 
-pytestmark = pytest.mark.usefixtures("shared_emulators")
-
 
 def weights_digest(state):
     digest = hashlib.sha256()

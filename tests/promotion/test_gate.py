@@ -79,15 +79,15 @@ def test_a_gate_file_that_means_nothing_is_refused(tmp_path, text, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[match]\nmax_pairs = true", "match.max_pairs: input should be a number, got True"),
-        ('[match]\nmax_pairs = "7"', "match.max_pairs: input should be a number, got '7'"),
-        ('[match]\nalpha = "0.05"', "match.alpha: input should be a number, got '0.05'"),
-        ('[match]\nenabled = "no"', "match.enabled: input should be a valid boolean, got 'no'"),
-        ("[guard]\nenabled = 0", "guard.enabled: input should be a valid boolean, got 0"),
-        ("[random]\nfirst_champion = 1", "random.first_champion: input should be a valid bool"),
-        ("[approvals]\nrequired = false", "approvals.required: input should be a number, got F"),
-        ('[guard]\nmargin = "0.1"', "guard.margin: input should be a number, got '0.1'"),
-        ("[latency]\ndecisions = '50'", "latency.decisions: input should be a number, got '50'"),
+        ("[match]\nmax_pairs = true", "'match.max_pairs' must be a whole number, not True."),
+        ('[match]\nmax_pairs = "7"', "'match.max_pairs' must be a whole number, not '7'."),
+        ('[match]\nalpha = "0.05"', "'match.alpha' must be a number, not '0.05'."),
+        ('[match]\nenabled = "no"', "'match.enabled' must be true or false, not 'no'."),
+        ("[guard]\nenabled = 0", "'guard.enabled' must be true or false, not 0."),
+        ("[random]\nfirst_champion = 1", "'random.first_champion' must be true or false, not 1."),
+        ("[approvals]\nrequired = false", "'approvals.required' must be a whole number, not F"),
+        ('[guard]\nmargin = "0.1"', "'guard.margin' must be a number, not '0.1'."),
+        ("[latency]\ndecisions = '50'", "'latency.decisions' must be a whole number, not '50'."),
     ],
 )
 def test_a_gate_means_what_it_says_and_nothing_is_made_of_text_or_truth(tmp_path, text, message):
