@@ -6,6 +6,7 @@ tests/games/test_made_up_games.py.
 """
 
 import random
+from contextlib import contextmanager
 from functools import cache
 
 import ale_py
@@ -168,11 +169,22 @@ def put_in_place(emulator, monkeypatch) -> None:
     monkeypatch.setattr(play, "_idle", play._IdleEmulators())
 
 
-@pytest.fixture(scope="module", autouse=True)
-def made_up_games():
-    """All games of a module's tests are made up, those of its slow tests excepted."""
+@contextmanager
+def emulator(which):
+    """Plays games on this emulator for a while."""
     with pytest.MonkeyPatch.context() as monkeypatch:
-        put_in_place(MadeUpEmulator, monkeypatch)
+        put_in_place(which, monkeypatch)
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def made_up_games(request):
+    """All games of a module's tests are made up, those of its slow tests excepted.
+
+    `GAMES_OF = "Atari"` in a module, as where emulators are tested, leaves it the real ones.
+    """
+    real = getattr(request.module, "GAMES_OF", "made up") == "Atari"
+    with emulator(ALE if real else MadeUpEmulator):
         yield
 
 

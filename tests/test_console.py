@@ -76,7 +76,7 @@ def ends(default, *others):
     return [*default, *(pytest.param(end, marks=pytest.mark.slow) for end in others)]
 
 
-@pytest.mark.parametrize("end", ends(["| true", "> /dev/full", "2>&- >&-"], ">&-", "2> /dev/full"))
+@pytest.mark.parametrize("end", ends(["| true"], "> /dev/full", "2>&- >&-", ">&-", "2> /dev/full"))
 def test_output_that_cannot_be_delivered_changes_no_outcome(end):
     shell = f'"$@" {end}; exit "${{PIPESTATUS[0]}}"'
     ran = subprocess.run(

@@ -72,6 +72,7 @@ def test_every_name_that_the_readme_imports_is_public():
     assert set(names.split(", ")) <= set(rlarcade.__all__)
 
 
+@pytest.mark.slow
 def test_the_python_example_runs_as_written_but_shorter(tmp_path):
     example = "".join(re.findall(r"```python\n(.+?)```", README, flags=re.DOTALL))
     code = example.replace("100_000", "64").replace("episodes=10", "episodes=1")

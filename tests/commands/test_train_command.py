@@ -754,9 +754,8 @@ def test_a_run_starts_from_a_checkpoint_and_records_its_parent(finished, command
     assert "holds a run that began from" in err
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_exits_130_and_the_same_command_goes_on(tmp_path, number):
     command = [sys.executable, "-m", "rlarcade.train", *TINY, "--run-dir", str(tmp_path / "run")]
     command[command.index("600")] = "50000"

@@ -11,6 +11,8 @@ import pytest
 from rlarcade.config import TrainConfig
 from rlarcade.games import all_games, published_curve
 
+GAMES_OF = "Atari"
+
 SCRIPT = Path(__file__).parents[2] / "scripts" / "check_against_published.py"
 
 # Mean ± sd as a person tabulated them from Dopamine's files, apart from the package's data.

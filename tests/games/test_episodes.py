@@ -2,6 +2,8 @@ import numpy as np
 
 from rlarcade.games import Episode, EpisodeTracker, LaneStep, TrainingLanes, get_protocol
 
+GAMES_OF = "Atari"
+
 
 def lane_step(reward, *, terminated=(), truncated=(), life_lost=(), reset=()) -> LaneStep:
     """A step of len(reward) lanes; the flags name the lanes that they are set for."""

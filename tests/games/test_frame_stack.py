@@ -5,6 +5,8 @@ from gymnasium.wrappers import FrameStackObservation
 
 from rlarcade.games import FrameStack, make_vec_env
 
+GAMES_OF = "Atari"
+
 
 def frame(value: int) -> np.ndarray:
     return np.full((84, 84), value, dtype=np.uint8)

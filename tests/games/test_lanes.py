@@ -131,6 +131,7 @@ class PlainLane:
         }
 
 
+@pytest.mark.usefixtures("real_games")
 @pytest.mark.parametrize(
     ("game", "protocol", "interval", "num_envs", "steps"),
     [
@@ -204,6 +205,7 @@ def test_the_last_observation_of_an_episode_arrives_before_the_next_begins():
         assert rows[step].truncated[0]
 
 
+@pytest.mark.usefixtures("real_games")
 def test_each_of_breakouts_five_lives_is_lost_once_a_game():
     lanes = make_lanes("breakout", changed("nature", max_noops=0), num_envs=1)
     lost, terminated = 0, False
@@ -219,6 +221,7 @@ def test_each_of_breakouts_five_lives_is_lost_once_a_game():
     assert lost == 5
 
 
+@pytest.mark.usefixtures("real_games")
 def test_games_do_not_depend_on_threads_or_on_the_number_of_lanes():
     protocol, actions = changed("v5", frame_cap=80), random_actions(50, 3)
     settings = {"reseed_interval": 25}

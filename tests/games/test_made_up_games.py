@@ -128,7 +128,7 @@ def test_only_games_of_the_mask_are_reset(emulator):
 
 
 def test_no_ops_are_drawn_from_the_seed(emulator):
-    env = games(8)
+    env = games(4)
     _, info = env.reset(seed=0)
     noops = info["episode_frame_number"]
     assert len(set(noops.tolist())) > 1

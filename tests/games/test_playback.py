@@ -7,6 +7,8 @@ from rlarcade.errors import ActionError, ConfigError
 from rlarcade.games import get_protocol, make_env
 from rlarcade.games.playback import play_back
 
+GAMES_OF = "Atari"
+
 
 @pytest.mark.parametrize(
     ("game", "protocol"),

@@ -23,6 +23,8 @@ from rlarcade.games import (
     make_vec_env,
 )
 
+GAMES_OF = "Atari"
+
 gymnasium.register_envs(ale_py)
 
 GYMNASIUM_IDS = {

@@ -14,6 +14,8 @@ from rlarcade import (
     train_agent,
 )
 
+GAMES_OF = "Atari"
+
 PUBLISHED = {  # name: sticky, all 18 actions, most no-ops, frame cap, evaluation ε; by the papers
     "v5": (0.25, False, 0, 108_000, 0.01),
     "machado": (0.25, True, 0, 108_000, 0.01),

@@ -8,6 +8,8 @@ from gymnasium.wrappers import AtariPreprocessing
 from rlarcade.errors import ActionError, ConfigError, GameError
 from rlarcade.games import get_protocol, make_env
 
+GAMES_OF = "Atari"
+
 gymnasium.register_envs(ale_py)
 
 SHORT = get_protocol("v5").model_copy(update={"name": "mine", "frame_cap": 200})

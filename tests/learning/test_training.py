@@ -318,7 +318,7 @@ def test_on_a_gpu_captured_updates_move_the_weights_as_others_do(name):
 
 
 @pytest.mark.parametrize(
-    "name", [*(pytest.param(name, marks=pytest.mark.slow) for name in SLOW), "rainbow", "pqn"]
+    "name", [*(pytest.param(name, marks=pytest.mark.slow) for name in (*SLOW, "rainbow")), "pqn"]
 )
 def test_compiled_training_learns_what_it_learns_without(name, monkeypatch):
     # the CPU twin of what runs on a GPU: our code as the compiler takes it apart, whole graphs
@@ -376,7 +376,7 @@ def test_an_agent_that_was_trained_compiled_learns_on_elsewhere_without_a_compil
     assert loaded._loss == loaded._compute_loss
 
 
-@pytest.mark.usefixtures("real_games")
+@pytest.mark.slow
 def test_two_processes_with_one_seed_learn_the_same_weights(tiny_config):
     tiny_config = tiny_config.model_copy(update={"total_timesteps": 600})
     code = (
