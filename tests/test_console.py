@@ -86,7 +86,7 @@ def test_output_that_cannot_be_delivered_changes_no_outcome(end):
     assert ran.stderr == ""
 
 
-@pytest.mark.parametrize("end", ends(["> /dev/full"], "| true", ">&-"))
+@pytest.mark.parametrize("end", ends([], "> /dev/full", "| true", ">&-"))
 def test_help_that_cannot_be_delivered_is_help_all_the_same(end):
     ran = subprocess.run(
         ["bash", "-c", f'"$@" {end}; exit "${{PIPESTATUS[0]}}"', "bash", *EQUALS, "--help"],

@@ -197,10 +197,14 @@ def test_an_evaluation_without_a_field_is_refused(field):
         Evaluation.model_validate(missing)
 
 
-def test_more_episodes_than_any_document_has_are_refused_unread():
+def test_more_games_than_any_evaluation_has_are_refused():
     one = document()["episodes"][0]
     with pytest.raises(ValidationError, match="at most 100000 items"):
         Evaluation.model_validate(document(episodes=[one] * (MOST_GAMES + 1)))
+
+
+@pytest.mark.slow  # it reads as many pairs as are allowed
+def test_more_pairs_than_any_match_has_are_refused():
     whole = json.loads(match([(1, 2)]).model_dump_json())
     with pytest.raises(ValidationError, match="at most 100000 items"):
         Comparison.model_validate(whole | {"results": whole["results"] * (MOST_GAMES + 1)})

@@ -373,7 +373,7 @@ ODD_SCORES = {
     "one crash": [(failed(1_000), failed(1_000))],
     "long": [(i % 7, i % 5) for i in range(300)],
 }
-ODDEST = ("one game", "huge", "one crash")
+ODDEST = ("one crash",)
 
 
 @pytest.mark.parametrize(
@@ -418,9 +418,9 @@ def test_every_report_survives_any_name():
         round_robin_report(round_robin(ODD_NAMES, {(0, 1): scores})),
         evaluation_report([evaluation([1, 2], name=name) for name in ODD_NAMES]),
     ]
-    for name, other in zip(ODD_NAMES[::2], ODD_NAMES[1::2], strict=True):
-        pages.append(match_report(match(scores, names=(name, other), notes=(name, other))))
-        pages.append(evaluation_report([evaluation([1], game=g) for g in (name, other)]))
+    for name, other in (ODD_NAMES[:2], ODD_NAMES[5:7]):
+        pages.append(match_report(match(scores, names=(name, other), notes=ODD_NAMES)))
+    pages.append(evaluation_report([evaluation([1], game=name) for name in ODD_NAMES]))
     for page in pages:
         page.encode("utf-8")
         assert not list(read(page).all("script"))

@@ -79,6 +79,7 @@ def checked(tmp_path, monkeypatch):
     return check
 
 
+@pytest.mark.slow
 def test_the_script_is_a_command(tmp_path):
     run, document = a_run(tmp_path / "run", [164.0] * 250), tmp_path / "check.json"
     command = [sys.executable, SCRIPT, run, "--json", document]

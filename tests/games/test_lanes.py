@@ -1,6 +1,7 @@
 """Training lanes against one plain ALE environment a lane, stepped and re-seeded by hand."""
 
 from dataclasses import dataclass, fields
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,6 +12,9 @@ from rlarcade.games import LaneStep, Protocol, TrainingLanes, get_protocol
 from rlarcade.seeding import SeedUse, derived_seed
 
 FLAGS = ("terminated", "truncated", "life_lost", "reset")
+
+
+slow = partial(pytest.param, marks=pytest.mark.slow)
 
 
 def changed(name: str, **changes: object) -> Protocol:
@@ -137,14 +141,14 @@ class PlainLane:
     [
         # short games, cut in the middle of a skip; a new seed at every second ending
         ("space_invaders", changed("v5", frame_cap=133), 40, 2, 75),
-        # shows 1 life until its first frame, then 4: fewer at a reset row, yet none is lost
-        ("demon_attack", changed("machado", frame_cap=90), 40, 2, 55),
         # the no-ops of a new seed open on another screen than those of the old one would
         ("demon_attack", changed("nature", frame_cap=160), 50, 2, 90),
+        # shows 1 life until its first frame, then 4: fewer at a reset row, yet none is lost
+        slow("demon_attack", changed("machado", frame_cap=90), 40, 2, 55),
         # a whole game that ends by itself, with lives lost on the way
-        ("breakout", changed("v5"), 150, 2, 260),
-        pytest.param("breakout", changed("v5"), 300, 3, 800, marks=pytest.mark.slow),
-        pytest.param("seaquest", changed("machado"), 300, 2, 1000, marks=pytest.mark.slow),
+        slow("breakout", changed("v5"), 150, 2, 260),
+        slow("breakout", changed("v5"), 300, 3, 800),
+        slow("seaquest", changed("machado"), 300, 2, 1000),
     ],
 )
 def test_lanes_play_as_plain_emulators_each_by_itself(game, protocol, interval, num_envs, steps):

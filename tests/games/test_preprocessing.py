@@ -34,8 +34,8 @@ DEFAULT_GAMES = [
     # game, protocol, changes: odd frame caps end episodes in the middle of a skip
     ("breakout", "nature", {"max_noops": 0, "frame_cap": 701}),
     ("space_invaders", "v5", {"frame_cap": 834}),
-    ("pong", "v5", {"frame_cap": 603}),
     ("seaquest", "machado", {"frame_cap": 902}),
+    pytest.param("pong", "v5", {"frame_cap": 603}, marks=pytest.mark.slow),
     pytest.param("boxing", "v5", {"frame_cap": 402}, marks=pytest.mark.slow),
 ]
 

@@ -35,7 +35,7 @@ def random_actions(count: int) -> list[int]:
 
 # For each render mode the checker would make an env of its own, from a spec, which ours has not.
 @pytest.mark.filterwarnings("ignore:.*not having a spec")
-@pytest.mark.parametrize("render_mode", [None, "rgb_array"])
+@pytest.mark.parametrize("render_mode", [None, pytest.param("rgb_array", marks=pytest.mark.slow)])
 def test_gymnasiums_checker_is_content(render_mode):
     check_env(make_env("SpaceInvaders", protocol=SHORT, render_mode=render_mode))
 

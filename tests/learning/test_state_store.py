@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from test_training import weights_digest
+from tiers import quick
 from toy_games import CatchLanes
 
 from rlarcade.errors import CheckpointError, DivergenceError
@@ -184,7 +185,7 @@ COMPOSITIONS = {
 }
 
 
-SLOW = ("impala", "priorities")  # which laptop and rainbow have as well
+QUICK = ("laptop", "average", "rollouts")
 
 
 def whole(state):
@@ -212,7 +213,7 @@ def assert_same(one, other):
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in COMPOSITIONS],
+    quick(COMPOSITIONS, QUICK),
 )
 def test_every_composition_goes_on_with_the_same_bits(config, tmp_path, name):
     parts = {"total_timesteps": 480, "buffer_size": 300, "reseed_interval": 200}
@@ -463,7 +464,7 @@ def test_a_larger_ring_keeps_what_the_smaller_one_held(config, tmp_path, priorit
     assert len(back.replay) > 600
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["uniform", "prioritized"])
+@pytest.fixture(scope="module", params=quick([True, False], [True]), ids=["prioritized", "uniform"])
 def of_two_lanes(request, config, tmp_path_factory):
     """A run's configuration, its state at step 640, and the folder where that was saved."""
     changes = {"buffer_size": 900, "prioritized": request.param}

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from devices import DEVICES
+from tiers import quick
 from toy_games import CatchLanes
 
 from rlarcade.checkpoint import load_checkpoint
@@ -96,7 +97,7 @@ COMPOSITIONS = {
         "exploration_steps": 4_000,
     },
 }
-SLOW = ("dqn", "double-dqn", "quick", "qrdqn", "laptop", "iqn", "munchausen-iqn", "btr", "fast")
+QUICKEST = ("pqn",)
 
 
 class EasyCatch(CatchLanes):
@@ -127,11 +128,8 @@ def composition(name, **changes):
     return TrainConfig(**parts | SIZES | COMPOSITIONS[name] | changes)
 
 
-def compositions(slow=SLOW):
-    return [
-        pytest.param(name, marks=[pytest.mark.slow] if name in slow else [])
-        for name in COMPOSITIONS
-    ]
+def compositions(*default):
+    return quick(COMPOSITIONS, default or QUICKEST)
 
 
 def caught(config, torso=None):
@@ -156,7 +154,7 @@ def test_the_agent_learns_a_tiny_pixel_game(name):
     assert score > 0.8
 
 
-@pytest.mark.parametrize("name", compositions(slow=("btr", "fast")))
+@pytest.mark.parametrize("name", compositions("dqn", "rainbow", "pqn"))
 def test_nothing_is_learned_with_learning_rate_zero(name):
     short = {"total_timesteps": 1_280, "exploration_steps": 0}
     short |= {"learning_rate": 0.0, "learning_rate_final": None}
@@ -170,7 +168,7 @@ def test_nothing_is_learned_with_learning_rate_zero(name):
             np.testing.assert_array_equal(array, before[weight], err_msg=weight)
 
 
-@pytest.mark.parametrize("name", ["quick", "pqn"])
+@pytest.mark.parametrize("name", quick(["quick", "pqn"], QUICKEST))
 def test_once_the_learning_rate_has_fallen_to_zero_nothing_is_learned(name):
     config = composition(
         name,
@@ -242,7 +240,9 @@ OTHERWISE = {
 }
 
 
-@pytest.mark.parametrize("name", ["dqn", "qrdqn", "rainbow", "munchausen-iqn", "pqn"])
+@pytest.mark.parametrize(
+    "name", quick(["dqn", "qrdqn", "rainbow", "munchausen-iqn", "pqn"], ("rainbow", "pqn"))
+)
 def test_settings_called_unused_change_nothing(name):
     config = composition(name, total_timesteps=1024, train_freq=16, exploration_steps=100)
     unused = {key: OTHERWISE[key] for key in config.unused()}
@@ -317,9 +317,8 @@ def test_on_a_gpu_captured_updates_move_the_weights_as_others_do(name):
         assert apart <= 0.05 * np.linalg.norm(weights["off"][key] - start) + 1e-7, key
 
 
-@pytest.mark.parametrize(
-    "name", [*(pytest.param(name, marks=pytest.mark.slow) for name in (*SLOW, "rainbow")), "pqn"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMPOSITIONS)
 def test_compiled_training_learns_what_it_learns_without(name, monkeypatch):
     # the CPU twin of what runs on a GPU: our code as the compiler takes it apart, whole graphs
     # without a break, but no generated kernels, which would take half a minute each
@@ -422,7 +421,9 @@ def test_a_budget_is_rounded_up_to_whole_steps_of_all_lanes():
     assert [p.steps for p in train_agent(state)][-1] == 104
 
 
-@pytest.mark.parametrize("name", ["dqn", "rainbow", "munchausen-iqn", "pqn"])
+@pytest.mark.parametrize(
+    "name", quick(["dqn", "rainbow", "munchausen-iqn", "pqn"], ("rainbow", "pqn"))
+)
 def test_the_loop_can_be_driven_stopped_and_gone_on_with(name):
     config = composition(name, total_timesteps=768, train_freq=16)
     whole = TrainingState.create(config, lanes=CatchLanes(config.num_envs))
@@ -663,10 +664,15 @@ class Rollouts:
     "settings",
     [
         {},
-        {"q_lambda": 1.0, "terminal_on_life_loss": False},
-        {"q_lambda": 0.0, "reward_clip": False, "num_epochs": 1},
         {"rollout_steps": 1, "batch_size": 5, "total_timesteps": 200},
-        {"noisy": True, "batch_size": 30, "rollout_steps": 40, "total_timesteps": 1000},
+        *(
+            pytest.param(more, marks=pytest.mark.slow)
+            for more in (
+                {"q_lambda": 1.0, "terminal_on_life_loss": False},
+                {"q_lambda": 0.0, "reward_clip": False, "num_epochs": 1},
+                {"noisy": True, "batch_size": 30, "rollout_steps": 40, "total_timesteps": 1000},
+            )
+        ),
     ],
     ids=str,
 )
@@ -982,6 +988,7 @@ def test_measured_speed_is_positive(tiny_config, memory):
     assert after > 0
 
 
+@pytest.mark.slow
 def test_bf16_is_measured_on_this_machine():
     assert hardware._seconds_per_update(torch.bfloat16) > 0
     assert hardware.bf16_is_faster() in (True, False)

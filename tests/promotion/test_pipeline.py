@@ -332,6 +332,7 @@ def test_a_match_that_cannot_be_played_is_an_error_that_can_be_repeated(house, m
 # Killed at any step
 
 
+@pytest.mark.slow
 def test_a_pipeline_killed_at_any_step_goes_on_to_the_same_end(tmp_path, monkeypatch):
     """Before and after every transition, in a registry each."""
     expected = None

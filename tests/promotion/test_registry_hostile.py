@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from promoting import play_by_strength, quick_gate, saved_agent
 from registry_helpers import blob_file, sql, tiny, whole
+from tiers import quick_first
 
 from rlarcade import promote
 from rlarcade.checkpoint import load_checkpoint
@@ -216,24 +217,27 @@ def test_a_row_that_was_altered_by_hand_is_a_line_in_every_subcommand(
 
 @pytest.mark.parametrize(
     ("table", "column", "value"),
-    [
-        ("aliases", "generation", "'abc'"),
-        ("aliases", "version", "'abc'"),
-        ("submissions", "state", "'yolo'"),
-        ("submissions", "opened", "'abc'"),
-        ("submissions", "verdict", "NULL"),
-        ("aliases", "generation", "NULL"),
-        ("submissions", "opened", "NULL"),
-        ("approvals", "note", "NULL"),
-        ("versions", "protocol", "NULL"),
-        ("versions", "archived", "NULL"),
-        ("events", "document", "NULL"),
-        ("meta", "value", "NULL"),
-        ("submissions", "champion_generation", "x'ff00'"),
-        ("approvals", "decision", "'perhaps'"),
-        ("versions", "archived", "'abc'"),
-        ("versions", "protocol", "'[[[['"),
-    ],
+    quick_first(
+        [
+            ("aliases", "generation", "'abc'"),
+            ("submissions", "state", "'yolo'"),
+            ("submissions", "verdict", "NULL"),
+            ("approvals", "decision", "'perhaps'"),
+            ("versions", "protocol", "'[[[['"),
+            ("aliases", "version", "'abc'"),
+            ("submissions", "opened", "'abc'"),
+            ("aliases", "generation", "NULL"),
+            ("submissions", "opened", "NULL"),
+            ("approvals", "note", "NULL"),
+            ("versions", "protocol", "NULL"),
+            ("versions", "archived", "NULL"),
+            ("events", "document", "NULL"),
+            ("meta", "value", "NULL"),
+            ("submissions", "champion_generation", "x'ff00'"),
+            ("versions", "archived", "'abc'"),
+        ],
+        5,
+    ),
 )
 def test_what_was_altered_by_hand_is_a_line(altered, monkeypatch, capsys, table, column, value):
     words = (

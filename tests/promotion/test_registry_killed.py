@@ -14,6 +14,8 @@ from rlarcade.promotion.registry import Registry
 
 HERE = Path(__file__).parent
 
+pytestmark = pytest.mark.slow
+
 CHILD = """
 import sys
 from pathlib import Path
