@@ -5,16 +5,19 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # Tiny networks gain nothing from threads, and threads that wait for each other on a busy machine
 # make a test ten times slower. Commands that tests start inherit it.
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
-import torch
 from made_up_games import _real_games_in_slow_tests, made_up_games, real_games, short_games
 
-from rlarcade.config import TrainConfig
+# Only workers play and learn: what they need is imported where it is used, and the process that
+# starts them need not wait for it.
+if TYPE_CHECKING:
+    from rlarcade.config import TrainConfig
 
 __all__ = [
     "_real_games_in_slow_tests",
@@ -25,6 +28,8 @@ __all__ = [
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    import torch
+
     if torch.cuda.is_available():
         return
     for item in items:
@@ -33,8 +38,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def tiny_config() -> TrainConfig:
+def tiny_config() -> "TrainConfig":
     """A run that takes a second or two, wraps its ring twice and re-seeds its lanes."""
+    from rlarcade.config import TrainConfig
+
     return TrainConfig(
         game="breakout",
         seed=7,

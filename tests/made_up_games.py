@@ -13,9 +13,6 @@ import ale_py
 import numpy as np
 import pytest
 
-from rlarcade.evaluation import play
-from rlarcade.games.single import GameEnv
-
 _HEIGHT, _WIDTH = 21, 16  # cells, of 4 x 4 points on the learner's screen and 10 x 10 on a TV
 _LIVES = 12
 _PADDLE = 4
@@ -165,6 +162,8 @@ ALE = ale_py.ALEVectorInterface
 
 def put_in_place(emulator, monkeypatch) -> None:
     """From now on games are played on this emulator, and none that was started before is used."""
+    from rlarcade.evaluation import play
+
     monkeypatch.setattr(ale_py, "ALEVectorInterface", emulator)
     monkeypatch.setattr(play, "_idle", play._IdleEmulators())
 
@@ -201,6 +200,8 @@ def _real_games_in_slow_tests(request):
 
 
 def _short_game(game, *, protocol, render_mode):
+    from rlarcade.games.single import GameEnv
+
     short = protocol.model_copy(update={"name": "short", "frame_cap": 400})
     env = GameEnv(game, protocol=short, render_mode=render_mode)
     env.protocol = protocol  # whose game it is taken for
@@ -213,5 +214,7 @@ def short_games(monkeypatch):
 
     A whole game of an untrained agent takes a second, longer than to train it.
     """
+    from rlarcade.evaluation import play
+
     monkeypatch.setattr(play, "GameEnv", _short_game)
     monkeypatch.setattr(play, "_idle", play._IdleEmulators())

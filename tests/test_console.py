@@ -97,6 +97,7 @@ def test_help_that_cannot_be_delivered_is_help_all_the_same(end):
     assert (ran.returncode, ran.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_a_terminal_of_ascii_gets_its_letters_and_the_outcome_stays():
     environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
     ran = subprocess.run(EQUALS, check=False, capture_output=True, env=environment)

@@ -263,15 +263,14 @@ def test_dead_units_are_those_that_no_observation_makes_fire(tmp_path, monkeypat
     assert counts == {"conv1": (1, 6), "conv2": (2, 5), "conv3": (3, 4), "hidden": (4, 8)}
     agent.save(tmp_path / "c")
     command = [sys.executable, str(SCRIPTS / "dead_units.py"), "--observations", "2"]
-    done = subprocess.run(
-        [*command, str(tmp_path / "c")], check=True, capture_output=True, text=True
-    )
-    assert done.stdout == "c conv1 1/6 conv2 2/5 conv3 3/4 hidden 4/8\n"
-    monkeypatch.setattr(sys, "argv", [*command[1:], "none"])
-    with pytest.raises(SystemExit) as ended:
-        runpy.run_path(command[1], run_name="__main__")
-    assert ended.value.code == 2
-    assert capsys.readouterr().err.startswith("dead_units: error: none does not exist")
+    for named, code in ((tmp_path / "c", 0), ("none", 2)):
+        monkeypatch.setattr(sys, "argv", [*command[1:], str(named)])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(command[1], run_name="__main__")
+        assert ended.value.code == code
+    said = capsys.readouterr()
+    assert said.out == "c conv1 1/6 conv2 2/5 conv3 3/4 hidden 4/8\n"
+    assert said.err.startswith("dead_units: error: none does not exist")
 
 
 @pytest.mark.parametrize(
