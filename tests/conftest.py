@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
-from made_up_games import _real_games_in_slow_tests, made_up_games, real_games, short_games
+from made_up_games import made_up_games, real_games, short_games
 
 # Only workers play and learn: what they need is imported where it is used, and the process that
 # starts them need not wait for it.
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from rlarcade.config import TrainConfig
 
 __all__ = [
-    "_real_games_in_slow_tests",
     "made_up_games",
     "real_games",
     "short_games",

@@ -178,11 +178,12 @@ def emulator(which):
 
 @pytest.fixture(scope="module", autouse=True)
 def made_up_games(request):
-    """All games of a module's tests are made up, those of its slow tests excepted.
+    """The games of a module's tests are made up, unless all of them are slow.
 
-    `GAMES_OF = "Atari"` in a module, as where emulators are tested, leaves it the real ones.
+    `GAMES_OF = "Atari"` in a module, as where emulators are tested, makes its games real, too.
     """
-    real = getattr(request.module, "GAMES_OF", "made up") == "Atari"
+    slow = request.node.get_closest_marker("slow")
+    real = slow or getattr(request.module, "GAMES_OF", "made up") == "Atari"
     with emulator(ALE if real else MadeUpEmulator):
         yield
 
@@ -191,12 +192,6 @@ def made_up_games(request):
 def real_games(monkeypatch):
     """The games of one test are Atari's, in a module of made-up ones."""
     put_in_place(ALE, monkeypatch)
-
-
-@pytest.fixture(autouse=True)
-def _real_games_in_slow_tests(request):
-    if request.node.get_closest_marker("slow"):
-        request.getfixturevalue("real_games")
 
 
 def _short_game(game, *, protocol, render_mode):

@@ -482,6 +482,7 @@ def test_a_run_that_rlarcade_0_1_0_began_goes_on(command, tmp_path, monkeypatch)
     assert counters.updates == begun.updates + len(updates)
 
 
+@pytest.mark.usefixtures("real_games")
 @pytest.mark.slow
 def test_a_run_that_rlarcade_0_1_0_began_goes_on_to_its_end(command, tmp_path):
     folder, line = begun_by_0_1_0("interrupted", tmp_path / "run")

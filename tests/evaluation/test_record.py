@@ -210,6 +210,7 @@ def test_a_full_disk_is_one_error_and_the_record_stays_whole(recorded, monkeypat
     assert match(recorded, max_pairs=4).pairs == 4
 
 
+@pytest.mark.usefixtures("real_games")
 @pytest.mark.slow
 def test_the_record_of_an_older_rlarcade_still_counts(tmp_path):
     shutil.copytree(DATA / "written-by-0.1.0" / "matches", tmp_path / "m")

@@ -198,6 +198,7 @@ def games():
     return [(mover(game, "mover"), RandomPlayer(game, SHORT)) for game in ("pong", "breakout")]
 
 
+@pytest.mark.usefixtures("real_games")
 def test_real_games_are_played_the_same_in_any_lanes():
     one, many = (compare_suite(games(), max_rounds=2, num_lanes=lanes) for lanes in (1, 3))
     assert one == many

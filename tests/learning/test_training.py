@@ -375,6 +375,7 @@ def test_an_agent_that_was_trained_compiled_learns_on_elsewhere_without_a_compil
     assert loaded._loss == loaded._compute_loss
 
 
+@pytest.mark.usefixtures("real_games")
 @pytest.mark.slow
 def test_two_processes_with_one_seed_learn_the_same_weights(tiny_config):
     tiny_config = tiny_config.model_copy(update={"total_timesteps": 600})
