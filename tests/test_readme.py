@@ -1,4 +1,4 @@
-"""The README tells the truth."""
+"""The README and the pages that it leads to tell the truth."""
 
 import json
 import re
@@ -17,21 +17,30 @@ from rlarcade.learning.replay import Replay
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
-PROSE = " ".join(README.split())
 
 
 def recorded(name):
     return json.loads((ROOT / "docs" / "results" / name).read_text("utf-8"))
 
 
-def table_rows(heading, number=0):
-    section = README.split(f"## {heading}\n")[1].split("\n## ")[0]
+def page(name):
+    return (ROOT / "docs" / f"{name}.md").read_text("utf-8")
+
+
+def prose(text):
+    return " ".join(text.split())
+
+
+def table_rows(text, heading, number=0):
+    section = text.split(f"# {heading}\n")[1].split("\n## ")[0]
     rows = re.findall(r"(?:^\|.*\n)+", section, re.MULTILINE)[number].splitlines()
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows[2:]]
 
 
 def test_the_table_of_presets_is_what_the_presets_are():
-    rows = {re.findall(r"`(.+?)`", row[0])[0]: row for row in table_rows("Presets")}
+    rows = {
+        re.findall(r"`(.+?)`", row[0])[0]: row for row in table_rows(page("presets"), "Presets")
+    }
     assert set(rows) == set(preset_names())
     for name, row in rows.items():
         preset = load_preset(name)[1]
@@ -59,7 +68,7 @@ def test_the_table_of_presets_is_what_the_presets_are():
 
 
 def test_the_table_of_protocols_is_what_the_protocols_are():
-    for row in table_rows("Protocols"):
+    for row in table_rows(page("protocols"), "Protocols"):
         protocol = get_protocol(re.findall(r"`(.+?)`", row[0])[0])
         assert float(row[1]) == protocol.sticky
         assert ("18" in row[2]) == protocol.full_action_space
@@ -67,16 +76,36 @@ def test_the_table_of_protocols_is_what_the_protocols_are():
         assert float(row[4]) == protocol.evaluation_epsilon
 
 
-def test_every_name_that_the_readme_imports_is_public():
-    names = ", ".join(re.findall(r"from rlarcade import (.+)", README))
-    assert set(names.split(", ")) <= set(rlarcade.__all__)
+PAGES = {"README": README} | {
+    name: page(name) for name in sorted(path.stem for path in (ROOT / "docs").glob("*.md"))
+}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_name_that_an_example_imports_is_public(name):
+    for names in re.findall(r"from rlarcade import (.+)", PAGES[name]):
+        assert set(names.split(", ")) <= set(rlarcade.__all__)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_link_leads_to_a_file(name):
+    folder = ROOT if name == "README" else ROOT / "docs"
+    for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", PAGES[name]):
+        assert target.startswith("https://") or (folder / target).exists(), target
 
 
 @pytest.mark.slow
-def test_the_python_example_runs_as_written_but_shorter(tmp_path):
-    example = "".join(re.findall(r"```python\n(.+?)```", README, flags=re.DOTALL))
+@pytest.mark.parametrize("name", ["README", "python", "protocols"])
+def test_the_python_examples_run_as_written_but_shorter(tmp_path, name):
+    example = "".join(re.findall(r"```python\n(.+?)```", PAGES[name], flags=re.DOTALL))
     code = example.replace("100_000", "64").replace("episodes=10", "episodes=1")
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=200)
+
+
+def test_the_readme_can_be_read_in_five_minutes():
+    words = re.sub(r"^```.*?^```", "", README, flags=re.DOTALL | re.MULTILINE).split()
+    assert len(words) <= 1_000
+    assert README[: README.index("pip install")].count("\n") < 30
 
 
 def test_ci_runs_the_test_command_of_the_readme():
@@ -90,7 +119,7 @@ def test_ci_runs_the_test_command_of_the_readme():
 
 def test_the_figures_about_speed_are_those_of_the_recorded_benchmark():
     ratio = recorded("training-speed.json")["ratio"]
-    rows = {row[0]: row[1:] for row in table_rows("Speed")}
+    rows = {row[0]: row[1:] for row in table_rows(README, "Speed")}
     for setting, name in (("same_schedule", "the same"), ("large_batch", "256 / 32")):
         row = next(row for key, row in rows.items() if name in key)
         for cell, peer in zip(row, ("cleanrl", "sb3"), strict=True):
@@ -99,8 +128,11 @@ def test_the_figures_about_speed_are_those_of_the_recorded_benchmark():
 
 def test_the_scores_to_expect_are_those_of_the_recorded_games():
     files = {"Pong": "pong", "Breakout": "breakout", "SpaceInvaders": "space-invaders"}
-    rows = table_rows("What to expect")
+    rows = table_rows(page("expectations"), "The plain command")
     assert len(rows) == len(files)
+    assert [[game, mean] for game, _, mean, *_ in table_rows(README, "Scores")] == [
+        [game, mean] for game, _, mean, *_ in rows
+    ]
     for game, _, mean, *_ in rows:
         (evaluation,) = recorded(f"laptop-{files[game.split(',')[0]]}.json")["evaluations"]
         assert len(evaluation["episodes"]) == 100
@@ -109,7 +141,7 @@ def test_the_scores_to_expect_are_those_of_the_recorded_games():
 
 
 def test_a_score_that_links_to_recorded_games_is_their_mean():
-    links = re.findall(r"\[([\d.]+)\]\(docs/results/(\S+\.json)\)", README)
+    links = re.findall(r"\[([\d.]+)\]\(results/(\S+\.json)\)", page("expectations"))
     assert links
     for score, name in links:
         (evaluation,) = recorded(name)["evaluations"]
@@ -124,7 +156,7 @@ def test_the_scores_on_the_way_are_those_of_the_recorded_runs():
         "Pong": ("plain-shorter", "pong"),
         "SpaceInvaders": ("plain-shorter", "space_invaders"),
     }
-    rows = table_rows("What to expect", 1)
+    rows = table_rows(page("expectations"), "The plain command", 1)
     assert [row[0] for row in rows] == list(sources)
     for name, *cells, end in rows:
         key, label = sources[name]
@@ -143,7 +175,7 @@ def test_the_scores_on_the_way_are_those_of_the_recorded_runs():
 
 def test_the_memory_that_a_million_transitions_take_is_what_was_measured():
     (replay, peak) = re.search(
-        r"million transitions take ([\d.]+) GB .+? whole run peaks at ([\d.]+) GB", PROSE
+        r"million transitions take ([\d.]+) GB .+? whole run peaks at ([\d.]+) GB", prose(README)
     ).groups()
     assert replay == f"{Replay.bytes_needed(1_000_000, BLOCKED_FRAME) / 1e9:.1f}"
     assert peak == f"{recorded('training-memory.json')['memory']['peak_rss_gb']:.1f}"
@@ -153,7 +185,7 @@ def test_the_figures_of_the_preset_dqn_are_those_of_the_recorded_run():
     steps, minutes, first, last, games = re.search(
         r"`--preset dqn`, ([\d,]+) steps in (\d+)½ minutes, .+? \((\d+) points in the first million"
         r".+? ends at (\d+) points in training, (\d+) in ten games",
-        PROSE,
+        prose(page("expectations")),
     ).groups()
     run = recorded("dqn-space-invaders.json")
     result, curve = run["result"], run["curve"]
