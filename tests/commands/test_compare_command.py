@@ -265,6 +265,7 @@ def test_a_candidate_that_is_as_good_passes_where_it_need_not_be_better(
     assert "verdict: PROMOTE – the candidate is not worse by 0.1" in out
 
 
+@pytest.mark.usefixtures("real_games")
 @pytest.mark.slow  # whole games of real agents
 def test_the_late_agent_replaces_the_early_one_and_never_the_other_way(command, here):
     code, out, _ = command("compare", EARLY, LATE, "--json", "up.json")
