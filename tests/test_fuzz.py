@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parent.parent / "scripts" / "fuzz_formats.py"
+SCRIPT = Path(__file__).parent / "tools" / "fuzz_formats.py"
 
 
 @pytest.mark.slow

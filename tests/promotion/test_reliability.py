@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
+ROOT = Path(__file__).parents[2]
 PHASES = {"opening", "register", "submission", "checks", "match", "approve", "alias move"}
 PHASES |= {"rollback", "elsewhere"}
 
 
 def run(script, *arguments, json_file):
-    command = [sys.executable, SCRIPTS / script, *arguments, "--json", json_file]
+    command = [sys.executable, ROOT / script, *arguments, "--json", json_file]
     outcome = subprocess.run(
         [*map(str, command)], check=False, capture_output=True, text=True, timeout=1100
     )
@@ -27,7 +27,7 @@ def run(script, *arguments, json_file):
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_killed_command_leaves_a_sound_registry_and_given_again_ends_as_if_never_killed(tmp_path):
-    found, _ = run("kill_registry.py", "--kills", 30, json_file=tmp_path / "kills.json")
+    found, _ = run("tests/tools/kill_registry.py", "--kills", 30, json_file=tmp_path / "kills.json")
     assert (found["all_whole"], found["problem"]) == (True, None)
     assert found["kills"] == sum(found["kills_by_phase"].values()) == 30
     assert set(found["kills_by_phase"]) == PHASES
@@ -39,7 +39,7 @@ def test_a_killed_command_leaves_a_sound_registry_and_given_again_ends_as_if_nev
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_of_eight_processes_at_once_no_move_is_lost_and_every_loser_is_told(tmp_path):
-    found, _ = run("race_registry.py", "--seconds", 5, json_file=tmp_path / "race.json")
+    found, _ = run("tests/tools/race_registry.py", "--seconds", 5, json_file=tmp_path / "race.json")
     assert (found["nothing_lost"], found["problems"]) == (True, [])
     assert min(found["attempts_by_process"]) > 0
     for action in ("register", "promote", "roll back"):
@@ -53,7 +53,7 @@ def test_of_eight_processes_at_once_no_move_is_lost_and_every_loser_is_told(tmp_
 @pytest.mark.slow
 def test_the_registrys_benchmark_measures_what_has_a_goal(tmp_path):
     arguments = ("--versions", 50, "--rounds", 5, "--megabytes", 0.1)
-    found, table = run("bench_registry.py", *arguments, json_file=tmp_path / "speed.json")
+    found, table = run("scripts/bench_registry.py", *arguments, json_file=tmp_path / "speed.json")
     figures = found["milliseconds"]
     assert set(found["goals_for_medians"]) | {"copying", "register"} == set(figures)
     assert all(one["median"] <= one["p95"] for one in figures.values())

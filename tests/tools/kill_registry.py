@@ -1,6 +1,7 @@
 """Kills the registry's commands again and again and checks that nothing comes of it.
 
-    python scripts/kill_registry.py --kills 500 --played 1 --json docs/results/registry-kills.json
+    python tests/tools/kill_registry.py --kills 500 --played 1 \\
+        --json docs/results/registry-kills.json
 
 A round takes fourteen commands (`rlarcade promote …`) that register, pass and fail the gate, are
 approved and denied, promote and roll back. Once they are left alone; then again and again each is

@@ -1,6 +1,7 @@
 """Kills training runs again and again and checks that nothing comes of it.
 
-    python scripts/kill_and_resume.py --kills 300 --jobs 2 --json docs/results/kill-and-resume.json
+    python tests/tools/kill_and_resume.py --kills 300 --jobs 2 \\
+        --json docs/results/kill-and-resume.json
 
 A round is one run that is left alone, and the same run killed (SIGKILL) and started again until it
 has had its share of kills: at a random moment of training, at a random moment after its launch
@@ -214,7 +215,7 @@ def _document(rounds: list[Round], seconds: float) -> dict[str, Any]:
         "from_older_state": sum(r.from_older_state for r in rounds),
         "all_identical": all(r.good for r in rounds),
         "rounds": [asdict(r) for r in rounds],
-        "command": ["python", "scripts/kill_and_resume.py", *sys.argv[1:]],
+        "command": ["python", "tests/tools/kill_and_resume.py", *sys.argv[1:]],
         "minutes": round(seconds / 60, 1),
         "date": datetime.now(UTC).date().isoformat(),
         "machine": {

@@ -1,6 +1,6 @@
 """Eight processes register, promote and roll back at once; nobody's move may be lost.
 
-    python scripts/race_registry.py --seconds 60 --json docs/results/registry-race.json
+    python tests/tools/race_registry.py --seconds 60 --json docs/results/registry-race.json
 
 Each process looks at a champion, thinks, and moves it on or back by compare-and-swap, or registers
 a version that only it has. Afterwards the moves that processes were told of must be exactly those

@@ -1,6 +1,6 @@
 """Reads thousands of altered files of every format, and counts what comes of it.
 
-    python scripts/fuzz_formats.py --inputs 300 --seed 0 --json docs/results/fuzz.json
+    python tests/tools/fuzz_formats.py --inputs 300 --seed 0 --json docs/results/fuzz.json
 
 Every file that rlarcade reads is altered: bytes, JSON nodes, TOML values, rows of the database. A
 digest that stands beside the altered data is made to fit, because a stranger can do that as well.
@@ -39,7 +39,7 @@ from rlarcade.learning.state_store import StateStore
 from rlarcade.outputs import output_file
 from rlarcade.promotion.gate import load_gate
 
-DATA = Path(__file__).parents[1] / "tests" / "data"
+DATA = Path(__file__).parents[1] / "data"
 OLD = DATA / "written-by-0.1.0"
 LATE = DATA / "space-invaders-late"
 
