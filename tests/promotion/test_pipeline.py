@@ -186,7 +186,7 @@ def test_the_champion_is_told_how_it_became_one_and_is_not_played_again(house):
         assert house.run(house.better, mode) == promoted
     assert house.script.begun == begun
     house.registry.rollback("pong")
-    with pytest.raises(RegistryError, match="version 1 is the champion of pong already, by force"):
+    with pytest.raises(RegistryError, match="champion of pong already. It was promoted by force"):
         house.run(house.champion, "promote")
 
 
