@@ -315,7 +315,7 @@ def _approval(row: dict[str, Any]) -> Approval:
     try:
         return Approval.model_validate(row)
     except ValidationError as error:
-        raise audit.altered(f"what was said of submission {number}", error) from error
+        raise audit.altered(f"a decision on submission {number}", error) from error
 
 
 def _submission(row: dict[str, Any], said: tuple[Approval, ...]) -> Submission:

@@ -182,7 +182,7 @@ def test_the_game_must_be_named_once_two_have_champions(promote, here, crowned):
         assert "which game? boxing, pong have champions. Name it with --game" in out
     code, out, _ = promote("rollback", "--game", "Boxing")
     assert code == 2
-    assert "no whole version before it to roll back to" in out
+    assert "no intact earlier version to roll back to" in out
 
 
 def test_a_flipped_byte_is_found_and_the_version_is_never_promoted(promote, here, crowned):
@@ -338,7 +338,7 @@ def test_a_receipt_is_printed_and_shows_a_tail_that_was_cut_off(promote, here, c
     assert promote("audit", "verify")[0] == 0
     code, said, told = promote("audit", "verify", "--receipt", "receipt.txt")
     assert code == 1
-    assert f"event {count + 1}: is missing: the receipt is of {count + 1} entries" in said
+    assert f"event {count + 1}: is missing: the receipt says {count + 1} entries" in said
     assert told["problem"]["where"] == f"event {count + 1}"
 
 
@@ -347,7 +347,7 @@ def test_a_receipt_that_cannot_be_read_is_refused_in_a_line(promote, here, crown
     Path("long").write_bytes(b"1" * 10_001)
     os.mkfifo("fifo")
     for given, message in {
-        "nonsense": "is no receipt of an audit log",
+        "nonsense": "is not a receipt of an audit log",
         "binary": "--receipt binary cannot be read: it is no text",
         "long": "cannot be read: it has 10,001 bytes, more than the 10,000",
         "fifo": "cannot be read: it is a FIFO",

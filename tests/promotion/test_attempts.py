@@ -176,7 +176,7 @@ def test_a_submission_that_the_log_does_not_know_has_no_place(stream):
 def test_the_ledger_is_a_line_on_the_terminal():
     attempt = Attempt(number=3, alpha=0.003377, budget=0.05, spent=0.04137)
     assert table.attempt_lines(attempt) == [
-        "  attempt 3 on this champion: decided with 0.003377 of the gate's alpha 0.05; 0.04137 is "
+        "  attempt 3 on this champion: it uses 0.003377 of the gate's alpha 0.05; 0.04137 is "
         "spent so far"
     ]
     assert table.attempt_lines(None) == []

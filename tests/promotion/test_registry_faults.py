@@ -140,7 +140,7 @@ def test_a_damaged_database_is_told_and_not_a_traceback(registry, add, folder):
     good = path.read_bytes()
     path.write_bytes(b"nonsense" * 1000)
     with pytest.raises(
-        RegistryError, match="is no SQLite database, or a damaged one. Import the n"
+        RegistryError, match="is not a SQLite database, or is damaged. Import"
     ):
         Registry.open(folder)
     path.write_bytes(good[:8192] + b"\xff" * (len(good) - 8192))
@@ -265,7 +265,7 @@ def test_a_file_that_may_not_be_read_is_no_damage(readable):
         path = blob_file(readable / "registry", version.digest)
         path.chmod(0)
         for use in (made.load, made.verify):
-            with pytest.raises(RegistryError, match="cannot be read: Permission denied. Mend its"):
+            with pytest.raises(RegistryError, match="cannot be read: Permission denied. Fix its"):
                 use(1)
         path.chmod(0o444)
         assert made.version(1).state == "ok"
