@@ -184,7 +184,7 @@ def _member(block: bytes, file: Path) -> tuple[str, int]:
     largest = LARGEST_DATABASE if name == DATABASE else LARGEST_BLOB
     if size > largest:
         raise _refused(
-            file, f"{name} has {size:,} bytes; at most {largest:,} are allowed"
+            file, f"{name} has {size:,} bytes, more than the {largest:,} that it may have"
         )
     return name, size
 

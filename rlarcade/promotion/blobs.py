@@ -194,7 +194,7 @@ def _require_size(status: os.stat_result, path: Path, size: int | None, limit: i
         raise DamagedBlobError(f"{_short(path)} was altered: it has {found}")
     if status.st_size > limit:
         raise DamagedBlobError(
-            f"{_short(path)} has {status.st_size:,} bytes; at most {limit:,} are allowed"
+            f"{_short(path)} has {status.st_size:,} bytes, more than the {limit:,} that it may have"
         )
 
 

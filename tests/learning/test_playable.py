@@ -77,5 +77,5 @@ def test_a_torso_of_ones_own_may_have_any_size(tmp_path, monkeypatch):
     monkeypatch.setattr("rlarcade.learning.networks.weights_bytes", lambda *_: -10_000_000)
     assert DQNAgent.load(tmp_path, torso=Wide()).version == agent.version
     assert load_checkpoint(tmp_path).tensors
-    with pytest.raises(CheckpointError, match=r"more than the 100 .* torso of your own"):
+    with pytest.raises(CheckpointError, match=r"more than the 100 .* with a custom torso"):
         DQNAgent.load(tmp_path)
