@@ -257,9 +257,9 @@ class _Decides(_Command):
     version: _VersionName
     """Its number, or the beginning of its digest."""
     by: str
-    """Name of the person who decides."""
+    """Your name."""
     note: str
-    """Reason for the decision."""
+    """Your reason."""
 
     def tell_decided(self, registry: Registry, outcome: Submission) -> None:
         """Prints the submission's state after the decision."""
