@@ -32,7 +32,7 @@ def only_one(folder: Path, seconds: float) -> Iterator[None]:
         while not try_lock(descriptor):
             if time.monotonic() >= until:
                 raise UnusableRegistryError(
-                    f"registry {folder} has been in use by {holder_of(folder)} for more than "
+                    f"registry {folder} is in use by {holder_of(folder)}, for longer than "
                     f"{seconds:g} seconds. Try again when it has finished, or end it."
                 )
             time.sleep(_PAUSE)
