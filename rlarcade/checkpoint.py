@@ -62,7 +62,7 @@ _Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class Counters(BaseModel):
-    """How much training made the weights."""
+    """Amount of training behind the weights."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -34,7 +34,7 @@ def open_submission(
     """Submits a version to the gate, or returns the equal submission that exists already.
 
     Equal submissions have the same version, mode, gate and champion. So submitting again gives a
-    version no second chance.
+    version no second chance. Only an expired submission is replaced by a new one.
 
     Raises:
         RegistryError: the registry cannot be written.

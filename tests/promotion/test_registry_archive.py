@@ -229,7 +229,7 @@ def test_extensions_of_the_format_are_refused(exported, tmp_path):
             member = tarfile.TarInfo(name)
             member.size, member.mode = len(data), 0o4777
             tar.addfile(member, io.BytesIO(data))
-    refused(tmp_path / "foreign.tar", tmp_path, "the header of registry.sqlite is not one that")
+    refused(tmp_path / "foreign.tar", tmp_path, "the header of registry.sqlite differs from")
 
 
 def test_a_header_that_promises_another_size_is_refused(exported, tmp_path):
