@@ -1,4 +1,4 @@
-"""Files that are named by the sha256 of their content: blobs/sha256/ab/abcd…"""
+"""Files named by the sha256 of their content, such as `blobs/sha256/ab/abcd…`."""
 
 import hashlib
 import os

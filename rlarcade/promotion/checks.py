@@ -302,7 +302,7 @@ class _TimeIsUpError(Exception):
 def _played(
     subject: _Subject, opponent: Contender, rule: Rule, part: RandomCheck | MatchCheck
 ) -> Comparison:
-    """Plays a match for at most `max_seconds`; a match that is stopped has no verdict."""
+    """Plays a match, but begins no pair after `max_seconds`; a stopped match has no verdict."""
     started = time.monotonic()
 
     def pair_done(match: Comparison) -> None:

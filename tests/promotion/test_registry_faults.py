@@ -139,9 +139,7 @@ def test_a_damaged_database_is_told_and_not_a_traceback(registry, add, folder):
     path = folder / "registry.sqlite"
     good = path.read_bytes()
     path.write_bytes(b"nonsense" * 1000)
-    with pytest.raises(
-        RegistryError, match="is not a SQLite database, or is damaged. Import"
-    ):
+    with pytest.raises(RegistryError, match="is not a SQLite database, or is damaged. Import"):
         Registry.open(folder)
     path.write_bytes(good[:8192] + b"\xff" * (len(good) - 8192))
     with pytest.raises(RegistryError, match="is damaged"):
