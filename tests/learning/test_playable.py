@@ -39,7 +39,7 @@ def test_weights_that_are_larger_than_their_network_are_refused_before_they_are_
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(CheckpointError, match="has 1,900,000,000 bytes, more than the 1") as told:
         load(swollen)
-    assert "The network of its manifest has no more" in str(told.value)
+    assert "The network in its manifest needs no more" in str(told.value)
     assert "torso=module" in str(told.value)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # KiB
 

@@ -212,7 +212,7 @@ def test_a_member_that_is_no_plain_file_is_refused(tmp_path, kind, name):
         member = tarfile.TarInfo(name)
         member.type, member.linkname = kind, "/etc/passwd"
         tar.addfile(member)
-    refused(tmp_path / "hostile.tar", tmp_path, "is a link, a folder or another thing")
+    refused(tmp_path / "hostile.tar", tmp_path, "is a link, a folder or something else")
 
 
 def test_extensions_of_the_format_are_refused(exported, tmp_path):
