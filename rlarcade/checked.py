@@ -1,4 +1,4 @@
-"""Values that pydantic checks; what is wrong with one is said in our words, in one line."""
+"""Values checked by pydantic, with one clear line for the first error."""
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
@@ -54,11 +54,11 @@ _ALSO_CALLED = {
     "time": "minutes",
     "timesteps": "total_timesteps",
 }
-"""What other libraries, or people, call a setting or a flag."""
+"""Other names that people or libraries use for a setting or flag."""
 
 
 class Checked(BaseModel):
-    """A value that says itself what is wrong with it, as a `ConfigError`, when it is made."""
+    """A model that raises `ConfigError` with one clear line, instead of `ValidationError`."""
 
     if not TYPE_CHECKING:  # type checkers see the fields
 
@@ -68,8 +68,8 @@ class Checked(BaseModel):
             except ValidationError as error:
                 raise ConfigError(_in_words(error, type(self), in_python=True)) from None
 
-        # For pydantic it is its own: only who writes TrainConfig(…) passes here, and an error deep
-        # in a document keeps its place.
+        # Tells pydantic that it may bypass this __init__. So only a direct call such as
+        # TrainConfig(…) runs it, and an error within a larger document keeps its location.
         __init__.__pydantic_base_init__ = True
 
         def __setattr__(self, name: str, value: Any) -> None:
@@ -80,14 +80,14 @@ class Checked(BaseModel):
 
 
 class AsWritten(BaseModel):
-    """Settings in which text or a truth value is no number, and only true and false are switches.
+    """Settings without type conversions: numbers are not text or booleans, switches only booleans.
 
-    pydantic would make 1 of `true`, 600 of "600" and true of "yes": somebody who wrote that meant
-    something else.
+    pydantic would convert `true` to 1, "600" to 600 and "yes" to true. Such a value is probably a
+    mistake.
     """
 
     numbers_as_text: ClassVar[bool] = False
-    """Text that reads as a number is one: "1e6", as on a command line."""
+    """Accept numbers as text such as "1e6", as on a command line."""
 
     @field_validator("*", mode="before")
     @classmethod
@@ -105,7 +105,7 @@ class AsWritten(BaseModel):
 
 
 def _kinds(annotation: Any) -> tuple[Any, ...]:
-    """The types that a value may have."""
+    """Returns the types that an annotation allows."""
     origin, parts = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return _kinds(parts[0])
@@ -115,10 +115,10 @@ def _kinds(annotation: Any) -> tuple[Any, ...]:
 
 
 def validated(model: type[_Model], values: Mapping[str, Any] | BaseModel) -> _Model:
-    """Makes a checked value; the first thing wrong becomes one clear line.
+    """Makes a model from values.
 
     Raises:
-        ConfigError: a wrong type, a value out of range, or values that do not go together.
+        ConfigError: a wrong type, a value out of range, or values that do not fit together.
     """
     try:
         return model.model_validate(values)
@@ -127,7 +127,7 @@ def validated(model: type[_Model], values: Mapping[str, Any] | BaseModel) -> _Mo
 
 
 def reason(error: Exception) -> str:
-    """Returns what an error says in one line: of pydantic's the first thing that is wrong."""
+    """Returns an error's message as one line; for pydantic's errors, that of the first problem."""
     if isinstance(error, ValidationError):
         return _in_words(error)
     return printable(getattr(error, "strerror", None) or error, 300)
@@ -168,22 +168,22 @@ _MUST = {
     "too_short": "have at least {parts}",
     "tuple_type": "be a list",
 }
-"""What a value must, by pydantic's name of its error and with the facts that come with that."""
+"""Completes "VALUE must …", by pydantic's error type; the placeholders come from its context."""
 
 
 def _in_words(
     error: ValidationError, model: type[BaseModel] | None = None, *, in_python: bool = False
 ) -> str:
-    """The first thing wrong, as a sentence.
+    """Returns a sentence about the first problem.
 
     Args:
-        error: what pydantic found.
-        model: what was to be made; of its settings one may be suggested.
+        error: pydantic's error.
+        model: the model, to suggest one of its settings for an unknown one.
         in_python: the values were given in Python, not read from a file.
     """
     first = error.errors(include_url=False)[0]
     kind, facts = first["type"], first.get("ctx", {})
-    place = [part for part in first["loc"] if str(part).strip()]  # of a choice's tag nobody knows
+    place = [part for part in first["loc"] if str(part).strip()]  # without a union's empty tag
     name = quoted(".".join(map(str, place))) if place else "it"
     message = printable(first["msg"].removeprefix("Value error, "), 300).rstrip(".")
     if kind == "value_error":
@@ -194,9 +194,9 @@ def _in_words(
     if kind == "missing":
         return f"{name} is missing."
     if kind in ("frozen_instance", "frozen_field"):
-        return f"{name} cannot be changed afterwards. Make another {error.title} with it."
+        return f"{name} cannot be changed afterwards. Make a new {error.title} with it."
     if kind == "json_invalid":
-        return f"it is no JSON ({printable(facts.get('error', message), 200)})."
+        return f"it is not JSON ({printable(facts.get('error', message), 200)})."
     value = quoted(first["input"])
     if kind == "model_type" and in_python:
         return f"{name} must be of type {facts['class_name']}, not {value}."
@@ -209,7 +209,7 @@ def _in_words(
 
 
 def _names_at(model: type[BaseModel] | None, place: Sequence[object]) -> Iterable[str]:
-    """The settings of the table at a place in a model, as far as they are known."""
+    """Returns the known settings of the table at a location within a model."""
     for part in place:
         field = None if model is None else model.model_fields.get(str(part))
         kind = None if field is None else field.annotation
@@ -218,16 +218,16 @@ def _names_at(model: type[BaseModel] | None, place: Sequence[object]) -> Iterabl
 
 
 def require(value: object, kind: type | UnionType, name: str, example: str) -> None:
-    """Refuses what a caller in Python has taken for something else.
+    """Requires that an argument has the right type.
 
     Args:
-        value: what was given.
-        kind: what it has to be.
-        name: what a message calls it, such as "rule".
-        example: what is fine, such as "Rule()".
+        value: the argument.
+        kind: its type.
+        name: its name in the error message, such as "rule".
+        example: a valid value for the message, such as "Rule()".
 
     Raises:
-        ConfigError: it is something else.
+        ConfigError: the value has another type.
     """
     if not isinstance(value, kind):
         raise ConfigError(f"{name} cannot be {quoted(value)}. Give one such as {example}.")
@@ -237,7 +237,7 @@ def path_of(value: str | Path, name: str) -> Path:
     """Returns a path that may be given as text.
 
     Raises:
-        ConfigError: it is neither a text nor a path, or one that no file can have.
+        ConfigError: it is neither text nor a path, or it holds a NUL character.
     """
     require(value, str | Path, name, "'runs/pong'")
     if "\0" in str(value):
@@ -246,10 +246,10 @@ def path_of(value: str | Path, name: str) -> Path:
 
 
 def number_of(value: float, name: str, above: float, below: float) -> float:
-    """Returns a number between two others.
+    """Returns a number above one bound and below another.
 
     Raises:
-        ConfigError: it is none, or not above the one and below the other.
+        ConfigError: the value is not a number, or not between the bounds.
     """
     if not isinstance(value, Real) or isinstance(value, bool) or not above < value < below:
         raise ConfigError(
@@ -259,11 +259,11 @@ def number_of(value: float, name: str, above: float, below: float) -> float:
 
 
 def similar(name: str, known: Iterable[str]) -> list[str]:
-    """Returns what a setting that does not exist may have been meant to be, likeliest first.
+    """Returns known settings that an unknown one may mean, likeliest first.
 
     Args:
-        name: the setting, with underscores.
-        known: settings that are a possible answer.
+        name: the unknown setting, with underscores.
+        known: the known settings.
     """
     known = list(known)
     if _ALSO_CALLED.get(name) in known:
@@ -272,6 +272,6 @@ def similar(name: str, known: Iterable[str]) -> list[str]:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Returns the question that follows an unknown setting; empty if nothing is like it."""
+    """Returns "Did you mean …?" for an unknown setting; empty if no known one is similar."""
     near = similar(name, known)
     return f"Did you mean {' or '.join(map(repr, near))}?" if near else ""

@@ -1,13 +1,15 @@
-"""The policy checkpoint on disk: tensors and a manifest. It knows no networks and runs no code.
+"""The policy checkpoint on disk: tensors and a manifest.
 
     CHECKPOINT/
       weights.safetensors   tensors only
       manifest.json         what they are, how they were made, and their sha256
 
-A checkpoint is written under a temporary name, synced and renamed, so a folder with its final name
-is whole.
+Reading a checkpoint runs no code of it. This module knows nothing of networks.
 
-The weights' sha256 is the agent's version, from which the seeds of its matches follow. So the same
+A checkpoint is written under a temporary name, synced and renamed. So a folder with its final name
+is always complete.
+
+The weights' sha256 is the agent's version, and the seeds of its matches follow from it. So equal
 tensors must always be the same bytes: they are written in one form, and no other form is read.
 """
 
@@ -38,7 +40,7 @@ MANIFEST = "manifest.json"
 _LARGEST_WEIGHTS = 2_000_000_000  # bytes
 _USUAL_WEIGHTS = 100_000_000  # bytes; the largest network of a preset has 40 million
 
-# As safetensors calls them, from the last in a file to the first: wide ones come first, aligned.
+# safetensors' names, in the reverse order of a file: there wide types come first, for alignment.
 _DTYPES = {
     "bool": "BOOL",
     "uint8": "U8",
@@ -60,7 +62,7 @@ _Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class Counters(BaseModel):
-    """How much training made the weights."""
+    """Amount of training behind the weights."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -73,7 +75,7 @@ class Counters(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What a checkpoint is and how it was made."""
+    """Description of a checkpoint and of the run that made it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -82,14 +84,14 @@ class Manifest(BaseModel):
     protocol: Protocol
     num_actions: Annotated[int, Field(ge=1, le=MOST_ACTIONS)]
     network: dict[str, Any]
-    """Settings that rebuild the network around the tensors."""
+    """Settings from which the network is rebuilt."""
     counters: Counters
     config: dict[str, Any]
     """Resolved settings of the run."""
     preset: str | None = None
     seed: int | None = None
     parent: str | None = None
-    """sha256 of the weights that training started from, if not from random ones."""
+    """sha256 of the weights that training started from; None: random weights."""
     libraries: dict[str, str]
     git_commit: str | None = None
     created: str
@@ -99,7 +101,7 @@ class Manifest(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A checkpoint that was read and found whole."""
+    """A checkpoint whose digest was checked."""
 
     path: Path
     manifest: Manifest
@@ -107,7 +109,7 @@ class Checkpoint:
 
 
 def library_versions() -> dict[str, str]:
-    """Returns the versions of the libraries that decide what a checkpoint does."""
+    """Returns the versions of the libraries that affect an agent's behaviour."""
     names = ("rlarcade", "torch", "numpy", "gymnasium", "ale-py", "safetensors")
     versions = {}
     for name in names:
@@ -119,12 +121,12 @@ def library_versions() -> dict[str, str]:
 
 
 def save_checkpoint(path: Path, tensors: Tensors, **manifest: Any) -> Manifest:
-    """Writes a checkpoint; whatever stood at `path` is replaced only by a whole one.
+    """Writes a checkpoint; an older one at `path` is replaced only when the new one is complete.
 
     Args:
         path: the checkpoint's folder.
         tensors: arrays by name.
-        **manifest: fields of `Manifest` but those that this function fills in.
+        **manifest: fields of `Manifest`, except those that this function fills in.
 
     Returns:
         The manifest as written.
@@ -147,19 +149,19 @@ def save_checkpoint(path: Path, tensors: Tensors, **manifest: Any) -> Manifest:
 
 
 def weights_sha256(tensors: Tensors) -> str:
-    """Returns the digest that a checkpoint of these tensors has."""
+    """Returns the sha256 of the weights file that these tensors would have."""
     return hashlib.sha256(canonical_bytes(tensors)).hexdigest()
 
 
 def canonical_bytes(tensors: Tensors) -> bytes:
-    """Returns tensors as a safetensors file in the one form that a checkpoint has.
+    """Returns tensors as the bytes of a safetensors file, in the only form that rlarcade reads.
 
     It is the form that safetensors 0.4 to 0.8 write: no metadata, wide types first, then by name,
-    header without spaces and padded to eight bytes. Written here, so that a later safetensors does
-    not change the versions of agents.
+    a header without spaces, padded to eight bytes. It is written here, so that a later safetensors
+    cannot change the versions of agents.
 
     Raises:
-        ValueError: an array has a type that safetensors does not know.
+        ValueError: an array has a dtype that safetensors does not have.
     """
     ranks = {name: rank for rank, name in enumerate(_DTYPES)}
     arrays = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
@@ -185,17 +187,17 @@ def canonical_bytes(tensors: Tensors) -> bytes:
 def load_checkpoint(
     path: str | Path, *, largest: Callable[[Manifest], int] | None = None
 ) -> Checkpoint:
-    """Reads a checkpoint and checks its digest. No code of the checkpoint's is run.
+    """Reads a checkpoint and checks its digest. No code of the checkpoint is run.
 
     Args:
-        path: a checkpoint's folder, its weights file, or a run folder, which means its newest.
-        largest: says how many bytes the weights of a manifest may have; asked if there are more
-            than 100 MB of them. Unset: 2 GB, whatever the manifest says, since a torso of one's own
-            may have any size.
+        path: a checkpoint's folder, its weights file, or a run folder for its newest checkpoint.
+        largest: returns the most bytes that the weights of a manifest may have; called if the file
+            has more than 100 MB. Unset: 2 GB for any manifest, since a custom torso may have any
+            size.
 
     Raises:
-        CheckpointError: nothing is there, or it is damaged, of an unknown format or hostile.
-        ConfigError: it is no path.
+        CheckpointError: the checkpoint is missing, damaged, of an unknown format or hostile.
+        ConfigError: `path` is not a path.
     """
     folder = find_checkpoint(path)
     manifest = _read_manifest(folder / MANIFEST)
@@ -205,14 +207,14 @@ def load_checkpoint(
         raise CheckpointError(
             f"{folder / WEIGHTS} is damaged: its sha256 is {digest[:12]}…, its manifest says "
             f"{manifest.weights_sha256[:12]}…. Use another checkpoint of the run, or copy this "
-            "one again from where it came."
+            "one again from its source."
         )
     tensors = parse_tensors(weights, folder / WEIGHTS)
     if canonical_bytes(tensors) != weights:
         raise CheckpointError(
-            f"{folder / WEIGHTS} holds its tensors in another form than rlarcade writes, so the "
-            "same agent would be another version, with other games in every match. Use the file "
-            "that training wrote."
+            f"{folder / WEIGHTS} was not written by rlarcade: the same tensors are stored in "
+            "another form. So the same agent would be another version and play other games in "
+            "every match. Use the file that training wrote."
         )
     return Checkpoint(folder, manifest, tensors)
 
@@ -225,8 +227,8 @@ def _read_weights(
         if largest is not None and path.stat().st_size > _USUAL_WEIGHTS:
             limit = min(limit, max(largest(manifest), _USUAL_WEIGHTS))
             hint = (
-                " The network of its manifest has no more. An agent with a torso of your own is "
-                "loaded with DQNAgent.load(path, torso=module)."
+                " The network in its manifest needs no more. To load an agent with a custom torso, "
+                "use DQNAgent.load(path, torso=module)."
             )
         return read_bounded(path, limit)
     except OSError as error:
@@ -239,7 +241,7 @@ def parse_tensors(data: bytes, where: Path) -> dict[str, NDArray[Any]]:
     """Parses safetensors bytes.
 
     Raises:
-        CheckpointError: they are not safetensors (a pickle, say), and so were not read further.
+        CheckpointError: they are not safetensors but, for example, a pickle; nothing in it is run.
     """
     try:
         tensors: dict[str, NDArray[Any]] = load_tensors(data)
@@ -252,11 +254,11 @@ def parse_tensors(data: bytes, where: Path) -> dict[str, NDArray[Any]]:
 
 
 def find_checkpoint(path: str | Path) -> Path:
-    """Returns the checkpoint's folder that a user's path means.
+    """Returns the folder of the checkpoint at a path; for a run folder, of its newest checkpoint.
 
     Raises:
         CheckpointError: there is no checkpoint at the path.
-        ConfigError: it is no path.
+        ConfigError: `path` is not a path.
     """
     path = path_of(path, "a checkpoint")
     if path.name in (WEIGHTS, MANIFEST):
@@ -266,7 +268,7 @@ def find_checkpoint(path: str | Path) -> Path:
             return path
         checkpoints = list_checkpoints(path)
         what = "holds no checkpoint" if path.exists() else "does not exist"
-    except OSError as error:  # a name that is too long, a folder that may not be entered
+    except OSError as error:  # e.g. the name is too long, or a folder may not be entered
         raise CheckpointError(f"cannot read {shown_path(path)}: {error.strerror}.") from error
     if checkpoints:
         return checkpoints[-1]

@@ -1,7 +1,7 @@
-"""Command lines: flags read into settings, and what is wrong with them said in one line.
+"""Reads command lines into settings with tyro, and turns its errors into one line.
 
-tyro reads them. Its errors are boxes that name Python types; here they become a sentence each, with
-the flag, what it takes, what was given and, where there is one, the flag that was probably meant.
+tyro prints errors as boxes that name Python types. Here each becomes a sentence with the flag, the
+values that it takes, the given value and, if there is one, the flag that was probably meant.
 """
 
 import difflib
@@ -24,13 +24,13 @@ from rlarcade.numbers import whole_number
 from rlarcade.text import LONGEST_SHOWN, printable, quoted
 
 _WORDS = {"INT": "a number", "PATH": "a path", "STR": "a name"}
-"""Arguments that have no flag."""
+"""Words for positional arguments, by tyro's names of their types."""
 _KINDS = {"INT": "whole number", "FLOAT": "number", "PATH": "path", "STR": "text"}
-_NARROWEST = 60  # columns for tyro: names of flags stay whole in them
+_NARROWEST = 60  # columns; in fewer, tyro would split names of flags
 
 
 class HelpShown(SystemExit):
-    """`--help` was asked for and printed: the command is done."""
+    """`--help` was printed, and the command is finished."""
 
 
 def parse_flags(
@@ -41,11 +41,18 @@ def parse_flags(
     description: str | None,
     config: Sequence[Any] = (),
 ) -> Any:
-    """Reads a command line into flags, a model or a union of some; `--help` prints and ends.
+    """Reads a command line into a model, or into one of a union of models.
+
+    Args:
+        flags: the model or union.
+        argv: the words of the command line.
+        prog: the command's name in messages.
+        description: of the command, for `--help`.
+        config: tyro's configuration.
 
     Raises:
         ConfigError: an unknown or missing flag, or a value of another type, in one line.
-        HelpShown: help was asked for.
+        HelpShown: `--help` was given and printed.
     """
 
     def read(words: Sequence[str]) -> Any:
@@ -58,7 +65,7 @@ def parse_flags(
     try:
         with redirect_stderr(boxed):
             return read(argv)
-    except OSError:  # nobody takes the help that was asked for
+    except OSError:  # the help cannot be written, e.g. to a closed pipe
         raise HelpShown from None
     except SystemExit as stop:
         if not stop.code:
@@ -69,9 +76,10 @@ def parse_flags(
 
 @contextmanager
 def _wide_enough() -> Iterator[None]:
-    """Lets tyro believe in a terminal of some width: in two columns it would wrap for ever.
+    """Makes tyro assume a terminal of at least `_NARROWEST` columns.
 
-    In a few more it would split names of flags, which are looked for in its words.
+    With two columns it would wrap lines forever. With a few more it would split the names of flags,
+    which this module looks for in its output.
     """
     if shutil.get_terminal_size().columns >= _NARROWEST:
         yield
@@ -88,7 +96,7 @@ def _wide_enough() -> Iterator[None]:
 
 
 def _help_beside(read: Callable[[Sequence[str]], Any], argv: Sequence[str]) -> str:
-    """Returns the help of the subcommand that the first words mean, or an empty text."""
+    """Returns the help of the subcommand that the first words name, or an empty text."""
     words = []
     for word in argv:
         if word.startswith("-"):
@@ -105,7 +113,7 @@ _NUMBERS = ConstructorRegistry()
 
 @_NUMBERS.primitive_rule
 def _whole(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[int] | None:
-    """Reads 1e6 as a million, which Python's `int` does not."""
+    """Reads 1e6 as a million; Python's `int` cannot."""
     if info.type is not int:
         return None
     return PrimitiveConstructorSpec(
@@ -118,9 +126,9 @@ def _whole(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[int] | None:
 
 
 def _words(text: str) -> str:
-    """The words of boxes as tyro draws them, parts parted by " ; ", most titles left out.
+    """Returns the text in tyro's boxes, with " ; " between parts and without most titles.
 
-    Where stdout has only ASCII, the boxes are drawn in that.
+    If stdout has only ASCII, tyro draws the boxes in ASCII.
     """
     parts: list[list[str]] = [[]]
     for line in text.splitlines():
@@ -142,7 +150,7 @@ class _Refusal:
     """Why tyro refused a command line."""
 
     text: str
-    """Its words, parts parted by " ; "."""
+    """tyro's message from `_words`."""
     argv: Sequence[str]
     known: str
     """Help of the subcommand."""
@@ -163,14 +171,14 @@ class _Refusal:
         match = re.search(r"(?:Unrecognized options:\s*)+(.*?)\s*(?:;|$)", self.text)
         if match is None:
             return None
-        words = match[1].rstrip(", ").split(", ")  # an empty word, such as "$UNSET", is not shown
+        words = match[1].rstrip(", ").split(", ")  # an empty word (from "$UNSET") is not shown
         choices = re.search(r"Available subcommands: ([\w, -]+)", self.text)
         if choices and not words[0].startswith("-"):
             near = _meant(words[0], choices[1].split(", ")) or f"Choose one of {choices[1]}."
             return f"unknown subcommand {quoted(words[0])}. {near}"
         flags = [word for word in words if word.startswith("-")]
         if not flags:
-            return f"unexpected {' '.join(map(quoted, words))}: no more words are taken there."
+            return f"unexpected {' '.join(map(quoted, words))}: no further arguments are allowed."
         given = re.split("[= ]", flags[0])[0]
         names = sorted(set(re.findall(r"(?<![\w-])--[a-z][\w-]*", self.known)))
         return (
@@ -209,7 +217,7 @@ class _Refusal:
         value, name = match[1], match[2]
         choices = sorted(set(re.findall(r"'([^']*)'", match[3])) - {"None"})
         if name == "--device":
-            check_device(value)  # says itself how one GPU of several is chosen
+            check_device(value)  # its error explains how to choose one of several GPUs
         near = _meant(value, choices)
         return f"{name} is one of {', '.join(choices)}, got {quoted(value)}. {near}".rstrip()
 
@@ -228,7 +236,7 @@ class _Refusal:
         return f"{match[1]} takes {what}, got {self._given(match[1], len(kinds))}."
 
     def _given(self, name: str, count: int) -> str:
-        """What a command line gives for a flag that takes so many values."""
+        """Returns the first `count` values that the command line gives for a flag."""
         values: list[str] = []
         for place, word in enumerate(self.argv):
             flag, equals, value = word.replace("_", "-").partition("=")
@@ -242,7 +250,7 @@ class _Refusal:
         return quoted(text)
 
     def _invalid(self) -> str | None:
-        """What pydantic says of a value that has the right type."""
+        """Explains pydantic's error for a value of the right type."""
         match = re.search(
             r"validation errors? for \w+\s+(\w+)\s+(.*?)\s+\[type=.*?input_value=(.*?), input_type",
             self.text,
@@ -254,7 +262,7 @@ class _Refusal:
 
 
 def _meant_flag(given: str, names: Sequence[str]) -> str:
-    """The question that follows an unknown flag; empty if nothing is like it."""
+    """Returns "Did you mean …?" for an unknown flag; empty if no flag is similar."""
     word = given.lstrip("-").removeprefix("no-").replace("-", "_")
     known = [name.removeprefix("--").replace("-", "_") for name in names]
     near = similar(word, known)[:1]

@@ -1,4 +1,4 @@
-"""What commands share: errors to exit codes, flags to settings, progress, stopping cleanly."""
+"""What all commands share: exit codes, output, errors as one line, and stopping cleanly."""
 
 import _thread
 import json
@@ -27,18 +27,18 @@ EXIT_OK, EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 EXIT_REJECTED, EXIT_INCONCLUSIVE, EXIT_AWAITING = 3, 4, 5
 
 _SOON = 0.02  # seconds
-_LONGEST_UNFORESEEN = 300  # characters of an error that no module has explained
+_LONGEST_UNFORESEEN = 300  # characters of an error that rlarcade did not expect
 
 _PLAINER = str.maketrans({"–": "-", "…": "...", "×": "x", "→": "->", "ε": "e", "α": "a", "≥": ">="})
-"""For a terminal that has only ASCII."""
+"""Replacements on a terminal that has only ASCII."""
 
 
 def run_command(command: Callable[[Sequence[str]], int], argv: Sequence[str] | None) -> int:
-    """Runs a command and turns whatever ends it into one line and an exit code.
+    """Runs a command; turns any exception into one line on stderr and an exit code.
 
-    The code of an outcome comes from the command alone. What keeps a command from its outcome gives
-    1, 2 or 130: a process that is asked to exit has no outcome. Output that cannot be delivered
-    changes nothing. SIGTERM is a Ctrl-C.
+    Only the command's own result gives the exit code of a result (0, 3, 4 or 5). A command that is
+    stopped before its result exits with 1, 2 or 130. Output that cannot be written does not change
+    the exit code. SIGTERM is treated like Ctrl-C.
     """
     _open_standard_streams()
     if threading.current_thread() is threading.main_thread():
@@ -54,7 +54,8 @@ def run_command(command: Callable[[Sequence[str]], int], argv: Sequence[str] | N
         return code
     finally:
         threading.excepthook, warnings.showwarning, sys.unraisablehook = before
-        for stream in (sys.stdout, sys.stderr):  # what Python would do at its end, and exit 120
+        # Flush here. If Python's own flush at exit failed, the exit code would be 120.
+        for stream in (sys.stdout, sys.stderr):
             deliver(stream, "")
 
 
@@ -72,18 +73,18 @@ def _code_of(command: Callable[[Sequence[str]], int], argv: Sequence[str]) -> in
 
 
 def _said_of(error: BaseException) -> tuple[int, str]:
-    """Returns the exit code and the line of what kept a command from its outcome."""
+    """Returns the exit code and the error line for an exception that ended a command."""
     if isinstance(error, RlarcadeError):
         return error.exit_code, str(error)
     if isinstance(error, KeyboardInterrupt):
         return EXIT_INTERRUPTED, "interrupted."
-    if isinstance(error, SystemExit):  # somebody else's: its 0 would mean "promoted"
-        return EXIT_ERROR, f"something ended the process (exit {error.code}) before its outcome."
+    if isinstance(error, SystemExit):  # from other code; its exit code 0 would mean "promoted"
+        return EXIT_ERROR, f"something ended the process (exit {error.code}) before the result."
     return EXIT_ERROR, _unforeseen(error)
 
 
 def _unforeseen(error: BaseException) -> str:
-    """Returns one line about an error that no module has turned into one of rlarcade's."""
+    """Returns one line for an error that is not one of rlarcade's own."""
     if isinstance(error, MemoryError):
         line = "out of memory"
     elif isinstance(error, OSError):
@@ -97,26 +98,29 @@ def _unforeseen(error: BaseException) -> str:
 
 
 def _open_standard_streams() -> None:
-    """Opens what the caller has closed: a file of ours must not get the number of stdout."""
+    """Opens standard streams that the caller has closed.
+
+    Otherwise a file of ours could get their descriptors, and output would be written into it.
+    """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free descriptor
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # as Python says that it was closed
+        if getattr(sys, name) is None:  # Python's sign for a closed stream
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
 
 
 def _tell_unless_told(tell: Callable[[Any], object], what: threading.ExceptHookArgs) -> None:
-    """A full disk in TensorBoard's thread is told by the thread that next writes a figure."""
+    """Ignores an OSError of TensorBoard's thread; the next write of a figure reports it."""
     told = issubclass(what.exc_type, OSError) and _is_of("tensorboard", what.exc_traceback)
     if not told:
         tell(what)
 
 
 def _interrupt_again(tell: Callable[[Any], object], what: "sys.UnraisableHookArgs") -> None:
-    """A Ctrl-C that came while Python tidied up, where it would be lost, comes once more."""
+    """Repeats a Ctrl-C that would be lost because it came during a destructor or callback."""
     if not issubclass(what.exc_type, KeyboardInterrupt):
         tell(what)
         return
@@ -126,7 +130,7 @@ def _interrupt_again(tell: Callable[[Any], object], what: "sys.UnraisableHookArg
 
 
 def _is_of(package: str, trace: TracebackType | None) -> bool:
-    """Whether a package's code was running."""
+    """Whether a traceback contains a function of a package."""
     modules = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(trace))
     return any(name.partition(".")[0] == package for name in modules)
 
@@ -139,23 +143,23 @@ def _say_library_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """Shows a library's warning without the place in its source, which tells a user nothing."""
+    """Shows a library's warning without its source line, which does not help a user."""
     del category, filename, lineno, file, line
     say_warning(str(message))
 
 
 def check_seed(seed: int) -> None:
-    """Refuses a `--seed` that no stream of random numbers can be made from.
+    """Requires a valid `--seed`.
 
     Raises:
-        ConfigError: it is negative, or has more than 32 bits.
+        ConfigError: the seed is negative, or has more than 32 bits.
     """
     if not 0 <= seed < 2**32:
         raise ConfigError(f"seed must be 0 to {2**32 - 1}, got {seed}.")
 
 
 def say(line: str = "") -> None:
-    """Prints one line of the result to stdout at once. Text from outside in it is only shown."""
+    """Prints one line of the result to stdout and flushes. Control characters are escaped."""
     deliver(sys.stdout, printable(line) + "\n")
 
 
@@ -176,25 +180,25 @@ def say_warning(line: str) -> None:
 
 
 def deliver(stream: TextIO | None, text: str) -> None:
-    """Writes text as it is, at once. A reader that has gone, or a full disk, changes nothing.
+    """Writes text and flushes. Errors such as a closed pipe or a full disk are ignored.
 
-    Whoever reads a command's output decides nothing about its outcome.
+    The reader of a command's output must not influence its result.
     """
     if stream is None:
         return
     try:
         text.encode(stream.encoding or "utf-8")
-    except UnicodeEncodeError:  # a terminal of ASCII, say
+    except UnicodeEncodeError:  # e.g. an ASCII terminal
         text = text.translate(_PLAINER).encode("ascii", "backslashreplace").decode("ascii")
     try:
         stream.write(text)
         stream.flush()
-    except (OSError, ValueError):  # ValueError: it is closed
+    except (OSError, ValueError):  # ValueError: the stream is closed
         _discard(stream)
 
 
 def _discard(stream: TextIO) -> None:
-    """Sends what the stream holds, and whatever comes, nowhere."""
+    """Redirects a stream to /dev/null, with the text in its buffer and all later text."""
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
@@ -202,12 +206,12 @@ def _discard(stream: TextIO) -> None:
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Whether somebody looks at what is written to a stream."""
+    """Whether a stream is an open terminal."""
     return stream is not None and not stream.closed and stream.isatty()
 
 
 def write_json(path: Path | None, document: BaseModel | dict[str, Any]) -> None:
-    """Writes a command's `--json FILE`, if one was asked for.
+    """Writes a document to `--json FILE`, if that flag was given.
 
     Raises:
         RlarcadeError: the file cannot be written.

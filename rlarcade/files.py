@@ -1,9 +1,9 @@
-"""Files: those from outside are opened with care, our own are written whole or not at all.
+"""Safe reading of files from outside, and atomic writing of our own.
 
-A file that a user names may be anything: a FIFO that never answers, a device, a folder, a sparse
-file of a terabyte. It is read only if it is a regular file within a size bound. A folder of our own
-may have been copied from a stranger: links in it are not followed, because writing through one
-would destroy a file somewhere else.
+A file that a user names may be anything: a FIFO on which reading hangs, a device, a folder, a
+sparse file of a terabyte. It is read only if it is a regular file within a size limit. Our own
+folders may have been copied from a stranger. Links in them are not followed, because writing
+through a link would destroy a file somewhere else.
 """
 
 import errno
@@ -16,26 +16,26 @@ from pathlib import Path
 from typing import BinaryIO
 
 UNFINISHED = r"(\.[0-9a-f]{8})?\.writing"
-"""How names of files end that are not whole yet; rlarcade 0.1.0 wrote no digits."""
+"""Pattern of the ending of unfinished files' names; rlarcade 0.1.0 wrote no digits."""
 LARGEST_TEXT = 10_000_000
-"""Bytes of a settings file, a manifest, a state document: real ones have a few thousand."""
+"""Most bytes of a settings file, manifest or state document; real ones have a few thousand."""
 
 _LINK = "it is a link, and links in such a folder are not followed: remove it"
 
 
 class UnfitFileError(OSError):
-    """What lies at a path is no regular file, is too large, or is a link in a folder of our own.
+    """The file is not a regular one, is too large, or is a link in one of our own folders.
 
-    `strerror` says which, as the system's own errors do.
+    As in the system's errors, `strerror` says which.
     """
 
 
 def open_regular(path: str | Path, limit: int | None = None) -> BinaryIO:
-    """Opens a file from outside for reading, without ever waiting for it.
+    """Opens a file from outside for reading; never hangs, not even on a FIFO.
 
     Args:
-        path: the file; a link to one is followed, since the user named it.
-        limit: the most bytes that it may have.
+        path: the file; a link is followed, since the user named it.
+        limit: most bytes that it may have.
 
     Raises:
         OSError: it cannot be opened.
@@ -45,23 +45,23 @@ def open_regular(path: str | Path, limit: int | None = None) -> BinaryIO:
 
 
 def read_bounded(path: str | Path, limit: int = LARGEST_TEXT) -> bytes:
-    """Reads a file from outside whole. Args and errors are those of `open_regular`."""
+    """Reads a whole file from outside. Args and errors are those of `open_regular`."""
     with open_regular(path, limit) as file:
         return _whole(file, path)
 
 
 def read_bounded_text(path: str | Path, limit: int = LARGEST_TEXT) -> str:
-    """Reads a text file from outside whole.
+    """Reads a whole text file from outside.
 
     Raises:
-        OSError: as of `open_regular`.
+        OSError: see `open_regular`.
         UnicodeDecodeError: it is not UTF-8.
     """
     return read_bounded(path, limit).decode("utf-8")
 
 
 def _opened(path: str | Path, flags: int, limit: int | None = None) -> int:
-    """Opens a regular file within a size bound; returns its descriptor."""
+    """Opens a regular file within a size limit; returns its descriptor."""
     # Without O_NONBLOCK, opening a FIFO waits for a writer.
     try:
         descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, 0o666)
@@ -105,15 +105,15 @@ def _kind(mode: int) -> str:
     return "a device" if stat.S_ISCHR(mode) or stat.S_ISBLK(mode) else "something else"
 
 
-# Folders and files of our own
+# Our own folders and files
 
 
 def own_folder(path: Path) -> Path:
-    """Makes a folder of our own, or finds it; returns it.
+    """Creates one of our own folders if it does not exist; returns its path.
 
     Raises:
-        OSError: it cannot be made.
-        UnfitFileError: it is a link, or no folder.
+        OSError: it cannot be created, or is not a folder.
+        UnfitFileError: it is a link.
     """
     path.mkdir(parents=True, exist_ok=True)
     check_own(path)
@@ -121,7 +121,7 @@ def own_folder(path: Path) -> Path:
 
 
 def check_own(path: Path) -> None:
-    """Refuses a path in a folder of our own that is a link. Nothing may be there.
+    """Requires that a path in one of our own folders is not a link. It need not exist.
 
     Raises:
         UnfitFileError: it is a link.
@@ -131,12 +131,12 @@ def check_own(path: Path) -> None:
 
 
 def open_own(path: Path, flags: int, limit: int | None = None) -> int:
-    """Opens a file in a folder of our own, making it if `flags` say so; returns its descriptor.
+    """Opens a file in one of our own folders, creates it if `flags` say so; returns its descriptor.
 
     Args:
         path: the file.
         flags: of `os.open`.
-        limit: the most bytes that it may have.
+        limit: most bytes that it may have.
 
     Raises:
         OSError: it cannot be opened.
@@ -145,25 +145,25 @@ def open_own(path: Path, flags: int, limit: int | None = None) -> int:
     try:
         return _opened(path, flags | os.O_NOFOLLOW, limit)
     except OSError as error:
-        # The link is refused by the opening itself: looked at before, it could come in between.
+        # O_NOFOLLOW refuses the link. A check before opening would leave time to create one.
         if error.errno == errno.ELOOP and path.is_symlink():
             raise _unfit(_LINK, path) from error
         raise
 
 
 def read_own(path: Path, limit: int = LARGEST_TEXT) -> bytes:
-    """Reads a file in a folder of our own whole.
+    """Reads a whole file in one of our own folders.
 
     Raises:
         OSError: it cannot be read.
-        UnfitFileError: it is a link, no regular file, or larger than `limit`.
+        UnfitFileError: it is a link, not a regular file, or larger than `limit`.
     """
     with os.fdopen(open_own(path, os.O_RDONLY, limit), "rb") as file:
         return _whole(file, path)
 
 
 def remove_own(path: Path) -> None:
-    """Removes a file, a folder with all it holds, or a link (never what it points to), if there.
+    """Removes a file, a folder with its content, or a link (not its target), if it exists.
 
     Raises:
         OSError: it cannot be removed.
@@ -175,11 +175,11 @@ def remove_own(path: Path) -> None:
 
 
 def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
-    """Writes a folder of files, whole under its final name or not there under it.
+    """Writes a folder of files, which appears under its final name only when it is complete.
 
-    A kill at any moment leaves a new folder whole or absent. A folder that is replaced is absent
-    between two renames (a rename cannot replace a folder that is not empty), so callers keep
-    something older to go back to, as the training states do, or can write it again.
+    After a kill at any moment, a new folder is complete or absent. If a folder is replaced, it is
+    absent between two renames, because a rename cannot replace a folder that is not empty. So
+    callers keep something older to go back to, as the training states do, or can write it again.
 
     Raises:
         OSError: the disk is full or cannot be written; the temporary folder is removed.
@@ -206,9 +206,9 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
 
 
 def write_file(path: Path, data: bytes | Iterable[bytes]) -> None:
-    """Replaces a file in one step. Data that comes in parts is written as it comes.
+    """Writes or replaces a file in one step. Data may come in parts.
 
-    Of several writers the last one's is there, whole.
+    If several processes write at once, the last one's file remains, complete.
 
     Raises:
         OSError: the disk is full or cannot be written; the old file stays.
@@ -218,16 +218,15 @@ def write_file(path: Path, data: bytes | Iterable[bytes]) -> None:
         write_synced(temporary, data)
         temporary.replace(path)
         sync_folder(path.parent)
-    except BaseException:  # whoever gives the parts may fail, too
+    except BaseException:  # the iterable of the parts may raise any exception
         temporary.unlink(missing_ok=True)
         raise
 
 
 def unfinished(path: Path) -> Path:
-    """Returns a name beside a file for what is to become it, which no other writer has.
+    """Returns the name of a temporary file beside `path`, different for each writer.
 
-    Only a kill leaves such a file behind. Its name is that of the file between a dot and
-    `UNFINISHED`.
+    The name is a dot, the file's name and `UNFINISHED`. Only a kill leaves such a file behind.
     """
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.writing")
 
@@ -236,9 +235,9 @@ def write_synced(path: Path, data: bytes | Iterable[bytes]) -> None:
     """Writes a new file, whole or part by part, and waits until it is on the disk.
 
     Raises:
-        OSError: something is there already, or the disk is full or cannot be written.
+        OSError: the file exists already, or the disk is full or cannot be written.
     """
-    # "x" follows no link: somebody who knows the name could have put one there.
+    # "x" follows no link, which somebody who knows the name could have created.
     with path.open("xb") as file:
         file.writelines([data] if isinstance(data, bytes) else data)
         file.flush()

@@ -1,4 +1,4 @@
-"""While a command still loads its libraries: whatever ends it is one line, not their traceback."""
+"""Interrupts and errors while a command still loads its libraries: one line, no traceback."""
 
 import os
 import signal
@@ -7,33 +7,33 @@ from contextlib import suppress
 from types import FrameType, TracebackType
 
 TRACEBACK = "RLARCADE_TRACEBACK"
-"""Environment variable that asks for the traceback of an error that nobody foresaw."""
+"""Environment variable that shows the traceback of an unexpected error."""
 
 _STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 def until_ready() -> None:
-    """Stands in for `run_command` until that takes over.
+    """Handles interrupts and errors until `run_command` takes over.
 
-    Ctrl-C and SIGTERM end the process at once, with exit code 130. A library that cannot be loaded,
-    for lack of memory, say, ends it with 1, and a working directory that is gone with 2: MKL would
-    stop the process there, with words about itself.
+    Ctrl-C and SIGTERM end the process at once, with exit code 130. If a library cannot be loaded,
+    for example for lack of memory, the exit code is 1. If the working directory was removed, it is
+    2; otherwise MKL would end the process with an unclear message of its own.
     """
     for number in _STOPS:
         signal.signal(number, _end)
     sys.excepthook = _tell
     try:
-        os.getcwd()  # noqa: PTH109 - pathlib takes its time to load
+        os.getcwd()  # noqa: PTH109 - importing pathlib takes time
     except OSError:
-        _say("the working directory was removed. Change to one that is there.")
+        _say("the working directory was removed. Change to one that exists.")
         os._exit(2)
 
 
 def after_the_outcome(code: int) -> None:
-    """Keeps the exit code of an outcome that is there: Ctrl-C now ends the process with that.
+    """Keeps the exit code of a finished command: from now on Ctrl-C ends the process with it.
 
-    Python still waits for threads then, and would print a traceback. In somebody else's process
-    nothing is changed.
+    Otherwise a Ctrl-C while Python waits for threads at exit would print a traceback. If the
+    process was not started as a command of rlarcade, nothing changes.
     """
     if sys.excepthook is _tell:
         for number in _STOPS:
@@ -43,7 +43,7 @@ def after_the_outcome(code: int) -> None:
 def loads_a_command() -> bool:
     """Whether this process was started as `python -m rlarcade.VERB` and is still importing it.
 
-    Python says `-m` in the place of the script while it looks for the module.
+    While Python looks for the module, sys.argv[0] is `-m`.
     """
     return sys.argv[:1] == ["-m"]
 
@@ -60,7 +60,7 @@ def _tell(kind: type[BaseException], error: BaseException, trace: TracebackType 
         os._exit(130)
     if os.environ.get(TRACEBACK):
         sys.__excepthook__(kind, error, trace)
-    text = ascii(str(error))[1:-1][:300].rstrip(".")  # no letter that a terminal obeys
+    text = ascii(str(error))[1:-1][:300].rstrip(".")  # no control characters for the terminal
     _say(
         f"the libraries cannot be loaded: {kind.__name__}: {text}. {TRACEBACK}=1 shows where it "
         "happened."
@@ -68,5 +68,5 @@ def _tell(kind: type[BaseException], error: BaseException, trace: TracebackType 
 
 
 def _say(text: str) -> None:
-    with suppress(OSError):  # nobody takes it
+    with suppress(OSError):  # stderr is closed
         os.write(2, f"rlarcade: error: {text}\n".encode())

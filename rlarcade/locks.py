@@ -1,4 +1,4 @@
-"""A lock on an open file: the system gives it back when the process ends, however it ends."""
+"""A lock on an open file. The system releases it when the process ends, even after a kill."""
 
 import sys
 
@@ -7,12 +7,12 @@ if sys.platform != "win32":
 
 
 def try_lock(descriptor: int) -> bool:
-    """Takes the lock of an open file for this process alone, without waiting.
+    """Tries to take the exclusive lock of an open file, without waiting.
 
-    A system without such locks gives every process its lock; rlarcade is tested on Linux.
+    Windows has no such locks: every process gets the lock. rlarcade is tested on Linux.
 
     Returns:
-        Whether it was taken; another process holds it otherwise.
+        True if it was taken; False if another process holds it.
     """
     if sys.platform == "win32":
         return True

@@ -1,4 +1,4 @@
-"""The files that a command is to write: what cannot be written is told before the work is done."""
+"""Checks before a command's work that its output files can be written."""
 
 import argparse
 import errno
@@ -12,24 +12,25 @@ from rlarcade.files import unfinished
 from rlarcade.text import printable, shown_path
 
 KINDS = {"--report": (".html", ".htm"), "--video": (".mp4",), "--picture": (".png",)}
-"""Endings of the outputs that are made in one format only; the others may be called anything."""
+"""Allowed endings of outputs that have only one format; other outputs may have any name."""
 
 _TRIES = 10
 
 
 def check_outputs(outputs: Mapping[str, Path | None], inputs: Mapping[str, Path] = {}) -> None:
-    """Finds out whether the outputs of a command can be written: before hours go into them.
+    """Checks that a command can write its outputs, before it works for hours.
 
-    Nothing is left behind, and what stands at a path stays as it is. Nothing that could wait, such
-    as a FIFO, is opened.
+    The check leaves no files behind and changes no existing ones. It never hangs, since it does not
+    open a FIFO or a device.
 
     Args:
-        outputs: each file by its flag, such as `--json`; None if it was not asked for.
-        inputs: files that the command reads, by what it calls them. No output may replace one.
+        outputs: each file by its flag, such as `--json`; None: the flag was not given.
+        inputs: files that the command reads, by their names in messages. No output may replace an
+            input.
 
     Raises:
-        ConfigError: a file has an ending whose format cannot be made, is named twice or is an
-            input, or cannot be written.
+        ConfigError: a file has an unsupported ending, is given twice, is an input, or cannot be
+            written.
     """
     taken: dict[str, str] = {os.path.realpath(path): name for name, path in inputs.items()}
     for flag, path in outputs.items():
@@ -46,15 +47,15 @@ def check_outputs(outputs: Mapping[str, Path | None], inputs: Mapping[str, Path]
 
 
 def check_output(path: Path, what: str, endings: tuple[str, ...] = ()) -> None:
-    """Finds out whether one file can be written, as `check_outputs` does.
+    """Checks that one file can be written, as `check_outputs` does.
 
     Args:
         path: the file.
-        what: it is called in the error.
-        endings: that its name may have; none for any.
+        what: its name in the error message.
+        endings: allowed endings of its name; empty: any.
 
     Raises:
-        ConfigError: it has another ending, or cannot be written.
+        ConfigError: the file has another ending, or cannot be written.
     """
     try:
         reason = _obstacle(path) or _other_ending(path, endings) or _trial(path)
@@ -67,16 +68,16 @@ def check_output(path: Path, what: str, endings: tuple[str, ...] = ()) -> None:
 
 
 def output_file(text: str) -> Path:
-    """Reads a file to write from a script's command line: `type=output_file` for argparse.
+    """Checks an output file on a script's command line: `type=output_file` for argparse.
 
     Raises:
-        argparse.ArgumentTypeError: it cannot be written; scripts make no folders.
+        argparse.ArgumentTypeError: the file cannot be written, or its folder does not exist.
     """
     path = Path(text)
     try:
         check_output(path, "the file")
         if not path.parent.is_dir():
-            raise ConfigError(f"{path.parent} is not there. Make that folder first.")
+            raise ConfigError(f"{path.parent} does not exist. Create that folder first.")
     except ConfigError as error:
         raise argparse.ArgumentTypeError(printable(error)) from error
     return path
@@ -85,11 +86,11 @@ def output_file(text: str) -> Path:
 def _other_ending(path: Path, endings: tuple[str, ...]) -> str | None:
     if not endings or path.suffix.lower() in endings:
         return None
-    return f"{path} must end in {' or '.join(endings)}, since no other format can be made"
+    return f"{path} must end in {' or '.join(endings)}, since no other format is supported"
 
 
 def _obstacle(path: Path) -> str | None:
-    """What stands at the path, if a file must not replace it."""
+    """Returns why a file cannot replace what exists at the path; None if it can."""
     try:
         if path.is_dir():
             return os.strerror(errno.EISDIR)
@@ -97,13 +98,17 @@ def _obstacle(path: Path) -> str | None:
             return "it is not a file"
         if path.exists() and not os.access(path, os.W_OK):
             return os.strerror(errno.EACCES)
-    except OSError as error:  # a folder on the way that may not be looked into, a name too long
+    except OSError as error:  # e.g. a parent folder may not be read, or the name is too long
         return error.strerror
     return None
 
 
 def _trial(path: Path) -> str | None:
-    """Writes an empty file beside the path and removes it, with the folders that it needed."""
+    """Writes an empty file beside the path, then removes it and the folders created for it.
+
+    Returns:
+        Why this failed; None if it worked.
+    """
     for _ in range(_TRIES):
         made: list[Path] = []
         try:
@@ -113,7 +118,7 @@ def _trial(path: Path) -> str | None:
             trial.unlink(missing_ok=True)
             return None
         except FileNotFoundError as error:
-            # another process may have tried the same path, and removed its folders meanwhile
+            # another process may have tried the same path and removed its folders just now
             reason: str | None = error.strerror
         except OSError as error:
             return error.strerror
@@ -121,19 +126,19 @@ def _trial(path: Path) -> str | None:
             for folder in reversed(made):
                 try:
                     folder.rmdir()
-                except OSError:  # somebody else uses it by now
+                except OSError:  # another process uses it by now
                     break
     return reason
 
 
 def _make_folders(folder: Path, made: list[Path]) -> None:
-    """Makes a folder and what is missing above it; `made` grows by what was made."""
+    """Creates a folder and its missing parents; appends each created one to `made`."""
     if folder.is_dir():
         return
     _make_folders(folder.parent, made)
     try:
         folder.mkdir()
-    except FileExistsError:  # `new/..`, or another process was quicker
+    except FileExistsError:  # `new/..`, or another process was faster
         if not stat.S_ISDIR(folder.stat().st_mode):
             raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
     else:

@@ -1,6 +1,6 @@
-"""How far long work is: a live line on a terminal, a plain line every ten seconds elsewhere.
+"""Progress of long work: a live line on a terminal, elsewhere a plain line every ten seconds.
 
-Both go to stderr: stdout is for results.
+Both go to stderr, since stdout is for results.
 """
 
 import sys
@@ -19,27 +19,27 @@ from rich.text import Text
 from rlarcade.console import deliver
 from rlarcade.text import printable
 
-_PLAIN_SECONDS = 10.0  # between lines where there is no terminal
-_LIVE_SECONDS = 0.25  # between refreshes where there is one
+_PLAIN_SECONDS = 10.0  # between lines without a terminal
+_LIVE_SECONDS = 0.25  # between refreshes on a terminal
 _LONGEST_NAME = 20
 _BAR, _SHORT_BAR = 12, 5
-_DETAILS = (2, 3, 6)  # ranks of the first ones; those after them go sooner
+_DETAILS = (2, 3, 6)  # ranks of the first three details; later ones are left out first
 
 
 class ProgressLine(AbstractContextManager["ProgressLine"]):
-    """Shows how far work is."""
+    """Shows the progress of some work."""
 
     def __init__(
         self, total: int, what: str, *, done: int = 0, unit: str = "steps", at_most: bool = False
     ) -> None:
-        """Begins to watch work.
+        """Starts the clock.
 
         Args:
-            total: units there are.
-            what: what is done, in a word or two.
+            total: number of units of work.
+            what: name of the work, one or two words.
             done: units that were done before.
-            unit: of the work, in the plural.
-            at_most: the work may end much earlier, so that nothing can be said about its end.
+            unit: name of the units, in the plural.
+            at_most: the work may end much earlier, so no bar and no ETA are shown.
         """
         self._total, self._what, self._unit, self._at_most = total, what, unit, at_most
         self._done = done
@@ -55,7 +55,7 @@ class ProgressLine(AbstractContextManager["ProgressLine"]):
                 console=console,
                 transient=True,
                 refresh_per_second=8,
-                # otherwise rich would send to the terminal what goes to a file
+                # if stdout is a file, rich would redirect it to the terminal
                 redirect_stdout=sys.stdout is not None and sys.stdout.isatty(),
             )
 
@@ -71,19 +71,19 @@ class ProgressLine(AbstractContextManager["ProgressLine"]):
         trace: TracebackType | None,
     ) -> None:
         if self._live is not None:
-            with suppress(OSError):  # the terminal has gone
+            with suppress(OSError):  # the terminal was closed
                 self._live.stop()
 
     def update(
         self, done: int, details: Callable[[], str] | None = None, *, total: int | None = None
     ) -> None:
-        """Shows how far the work is.
+        """Updates the progress.
 
         Args:
             done: units done.
-            details: makes the rest of the line, parts with two spaces between them, the most
-                important first; called only when the line is shown.
-            total: units there are, if that has become known only now.
+            details: returns the rest of the line: parts separated by two spaces, the most important
+                first. Called only when the line is shown.
+            total: new number of units; None: unchanged.
         """
         self._total = self._total if total is None else total
         self._done = done
@@ -98,7 +98,7 @@ class ProgressLine(AbstractContextManager["ProgressLine"]):
             deliver(sys.stderr, printable(f"{self._what}: {'  '.join(parts)}") + "\n")
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Draws the line as it is now, as long as the terminal is wide."""
+        """Draws the current line, fitted to the width of the terminal."""
         head = f"{self._spinner.render(time.monotonic())} {printable(self._what, _LONGEST_NAME)}"
         yield Text(fitted(head, self._parts(), options.max_width - 1), no_wrap=True)
 
@@ -140,17 +140,17 @@ class Part(NamedTuple):
     long: str
     short: str
     rank: int
-    """How soon it may go: the highest first."""
+    """The part with the highest rank is shortened or left out first."""
     live: bool = False
-    """It says something on a terminal only."""
+    """Shown on a terminal only."""
 
 
 def fitted(head: str, parts: list[Part], width: int) -> str:
-    """Returns a line of at most so many columns; what matters least is shortened, then left out.
+    """Returns a line that fits a width; the least important parts are shortened or left out.
 
     Args:
-        head: stays.
-        parts: in the order in which they are shown; the lowest rank matters most.
+        head: beginning of the line; always kept.
+        parts: in the order in which they are shown; the lowest rank is the most important.
         width: columns of the terminal.
     """
     shown: dict[int, str] = {place: part.short for place, part in enumerate(parts) if part.short}
@@ -176,7 +176,7 @@ def _bar(share: float, width: int) -> str:
 
 
 class _Speed:
-    """Speed over about the last half minute."""
+    """Average speed over about the last 30 seconds."""
 
     def __init__(self, done: int) -> None:
         self._marks = [(time.monotonic(), done)]
@@ -191,7 +191,7 @@ class _Speed:
 
 
 def _short(number: float) -> str:
-    """Formats a count in few letters: 1213456 -> '1.21M'."""
+    """Formats a count in a few characters: 1213456 -> '1.21M'."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= 10 * size or (number >= size and size > 1e3):
             return f"{number / size:.3g}{letter}"

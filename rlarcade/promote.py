@@ -1,4 +1,4 @@
-"""`python -m rlarcade.promote SUBCOMMAND …`: versions, the gate, promotion and the way back."""
+"""`python -m rlarcade.promote SUBCOMMAND …`: register, check, promote and roll back versions."""
 
 import os
 import sys
@@ -54,7 +54,7 @@ _EXITS = {
     "expired": EXIT_ERROR,
     "stale": EXIT_ERROR,
 }
-"""Of a submission that came to rest in a state."""
+"""Exit code for the state that a submission has reached."""
 
 _LARGEST_RECEIPT = 10_000  # bytes of its file
 
@@ -67,14 +67,14 @@ class _Subcommand(BaseModel, ABC):
     registry: Path = DEFAULT_REGISTRY
     """Folder of the registry."""
     json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None
-    """Write the outcome to this file."""
+    """Write the result to this file."""
 
     @abstractmethod
     def execute(self) -> int:
-        """Does what was asked; returns the exit code."""
+        """Runs the subcommand; returns the exit code."""
 
     def outputs(self) -> dict[str, Path | None]:
-        """Files that it is to write, beside the registry's own."""
+        """Returns the files that the subcommand writes outside the registry, by their flags."""
         return {"--json": self.json_file}
 
     def tell(self, outcome: BaseModel | dict[str, Any]) -> None:
@@ -83,7 +83,7 @@ class _Subcommand(BaseModel, ABC):
 
 
 class _Command(_Subcommand):
-    """A subcommand about a registry that is there."""
+    """A subcommand that needs an existing registry."""
 
     def execute(self) -> int:
         with Registry.open(self.registry, create=False) as registry:
@@ -91,14 +91,14 @@ class _Command(_Subcommand):
 
     @abstractmethod
     def run(self, registry: Registry) -> int:
-        """Does what was asked in the open registry; returns the exit code."""
+        """Runs the subcommand in the open registry; returns the exit code."""
 
 
 class _Writes(_Command):
-    """A subcommand that may begin a registry."""
+    """A subcommand that may create the registry."""
 
     checkpoint: Annotated[Path, tyro.conf.Positional]
-    """A policy checkpoint, or a run folder, which means its newest."""
+    """A policy checkpoint, or a run folder for its newest checkpoint."""
 
     def execute(self) -> int:
         self.check()
@@ -106,14 +106,14 @@ class _Writes(_Command):
             return self.run(registry)
 
     def check(self) -> None:
-        """Refuses what cannot be done, before there is a registry that nobody asked for."""
+        """Checks the checkpoint first, so that an error leaves no empty registry behind."""
         find_checkpoint(self.checkpoint)
         if not is_registry(self.registry):
             check_checkpoint(self.checkpoint)
 
 
 class _Register(_Writes):
-    """Makes a checkpoint an immutable version. The same weights twice are one version."""
+    """Registers a checkpoint as an immutable version. Equal weights are registered only once."""
 
     def run(self, registry: Registry) -> int:
         version = registry.register(self.checkpoint)
@@ -126,9 +126,9 @@ class _Versions(_Command):
     """Lists the versions."""
 
     game: str | None = None
-    """Only this game's."""
+    """Only versions of this game."""
     archived: bool = False
-    """Archived ones, too."""
+    """Also list archived versions."""
 
     def run(self, registry: Registry) -> int:
         found = registry.versions(self.game, archived=self.archived)
@@ -138,7 +138,7 @@ class _Versions(_Command):
 
 
 class _Show(_Command):
-    """Shows all that is known of a version, and how its submissions went."""
+    """Shows all facts about a version, and the results of its submissions."""
 
     version: _VersionName
     """Its number, the beginning of its digest, or ALIAS@GAME."""
@@ -155,12 +155,12 @@ class _Show(_Command):
 
 
 class _Verify(_Command):
-    """Reads versions again, byte by byte, and the tables against the audit log."""
+    """Checks every byte of the versions, and the tables against the audit log."""
 
     version: Annotated[str | None, tyro.conf.Positional] = None
-    """Only this one."""
+    """Check only this version."""
     all: bool = False
-    """All of them, which it does unless one is named."""
+    """Check all versions; this is the default."""
 
     def run(self, registry: Registry) -> int:
         if self.all and self.version is not None:
@@ -175,7 +175,7 @@ class _Verify(_Command):
 
 
 class _Archive(_Command):
-    """Hides a version that nothing refers to. Nothing is ever deleted."""
+    """Hides a version that no alias or open submission uses. Nothing is ever deleted."""
 
     version: _VersionName
     """Its number, or the beginning of its digest."""
@@ -188,14 +188,14 @@ class _Archive(_Command):
 
 
 class _Promote(_Command):
-    """Takes a version through the gate and, if it passes, makes it its game's champion."""
+    """Sends a version through the gate; if it passes, makes it the champion of its game."""
 
     version: _VersionName
     """Its number, or the beginning of its digest."""
     gate: Path | None = None
     """Gate file; unset: configs/gate.toml, which explains every key."""
     force: bool = False
-    """Promote it whatever the gate would say; recorded as such. Needs a reason."""
+    """Promote without the gate, which is recorded as forced. Requires a reason."""
     reason: str | None = None
     """Why, for the record."""
 
@@ -204,14 +204,14 @@ class _Promote(_Command):
         if self.force:
             return self._forced(registry, version)
         if self.reason is not None:
-            raise ConfigError("a --reason goes with --force; the gate's verdict is one by itself.")
+            raise ConfigError("--reason needs --force; otherwise the gate's verdict is the reason.")
         outcome = _piped(registry, version, "promote", load_gate(self.gate))
         self.tell(outcome)
         return _exit(outcome)
 
     def _forced(self, registry: Registry, version: Version) -> int:
         if not (self.reason or "").strip():
-            raise ConfigError("--force passes the gate by, so it needs a --reason for the record.")
+            raise ConfigError("--force skips the gate, so it needs a --reason for the record.")
         if (already := _reigning(registry, version)) is not None:
             self.tell(already)
             return EXIT_OK
@@ -233,9 +233,9 @@ class _Rollback(_Command):
     """Makes an earlier champion the champion again, in one step."""
 
     to: str | None = None
-    """Which one. Unset: the one before; asked again, the one before that."""
+    """The earlier champion. Unset: the previous one; repeated, the one before that."""
     game: str | None = None
-    """Whose champion; needed once two games have one."""
+    """The champion's game; required if several games have a champion."""
     reason: str | None = None
     """Why, for the record."""
 
@@ -257,18 +257,18 @@ class _Decides(_Command):
     version: _VersionName
     """Its number, or the beginning of its digest."""
     by: str
-    """Who says so."""
+    """Your name."""
     note: str
-    """Why."""
+    """Your reason."""
 
     def tell_decided(self, registry: Registry, outcome: Submission) -> None:
-        """Says what the decision made of the submission."""
+        """Prints the submission's state after the decision."""
         say(table.submission_line(outcome))
         self.tell(_submission_document(registry, outcome))
 
 
 class _Approve(_Decides):
-    """Says yes to a version that awaits approval; the last yes needed promotes it."""
+    """Approves a version that awaits approval; the last required approval promotes it."""
 
     def run(self, registry: Registry) -> int:
         version = registry.version(self.version)
@@ -278,7 +278,7 @@ class _Approve(_Decides):
 
 
 class _Deny(_Decides):
-    """Says no to a version that awaits approval."""
+    """Denies a version that awaits approval."""
 
     def run(self, registry: Registry) -> int:
         version = registry.version(self.version)
@@ -287,10 +287,10 @@ class _Deny(_Decides):
 
 
 class _AliasList(_Command):
-    """Lists the aliases: which version each name means now."""
+    """Lists the aliases and the versions that they point to."""
 
     game: str | None = None
-    """Only this game's."""
+    """Only aliases of this game."""
 
     def run(self, registry: Registry) -> int:
         found = registry.aliases(self.game)
@@ -300,12 +300,12 @@ class _AliasList(_Command):
 
 
 class _AliasHistory(_Command):
-    """Lists every move of an alias: who, when, why, on what evidence."""
+    """Lists every move of an alias: actor, time, reason and evidence."""
 
     name: Annotated[str, tyro.conf.Positional] = CHAMPION
     """The alias."""
     game: str | None = None
-    """Whose; needed once two games have a champion."""
+    """The alias's game; required if several games have a champion."""
 
     def run(self, registry: Registry) -> int:
         moves = registry.history(_game(registry, self.game), self.name)
@@ -315,14 +315,14 @@ class _AliasHistory(_Command):
 
 
 class _AliasSet(_Command):
-    """Points an alias to a version, if nobody has moved it meanwhile."""
+    """Points an alias to a version, unless somebody else has moved the alias."""
 
     name: Annotated[str, tyro.conf.Positional]
-    """The alias: challenger, or any name of your own. The champion is promoted, not set."""
+    """The alias: challenger, or a name of your choice. The champion is promoted, not set."""
     version: _VersionName
     """Its number, or the beginning of its digest."""
     generation: int | None = None
-    """The alias's generation as you know it; unset: as it is."""
+    """The generation that the alias must have now; unset: any."""
     reason: str | None = None
     """Why, for the record."""
 
@@ -349,10 +349,10 @@ class _AliasSet(_Command):
 
 
 class _PipelineRun(_Writes):
-    """Registers a checkpoint and sends it through the gate, as far as the mode goes."""
+    """Registers a checkpoint and sends it through the gate, as far as the mode allows."""
 
     mode: Literal["ci", "delivery", "deployment"]
-    """ci: checks only. delivery: until a person approves. deployment: all the way."""
+    """ci: checks only. delivery: then waits for approval. deployment: promotes without approval."""
     gate: Path | None = None
     """Gate file; unset: configs/gate.toml, which explains every key."""
 
@@ -368,10 +368,10 @@ class _PipelineRun(_Writes):
 
 
 class _PipelineList(_Command):
-    """Lists submissions, newest first: what waits for approval, what became of the others."""
+    """Lists submissions and their states, newest first."""
 
     game: str | None = None
-    """Only this game's."""
+    """Only submissions of this game."""
 
     def run(self, registry: Registry) -> int:
         game = None if self.game is None else resolve_game(self.game)
@@ -385,7 +385,7 @@ class _AuditLog(_Command):
     """Shows the audit log, oldest entry first."""
 
     since: int = 0
-    """Only entries after this one."""
+    """Only entries after this sequence number."""
 
     def run(self, registry: Registry) -> int:
         found = list(registry.events(self.since))
@@ -395,7 +395,7 @@ class _AuditLog(_Command):
 
 
 class _AuditHead(_Command):
-    """Prints a receipt of the audit log as it is. Keep it elsewhere, for `audit verify`."""
+    """Prints a receipt of the current audit log. Keep it elsewhere, for `audit verify`."""
 
     def run(self, registry: Registry) -> int:
         receipt = registry.audit_head()
@@ -408,15 +408,15 @@ class _AuditVerify(_Command):
     """Checks that no entry of the audit log was altered, removed or moved."""
 
     receipt: str | None = None
-    """What `audit head` printed, or a file that holds it. Only a receipt shows that the newest
-    entries were removed together with all that counts them."""
+    """Output of `audit head`, or a file that holds it. Only a receipt reveals that the newest
+    entries and their count were removed."""
 
     def run(self, registry: Registry) -> int:
         receipt = None if self.receipt is None else _receipt(self.receipt)
         problem = registry.verify_audit(receipt)
         if problem is None:
             since = "" if receipt is None else f", and begins with the receipt's {receipt.count:,}"
-            say(f"the audit log is whole{since}")
+            say(f"the audit log is unaltered{since}")
         else:
             say_error(f"{problem.where}: {problem.what}")
         self.tell({"problem": problem.model_dump(mode="json") if problem else None})
@@ -424,7 +424,7 @@ class _AuditVerify(_Command):
 
 
 def _receipt(given: str) -> Receipt:
-    """Reads a receipt that was written out, or the file that holds it."""
+    """Reads a receipt from its text, or from a file that holds it."""
     path = Path(given)
     if not os.path.lexists(path):
         return read_receipt(given)
@@ -433,7 +433,7 @@ def _receipt(given: str) -> Receipt:
     except (OSError, ValueError) as error:
         if isinstance(error, ConfigError):
             raise
-        reason = getattr(error, "strerror", None) or "it is no text"
+        reason = getattr(error, "strerror", None) or "it is not text"
         raise ConfigError(f"--receipt {path} cannot be read: {reason}.") from error
 
 
@@ -454,7 +454,7 @@ class _Export(_Command):
 
 
 class _Import(_Subcommand):
-    """Makes a registry from such a file, in a folder that holds none; nothing in it is run."""
+    """Creates a registry from an exported file, in a new folder; no code in the file is run."""
 
     file: Annotated[Path, tyro.conf.Positional]
     """The file (.tar)."""
@@ -471,7 +471,7 @@ def _named(name: str) -> Any:
 
 
 class _AliasGroup(BaseModel):
-    """Aliases: names in use, and their history."""
+    """Aliases and their history."""
 
     command: (
         Annotated[_AliasList, _named("list")]
@@ -487,7 +487,7 @@ class _PipelineGroup(BaseModel):
 
 
 class _AuditGroup(BaseModel):
-    """The audit log: everything that was ever done."""
+    """The audit log of all changes."""
 
     command: (
         Annotated[_AuditLog, _named("log")]
@@ -539,7 +539,7 @@ def _promote_command(argv: Sequence[str]) -> int:
 
 
 def _game(registry: Registry, named: str | None) -> str:
-    """The game that is meant: named, or the only one that has a champion."""
+    """Returns the named game, or the only one that has a champion."""
     if named is not None:
         return resolve_game(named)
     games = [alias.game for alias in registry.aliases() if alias.name == CHAMPION]
@@ -550,7 +550,7 @@ def _game(registry: Registry, named: str | None) -> str:
 
 
 class _Progress(ExitStack):
-    """Shows which check is being made and, of a match, how it stands."""
+    """Shows which check is running, and the score of a match."""
 
     def __init__(self, gate: Gate) -> None:
         super().__init__()
@@ -558,7 +558,7 @@ class _Progress(ExitStack):
         self._line: ProgressLine | None = None
 
     def begins(self, check: str) -> None:
-        """A check is about to be made."""
+        """Called before a check runs."""
         self.close()
         say(f"checking {check} …")
         if check in self._pairs:
@@ -566,13 +566,13 @@ class _Progress(ExitStack):
             self._line = self.enter_context(line)
 
     def pair(self, match: Comparison) -> None:
-        """A pair of games was played."""
+        """Called after each pair of games."""
         assert self._line is not None, "only matches have pairs"
         self._line.update(match.pairs, lambda: standing(match))
 
 
 def _reigning(registry: Registry, version: Version) -> Alias | None:
-    """The champion's alias, if the version is the champion already; says so."""
+    """Returns the champion's alias if the version is the champion already, and prints that."""
     alias = reigning(registry, version)
     if alias is not None:
         say(f"version {version.number} is the champion of {version.game} already")
@@ -580,7 +580,7 @@ def _reigning(registry: Registry, version: Version) -> Alias | None:
 
 
 def _piped(registry: Registry, version: Version, mode: Mode, gate: Gate) -> dict[str, Any]:
-    """Runs the pipeline and tells what came of it."""
+    """Runs the pipeline and prints its result."""
     if (already := _reigning(registry, version)) is not None:
         return {"submission": None, "verdict": None, "alias": already.model_dump(mode="json")}
     try:
@@ -589,7 +589,7 @@ def _piped(registry: Registry, version: Version, mode: Mode, gate: Gate) -> dict
                 registry, version, mode, gate, on_check=progress.begins, on_pair=progress.pair
             )
     except KeyboardInterrupt:
-        say_error("what was played is kept; the same command goes on from there.")
+        say_error("the games played so far are kept; the same command resumes.")
         raise
     _tell_submission(registry, current)
     if current.state == "awaiting_approval":

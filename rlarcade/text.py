@@ -1,31 +1,31 @@
-"""Text from outside, made fit to be shown: a name, a note or a path is printed, never obeyed."""
+"""Makes text from outside safe to print: control characters in it are escaped."""
 
 import unicodedata
 from collections.abc import Callable
 from typing import Any
 
 _UNSEEN = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))
-"""Unicode categories that a terminal obeys, or that a reader cannot see: control and format
-characters, halves of a surrogate pair, private and unassigned ones, line and paragraph breaks."""
+"""Unicode categories that control a terminal or are invisible: control and format characters,
+halves of a surrogate pair, private and unassigned characters, line and paragraph breaks."""
 
 LONGEST_SHOWN = 80
-"""Characters of somebody's value in an error; from a file or a caller it may have any length."""
-_LONGEST_PATH = 400  # characters of a path, or another word, in an error
-_LONGEST_ERROR = 2_000  # characters: somebody's own error may hold an array, and documents keep it
+"""Most characters of a given value in an error; values from files and callers have any length."""
+_LONGEST_PATH = 400  # most characters of a path or another word in an error
+_LONGEST_ERROR = 2_000  # most characters of an error: a foreign one may hold a whole array
 
 
 def printable(text: object, longest: int | None = None) -> str:
-    r"""Returns text as one line that only shows something.
+    r"""Returns text as one line that is safe to print.
 
-    What a terminal would obey or a reader would not see becomes its escape: a line break '\\n',
-    the beginning of a colour code '\\x1b', a byte of a path that is no UTF-8 '\\udcff'.
+    Control and invisible characters are escaped: a line break becomes '\\n', the beginning of a
+    colour code '\\x1b', an invalid UTF-8 byte of a path '\\udcff'.
 
     Args:
-        text: anything; `str` of it is shown.
-        longest: more characters than these are cut out of the middle.
+        text: any value; `str` is applied.
+        longest: most characters; a longer text loses its middle.
     """
     line = str(text)
-    if not line.isprintable():  # quick; True also says that no character is of those categories
+    if not line.isprintable():  # a quick test; if it is True, nothing needs an escape
         line = "".join(_shown(letter) for letter in line)
     if longest is not None and len(line) > longest:
         half = (longest - 1) // 2
@@ -34,29 +34,29 @@ def printable(text: object, longest: int | None = None) -> str:
 
 
 def quoted(value: object, longest: int = LONGEST_SHOWN) -> str:
-    """Returns what somebody gave as Python writes it: one printable line, and not a long one.
+    """Returns the `repr` of a value as one short printable line.
 
     Args:
-        value: anything.
-        longest: more characters than these are cut out of the middle.
+        value: any value.
+        longest: most characters; a longer text loses its middle.
     """
-    if isinstance(value, str) and len(value) > 2 * longest:  # the rest would not be seen
+    if isinstance(value, str) and len(value) > 2 * longest:  # the middle is not shown anyway
         value = value[:longest] + value[-longest:]
     try:
         return printable(repr(value), longest)
-    except ValueError:  # Python writes no number of more than 4,300 digits
+    except ValueError:  # Python refuses to print an int of more than 4,300 digits
         return "a number of thousands of digits"
-    except Exception:  # somebody else's object may fail even at that
+    except Exception:  # the `repr` of a foreign object may fail
         return f"a {type(value).__name__}"
 
 
 def shown_path(path: object) -> str:
-    """Returns a path for an error: whole, unless it is longer than any that people use."""
+    """Returns a path for an error message; an extremely long one loses its middle."""
     return printable(path, _LONGEST_PATH)
 
 
 def said(error: BaseException, how: Callable[[Any], str] = str) -> str:
-    """Returns what an error says; somebody else's may fail even at that.
+    """Returns the text of an error, even if the error's own `str` or `repr` fails.
 
     Args:
         error: the error.
@@ -72,12 +72,12 @@ def said(error: BaseException, how: Callable[[Any], str] = str) -> str:
 
 
 def error_line(text: str) -> str:
-    """Returns an error as one printable line; a long word, and a long line, lose their middle."""
+    """Returns an error as one printable line; a long word or line loses its middle."""
     return printable(" ".join(printable(w, _LONGEST_PATH) for w in text.split()), _LONGEST_ERROR)
 
 
 def counted(number: int, thing: str) -> str:
-    """Returns a number with its noun, which takes an s in the plural: 1 game, 1,200 games."""
+    """Returns a number with its noun; the plural gets an s: 1 game, 1,200 games."""
     return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
 
 

@@ -135,7 +135,7 @@ def test_a_setting_cannot_be_changed_afterwards():
     value = Model()
     with pytest.raises(ConfigError) as told:
         value.whole = 3
-    assert str(told.value) == "'whole' cannot be changed afterwards. Make another Model with it."
+    assert str(told.value) == "'whole' cannot be changed afterwards. Make a new Model with it."
     assert value == Model()
 
 
@@ -150,7 +150,7 @@ def test_a_document_is_told_without_what_only_settings_have():
     assert reason(refused('{"zzz": 1}')) == "'zzz' is unknown."
     assert reason(refused('{"pair": [1]}')) == "'pair.1' is missing."
     said = reason(refused("{\n"))
-    assert said.startswith("it is no JSON (")
+    assert said.startswith("it is not JSON (")
     assert said.isprintable()
     assert reason(refused(json.dumps({"count": 10}))) == "'count' must be at most 9, not 10."
 

@@ -25,10 +25,10 @@ FIRST_ONLY = "is not a choice: rlarcade takes the first GPU that it sees. "
         (("promote", "zzz"), "unknown subcommand 'zzz'. Choose one of register, versions"),
         (("promote",), "a subcommand is missing: one of register, versions"),
         (("promote", "show"), "rlarcade promote show needs a name (Its number, the beginning"),
-        (("promote", "approve", "1"), "needs --by (Who says so) and --note (Why)."),
+        (("promote", "approve", "1"), "needs --by (Your name) and --note (Your reason)."),
         (("train",), "rlarcade train needs --game (Any spelling of a game's name"),
         (("train", "--game"), "--game takes a value."),
-        ((*TRAIN, "extra"), "unexpected 'extra': no more words are taken there."),
+        ((*TRAIN, "extra"), "unexpected 'extra': no further arguments are allowed."),
         *(
             ((*command, "--device", device), f"error: device {device!r} {said}\n")
             for command in (TRAIN, ("evaluate", "x"), ("compare", "x", "random"))

@@ -182,7 +182,7 @@ def test_a_refusal_reads_the_same_whatever_a_terminal_can_show(encoding, monkeyp
     monkeypatch.setattr(sys, "stdout", out)
     for argv, line in (
         (["--xx", "3"], r"unknown flag --xx\. rlarcade prog needs --game \(What is played\)\."),
-        (["--game", "Pong", ""], "unexpected '': no more words are taken there"),
+        (["--game", "Pong", ""], "unexpected '': no further arguments are allowed"),
         (["--game", "Pong", "--epsodes", "3"], r"unknown flag --epsodes\. Did you mean --episodes"),
         (["--game", "Pong", "--episodes", "x"], r"--episodes takes a whole number, got 'x'\."),
     ):

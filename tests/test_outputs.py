@@ -216,7 +216,7 @@ def test_a_scripts_output_is_tried_when_its_command_line_is_read(tmp_path, files
     parser.add_argument("--json", type=output_file)
     path = tmp_path / "new.json"
     assert parser.parse_args(["--json", str(path)]).json == path
-    for wrong, said in ((tmp_path, "Is a directory"), (tmp_path / "no" / "x", "is not there")):
+    for wrong, said in ((tmp_path, "Is a directory"), (tmp_path / "no" / "x", "does not exist")):
         with pytest.raises(SystemExit) as ended:
             parser.parse_args(["--json", str(wrong)])
         assert ended.value.code == 2

@@ -1,4 +1,4 @@
 """How a checkpoint becomes its game's champion: registry, gate, pipeline.
 
-Nothing is loaded here: who trains needs no database.
+This file imports nothing, so training does not load SQLAlchemy.
 """

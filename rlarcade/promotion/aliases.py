@@ -1,4 +1,4 @@
-"""Aliases: moved by compare-and-swap on a generation, and back along their own history."""
+"""Aliases: moved by compare-and-swap on their generation, and back along their history."""
 
 from collections.abc import Iterable
 from typing import Any, get_args
@@ -17,14 +17,14 @@ _table = tables.aliases
 
 
 def find(connection: Connection, game: str, name: str) -> Alias | None:
-    """Returns where an alias points; None if nowhere."""
+    """Returns an alias; None if it does not exist or points to no version."""
     return next(iter(find_all(connection, game, name)), None)
 
 
 def find_all(
     connection: Connection, game: str | None = None, name: str | None = None
 ) -> list[Alias]:
-    """Returns the aliases that point to a version, of one game or of all."""
+    """Returns the aliases of one game or of all games that point to a version."""
     columns = (_table.c.game, _table.c.name, _table.c.version, _table.c.generation)
     query = select(*columns, tables.versions.c.digest).join(tables.versions)
     if game is not None:
@@ -56,8 +56,8 @@ def _row(connection: Connection, game: str, name: str) -> Row[Any] | None:
     ):
         raise UnusableRegistryError(
             f"alias {name}@{game} cannot be read, because its row was altered: version "
-            f"{row.version!r:.40}, generation {row.generation!r:.40}. See how with `promote verify "
-            "--all`, or import the newest export into another folder."
+            f"{row.version!r:.40}, generation {row.generation!r:.40}. For details run `promote "
+            "verify --all`, or import the newest export into another folder."
         )
     return row
 
@@ -77,25 +77,25 @@ def history(connection: Connection, game: str, name: str) -> list[AliasMove]:
 
 
 def move_of(event: Event) -> AliasMove:
-    """Returns the move that an entry of the audit log tells.
+    """Returns the move that an entry of the audit log records.
 
     Raises:
-        RegistryError: it tells none, since it was altered.
+        RegistryError: the entry was altered and records no move.
     """
     told = {"kind": event.kind, "actor": event.actor, "time": event.time}
     try:
         return AliasMove.model_validate(event.document | told)
     except ValueError as error:
         raise UnusableRegistryError(
-            f"event {event.sequence} of the audit log was altered: it tells of no move. See with "
-            "`promote audit verify`, and import the newest export into another folder."
+            f"event {event.sequence} of the audit log was altered: it records no move. For details "
+            "run `promote audit verify`, and import the newest export into another folder."
         ) from error
 
 
 def stack(moves: Iterable[AliasMove]) -> list[int | None]:
-    """Replays moves: every move puts its version on top, a roll back takes off what lay above it.
+    """Replays moves on a stack: a move pushes its version, a roll back pops all above its version.
 
-    So a second roll back goes further back, and none returns to what was rolled back from.
+    So a second roll back goes further back, and no roll back returns to a version that was popped.
     """
     found: list[int | None] = []
     for move in moves:
@@ -122,7 +122,7 @@ def previous(connection: Connection, game: str, name: str) -> list[Row[Any]]:
 
 
 def champions(connection: Connection, game: str, name: str) -> list[Row[Any]]:
-    """Returns the version that an alias points to, and those that it can roll back to.
+    """Returns the version that an alias points to, then those that it can roll back to.
 
     Raises:
         RegistryError: the audit log was altered.
@@ -148,11 +148,11 @@ def move(
     reason: str | None = None,
     verdict: str | None = None,
 ) -> Alias | None:
-    """Moves an alias, with its entry in the audit log, if nobody has since it was looked at.
+    """Moves an alias and writes the audit log, unless it was moved since the caller read it.
 
     Raises:
-        RegistryError: the version does not exist, is broken or archived, or of another game.
-        StaleError: somebody else has moved it.
+        RegistryError: the version does not exist, is broken, archived or of another game.
+        StaleError: somebody else has moved the alias.
         ValueError: there is no such kind of move.
     """
     versions.check_name(name)
@@ -163,7 +163,7 @@ def move(
     if version is not None:
         _check_target(connection, game, name, version)
     elif row is None:
-        raise RegistryError(f"{game} has no {name} that could be taken away.")
+        raise RegistryError(f"{game} has no {name} to take away.")
     if kind == "rollback" and version not in {r.number for r in previous(connection, game, name)}:
         raise never_held(game, name, version)
     done = AliasMove(
@@ -210,7 +210,7 @@ def _check_target(connection: Connection, game: str, name: str, number: int) -> 
     if row.broken_reason is not None:
         raise UnusableRegistryError(
             f"version {number} is broken and cannot become {name}: {row.broken_reason}. Register "
-            "its checkpoint again to mend it, or choose another version."
+            "its checkpoint again to repair it, or choose another version."
         )
     if row.archived:
         raise RegistryError(
@@ -226,8 +226,8 @@ def _stale(connection: Connection, game: str, name: str, found: int, expected: i
     )
     return StaleError(
         f"STALE: the {name} of {game} is at generation {found}, not {expected} as expected"
-        f"{f'. Meanwhile: {told}' if told else ''}. Nothing was changed: look at it again and "
-        "decide anew."
+        f"{f'. Moves since then: {told}' if told else ''}. Nothing was changed. Look at it again "
+        "and decide again."
     )
 
 
@@ -236,9 +236,9 @@ def _shown(version: int | None) -> str:
 
 
 def never_held(game: str, name: str, version: int | None) -> RegistryError:
-    """Returns the error of a roll back to where the alias never was."""
+    """Returns the error for a roll back to a version that the alias cannot return to."""
     return RegistryError(
-        f"the {name} of {game} cannot roll back to {_shown(version)}: it is none of the sound "
-        "versions that it pointed to before. See `promote alias history`; any version can be "
-        "promoted."
+        f"the {name} of {game} cannot roll back to {_shown(version)}: it is not one of the usable "
+        "versions that the alias pointed to before. See `promote alias history`; any version can "
+        "be promoted."
     )

@@ -1,8 +1,8 @@
 """A registry as one file: a plain tar of the database and the blobs, which `tar -t` can list.
 
-It may come from a stranger, so it is read by a reader that knows only what `write` writes: regular
-files, by two patterns of names, in one order, each with the very header that it would get here.
-Links, folders, devices, extensions of the format and names that lead elsewhere cannot occur.
+The file may come from a stranger. So the reader accepts only what `write` writes: regular files
+with two patterns of names, in one order, each with exactly the header that `write` gives it. It
+refuses links, folders, devices, extensions of the format and names outside the folder.
 """
 
 import hashlib
@@ -25,12 +25,12 @@ from rlarcade.text import quoted
 
 _BLOCK = 512
 _CHUNK = 1 << 20
-_LARGEST = 8**11 - 1  # bytes of a member: eleven octal digits
+_LARGEST = 8**11 - 1  # bytes of a member; the header has eleven octal digits for it
 _BLOB = re.compile(r"blobs/sha256/([0-9a-f]{2})/((?:\1)[0-9a-f]{62})")
 
 
 def write(path: Path, database: Database, blobs: Blobs) -> None:
-    """Writes a registry into one file, which is whole under its name or not there.
+    """Writes a registry into one file. A failure leaves no file under that name.
 
     Raises:
         RegistryError: the file exists already or cannot be written, or the database cannot be read.
@@ -40,7 +40,7 @@ def write(path: Path, database: Database, blobs: Blobs) -> None:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     copy = temporary.with_suffix(".sqlite")
     try:
-        database.copy_to(copy)  # before the blobs: what it names is there already
+        database.copy_to(copy)  # before the blobs: all blobs that it names exist already
         with temporary.open("xb") as file:
             with copy.open("rb") as source:
                 _add(file, DATABASE, source, copy.stat().st_size)
@@ -79,7 +79,7 @@ def _add(file: IO[bytes], name: str, source: IO[bytes], size: int) -> None:
 
 
 def _header(name: str, size: int) -> bytes:
-    """Returns the one header (POSIX.1-1988 ustar) that a member of this name and size can have."""
+    """Returns the only valid header (POSIX.1-1988 ustar) of a member with this name and size."""
     assert size <= _LARGEST, "no network is that large"
     before = b"".join(
         (
@@ -91,7 +91,7 @@ def _header(name: str, size: int) -> bytes:
     )
     after = b"".join(
         (
-            b"0" + bytes(100),  # a regular file, linked to nothing
+            b"0" + bytes(100),  # a regular file, no target of a link
             b"ustar\0" + b"00",
             bytes(64),  # names of user and group
             2 * b"0000000\0",  # device
@@ -104,11 +104,20 @@ def _header(name: str, size: int) -> bytes:
 
 @contextmanager
 def unpacked(file: Path, folder: Path) -> Iterator[Path]:
-    """Unpacks an export beside a folder; becomes that folder unless an exception leaves the block.
+    """Unpacks an export into a temporary folder, and renames it at the end of the block.
+
+    If the block raises, the temporary folder is removed.
+
+    Args:
+        file: the export.
+        folder: the final folder; must be empty or not exist.
+
+    Yields:
+        The temporary folder.
 
     Raises:
-        RegistryError: the file is no export or hostile, or the folder is in use or cannot be
-            written; nothing is left behind.
+        RegistryError: the file is not an export or hostile, or the folder is in use or cannot be
+            written; no files are left behind.
     """
     if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
         raise RegistryError(
@@ -118,8 +127,8 @@ def unpacked(file: Path, folder: Path) -> Iterator[Path]:
         opened = open_regular(file)
     except OSError as error:
         raise RegistryError(
-            f"{file} cannot be imported into {folder}: {error.strerror}. Name a file that `promote "
-            "export` wrote."
+            f"{file} cannot be imported into {folder}: {error.strerror}. Give a file that "
+            "`promote export` wrote."
         ) from error
     temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(8)}")
     try:
@@ -134,7 +143,7 @@ def unpacked(file: Path, folder: Path) -> Iterator[Path]:
     except OSError as error:
         raise UnusableRegistryError(
             f"{file} cannot be imported into {folder}: {error.strerror}. Free some space, choose "
-            "another place, or mend its permissions."
+            "another place, or fix its permissions."
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -149,29 +158,29 @@ def _unpack(source: IO[bytes], file: Path, folder: Path) -> None:
         name, size = _member(block, file)
         place = (name != DATABASE, name)  # the database first, then blobs in order
         if (place <= before) if before else (name != DATABASE):
-            raise _refused(file, f"{name} is not where an export has it")
+            raise _refused(file, f"{name} is out of order")
         _copy(source, file, folder / name, size)
         before = place
     if before is None or source.read(_BLOCK + 1) != bytes(_BLOCK):
-        raise _refused(file, "it does not end as an export does")
+        raise _refused(file, "its end is not that of an export")
 
 
 def _member(block: bytes, file: Path) -> tuple[str, int]:
     if len(block) < _BLOCK:
         raise _refused(file, "it is cut off")
     if block[257:262] != b"ustar":
-        raise _refused(file, "it is no tar file, or a compressed one")
+        raise _refused(file, "it is not a tar file, or it is compressed")
     name = block[:100].rstrip(b"\0").decode("ascii", "backslashreplace")
     if block[156:157] != b"0":
         raise _refused(
-            file, f"{quoted(name)} is a link, a folder or another thing that is no plain file"
+            file, f"{quoted(name)} is a link, a folder or something else, not a regular file"
         )
     if name != DATABASE and not _BLOB.fullmatch(name):
-        raise _refused(file, f"it would write {quoted(name)}, which no registry has")
+        raise _refused(file, f"it contains {quoted(name)}, which no registry has")
     digits = re.fullmatch(rb"([0-7]{11})\0", block[124:136])
     size = int(digits[1], 8) if digits else -1
     if size < 0 or block != _header(name, size):
-        raise _refused(file, f"the header of {name} is not one that an export has")
+        raise _refused(file, f"the header of {name} differs from that of an export")
     largest = LARGEST_DATABASE if name == DATABASE else LARGEST_BLOB
     if size > largest:
         raise _refused(
@@ -194,7 +203,7 @@ def _copy(source: IO[bytes], file: Path, path: Path, size: int) -> None:
         target.flush()
         os.fsync(target.fileno())
     if source.read(-size % _BLOCK) != bytes(-size % _BLOCK):
-        raise _refused(file, f"there is something between {path.name} and what follows it")
+        raise _refused(file, f"the padding after {path.name} is not empty")
     if path.name != DATABASE:
         path.chmod(0o444)
         if digest.hexdigest() != path.name:
@@ -203,6 +212,6 @@ def _copy(source: IO[bytes], file: Path, path: Path, size: int) -> None:
 
 def _refused(file: Path, why: str) -> UnusableRegistryError:
     return UnusableRegistryError(
-        f"{file} is no export of a registry, or was altered: {why}. Nothing was imported; get it "
-        "again from where it came."
+        f"{file} is not a registry's export, or was altered: {why}. Nothing was imported; get the "
+        "file again from its source."
     )

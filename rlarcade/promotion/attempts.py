@@ -1,16 +1,17 @@
-"""A stream of attempts on one champion shares one α, however many versions are sent.
+"""All attempts on one champion share one α, however many versions are submitted.
 
-A match promotes a version that is no better with a probability of at most the α that it is decided
-with. Twenty such matches with α = 0.05 each promote at least one of twenty equals with up to 64 %.
-So the j-th version that is sent against one generation of a champion is matched with 6α/(π²j²);
-these shares add up to α, and so does the probability that any of them is promoted wrongly, whatever
-the matches have in common (Bonferroni's inequality). The rule is alpha-spending, the simplest that
-holds when the number of attempts is not known beforehand: Foster & Stine (2008), and Tian & Ramdas
-(2021), https://arxiv.org/abs/1910.04900, who bound the error of a whole stream in this way.
+A match promotes a version that is no better with probability at most its α. With α = 0.05 each,
+twenty such matches promote at least one of twenty equal versions with probability up to 64 %. So
+the j-th version that is submitted against one generation of a champion is matched with 6α/(π²j²).
+These shares add up to α. By Bonferroni's inequality, α also bounds the probability that any of the
+versions is promoted wrongly, even if the matches depend on each other. The rule is alpha-spending,
+the simplest one that holds when the number of attempts is unknown beforehand: Foster & Stine
+(2008), and Tian & Ramdas (2021), https://arxiv.org/abs/1910.04900, who bound the error of a whole
+stream of tests in this way.
 
-A place in the stream belongs to a version: in another mode, by another gate or sent again it has
-the same place, and the same games, so nobody throws the dice twice. It follows from the audit log,
-where a submission is opened, and never changes.
+A version keeps its place in the stream and its games in another mode, with another gate and when it
+is submitted again. So nobody gets a second chance. The place follows from the `submission.opened`
+entries of the audit log and never changes.
 """
 
 import math
@@ -26,12 +27,12 @@ _OPENED = ("submission.opened",)
 
 
 def share(number: int) -> float:
-    """Returns the part of α that the attempt of a number (1, 2, 3 …) is decided with."""
+    """Returns the share of α for the attempt with this number (1, 2, 3 …)."""
     return 6 / (math.pi * number) ** 2
 
 
 def attempt_of(registry: Registry, current: Submission, gate: Gate) -> Attempt | None:
-    """Returns a submission's place among the attempts on its champion; None where there is none.
+    """Returns a submission's place among the attempts on its champion; None without a champion.
 
     Raises:
         UnusableRegistryError: the audit log was altered, or a gate that it names cannot be read.
@@ -47,8 +48,9 @@ def attempt_of(registry: Registry, current: Submission, gate: Gate) -> Attempt |
                 gates.setdefault(str(told.get("digest")), []).append(str(told.get("gate")))
     if current.digest not in gates:
         raise UnusableRegistryError(
-            f"submission {current.id} was altered: the audit log does not tell that version "
-            f"{current.version} was sent against this champion. See `promote verify --all`."
+            f"submission {current.id} was altered: according to the audit log, version "
+            f"{current.version} was never submitted against this champion. For details run "
+            "`promote verify --all`."
         )
     number = 1 + list(gates).index(current.digest)
     budgets = {name: _budget(registry, name) for names in gates.values() for name in names}

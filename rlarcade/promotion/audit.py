@@ -1,9 +1,9 @@
-"""The audit log: every change with who made it, each entry sealed by the digest of the one before.
+"""The audit log: every change and its actor, in entries that are chained by their digests.
 
-An entry that is altered, missing or out of place no longer fits the digests after it; a tail that
-was cut off no longer fits the count and digest that `meta` holds. Whoever can write the whole file
-can cut off the tail and set those back, or write another log: nothing in the file shows that. A
-receipt, which is kept elsewhere, does.
+Each entry holds the digest of the entry before. So an entry that is altered, missing or out of
+place does not fit its neighbours. If the last entries are cut off, the log does not fit the count
+and digest in the table `meta`. But a person who can write the whole file can also change `meta`, or
+rewrite the whole log. Only a receipt that is kept elsewhere reveals that.
 """
 
 import json
@@ -23,53 +23,53 @@ from rlarcade.text import quoted
 
 _RECEIPT = re.compile(r"([0-9]{1,18}):([0-9a-f]{64})")
 GENESIS = "0" * 64
-_LAST = 2**63 - 1  # no row of SQLite has a larger number
-"""What the first entry has for the digest of the one before."""
+"""In the first entry, in place of the digest of the entry before."""
+_LAST = 2**63 - 1  # largest integer of SQLite
 
 
 def canonical_json(document: Any) -> str:
-    """Returns the one way of writing a document that its digest is made from.
+    """Returns a document as canonical JSON, from which its digest is computed.
 
     Raises:
-        RegistryError: it holds what JSON cannot say, such as infinity.
+        RegistryError: JSON cannot represent the document, for example infinity.
     """
     try:
         return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise RegistryError(
-            f"the document cannot be kept: {error}. Keep text, whole and finite numbers, lists "
-            "and tables of these."
+            f"the document cannot be stored: {error}. Use only text, finite numbers, lists and "
+            "tables."
         ) from error
 
 
 def altered(what: str, error: ValidationError) -> UnusableRegistryError:
-    """Returns the error of a row that is none any more."""
+    """Returns the error for a row that was altered and is no longer valid."""
     first = error.errors()[0]
     field = ".".join(map(str, first["loc"])) or "it"
     found = quoted(first["input"])
     return UnusableRegistryError(
-        f"{what} cannot be read, because its row was altered: {field} is {found}. See how with "
+        f"{what} cannot be read, because its row was altered: {field} is {found}. For details run "
         "`promote verify --all`, or import the newest export into another folder."
     )
 
 
 def storable(text: str) -> str:
-    """Returns text as UTF-8 can hold it: an odd byte of a file name becomes an escape."""
+    """Returns text that UTF-8 can encode; an invalid byte of a file name becomes an escape."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def now() -> str:
-    """Returns the time for display. Nothing depends on it, and it may well go backwards."""
+    """Returns the UTC time for display. Nothing depends on it, since clocks may be set back."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def append(
     connection: Connection, kind: str, document: Mapping[str, Any], actor: str, time: str
 ) -> None:
-    """Writes the next entry. The transaction that it belongs to must be the only writer's.
+    """Writes the next entry, in a transaction of `Database.write`.
 
     Raises:
-        RegistryError: the document is none that JSON can say, or the log has lost its head.
+        RegistryError: JSON cannot represent the document, or the log's count in `meta` is invalid.
     """
     count, head = _head(connection)
     entry = {
@@ -96,22 +96,22 @@ def _head(connection: Connection) -> tuple[int, str]:
     count, head = found.get("audit_count", "0"), found.get("audit_head", GENESIS)
     if not count.isascii() or not count.isdigit() or len(count) > 18:
         raise UnusableRegistryError(
-            f"the registry was altered: its audit log is said to have {quoted(count)} entries. "
-            "Import the newest export of it into another folder."
+            f"the registry was altered: the number of its audit log's entries is given as "
+            f"{quoted(count)}. Import the newest export of it into another folder."
         )
     return int(count), head
 
 
 def read(connection: Connection, since: int = 0, kinds: tuple[str, ...] = ()) -> Iterator[Event]:
-    """Yields the entries after one, in order.
+    """Yields entries in order.
 
     Args:
         connection: to the registry's database.
-        since: the sequence number after which to begin.
-        kinds: yield only entries of these kinds; none means all.
+        since: yield only entries after this sequence number.
+        kinds: yield only entries of these kinds; empty: of all kinds.
 
     Raises:
-        RegistryError: an entry cannot be read, since it was altered.
+        RegistryError: an entry was altered and cannot be read.
     """
     since = min(max(since, 0), _LAST)
     query = select(events).where(events.c.sequence > since).order_by(events.c.sequence)
@@ -122,8 +122,9 @@ def read(connection: Connection, since: int = 0, kinds: tuple[str, ...] = ()) ->
             yield _event(row)
         except (ValueError, TypeError, RecursionError) as error:
             raise UnusableRegistryError(
-                f"event {row.sequence} of the audit log was altered and cannot be read. See with "
-                "`promote audit verify`, and import the newest export into another folder."
+                f"event {row.sequence} of the audit log was altered and cannot be read. For "
+                "details run `promote audit verify`, and import the newest export into another "
+                "folder."
             ) from error
 
 
@@ -132,10 +133,10 @@ def _event(row: Row[Any]) -> Event:
 
 
 def head(connection: Connection) -> Receipt:
-    """Returns the receipt of the log as it is.
+    """Returns a receipt of the current log.
 
     Raises:
-        UnusableRegistryError: it was altered, so a receipt would be of something else.
+        UnusableRegistryError: the log was altered.
     """
     problem = first_problem(connection)
     if problem is not None:
@@ -148,10 +149,10 @@ def head(connection: Connection) -> Receipt:
 
 
 def read_receipt(text: str) -> Receipt:
-    """Reads a receipt: `COUNT:DIGEST`, or the JSON of one.
+    """Reads a receipt: `COUNT:DIGEST`, or a receipt as JSON.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: the text is not a receipt.
     """
     found = _RECEIPT.fullmatch(text.strip())
     try:
@@ -160,13 +161,13 @@ def read_receipt(text: str) -> Receipt:
         return Receipt.model_validate_json(text)
     except ValueError as error:
         raise ConfigError(
-            f"{quoted(text.strip())} is no receipt of an audit log. Give what `promote audit head` "
-            "printed, COUNT:DIGEST, or the file that its --json wrote."
+            f"{quoted(text.strip())} is not a receipt of an audit log. Give the COUNT:DIGEST that "
+            "`promote audit head` printed, or the file that its --json wrote."
         ) from error
 
 
 def against(connection: Connection, receipt: Receipt) -> Problem | None:
-    """Finds out whether the log still begins with what a receipt is of; None: it does."""
+    """Checks that the log begins with the entries of a receipt; None: it does."""
     if receipt.count == 0:
         return None
     count, _ = _head(connection)
@@ -175,20 +176,20 @@ def against(connection: Connection, receipt: Receipt) -> Problem | None:
     if digest is None:
         return Problem(
             where=f"event {count + 1}",
-            what=f"is missing: the receipt is of {receipt.count:,} entries, the audit log has "
+            what=f"is missing: the receipt says {receipt.count:,} entries, the audit log has "
             f"{count:,}",
         )
     if digest != receipt.digest:
         return Problem(
             where=f"event {receipt.count}",
-            what=f"is not what it was: its digest is {str(digest)[:12]}…, the receipt says "
+            what=f"was altered: its digest is {str(digest)[:12]}…, the receipt says "
             f"{receipt.digest[:12]}…",
         )
     return None
 
 
 def first_problem(connection: Connection) -> Problem | None:
-    """Finds the first entry that was altered, is missing or is out of place; None: all is well.
+    """Finds the first entry that was altered, is missing or is out of place; None: there is none.
 
     Raises:
         RegistryError: the database cannot be read.
@@ -205,7 +206,7 @@ def first_problem(connection: Connection) -> Problem | None:
     if count >= expected:
         return Problem(
             where=f"event {expected}",
-            what=f"is missing: the audit log had {count:,} entries, and ends before it",
+            what=f"is missing: the audit log had {count:,} entries and ends before this one",
         )
     if (count, head) != (expected - 1, previous):
         return Problem(
@@ -226,7 +227,7 @@ def _wrong(row: Row[Any], previous: str) -> str | None:
         text = canonical_json(event.document)
         digest = sha256(canonical_json(event.model_dump(exclude={"digest"})).encode())
     except (ValueError, TypeError, RecursionError, RegistryError):
-        return "was altered: it is no entry of an audit log any more"
+        return "was altered: it is no longer an entry of an audit log"
     if digest != row.digest or text != row.document:
         return f"was altered: its digest is {digest[:12]}…, not {str(row.digest)[:12]}…"
     return None

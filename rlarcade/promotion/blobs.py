@@ -1,4 +1,4 @@
-"""Files named by their contents: blobs/sha256/ab/abcd…, written once, whole or not there."""
+"""Files named by the sha256 of their content, such as `blobs/sha256/ab/abcd…`."""
 
 import hashlib
 import os
@@ -16,45 +16,45 @@ from rlarcade.text import quoted
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
 LARGEST = 1 << 30
-"""Bytes of a blob; the largest ones are weights."""
+"""Most bytes of a blob; the largest ones are weights."""
 LARGEST_DOCUMENT = 100_000_000
-"""Bytes of a document; the largest ones are matches with every action."""
+"""Most bytes of a document; the largest ones are matches with every action."""
 _CHUNK = 1 << 20
 
 
 class DamagedBlobError(UnusableRegistryError):
-    """A blob is missing, or does not hold what its name says."""
+    """A blob is missing, or its content does not fit its name."""
 
 
 def sha256(data: bytes) -> str:
-    """Returns the digest of bytes, 64 hex digits."""
+    """Returns the sha256 of bytes as 64 hex digits."""
     return hashlib.sha256(data).hexdigest()
 
 
 class Blobs:
-    """A folder of files, each named by the sha256 of what it holds."""
+    """A folder of files that are named by the sha256 of their content."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def path(self, digest: str) -> Path:
-        """Returns where a blob is or would be.
+        """Returns the path of a blob, whether it exists or not.
 
         Raises:
-            DamagedBlobError: it is no digest, and might name a file outside the store.
+            DamagedBlobError: it is not a digest, so it might name a file outside the folder.
         """
         if not DIGEST.fullmatch(digest):
-            raise DamagedBlobError(f"{quoted(digest)} is no sha256 digest, 64 digits of 0-9a-f")
+            raise DamagedBlobError(f"{quoted(digest)} is not a sha256 digest: 64 digits of 0-9a-f")
         return self.folder / digest[:2] / digest
 
     def check_own(self, digest: str | None = None) -> None:
-        """Refuses links where folders of the store should be: they might lead out of it.
+        """Requires that the folders are not links, which might lead out of the registry.
 
         Args:
-            digest: of a blob, whose folder is looked at as well.
+            digest: of a blob whose folder is checked as well.
 
         Raises:
-            DamagedBlobError: one of them is a link.
+            DamagedBlobError: a folder is a link.
         """
         folders = [self.folder.parent, self.folder]
         if digest is not None:
@@ -62,19 +62,19 @@ class Blobs:
         for folder in folders:
             if folder.is_symlink():
                 raise DamagedBlobError(
-                    f"{folder} is a link, and might lead out of the registry. Replace it by the "
+                    f"{folder} is a link and might lead out of the registry. Replace it by the "
                     "folder that it points to"
                 )
 
     def put(self, data: bytes) -> str:
-        """Keeps bytes; a whole blob that is there already stays, a damaged one is replaced.
+        """Stores bytes. An intact blob is left alone; a damaged one is replaced.
 
         Returns:
-            Their digest.
+            The digest of the bytes.
 
         Raises:
             UnusableRegistryError: the disk is full or cannot be written, or a folder is a link; no
-                part of the blob is left.
+                part of the blob is left behind.
         """
         digest = sha256(data)
         path = self.path(digest)
@@ -92,22 +92,22 @@ class Blobs:
             _write(path, data)
         except OSError as error:
             raise UnusableRegistryError(
-                f"{path} cannot be written: {error.strerror}. Free some space or mend the "
-                "permissions of its folder, and repeat the command: nothing was changed."
+                f"{path} cannot be written: {error.strerror}. Nothing was changed. Free some space "
+                "or fix the permissions of its folder, and repeat the command."
             ) from error
         return digest
 
     def get(self, digest: str, size: int | None = None, limit: int = LARGEST) -> bytes:
-        """Reads a blob and checks that it holds what its name says.
+        """Reads a blob and checks its digest.
 
         Args:
-            digest: of its bytes.
-            size: the bytes that it should have, if known: another number is not read.
-            limit: the most bytes that it may have.
+            digest: the blob's name.
+            size: its expected size in bytes, if known; a blob of another size is not read.
+            limit: most bytes that it may have.
 
         Raises:
-            DamagedBlobError: it is missing, altered, too large, or a link or no file.
-            UnusableRegistryError: it cannot be read, for lack of permission, say.
+            DamagedBlobError: it is missing, altered, too large, a link or not a regular file.
+            UnusableRegistryError: it cannot be read, for example for lack of permission.
         """
         with self._opened(digest, size, limit) as file:
             data = file.read(os.fstat(file.fileno()).st_size + 1)
@@ -119,7 +119,7 @@ class Blobs:
         self.check_own(digest)
         path = self.path(digest)
         try:
-            # A stranger's store might hold a link out of it, or a pipe that never answers.
+            # A stranger's registry might hold a link out of it, or a FIFO on which open() hangs.
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
                 _require_size(os.fstat(descriptor), path, size, limit)
@@ -133,18 +133,18 @@ class Blobs:
             if path.is_symlink():
                 raise DamagedBlobError(f"{_short(path)} is a link, not a file") from error
             raise UnusableRegistryError(
-                f"{path} cannot be read: {error.strerror}. Mend its permissions or the disk."
+                f"{path} cannot be read: {error.strerror}. Fix its permissions or the disk."
             ) from error
 
     def holds(self, digest: str) -> bool:
-        """Whether there is a file of this name, whatever is in it."""
+        """Whether a file with this name exists; its content is not checked."""
         return DIGEST.fullmatch(str(digest)) is not None and os.path.lexists(self.path(digest))
 
     def damage(self, digest: str, size: int | None = None) -> str | None:
-        """Says what is wrong with a blob; None if it is whole.
+        """Describes the damage of a blob; None if it is intact.
 
         Raises:
-            RegistryError: it cannot be read, so nothing is known.
+            RegistryError: the blob cannot be read, so its damage is unknown.
         """
         found = hashlib.sha256()
         try:
@@ -157,7 +157,7 @@ class Blobs:
         return None
 
     def digests(self) -> Iterator[str]:
-        """Yields the names of all blobs in order, whole or not; other files are passed over.
+        """Yields the names of all blobs in order, damaged ones too; skips other files.
 
         Raises:
             UnusableRegistryError: a folder cannot be read.
@@ -170,25 +170,25 @@ class Blobs:
 
 
 def _entries(folder: Path) -> list[Path]:
-    """What is in a folder; nothing in one that is not there, or in something else."""
+    """Returns a folder's entries; none if it does not exist or is not a folder."""
     try:
         return sorted(folder.iterdir())
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
         raise UnusableRegistryError(
-            f"{folder} cannot be read: {error.strerror}. Mend its permissions or the disk."
+            f"{folder} cannot be read: {error.strerror}. Fix its permissions or the disk."
         ) from error
 
 
 def _short(path: Path) -> str:
-    """Names a blob from the registry on: what is wrong with it is kept, and may travel."""
+    """Returns a blob's path from the registry on: messages are stored, and registries move."""
     return "/".join(path.parts[-4:])
 
 
 def _require_size(status: os.stat_result, path: Path, size: int | None, limit: int) -> None:
     if not stat.S_ISREG(status.st_mode):
-        raise DamagedBlobError(f"{_short(path)} is no file")
+        raise DamagedBlobError(f"{_short(path)} is not a regular file")
     if size is not None and status.st_size != size:
         found = f"{status.st_size} bytes, not {size}"
         raise DamagedBlobError(f"{_short(path)} was altered: it has {found}")

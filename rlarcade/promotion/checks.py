@@ -1,4 +1,4 @@
-"""The checks of a gate: what each looks at, and what it takes for evidence."""
+"""The checks of a gate."""
 
 import hashlib
 import math
@@ -31,14 +31,14 @@ from rlarcade.promotion.gate import (
 from rlarcade.promotion.registry import Registry
 from rlarcade.seeding import SeedUse
 
-MATCHES = "matches"  # folder inside the registry's, of records of matches that a gate played
+MATCHES = "matches"  # folder in the registry, with the records of a gate's matches
 
 CheckBegins = Callable[[str], None]
-"""Called with a check's name before it is made."""
+"""Called with a check's name before it runs."""
 PairDone = Callable[[Comparison], None]
-"""Called after each pair of a match, with the match as it stands."""
+"""Called after each pair of a match, with the match so far."""
 
-_PERCENTILE = 95  # the slowest few decisions belong to whatever else the machine does
+_PERCENTILE = 95  # other processes on the machine cause the slowest few decisions
 _OUTCOMES: dict[str | None, Outcome] = {"promote": "pass", "reject": "fail"}
 
 Finding = tuple[Outcome, str, dict[str, object]]
@@ -55,22 +55,22 @@ def make_verdict(
     on_check: CheckBegins | None = None,
     on_pair: PairDone | None = None,
 ) -> GateVerdict:
-    """Makes a gate's checks, in order, until one does not pass.
+    """Runs a gate's checks in order, until one does not pass.
 
-    Matches are kept inside the registry's folder: one that was interrupted goes on, and one that
-    was played is not played again, so asking twice does not throw the dice twice.
+    Matches are recorded in the registry's folder. An interrupted match is resumed, and a finished
+    one is not played again, so a second call gives the version no second chance.
 
     Args:
-        registry: holds both versions.
+        registry: the registry that holds both versions.
         version: the candidate.
-        champion: the alias that it may take over; None: the game has no champion yet.
-        gate: what is asked for.
-        attempt: the share of the gate's α for its match; unset: all of it.
+        champion: the current champion's alias; None: the game has no champion yet.
+        gate: the checks and their limits.
+        attempt: the share of the gate's α for the match; None: all of α.
         on_check: called before each check.
         on_pair: called after each pair of games.
 
     Raises:
-        RunFolderError: a match's record is in use or damaged.
+        RunFolderError: the record of a match is in use or damaged.
         OSError: the disk is full.
     """
     generation = champion.generation if champion else registry.generation(version.game)
@@ -79,7 +79,7 @@ def make_verdict(
     stopped: str | None = None
     for name, check in _checks(gate):
         if stopped is not None:
-            evidence = f"not made, because {stopped} did not pass"
+            evidence = f"not run, because {stopped} did not pass"
             made.append(Check(name=name, outcome="unknown", evidence=evidence))
             continue
         if on_check is not None:
@@ -105,7 +105,7 @@ def make_verdict(
 
 @dataclass
 class _Subject:
-    """What checks look at, and what they leave for those after them."""
+    """The input of the checks, and results that later checks use."""
 
     registry: Registry
     version: Version
@@ -114,18 +114,18 @@ class _Subject:
     attempt: Attempt | None
     on_pair: PairDone | None
     agent: DQNAgent | None = None
-    """Loaded by the check that asks whether it loads."""
+    """Set by the check of the files."""
     match: Comparison | None = None
-    """Against the champion, once it is played."""
+    """Match against the champion; None: not played yet."""
 
     @property
     def loaded(self) -> DQNAgent:
-        assert self.agent is not None, "the first check loads it"
+        assert self.agent is not None, "the first check loads the agent"
         return self.agent
 
     def records(self, rule: Rule) -> Path:
-        # A match keeps its rule to the end, so under another gate the same two meet anew; one that
-        # only allows more pairs goes on with those that were played.
+        # A match keeps its rule to the end. So a gate with another rule needs a new match; a gate
+        # that only allows more pairs continues the old one.
         digest = hashlib.sha256(rule.model_dump_json().encode()).hexdigest()
         folder = self.registry.folder / MATCHES
         try:
@@ -138,7 +138,7 @@ class _Subject:
 
 def _checks(gate: Gate) -> list[tuple[str, Callable[[_Subject], Finding]]]:
     optional: list[tuple[str, bool, Callable[[_Subject], Finding]]] = [
-        # A version that is too large or too slow must not be played to find that out.
+        # A version that is too large or too slow is rejected before any game is played.
         ("size", gate.size.enabled, _size),
         ("latency", gate.latency.enabled, _latency),
         ("smoke", gate.smoke.enabled, _smoke),
@@ -172,7 +172,7 @@ def _files(subject: _Subject) -> Finding:
 def _contract(subject: _Subject) -> Finding:
     version, alias = subject.version, subject.champion
     if alias is None:
-        return "pass", f"{version.game} has no champion to be unlike", {}
+        return "pass", f"{version.game} has no champion to compare with", {}
     champion = subject.registry.version(alias.version)
     if champion.contract == version.contract:
         return (
@@ -226,7 +226,7 @@ def _latency(subject: _Subject) -> Finding:
         over = sum(one > part.max_milliseconds for one in taken)
         evidence = (
             f"{over} of {len(taken)} decisions took longer than {part.max_milliseconds:g} ms, the "
-            f"slowest {max(taken):.3g} ms; {_PERCENTILE} of 100 must not"
+            f"slowest {max(taken):.3g} ms; at most {100 - _PERCENTILE} of 100 may"
         )
         return "fail", evidence, details
     if len(taken) < part.decisions:
@@ -241,14 +241,14 @@ def _latency(subject: _Subject) -> Finding:
 
 
 def _decision_times(agent: DQNAgent, part: LatencyCheck) -> list[float]:
-    """Times decisions, in ms, until there are enough, or enough to know, or the time is over."""
+    """Times decisions, in ms, until all are made, the limit is missed or the time is over."""
     dice, started = np.random.default_rng(0), time.monotonic()
     taken: list[float] = []
     for count in range(part.decisions + 1):
         frame = dice.integers(0, 256, (1, STACK, SCREEN, SCREEN), dtype=np.uint8)
         begun = time.perf_counter()
         agent.q_values(frame)
-        if count:  # the first one finds memory
+        if count:  # not the first one, which allocates memory
             taken.append((time.perf_counter() - begun) * 1e3)
         if taken and (_too_slow(taken, part) or time.monotonic() - started > part.max_seconds):
             break
@@ -256,7 +256,7 @@ def _decision_times(agent: DQNAgent, part: LatencyCheck) -> list[float]:
 
 
 def _too_slow(taken: Sequence[float], part: LatencyCheck) -> bool:
-    """Whether the 95th percentile is over the limit already, whatever the rest will take."""
+    """Whether the 95th percentile exceeds the limit, however fast the remaining decisions are."""
     allowed = part.decisions - int((part.decisions - 1) * _PERCENTILE / 100) - 1
     return sum(one > part.max_milliseconds for one in taken) > allowed
 
@@ -278,7 +278,7 @@ def _match(subject: _Subject) -> Finding:
     try:
         champion = DQNAgent.load(subject.registry.load(subject.champion.version))
     except (RegistryError, CheckpointError) as error:
-        return "unknown", f"the champion cannot be played against: {error}", {}
+        return "unknown", f"the champion cannot be loaded: {error}", {}
     champion.name = f"version {subject.champion.version}"
     margin = part.non_inferiority
     alpha = part.alpha if subject.attempt is None else subject.attempt.alpha
@@ -292,7 +292,7 @@ def _match(subject: _Subject) -> Finding:
 
 
 class _TimeIsUpError(Exception):
-    """A match has lasted as long as it may; carries it as it stands."""
+    """A match has reached `max_seconds`; carries the match so far."""
 
     def __init__(self, match: Comparison) -> None:
         super().__init__()
@@ -302,7 +302,7 @@ class _TimeIsUpError(Exception):
 def _played(
     subject: _Subject, opponent: Contender, rule: Rule, part: RandomCheck | MatchCheck
 ) -> Comparison:
-    """Plays a match as long as its check allows; one that is stopped has no verdict."""
+    """Plays a match, but begins no pair after `max_seconds`; a stopped match has no verdict."""
     started = time.monotonic()
 
     def pair_done(match: Comparison) -> None:
@@ -349,10 +349,13 @@ def _judged(subject: _Subject, match: Comparison) -> Finding:
 
 
 def _guard(subject: _Subject) -> Finding:
-    """Not worse by the margin, proven in every game that it plays: today's versions play one."""
+    """Requires proof that the version is not worse by the margin in its game.
+
+    A version plays one game today; `e_values` has room for several.
+    """
     game, match = subject.version.game, subject.match
     if match is None:
-        return "pass", f"{game} has no champion to be worse than", {}
+        return "pass", f"{game} has no champion to compare with", {}
     margin = subject.gate.guard.margin
     e_value = math.exp(min(log_e_value(match.counts, 0.5 - margin), LARGEST_LOG))
     needed = 1 / match.rule.alpha

@@ -1,4 +1,4 @@
-"""The registry's SQLite file: how it is opened, written to in one step, and what can go wrong."""
+"""The registry's SQLite file: connections, transactions and clear errors."""
 
 import os
 import sqlite3
@@ -18,33 +18,33 @@ from rlarcade.promotion.schema import tables_found
 
 DATABASE = "registry.sqlite"
 LARGEST = 1 << 30
-"""Bytes of a database: a million versions have less."""
+"""Most bytes of a database; one with a million versions has fewer."""
 LARGEST_VALUE = 10_000_000
-"""Bytes of a row of it: entries of the audit log have some thousands."""
+"""Most bytes of a row; an entry of the audit log has some thousands."""
 
 _REMEDIES = {
     "SQLITE_FULL": "cannot grow: the disk is full. Free some space and repeat the command",
-    "SQLITE_READONLY": "cannot be written. Mend the folder's permissions, or copy it elsewhere",
-    "SQLITE_CANTOPEN": "cannot be opened. Mend the permissions of its folder and of its files",
-    "SQLITE_PERM": "cannot be opened. Mend the permissions of its folder and of its files",
+    "SQLITE_READONLY": "cannot be written. Fix the folder's permissions, or copy it elsewhere",
+    "SQLITE_CANTOPEN": "cannot be opened. Fix the permissions of its folder and of its files",
+    "SQLITE_PERM": "cannot be opened. Fix the permissions of its folder and of its files",
     "SQLITE_CORRUPT": "is damaged. Import the newest export of it into another folder",
-    "SQLITE_NOTADB": "is no SQLite database, or a damaged one. Import the newest export of it "
+    "SQLITE_NOTADB": "is not a SQLite database, or is damaged. Import the newest export of it "
     "into another folder",
     "SQLITE_IOERR": "cannot be read or written: the disk failed, or is full. Free some space, "
     "check the disk, and repeat the command",
-    "SQLITE_TOOBIG": "holds a value that is larger than any that rlarcade keeps. Get it from "
-    "somebody you trust",
+    "SQLITE_TOOBIG": "holds a value that is too large to be from rlarcade. Get it from somebody "
+    "you trust",
 }
 _DAMAGED = (
-    "is damaged or was altered. See what with `promote verify --all`, or import the newest export "
-    "of it into another folder"
+    "is damaged or was altered. For details run `promote verify --all`, or import the newest "
+    "export of it into another folder"
 )
 
 
 class Database:
-    """The SQLite file of a registry, in WAL mode: many read while one writes.
+    """The SQLite file of a registry, in WAL mode: many processes can read while one writes.
 
-    One that may not be written, or lies in a folder that may not, is only read.
+    If the process may not write the file or its folder, it opens the database for reading only.
     """
 
     def __init__(self, path: Path, busy_seconds: float) -> None:
@@ -61,8 +61,8 @@ class Database:
         event.listen(self._engine, "begin", _begin)
 
     def _connect_to_read(self) -> sqlite3.Connection:
-        # A reader in WAL mode makes two files beside the database, which it cannot here. Without a
-        # WAL nobody is writing; with one, its writer has made them.
+        # In WAL mode, a reader creates two more files, but here it may not. If there is no WAL,
+        # nobody is writing (immutable). If there is one, its writer has created the two files.
         written = Path(f"{self.path}-wal")
         how = "mode=ro" if written.exists() and written.stat().st_size else "immutable=1"
         address = f"file:{quote(str(self.path.absolute()))}?{how}"
@@ -76,7 +76,7 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """Connects, and sees one state of the database however others write meanwhile.
+        """Connects for reading. All reads see the same state of the database.
 
         Raises:
             RegistryError: the database is locked, damaged or cannot be opened.
@@ -86,14 +86,14 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """Connects as the only writer; commits, or changes nothing if an exception leaves it.
+        """Connects as the only writer. Commits at the end; if the block raises, nothing changes.
 
         Raises:
             UnusableRegistryError: the database is locked, full, read-only or damaged.
         """
         if self.read_only:
             raise UnusableRegistryError(
-                f"registry {self.path.parent} cannot be written, only read. Mend its permissions, "
+                f"registry {self.path.parent} cannot be written, only read. Fix its permissions, "
                 "or copy it elsewhere."
             )
         with self.errors(), self._engine.connect() as opened:
@@ -103,10 +103,10 @@ class Database:
 
     @contextmanager
     def errors(self) -> Iterator[None]:
-        """Turns whatever the database raises into one clear error.
+        """Turns the database's exceptions into errors with a remedy.
 
         Raises:
-            RegistryError: it raised something.
+            RegistryError: the database raised an exception.
         """
         try:
             yield
@@ -130,14 +130,15 @@ class Database:
         return holder_of(Path(f"{self.path}-shm"), self.path)
 
     def set_up(self, *, create: bool) -> None:
-        """Makes the tables that are missing; a registry of another format is left alone.
+        """Creates the missing tables; leaves a registry of another format alone.
 
         Args:
-            create: make a registry of an empty file.
+            create: create all tables in an empty file.
 
         Raises:
-            RegistryError: the file is no registry, or has another format.
-            UnusableRegistryError: it holds what rlarcade does not make, or is locked or damaged.
+            RegistryError: the file is not a registry's database, or has another format.
+            UnusableRegistryError: it holds something that rlarcade does not create, or is locked
+                or damaged.
         """
         if self.read_only:
             with self.read() as connection:
@@ -165,8 +166,8 @@ class Database:
             )
         if missing := sorted(set(tables.metadata.tables) - found):
             raise UnusableRegistryError(
-                f"registry {self.path} was made by an older rlarcade and lacks {missing[0]}. Copy "
-                "it to where it can be written, and open it there."
+                f"registry {self.path} is from an older rlarcade: the table {missing[0]} is "
+                "missing. Copy the registry to a folder that can be written, and open it there."
             )
 
     def _use_wal(self) -> None:
@@ -176,10 +177,10 @@ class Database:
                 raw.execute("PRAGMA journal_mode = WAL")
 
     def copy_to(self, path: Path) -> None:
-        """Writes a consistent copy of the database, one file, while others may write.
+        """Writes a consistent copy of the database into one file, even while others write.
 
         Raises:
-            RegistryError: it cannot be read or written.
+            RegistryError: the database cannot be read, or the copy cannot be written.
         """
         with self.read() as connection, self.errors():
             source: Any = connection.connection.driver_connection
@@ -204,7 +205,7 @@ def _set_up(connection: Any, record: object) -> None:
 
 def _begin(connection: Connection) -> None:
     writes = connection.get_execution_options().get("rlarcade_write")
-    # A reader that became a writer halfway would fail without waiting for its turn.
+    # A transaction that first reads and then writes could fail without waiting for other writers.
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 

@@ -1,4 +1,4 @@
-"""What the registry tells: frozen, and the same after a round trip through JSON."""
+"""The registry's documents: frozen models that survive a round trip through JSON unchanged."""
 
 from typing import Any, Literal
 
@@ -15,27 +15,27 @@ class _Document(BaseModel):
 
 
 class Version(_Document):
-    """A checkpoint that was registered; nothing but its aliases and state ever changes."""
+    """A registered checkpoint. Only its aliases and state ever change."""
 
     number: int
-    """1, 2, 3 …, over all games of the registry."""
+    """1, 2, 3 …, counted over all games of the registry."""
     digest: str
-    """sha256 of the weights file: what evaluations and matches call `version`."""
+    """sha256 of the weights file; evaluations and matches call it `version`."""
     game: str
     protocol: Protocol
     num_actions: int
     contract: str
-    """sha256 of what whoever plays it must agree on: game, protocol, actions, observations."""
+    """sha256 of everything a player must match: game, protocol, actions, observations."""
     aliases: tuple[str, ...] = ()
-    """The game's aliases that point to it now."""
+    """The aliases of its game that point to it now."""
     state: State = "ok"
-    """broken: damaged, never loaded. archived: hidden, never promoted."""
+    """broken: damaged, so it is never loaded. archived: hidden and never promoted."""
     broken_reason: str | None = None
     weights_bytes: int
     manifest_digest: str
     """sha256 of the manifest file."""
     parent: str | None
-    """Digest of the version that its training started from, if not from random weights."""
+    """Digest of the weights that training started from; None: random weights."""
     preset: str | None
     seed: int | None
     steps: int
@@ -44,13 +44,13 @@ class Version(_Document):
     git_commit: str | None
     libraries: dict[str, str]
     source: str
-    """Where it was registered from, as given."""
+    """Path that it was registered from, as given."""
     registered: str
     """UTC, ISO 8601; for display only."""
 
 
 class Alias(_Document):
-    """A name in use for a version of a game, such as `champion`."""
+    """A name that points to a version of a game, such as `champion`."""
 
     game: str
     name: str
@@ -58,7 +58,7 @@ class Alias(_Document):
     """The version's number."""
     digest: str
     generation: int
-    """Moves so far. Who wants to move it must know this number."""
+    """Number of moves so far. Moving the alias requires this number."""
 
 
 class AliasMove(_Document):
@@ -67,19 +67,20 @@ class AliasMove(_Document):
     game: str
     name: str
     version: int | None
-    """Number of the version that it points to from then on; None: to none."""
+    """Number of the version that the alias points to after the move; None: to no version."""
     previous: int | None
+    """Number of the version that it pointed to before."""
     generation: int
-    """Of the alias after the move: 1, 2, 3 …"""
+    """Generation of the alias after the move: 1, 2, 3 …"""
     kind: MoveKind
     actor: str
     reason: str | None
     time: str
     """UTC, ISO 8601; for display only."""
     verdict: str | None
-    """Digest of the document that the move rests on."""
+    """Digest of the document that justifies the move."""
     os_user: str | None = None
-    """User of the operating system whose process moved it; None: an older rlarcade did."""
+    """Operating-system user of the process that moved it; None: recorded by an older rlarcade."""
 
 
 class Event(_Document):
@@ -88,30 +89,30 @@ class Event(_Document):
     sequence: int
     """1, 2, 3 … without gaps."""
     time: str
-    """UTC, ISO 8601; for display only: entries are ordered by their sequence."""
+    """UTC, ISO 8601; for display only. The order of entries is their sequence."""
     actor: str
     kind: str
     document: dict[str, Any]
     previous: str
-    """Digest of the entry before; zeros before the first."""
+    """Digest of the entry before; zeros in the first entry."""
     digest: str
     """sha256 of the canonical JSON of all fields above."""
 
 
 class Receipt(_Document):
-    """What the audit log was at some time; kept elsewhere, it shows whether any of it is gone."""
+    """The state of the audit log at some time. Kept elsewhere, it reveals entries removed later."""
 
     count: int
-    """Entries that it had."""
+    """Number of entries."""
     digest: str
-    """Of the last of them, and so of all; zeros without any."""
+    """Digest of the last entry, which covers all entries; zeros if there are none."""
 
     def __str__(self) -> str:
         return f"{self.count}:{self.digest}"
 
 
 class Problem(_Document):
-    """Something that is not as it was written."""
+    """Something in the registry that was damaged or altered."""
 
     where: str
     what: str

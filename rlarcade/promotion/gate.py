@@ -1,7 +1,7 @@
-"""The gate: which checks a version must pass before it may be its game's champion.
+"""The gate: the checks that a version must pass before it becomes the champion of its game.
 
-Checks run in order, cheap ones first. Each says *pass*, *fail* or *unknown*, with its evidence;
-what could not be shown is unknown, and only positive evidence promotes.
+Checks run in order, cheap ones first. Each returns *pass*, *fail* or *unknown*, with its evidence.
+A check that could show neither is *unknown*, and only *pass* promotes.
 """
 
 import tomllib
@@ -30,7 +30,7 @@ class _Part(AsWritten):
 
 
 class SmokeCheck(_Part):
-    """Plays the beginning of a game."""
+    """Plays the first steps of a game."""
 
     enabled: bool = True
     steps: _Count = 300
@@ -38,14 +38,14 @@ class SmokeCheck(_Part):
 
 
 class SizeCheck(_Part):
-    """Bounds the weights' size."""
+    """Limits the size of the weights."""
 
     enabled: bool = True
     max_megabytes: _Positive = 100.0
 
 
 class LatencyCheck(_Part):
-    """Bounds the time of one decision."""
+    """Limits the time of one decision."""
 
     enabled: bool = True
     max_milliseconds: _Positive = 100.0
@@ -54,7 +54,7 @@ class LatencyCheck(_Part):
 
 
 class RandomCheck(_Part):
-    """A match against random play."""
+    """A match against a random policy."""
 
     enabled: bool = True
     alpha: _Share = 0.01
@@ -75,21 +75,21 @@ class MatchCheck(_Part):
 
 
 class GuardCheck(_Part):
-    """Not worse by a margin, in every game."""
+    """Requires proof that the version is not worse by the margin, in every game."""
 
     enabled: bool = True
     margin: Annotated[float, Field(gt=0, lt=0.5)] = 0.10
 
 
 class Approvals(_Part):
-    """People who must agree."""
+    """How many people must approve, and how long a submission waits for them."""
 
     required: Annotated[int, Field(ge=0, le=1000)] = 0
     expire_days: Annotated[float, Field(gt=0, le=36_600)] = 30.0
 
 
 class Gate(_Part):
-    """A whole gate; the defaults are those of `configs/gate.toml`, which explains every key."""
+    """All checks of a gate, with the defaults of `configs/gate.toml`, which explains every key."""
 
     size: SizeCheck = SizeCheck()
     latency: LatencyCheck = LatencyCheck()
@@ -108,35 +108,35 @@ class Check(BaseModel):
     name: str
     outcome: Outcome
     evidence: str
-    """One line: the numbers that decided."""
+    """One line with the numbers that decided."""
     details: dict[str, Any] = {}
-    """What a reader may want to look at, such as the counts of a match."""
+    """Further figures, such as the counts of a match."""
     seconds: float = 0.0
 
 
 class Attempt(BaseModel):
-    """The share of a gate's α that a version's match with the champion is decided with.
+    """The share of the gate's α for one version's match against the champion.
 
-    Version after version meets the same champion, and each may be lucky. So the first one's match
-    is decided with 6/π² of α, the second's with a quarter of that, the j-th's with 6α/(π²j²). All
-    of these add up to α: whoever is no better becomes champion with that probability at most,
-    however many are sent.
+    Many versions may meet the same champion, and each may be lucky. So the first match uses 6/π² of
+    α, the second a quarter of that, the j-th 6α/(π²j²). These shares add up to α. So the
+    probability that any version which is no better becomes champion is at most α, however many
+    versions are submitted.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     number: int
-    """1, 2, 3 …: the version's place among those sent against this generation of the champion."""
+    """1, 2, 3 …: the version's place among those submitted against this champion's generation."""
     alpha: float
-    """What its match is decided with."""
+    """The α of this version's match."""
     budget: float
-    """The gate's α. All attempts share it."""
+    """The gate's α, which all attempts share."""
     spent: float
-    """Sum of the shares of all attempts up to this one."""
+    """Sum of the shares of all attempts up to and including this one."""
 
 
 class GateVerdict(BaseModel):
-    """What a gate found out about a version; kept whole, and named by its digest."""
+    """A gate's findings about a version; stored as a document that is named by its digest."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -145,12 +145,12 @@ class GateVerdict(BaseModel):
     number: int
     game: str
     champion: str | None
-    """Digest of the champion that it was measured against; None: there was none."""
+    """Digest of the champion that the version met; None: the game had no champion."""
     champion_generation: int
-    """Of the champion's alias then. Once it has moved on, the verdict speaks of the past."""
+    """Generation of the champion's alias. Once the alias moves, the verdict is out of date."""
     gate: Gate
     attempt: Attempt | None = None
-    """None: no champion was to be beaten, or the verdict is of an older rlarcade."""
+    """None: the game had no champion, or an older rlarcade made the verdict."""
     checks: tuple[Check, ...]
 
     @property
@@ -163,10 +163,10 @@ class GateVerdict(BaseModel):
 
 
 def load_gate(path: Path | None = None) -> Gate:
-    """Reads a gate file; without one, the default gate.
+    """Reads a gate file; without a path, the default gate.
 
     Raises:
-        ConfigError: it cannot be read, is not TOML, or has a key or value that no gate has.
+        ConfigError: the file cannot be read, is not TOML, or has an unknown key or invalid value.
     """
     where = str(path) if path else GATE_FILE
     document = read_toml(path, "gate") if path else tomllib.loads(shipped_config(GATE_FILE))

@@ -1,4 +1,4 @@
-"""Locks between processes: waited for, but not for ever, and who holds one is told."""
+"""Locks between processes: waiting for one ends after a time and names the holder."""
 
 import os
 import time
@@ -9,22 +9,22 @@ from pathlib import Path
 from rlarcade.errors import UnusableRegistryError
 from rlarcade.locks import try_lock
 
-_PROC = Path("/proc")  # Linux; elsewhere nobody can be named
+_PROC = Path("/proc")  # Linux only; on other systems the holder is unknown
 _SHOWN = 3  # processes
 _PAUSE = 0.05  # seconds between attempts
 
 
 @contextmanager
 def only_one(folder: Path, seconds: float) -> Iterator[None]:
-    """Lets one process at a time into the block; the kernel frees the lock of a dead one.
+    """Lets only one process at a time into the block. The kernel frees a dead process's lock.
 
     Args:
-        folder: what is locked.
-        seconds: how long to wait for others.
+        folder: the folder to lock.
+        seconds: how long to wait for the lock.
 
     Raises:
         OSError: the folder cannot be opened.
-        UnusableRegistryError: another process held the lock all the time; which one.
+        UnusableRegistryError: another process held the lock all the time; the message names it.
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -42,12 +42,12 @@ def only_one(folder: Path, seconds: float) -> Iterator[None]:
 
 
 def holder_of(*paths: Path) -> str:
-    """Returns words for who holds a lock on one of some files or folders.
+    """Describes the processes that hold a lock on any of some files or folders.
 
-    Where the kernel does not tell, as in some containers, it is whoever has one of them open.
+    If the kernel does not tell (in some containers), the processes that have one of them open.
 
     Args:
-        *paths: what may be locked; any of them may be missing.
+        *paths: files or folders; any of them may be missing.
     """
     wanted = set()
     for path in paths:
@@ -69,7 +69,7 @@ def _identity(path: Path) -> _Identity:
 
 
 def _holders(wanted: Container[_Identity]) -> set[int]:
-    """Process ids by /proc/locks: `1: FLOCK ADVISORY WRITE 4711 00:2d:271 0 EOF`."""
+    """Returns process ids from /proc/locks: `1: FLOCK ADVISORY WRITE 4711 00:2d:271 0 EOF`."""
     try:
         lines = (_PROC / "locks").read_text("ascii", "replace").splitlines()
     except OSError:
@@ -77,7 +77,7 @@ def _holders(wanted: Container[_Identity]) -> set[int]:
     found = set()
     for line in lines:
         fields = line.split()
-        # "->" marks who waits for a lock.
+        # "->" marks a process that waits for a lock.
         if len(fields) < 6 or fields[1] == "->" or fields[3] != "WRITE":
             continue
         major, minor, inode = fields[5].split(":")
@@ -88,7 +88,7 @@ def _holders(wanted: Container[_Identity]) -> set[int]:
 
 def _openers(wanted: Container[_Identity]) -> set[int]:
     found = set()
-    for place in _PROC.glob("[0-9]*/fd/*"):  # of other users' processes nothing is told
+    for place in _PROC.glob("[0-9]*/fd/*"):  # other users' processes are not readable
         with suppress(OSError):
             if _identity(place) in wanted:
                 found.add(int(place.parts[-3]))

@@ -1,11 +1,11 @@
-"""Pipelines: how a version becomes its game's champion, with people in between or without.
+"""Pipelines: how a version becomes the champion of its game, with or without human approval.
 
-Continuous integration makes the gate's checks and stops there. Continuous delivery goes on until a
-person approves. Continuous deployment goes all the way by itself. `promote` is a person who wants
-one version promoted now; the gate may ask others to agree.
+Continuous integration runs the gate's checks and stops. Continuous delivery then waits for a
+person's approval. Continuous deployment promotes without one. `promote` is for a person who wants
+to promote one version now; the gate may require further approvals.
 
-Every step is one transaction, so a pipeline that was killed goes on with the same call to the same
-end, and two that run at once have one winner.
+Every step is one transaction. A pipeline that was killed can be resumed with the same call and ends
+the same way. If two run at once, only one of them wins.
 """
 
 from collections.abc import Callable
@@ -35,15 +35,15 @@ from rlarcade.promotion.store import is_registry
 from rlarcade.promotion.submissions import add_approval, move, open_submission, submissions_of
 
 Release = Callable[[Registry, Submission, str], Submission]
-"""Takes an approved submission into use, as the actor named; returns it promoted or stale."""
+"""Releases an approved submission in the actor's name; returns it promoted or stale."""
 
 _MATCHES = ("random", "match")  # checks that play matches
 
 
 def move_alias_at_once(registry: Registry, approved: Submission, actor: str) -> Submission:
-    """Makes the approved version the champion, if the champion is still the one it was measured by.
+    """Makes the approved version the champion, unless the champion has changed since the verdict.
 
-    A live rollout may take this place in `run_pipeline` and `approve`.
+    This is the default `release` of `run_pipeline` and `approve`; a live rollout can replace it.
 
     Raises:
         RegistryError: the version is broken, or the registry cannot be written.
@@ -78,34 +78,35 @@ def run_pipeline(
     on_check: CheckBegins | None = None,
     on_pair: PairDone | None = None,
 ) -> Submission:
-    """Takes a version as far as the mode lets it go.
+    """Takes a version through the gate, as far as the mode allows.
+
+    Repeating the call returns the same submission, or resumes one that was interrupted.
 
     Args:
-        registry: holds it.
+        registry: the registry that holds the version.
         version: the candidate.
         mode: `ci`: checks only. `delivery`: stops at awaiting_approval. `deployment`: approved by
-            policy. `promote`: approved by who calls, if the gate asks for nobody else.
-        gate: what is asked for.
-        actor: who runs it. Unset: the user.
-        release: what is done with an approved version.
+            policy. `promote`: approved by the caller, if the gate requires no approvals.
+        gate: the checks and their limits.
+        actor: recorded in the audit log; None: the user of this process.
+        release: called with an approved submission.
         on_check: called before each check.
         on_pair: called after each pair of games.
 
     Returns:
-        The submission, where it came to rest: see `Submission.state`. The same call after that
-        returns the same again, and goes on with one that was interrupted.
+        The submission, with the `state` that it reached.
 
     Raises:
-        ConfigError: the gate asks for approvals, which a deployment has nobody to give.
-        RegistryError: the version is broken or archived, or is the champion without ever having
-            passed a gate; or the registry cannot be used.
-        StaleError: somebody else has moved the submission meanwhile.
-        RunFolderError: the match is being played by another process.
+        ConfigError: the gate requires approvals, which a deployment cannot get.
+        RegistryError: the version is broken or archived; or it became the champion without passing
+            a gate; or the registry cannot be used.
+        StaleError: another process changed the submission in the meantime.
+        RunFolderError: another process is playing the match.
     """
     if mode == "deployment" and gate.approvals.required:
         raise ConfigError(
-            f"the gate asks for {gate.approvals.required} approvals, and continuous deployment has "
-            "nobody to give them. Use --mode delivery, or a gate with approvals.required = 0."
+            f"the gate requires {gate.approvals.required} approvals, but continuous deployment "
+            "asks nobody. Use --mode delivery, or a gate with approvals.required = 0."
         )
     _require_sound(version)
     actor = default_actor(actor)
@@ -132,21 +133,21 @@ def send_checkpoint(
     *,
     on_pair: PairDone | None = None,
 ) -> Submission:
-    """Registers a checkpoint and takes it as far as the mode lets it go: `run_pipeline`.
+    """Registers a checkpoint and calls `run_pipeline`.
 
     Args:
-        folder: of the registry; it is made if there is none.
+        folder: the registry's folder; created if it does not exist.
         checkpoint: a policy checkpoint.
-        mode: as of `run_pipeline`.
-        gate: as of `run_pipeline`.
+        mode: see `run_pipeline`.
+        gate: see `run_pipeline`.
         on_pair: called after each pair of games.
 
     Raises:
-        CheckpointError: it is damaged.
-        RlarcadeError: as of `run_pipeline`.
+        CheckpointError: the checkpoint is damaged.
+        RlarcadeError: see `run_pipeline`.
     """
     if not is_registry(folder):
-        check_checkpoint(checkpoint)  # a damaged one leaves no empty registry behind
+        check_checkpoint(checkpoint)  # a damaged one must not leave an empty registry behind
     with Registry.open(folder) as registry:
         return run_pipeline(registry, registry.register(checkpoint), mode, gate, on_pair=on_pair)
 
@@ -159,25 +160,25 @@ def approve(
     note: str,
     release: Release = move_alias_at_once,
 ) -> Submission:
-    """Says yes, as one person, to a version that awaits approval; the last one needed releases it.
+    """Records one person's approval of a waiting version; the last required one releases it.
 
-    The approval is bound to the version, the verdict and the champion's generation as they are now.
-    Of the champion, which an approval has made it, it is no news. The name is taken on trust; the
-    user of the operating system is written down beside it.
+    The approval is bound to the version, the verdict and the champion's current generation.
+    Approving the current champion again does nothing. The name is not verified; the audit log also
+    records the user of the operating system.
 
     Raises:
-        ConfigError: the name is none.
-        RegistryError: nothing of this version awaits approval, it was denied, or it has expired.
+        ConfigError: the name is invalid.
+        RegistryError: no submission of this version awaits approval, or it was denied or expired.
         StaleError: the champion has changed since the verdict; nothing is approved.
         UnusableRegistryError: the submission was altered by hand, or its verdict did not pass.
     """
     by = checked_name(by)
     if reigning(registry, version) is not None:
-        return _promotion_of(registry, version)  # killed after the release, say
+        return _promotion_of(registry, version)  # e.g. the process was killed after the release
     waiting, gate = _waiting(registry, version)
     if waiting.state == "denied":
         raise _awaits_nothing(version, waiting)
-    if waiting.state == "approved":  # killed before the release
+    if waiting.state == "approved":  # the process was killed before the release
         return release(registry, waiting, by)
     said = _said(waiting, by, "approve", note)
     current = add_approval(registry, waiting, said, gate.approvals.required)
@@ -185,7 +186,7 @@ def approve(
 
 
 def deny(registry: Registry, version: Version, *, by: str, note: str) -> Submission:
-    """Says no to a version that awaits approval; one person is enough. Errors as of `approve`."""
+    """Denies a version that awaits approval; one person is enough. Raises as `approve` does."""
     by = checked_name(by)
     last = next(iter(submissions_of(registry, version=version.number)), None)
     if last is not None and last.state == "denied":
@@ -199,7 +200,7 @@ def deny(registry: Registry, version: Version, *, by: str, note: str) -> Submiss
 
 
 def verdict_of(registry: Registry, current: Submission) -> GateVerdict | None:
-    """Returns what the gate found, or None while it is still looking.
+    """Returns the gate's verdict, or None if there is none yet.
 
     Raises:
         RegistryError: the document is missing or damaged.
@@ -210,19 +211,19 @@ def verdict_of(registry: Registry, current: Submission) -> GateVerdict | None:
 
 
 def reigning(registry: Registry, version: Version) -> Alias | None:
-    """Returns the champion's alias if the version is its game's champion already."""
+    """Returns the champion's alias if the version is the champion already, else None."""
     alias = registry.alias(version.game)
     return alias if alias is not None and alias.version == version.number else None
 
 
 def _promotion_of(registry: Registry, champion: Version) -> Submission:
-    """The submission that made a version the champion, which it is."""
+    """Returns the submission that made the current champion the champion."""
     for one in submissions_of(registry, version=champion.number):
         if one.state == "promoted":
             return one
     raise RegistryError(
-        f"version {champion.number} is the champion of {champion.game} already, by force or by "
-        "hand: there is nothing to promote."
+        f"version {champion.number} is the champion of {champion.game} already. It was promoted by "
+        "force or by hand, so there is nothing to do."
     )
 
 
@@ -244,7 +245,7 @@ def _verified(
     on_check: CheckBegins | None,
     on_pair: PairDone | None,
 ) -> Submission:
-    """Makes the checks; what one of them played before a kill is not played again."""
+    """Runs the checks. Games that were played before a kill are not played again."""
     if current.state in ("submitted", "error"):
         current = move(registry, current, "verifying", actor)
 
@@ -267,7 +268,7 @@ def _verified(
         move(registry, current, "error", actor, note=str(error))
         raise
     if verdict.champion_generation != current.champion_generation:
-        return move(registry, current, "stale", actor, note="the champion changed meanwhile")
+        return move(registry, current, "stale", actor, note="the champion changed in the meantime")
     digest = registry.put_document(verdict)
     return move(registry, current, verdict.outcome, actor, verdict=digest)
 
@@ -293,13 +294,13 @@ def _approver(current: Submission) -> str:
 
 
 def _still_waiting(registry: Registry, current: Submission, gate: Gate, actor: str) -> Submission:
-    """Looks whether an approval could still mean anything."""
-    # Older versions of rlarcade could be killed between a denial and what follows from it.
+    """Ends a waiting submission that was denied, has expired or met another champion."""
+    # An older rlarcade, killed after a denial, left the submission waiting.
     for one in current.approvals:
         if one.decision == "deny":
             return move(registry, current, "denied", one.by, note=one.note)
     if registry.generation(current.game) != current.champion_generation:
-        note = "the champion changed meanwhile: the verdict is about another one"
+        note = "the champion has changed: the verdict is about an earlier one"
         return move(registry, current, "stale", actor, note=note)
     if current.expired(gate.approvals.expire_days, datetime.now(UTC)):
         note = f"not approved within {gate.approvals.expire_days:g} days"
@@ -308,7 +309,10 @@ def _still_waiting(registry: Registry, current: Submission, gate: Gate, actor: s
 
 
 def _waiting(registry: Registry, version: Version) -> tuple[Submission, Gate]:
-    """The version's newest submission that awaits approval, is approved or turns out denied."""
+    """Returns the version's newest submission that awaits approval or is approved, and its gate.
+
+    A waiting submission may turn out to be denied by `_still_waiting`; it is returned as denied.
+    """
     _require_sound(version)
     found = submissions_of(registry, version=version.number)
     current = next((one for one in found if one.state in ("awaiting_approval", "approved")), None)
@@ -319,8 +323,8 @@ def _waiting(registry: Registry, version: Version) -> tuple[Submission, Gate]:
         current = _still_waiting(registry, current, gate, default_actor())
     if current.state == "stale":
         raise StaleError(
-            f"version {version.number} was measured against another champion than the one of now: "
-            "nothing was approved. Submit it again."
+            f"version {version.number} was compared with an earlier champion, so nothing was "
+            "approved. Submit it again."
         )
     if current.state == "expired":
         raise RegistryError(
@@ -342,8 +346,8 @@ def _said(
 ) -> Approval:
     if current.verdict is None:
         raise UnusableRegistryError(
-            f"submission {current.id} was altered: it is {current.state}, and has no verdict. See "
-            "how with `promote verify --all`."
+            f"submission {current.id} was altered: it is {current.state} but has no verdict. For "
+            "details run `promote verify --all`."
         )
     return Approval(
         by=by,

@@ -1,4 +1,4 @@
-"""Wherever a checkpoint is asked for, a version of a registry may be named in its place."""
+"""References to versions of a registry, which commands accept in place of checkpoint paths."""
 
 import os
 import re
@@ -12,8 +12,8 @@ _REFERENCE = re.compile(r"[0-9]+|[a-z][a-z0-9_-]*@.+")  # a version's number, or
 
 
 def is_reference(name: str) -> bool:
-    """Whether a name means a version of a registry: `7`, `champion@pong`, and no such file."""
-    # os.path: a name that is too long for a file is none.
+    """Whether a name means a version (`7`, `champion@pong`) and no file with that name exists."""
+    # os.path.exists returns False for a name that is too long; pathlib would raise an error.
     return _REFERENCE.fullmatch(name) is not None and not os.path.exists(name)  # noqa: PTH110
 
 
@@ -21,22 +21,22 @@ def load_named(name: str | Path, folder: Path | None = None) -> Checkpoint:
     """Reads a checkpoint by its path, or a version by its number or as alias@game.
 
     Args:
-        name: what a user wrote.
-        folder: of the registry; unset: `checkpoints/registry`.
+        name: a path or a reference, as the user wrote it.
+        folder: the registry's folder; None: `checkpoints/registry`.
 
     Returns:
-        The checkpoint; a version's is called by the name that it was asked for.
+        The checkpoint. For a version, its `path` is the reference.
 
     Raises:
-        CheckpointError: there is no such checkpoint, or it is damaged.
-        RegistryError: there is no registry or no such version, or it is broken.
+        CheckpointError: the checkpoint does not exist or is damaged.
+        RegistryError: the registry or the version does not exist, or the version is broken.
     """
     text = str(name)
     if not is_reference(text):
         return load_playable(name)
-    # Here, since whoever names a path needs no database.
+    # Imported here, because reading a path needs no database.
     from rlarcade.promotion.registry import DEFAULT_REGISTRY, Registry
 
     with Registry.open(folder or DEFAULT_REGISTRY, create=False) as registry:
-        number = re.fullmatch("[0-9]{1,18}", text)  # more digits are no number of a version
+        number = re.fullmatch("[0-9]{1,18}", text)  # no version's number has more digits
         return replace(registry.load(int(text) if number else text), path=Path(text))

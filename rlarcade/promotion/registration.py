@@ -1,4 +1,4 @@
-"""How a checkpoint becomes a version, how a version is found to be broken and how it is mended."""
+"""Turns a checkpoint into a version; marks versions broken, repairs and archives them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,18 +13,18 @@ from rlarcade.promotion import audit, tables, versions
 from rlarcade.promotion.blobs import Blobs, sha256
 
 CHANGES = ("broken", "repair", "archive")
-"""Kinds of events after which a version has another state."""
+"""Kinds of events that change the state of a version."""
 
 _table = tables.versions
 
 
 def check(path: str | Path) -> None:
-    """Finds out whether a checkpoint can become a version, before there is a registry for it.
+    """Checks that a checkpoint can become a version, before a registry is created for it.
 
     Raises:
-        CheckpointError: nothing is there, or it is damaged, foreign or hostile.
+        CheckpointError: the checkpoint is missing, damaged, foreign or hostile.
         GameError: it was trained on a game that does not exist.
-        RegistryError: its manifest has a number that no database holds.
+        RegistryError: its manifest has a number that is too large for a database.
     """
     checkpoint = load_checkpoint(path)
     read_files(checkpoint)
@@ -32,10 +32,10 @@ def check(path: str | Path) -> None:
 
 
 def read_files(checkpoint: Checkpoint) -> tuple[bytes, bytes]:
-    """Reads a checkpoint's weights and manifest once more, to keep them as they are.
+    """Reads the bytes of a loaded checkpoint's weights and manifest, to store them unchanged.
 
     Raises:
-        CheckpointError: they are no longer what was loaded.
+        CheckpointError: the files have changed since they were loaded.
     """
     largest = sum(tensor.nbytes for tensor in checkpoint.tensors.values()) + LARGEST_TEXT
     try:
@@ -46,17 +46,17 @@ def read_files(checkpoint: Checkpoint) -> tuple[bytes, bytes]:
         same = False
     if not same or sha256(weights) != checkpoint.manifest.weights_sha256:
         raise CheckpointError(
-            f"{checkpoint.path} changed while it was read. Repeat the command when whoever writes "
-            "it has finished."
+            f"{checkpoint.path} changed while it was read. Repeat the command when the checkpoint "
+            "is completely written."
         )
     return weights, manifest
 
 
 def add(connection: Connection, record: versions.Record, actor: str) -> int:
-    """Writes a new version.
+    """Writes the row of a new version.
 
     Returns:
-        Its number.
+        The version's number.
     """
     number = (connection.scalar(select(func.max(_table.c.number))) or 0) + 1
     time = audit.now()
@@ -67,10 +67,10 @@ def add(connection: Connection, record: versions.Record, actor: str) -> int:
 
 
 def check_same(row: Row[Any], record: versions.Record) -> None:
-    """Refuses weights that are registered already, but as something else.
+    """Requires that weights which are registered already have the same contract as before.
 
     Raises:
-        RegistryError: their contracts differ, with both.
+        RegistryError: the contracts differ; the message shows both.
     """
     if row.contract != record["contract"]:
         raise RegistryError(
@@ -87,16 +87,16 @@ def _rules(record: Mapping[str, Any]) -> str:
 def mend(
     connection: Connection, blobs: Blobs, row: Row[Any], record: versions.Record, actor: str
 ) -> None:
-    """Makes a version sound again whose files were damaged, now that they are written anew.
+    """Marks a version as repaired after its damaged files were written again.
 
     Raises:
-        RegistryError: the files are not the whole of what is wrong.
+        RegistryError: the version is still damaged.
     """
     wrong = versions.damage(blobs, row)
     if wrong is not None:
         raise UnusableRegistryError(
-            f"version {row.number} cannot be mended with {record['source']}: {wrong}. Register the "
-            f"very checkpoint that it was made from ({row.source}), or import the newest export "
+            f"version {row.number} cannot be repaired with {record['source']}: {wrong}. Register "
+            f"the checkpoint that it was made from ({row.source}), or import the newest export "
             "of the registry into another folder."
         )
     _mark(connection, row, None)
@@ -105,7 +105,7 @@ def mend(
 
 
 def mark_broken(connection: Connection, number: int, reason: str, actor: str) -> None:
-    """Marks a version broken, if it is not yet."""
+    """Marks a version broken, unless it is marked already."""
     row = versions.by_number(connection, number)
     if row is None or row.broken_reason is not None:
         return
@@ -122,16 +122,16 @@ def _mark(connection: Connection, row: Row[Any], reason: str | None) -> None:
 
 
 def archive(connection: Connection, row: Row[Any], actor: str) -> None:
-    """Hides a version, if it is not hidden yet.
+    """Hides a version, unless it is hidden already.
 
     Raises:
-        RegistryError: an alias or a submission still needs it.
+        RegistryError: an alias or a submission still uses it.
     """
     users = tables.users(connection, row.number)
     if users:
         raise RegistryError(
-            f"version {row.number} cannot be archived: it is in use as {', '.join(users)}. Move "
-            "the alias, or close the submission, first."
+            f"version {row.number} cannot be archived: it is in use as {', '.join(users)}. First "
+            "move the alias, or close the submission."
         )
     if row.archived:
         return

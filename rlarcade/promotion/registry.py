@@ -1,6 +1,6 @@
-"""The registry: immutable versions, aliases that move forward and back, and a log of it all.
+"""The registry: immutable versions, aliases that move forward and back, and an audit log.
 
-Nothing is ever deleted or rewritten, and nothing of a stranger's registry is executed.
+Nothing is ever deleted or rewritten. Nothing in a registry from elsewhere is executed.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -25,24 +25,24 @@ DEFAULT_REGISTRY = Path("checkpoints/registry")
 
 
 class Registry(Store):
-    """Versions of agents, and the aliases that say which is in use."""
+    """Versions of agents, and the aliases that say which versions are in use."""
 
     # Versions
 
     def register(self, path: str | Path, *, actor: str | None = None) -> Version:
-        """Makes a checkpoint a version. The same weights twice are one version.
+        """Registers a checkpoint as a version. Equal weights are registered only once.
 
-        Registering it again mends a version whose files were damaged.
+        Registering a checkpoint again repairs a version whose files were damaged.
 
         Args:
-            path: a checkpoint's folder, or a run folder, which means its newest.
-            actor: who does it; unset: the user of this process.
+            path: a checkpoint's folder, or a run folder for its newest checkpoint.
+            actor: recorded in the audit log; None: the user of this process.
 
         Raises:
-            CheckpointError: nothing is there, or it is damaged, foreign or hostile.
+            CheckpointError: the checkpoint is missing, damaged, foreign or hostile.
             GameError: it was trained on a game that does not exist.
-            RegistryError: the weights are registered as something else, or the registry cannot be
-                written.
+            RegistryError: the weights are registered with another game, action set or protocol, or
+                the registry cannot be written.
         """
         checkpoint = load_checkpoint(path)
         weights, manifest = registration.read_files(checkpoint)
@@ -64,11 +64,11 @@ class Registry(Store):
             return self._document(connection, row.number)
 
     def versions(self, game: str | None = None, *, archived: bool = False) -> list[Version]:
-        """Returns the versions by number, of one game or of all.
+        """Returns the versions of one game or of all games, ordered by number.
 
         Args:
-            game: any spelling of it.
-            archived: archived ones too.
+            game: any spelling of a game's name; None: all games.
+            archived: include archived versions.
 
         Raises:
             GameError: the game does not exist.
@@ -84,11 +84,11 @@ class Registry(Store):
             return versions.documents(rows, versions.alias_rows(connection))
 
     def version(self, reference: int | str) -> Version:
-        """Returns the version that a number, a digest, the beginning of one or alias@game means.
+        """Returns the version with this number, digest, beginning of a digest, or alias@game.
 
         Raises:
-            GameError: the game behind the @ does not exist.
-            RegistryError: none is meant, or several.
+            GameError: the game after the @ does not exist.
+            RegistryError: no version matches, or several do.
         """
         with self._database.read() as connection:
             return self._document(connection, versions.find(connection, reference).number)
@@ -98,12 +98,12 @@ class Registry(Store):
         return versions.documents([row] if row else [], versions.alias_rows(connection))[0]
 
     def load(self, reference: int | str) -> Checkpoint:
-        """Reads a version and checks its bytes; one that is damaged is marked broken.
+        """Reads a version and checks its bytes; a damaged version is marked broken.
 
         Raises:
-            GameError: the game behind the @ does not exist.
-            RegistryError: there is no such version, or it is broken; with the newest champion to
-                use in its place.
+            GameError: the game after the @ does not exist.
+            RegistryError: the version does not exist or is broken; the message then names the
+                newest intact champion.
         """
         with self._database.read() as connection:
             row = versions.find(connection, reference)
@@ -112,12 +112,12 @@ class Registry(Store):
     def verify(self, reference: int | str | None = None) -> list[Problem]:
         """Checks every byte of one version or of all, and that nothing was altered by hand.
 
-        Files are hashed again, rows compared with the manifests and with a replay of the audit
-        log. A version with a problem is marked broken.
+        Hashes the files again, and compares the rows with the manifests and with a replay of the
+        audit log. A version with a problem is marked broken.
 
         Raises:
-            GameError: the game behind the @ does not exist.
-            RegistryError: there is no such version, or something cannot be read.
+            GameError: the game after the @ does not exist.
+            RegistryError: the version does not exist, or something cannot be read.
         """
         number = None
         if reference is not None:
@@ -126,11 +126,11 @@ class Registry(Store):
         return verification.verify(self._database, self._blobs, number, default_actor())
 
     def archive(self, reference: int | str, *, actor: str | None = None) -> Version:
-        """Hides a version. It is kept, and can still be loaded by its number.
+        """Hides a version. It is kept and can still be loaded by its number.
 
         Raises:
-            GameError: the game behind the @ does not exist.
-            RegistryError: there is no such version, or an alias or a submission still uses it.
+            GameError: the game after the @ does not exist.
+            RegistryError: the version does not exist, or an alias or a submission still uses it.
         """
         with self._database.write() as connection:
             row = versions.find(connection, reference)
@@ -140,11 +140,11 @@ class Registry(Store):
     # Aliases
 
     def alias(self, game: str, name: str = CHAMPION) -> Alias | None:
-        """Returns where a game's alias points; None if nowhere.
+        """Returns a game's alias; None if it does not exist or points to no version.
 
         Raises:
             GameError: the game does not exist.
-            RegistryError: the name can be no alias, or the database is damaged or cannot be read.
+            RegistryError: the name is invalid, or the database is damaged or cannot be read.
         """
         game = resolve_game(game)
         versions.check_name(name)
@@ -152,7 +152,7 @@ class Registry(Store):
             return aliases.find(connection, game, name)
 
     def aliases(self, game: str | None = None) -> list[Alias]:
-        """Returns the aliases that point to a version, of one game or of all.
+        """Returns the aliases of one game or of all games that point to a version.
 
         Raises:
             GameError: the game does not exist.
@@ -163,11 +163,11 @@ class Registry(Store):
             return aliases.find_all(connection, game)
 
     def generation(self, game: str, name: str = CHAMPION) -> int:
-        """Returns how often an alias was moved; 0 if never, more even if it points nowhere now.
+        """Returns how often an alias was moved: 0 if never, above 0 even if it was taken away.
 
         Raises:
             GameError: the game does not exist.
-            RegistryError: the name can be no alias, or the database is damaged or cannot be read.
+            RegistryError: the name is invalid, or the database is damaged or cannot be read.
         """
         game = resolve_game(game)
         versions.check_name(name)
@@ -187,31 +187,32 @@ class Registry(Store):
         verdict: str | None = None,
         connection: Connection | None = None,
     ) -> Alias | None:
-        """Moves an alias, if nobody has since it was looked at (compare-and-swap).
+        """Moves an alias, unless it was moved since the caller read it (compare-and-swap).
 
         Args:
-            game: any spelling of it.
-            name: the alias; it is made if there is none.
-            version_number: where it is to point; None: nowhere.
-            expected_generation: the alias's when it was looked at; 0 if there was none.
-            kind: what the move is.
-            actor: who does it; unset: the user of this process.
-            reason: why.
-            verdict: digest of the document (`put_document`) that the move rests on.
-            connection: of an open `transaction`, to be part of it.
+            game: any spelling of the game's name.
+            name: the alias; created if it does not exist.
+            version_number: the version that it shall point to; None: take the alias away.
+            expected_generation: generation of the alias that the caller read; 0 if it did not
+                exist.
+            kind: the kind of move, for the audit log.
+            actor: recorded in the audit log; None: the user of this process.
+            reason: recorded in the audit log.
+            verdict: digest of the document (`put_document`) that justifies the move.
+            connection: from an open `transaction`, to make the move part of it.
 
         Returns:
-            The alias as it is now; None if it points nowhere.
+            The alias after the move; None if it points to no version.
 
         Raises:
             GameError: the game does not exist.
-            RegistryError: the version does not exist, is broken or archived or of another game.
-            StaleError: somebody else has moved it.
+            RegistryError: the version does not exist, is broken, archived or of another game.
+            StaleError: somebody else has moved the alias.
         """
         game = resolve_game(game)
         if verdict is not None and not self._blobs.path(verdict).is_file():
             raise RegistryError(
-                f"the registry has no document {verdict[:12]}… for a move to rest on. Keep it with "
+                f"the registry has no document {verdict[:12]}… to justify the move. Store it with "
                 "put_document first."
             )
         if version_number is not None:
@@ -233,14 +234,15 @@ class Registry(Store):
         return self._database.write() if connection is None else nullcontext(connection)
 
     def _require_whole(self, number: int, connection: Connection | None) -> None:
-        """Reads all bytes of a version that is about to be used.
+        """Reads all bytes of a version before an alias points to it.
 
-        Within a caller's transaction it cannot be marked: that would wait for the caller.
+        Within the caller's transaction a damaged version is not marked broken: the second
+        transaction would wait for the caller's.
         """
         with self._database.read() if connection is None else nullcontext(connection) as opened:
             row = versions.by_number(opened, number)
         if row is None or row.broken_reason is not None:
-            return  # the move itself says so
+            return  # the move raises the error
         wrong = (
             verification.find_damage(self._database, self._blobs, row, default_actor())
             if connection is None
@@ -249,7 +251,7 @@ class Registry(Store):
         if wrong is not None:
             raise UnusableRegistryError(
                 f"version {number} is broken and cannot be used: {wrong}. Register its checkpoint "
-                "again to mend it, or choose another version."
+                "again to repair it, or choose another version."
             )
 
     def history(self, game: str, name: str = CHAMPION) -> list[AliasMove]:
@@ -257,7 +259,7 @@ class Registry(Store):
 
         Raises:
             GameError: the game does not exist.
-            RegistryError: the name can be no alias, or the audit log was altered or cannot be read.
+            RegistryError: the name is invalid, or the audit log was altered or cannot be read.
         """
         game = resolve_game(game)
         versions.check_name(name)
@@ -265,7 +267,7 @@ class Registry(Store):
             return aliases.history(connection, game, name)
 
     def previous_champions(self, game: str) -> list[Version]:
-        """Returns the versions that `rollback` offers, newest first.
+        """Returns the versions that `rollback` can return to, newest first.
 
         Raises:
             GameError: the game does not exist.
@@ -286,27 +288,28 @@ class Registry(Store):
         expected_generation: int | None = None,
         name: str = CHAMPION,
     ) -> Alias:
-        """Moves an alias back to where it pointed before; twice goes further back.
+        """Moves an alias back to an earlier version; a second call goes further back.
 
         Args:
-            game: any spelling of it.
-            to: which of the versions before; unset: the newest that is whole.
-            actor: who does it; unset: the user of this process.
-            reason: why.
-            expected_generation: the alias's when it was looked at; unset: as it is now.
+            game: any spelling of the game's name.
+            to: one of the earlier versions; None: the newest that is intact.
+            actor: recorded in the audit log; None: the user of this process.
+            reason: recorded in the audit log.
+            expected_generation: generation of the alias that the caller read; None: the current
+                one.
             name: the alias.
 
         Raises:
             GameError: the game does not exist.
-            RegistryError: there is nothing to go back to.
-            StaleError: somebody else has moved it.
+            RegistryError: there is no earlier version to return to.
+            StaleError: somebody else has moved the alias.
         """
         game = resolve_game(game)
         with self._database.read() as connection:
             found = aliases.generation(connection, game, name)
             if found == 0:
                 raise RegistryError(
-                    f"{game} never had a {name}, so it has no whole version before it to roll "
+                    f"{game} never had a {name}, so there is no intact earlier version to roll "
                     "back to."
                 )
             offered = [row.number for row in aliases.previous(connection, game, name)]
@@ -315,7 +318,7 @@ class Registry(Store):
         number = self._first_whole(offered) if to is None else offered[0]
         if number is None:
             raise RegistryError(
-                f"the {name} of {game} has no whole version before it to roll back to. See "
+                f"the {name} of {game} has no intact earlier version to roll back to. See "
                 "`promote alias history`; any version can be promoted."
             )
         alias = self.move_alias(
@@ -327,11 +330,11 @@ class Registry(Store):
             actor=actor,
             reason=reason,
         )
-        assert alias is not None  # it points to a number
+        assert alias is not None  # it points to a version
         return alias
 
     def _first_whole(self, numbers: list[int]) -> int | None:
-        """Returns the first version whose bytes are as they were, and marks those that are not."""
+        """Returns the first undamaged version, and marks the damaged ones before it broken."""
         with self._database.read() as connection:
             rows = [versions.by_number(connection, number) for number in numbers]
         for row in rows:
@@ -346,7 +349,8 @@ class Registry(Store):
     def export(self, path: str | Path) -> None:
         """Writes all versions, documents, aliases and the audit log into one file.
 
-        Others may use the registry meanwhile. What is damaged is marked broken and left out.
+        Others may use the registry during the export. A damaged version is marked broken, and its
+        damaged files are left out.
 
         Raises:
             RegistryError: the file exists or cannot be written, or rows or the log were altered.
@@ -357,32 +361,32 @@ class Registry(Store):
             first = problems[0]
             raise UnusableRegistryError(
                 f"registry {self.folder} cannot be exported: {first.where} {first.what}. Import "
-                "the newest export of it into another folder, and go on with that one."
+                "the newest export of it into another folder, and continue with that one."
             )
         self.verify()
         archive.write(path_of(path, "an export"), self._database, self._blobs)
 
     @classmethod
     def import_(cls, file: str | Path, folder: str | Path) -> Self:
-        """Makes a registry of what `export` wrote, wherever it comes from, and opens it.
+        """Imports a file that `export` wrote, from any source, and opens the registry.
 
-        Everything is checked before the folder appears under its name.
+        Everything is checked before the folder appears under its final name.
 
         Raises:
-            RegistryError: the file is none that `export` writes, was altered or is hostile; or the
-                folder is in use, or cannot be written.
+            RegistryError: the file is not a registry's export, was altered or is hostile; or the
+                folder is in use or cannot be written.
         """
         file, folder = path_of(file, "an export"), path_of(folder, "a registry")
         with archive.unpacked(file, folder) as temporary:
             try:
                 with cls.open(temporary, create=False) as new, new.reading() as connection:
                     first = next(iter(verification.whole(connection, new._blobs)), None)
-            except RegistryError as error:  # of a folder that goes away again
+            except RegistryError as error:  # it names the temporary folder, which is removed
                 why = str(error).replace(str(temporary), str(file))
                 raise UnusableRegistryError(f"nothing was imported: {why}") from error
             if first is not None:
                 raise UnusableRegistryError(
                     f"{file} was altered: {first.where}: {first.what}. Nothing was imported; get "
-                    "it again from where it came."
+                    "the file again from its source."
                 )
         return cls.open(folder, create=False)

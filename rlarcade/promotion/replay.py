@@ -1,4 +1,4 @@
-"""What the tables must hold, told by the audit log alone, and how they differ from it."""
+"""Rebuilds the tables from the audit log, and compares them with the real ones."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,19 +24,19 @@ CHAMPION = "champion"
 
 
 class ReplayError(UnusableRegistryError):
-    """An entry tells of nothing that can have happened after those before it."""
+    """An entry of the audit log is impossible after the entries before it."""
 
     def __init__(self, sequence: int, kind: str) -> None:
         super().__init__(
-            f"event {sequence} of the audit log tells of no {kind} that can have happened. Import "
-            "the newest export of the registry into another folder."
+            f"event {sequence} of the audit log is no valid {kind} event. Import the newest export "
+            "of the registry into another folder."
         )
-        self.problem = Problem(where=f"event {sequence}", what=f"tells of no {kind}")
+        self.problem = Problem(where=f"event {sequence}", what=f"is no valid {kind} event")
 
 
 @dataclass
 class Told:
-    """Rows as the audit log tells them."""
+    """The rows that follow from the audit log."""
 
     versions: Rows = field(default_factory=dict)
     """By number."""
@@ -45,10 +45,15 @@ class Told:
     submissions: Rows = field(default_factory=dict)
     """By id."""
     approvals: Rows = field(default_factory=dict)
-    """By submission and name of who spoke."""
+    """By submission and person's name."""
 
     def denied_by(self, version: str, generation: int) -> str | None:
-        """Returns who denied a version (its digest) against a champion's generation, if anybody."""
+        """Returns who denied a version against a champion's generation; None if nobody did.
+
+        Args:
+            version: the version's digest.
+            generation: of the champion's alias.
+        """
         for (number, by), said in self.approvals.items():
             about = self.submissions[number]
             if (
@@ -61,10 +66,10 @@ class Told:
 
 
 def replay(connection: Connection) -> Told:
-    """Tells from the audit log what the tables must hold.
+    """Rebuilds the tables from the audit log.
 
     Raises:
-        ReplayError: an entry tells of nothing that can have happened; what, and which.
+        ReplayError: an entry is impossible after those before it; the message names it.
         RegistryError: an entry cannot be read.
     """
     told = Told()
@@ -86,7 +91,7 @@ def _take(event: Event, told: Told) -> None:
             "repair": {"broken_reason": None},
             "archive": {"archived": True},
         }
-        # A row that was put in by hand may have been marked; it is found without this.
+        # No row: it was added by hand and then marked. The comparison of the tables finds it.
         told.versions.get(document["number"], {}).update(changes[event.kind])
     elif event.kind in aliases.MOVES:
         move = aliases.move_of(event)
@@ -99,7 +104,7 @@ def _take(event: Event, told: Told) -> None:
 
 
 def _take_step(step: str, document: Mapping[str, Any], told: Told) -> None:
-    """Replays what happened to a submission."""
+    """Replays one event of a submission."""
     if step == "opened":
         number = document["id"]
         if number in told.submissions or document["state"] != "submitted":
@@ -109,7 +114,7 @@ def _take_step(step: str, document: Mapping[str, Any], told: Told) -> None:
     row = told.submissions[document["submission"]]
     if step in DECISIONS:
         if row["state"] != "awaiting_approval" or document["decision"] != step:
-            raise ValueError(f"a submission that is {row['state']} waits for nobody")
+            raise ValueError(f"a submission that is {row['state']} awaits no decision")
         told.approvals[row["id"], document["by"]] = {name: document[name] for name in _APPROVAL}
     elif step in _STATES:
         if document["from"] != row["state"] or document["to"] != step:
@@ -123,12 +128,12 @@ def _take_step(step: str, document: Mapping[str, Any], told: Told) -> None:
 
 
 def differences(connection: Connection, told: Told) -> Iterator[Problem]:
-    """Finds the rows of all tables that are not as the audit log tells them."""
+    """Finds all rows that differ from the audit log."""
     yield from _compared(connection, told, [true()] * len(_TABLES))
 
 
 def differences_about(connection: Connection, told: Told, about: Submission) -> Iterator[Problem]:
-    """Finds what is not as the audit log tells it of one submission, its version and champion."""
+    """Finds rows of one submission, its version and champion that differ from the audit log."""
     some = Told(
         versions=_only(told.versions, about.version),
         aliases=_only(told.aliases, (CHAMPION, about.game)),
@@ -151,7 +156,13 @@ def _only(rows: Rows, key: object) -> Rows:
 def _compared(
     connection: Connection, told: Told, where: Sequence[ColumnElement[bool]]
 ) -> Iterator[Problem]:
-    """Compares rows of versions, aliases, submissions and approvals, those that are asked for."""
+    """Compares rows of versions, aliases, submissions and approvals with the audit log.
+
+    Args:
+        connection: to the registry's database.
+        told: the rows that follow from the audit log.
+        where: which rows of each table to compare, in the order of `_TABLES`.
+    """
     versions, named, submitted, said = (
         [dict(row) for row in connection.execute(select(table).where(only)).mappings()]
         for table, only in zip(_TABLES, where, strict=True)
@@ -166,13 +177,13 @@ def _compared(
     by_id = {row["id"]: row for row in submitted}
     yield from _unlike(by_id, told.submissions, "submission {}")
     by_person = {(row["submission"], row["by"]): row for row in said}
-    yield from _unlike(by_person, told.approvals, "submission {0[0]}", "what {0[1]} said: ")
+    yield from _unlike(by_person, told.approvals, "submission {0[0]}", "decision of {0[1]}: ")
 
 
 def _unlike(found: Rows, told: Rows, where: str, row: str = "") -> Iterable[Problem]:
     for key in sorted({*found, *told}, key=str):
         if key not in told:
-            wrong: str | None = "was put in by hand: the audit log does not know it"
+            wrong: str | None = "was added by hand: the audit log does not have it"
         elif key not in found:
             wrong = "is missing from its table: the audit log has it"
         else:

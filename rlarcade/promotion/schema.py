@@ -1,8 +1,8 @@
-"""What a registry's database may hold: the tables and indexes that rlarcade makes, to the letter.
+"""Accepts only a database whose tables and indexes are exactly those that rlarcade creates.
 
-The database may come from a stranger. SQLite can be made to run something or to take all memory
-when a row is read: triggers, views, virtual tables, columns that are computed. So nothing is read
-from a table whose definition is not the very one that rlarcade writes.
+The database may come from a stranger. Triggers, views, virtual tables and computed columns can make
+SQLite run code or use all memory when a row is read. So a table is read only if its definition is
+identical to rlarcade's.
 """
 
 from collections.abc import Iterator
@@ -16,18 +16,18 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from rlarcade.errors import RegistryError, UnusableRegistryError
 from rlarcade.promotion import tables
 
-_SHOWN, _LONGEST = 5, 40  # names in a message, characters of each
-_MOST = 1000  # things that are looked at: a registry has a dozen
+_SHOWN, _LONGEST = 5, 40  # names in a message; characters of each
+_MOST = 1000  # tables, indexes etc. that are examined; a registry has a dozen
 _Key = tuple[str, str]
-"""Kind and name of a thing in a database."""
+"""Kind (such as `table`) and name of something in a database."""
 
 
 def tables_found(connection: Connection, path: Path) -> set[str]:
-    """Returns the names of a registry's tables that are there; none in an empty file.
+    """Returns the names of the registry's tables in a database; none for an empty file.
 
     Raises:
-        RegistryError: it is the database of something else, or has another format.
-        UnusableRegistryError: it holds something that rlarcade does not make.
+        RegistryError: the database belongs to another program, or has another format.
+        UnusableRegistryError: it holds something that rlarcade does not create.
     """
     found = _found(connection)
     if not found:
@@ -38,7 +38,7 @@ def tables_found(connection: Connection, path: Path) -> set[str]:
             f"{path} is a database, but not a registry's. Choose another folder with --registry."
         )
     meta = ("table", tables.meta.name)
-    if found[meta] == expected[meta]:  # else what it says of the format is worth nothing
+    if found[meta] == expected[meta]:  # an altered table proves nothing about the format
         _require_format(connection, path)
     names = {name for kind, name in found if kind == "table"}
     indexes = {key for key in expected if key[0] == "index" and _table_of(key[1]) in names}
@@ -49,8 +49,9 @@ def tables_found(connection: Connection, path: Path) -> set[str]:
         more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
         raise UnusableRegistryError(
             f"registry {path} was altered: it has tables, indexes, triggers, views or virtual "
-            f"tables that rlarcade did not make, or not in this form: {told}{more}. They might run "
-            "code or take all memory, so it is not used. Get it from somebody you trust."
+            f"tables that rlarcade did not create, or not in this form: {told}{more}. They might "
+            "run code or use all memory, so the registry is not used. Get it from somebody you "
+            "trust."
         )
     return names
 
@@ -67,14 +68,14 @@ def _require_format(connection: Connection, path: Path) -> None:
 
 
 def _found(connection: Connection) -> dict[_Key, str]:
-    """Returns what the database holds, with the text that made it; without SQLite's own indexes."""
+    """Returns the SQL of everything in the database, except SQLite's automatic indexes."""
     query = f"SELECT type, name, tbl_name, sql FROM sqlite_master LIMIT {_MOST}"
     found: dict[_Key, str] = {}
     for kind, name, table, text in connection.exec_driver_sql(query):
         if kind == "index" and text is None and name == f"sqlite_autoindex_{table}_1":
-            continue  # of a primary key, or of UNIQUE
+            continue  # SQLite creates it for a primary key or UNIQUE
         key = str(kind), str(name)
-        # What is there twice is not ours, whichever of the two is.
+        # rlarcade creates nothing twice, so a duplicate must not match.
         found[key] = "twice" if key in found else " ".join(str(text).split())
     return found
 

@@ -1,4 +1,4 @@
-"""What a submission is, the states that it can be in, and what people said of it."""
+"""Submissions, their states, and people's approvals and denials."""
 
 from datetime import datetime, timedelta
 from typing import Literal
@@ -37,11 +37,11 @@ TRANSITIONS: dict[SubmissionState, tuple[SubmissionState, ...]] = {
     "stale": (),
     "promoted": (),
 }
-"""Where a submission can go from each state. Only `passed` leads on, by approval, to `promoted`."""
+"""Next states by state. The only way to `promoted` leads from `passed` through `approved`."""
 
 
 class Approval(BaseModel):
-    """What a person said, and of what exactly they said it."""
+    """One person's decision, and exactly what it is about."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -68,14 +68,14 @@ class Submission(BaseModel):
     mode: Mode
     state: SubmissionState
     champion: int | None
-    """Number of the champion that it is measured against."""
+    """Number of the champion that it is compared with; None: the game had none."""
     champion_generation: int
     gate: str
     """Digest of the gate."""
     verdict: str | None = None
-    """Digest of what the gate found."""
+    """Digest of the gate's verdict."""
     note: str | None = None
-    """Why it is where it is, where the state does not say it."""
+    """Reason for the state, where the state alone does not explain it."""
     opened: str
     opened_by: str
     approvals: tuple[Approval, ...] = ()
@@ -84,14 +84,14 @@ class Submission(BaseModel):
     @classmethod
     def _is_a_time(cls, value: str) -> str:
         if datetime.fromisoformat(value).tzinfo is None:
-            raise ValueError("it has no time zone")
+            raise ValueError("the time has no time zone")
         return value
 
     @property
     def over(self) -> bool:
-        """Whether nothing can happen to it any more."""
+        """Whether its state is final."""
         return not TRANSITIONS[self.state] or (self.mode == "ci" and self.state == "passed")
 
     def expired(self, days: float, now: datetime) -> bool:
-        """Whether it has waited for longer. A clock that went backwards makes nothing expire."""
+        """Whether it was opened more than `days` ago. A clock set back makes nothing expire."""
         return now - datetime.fromisoformat(self.opened) > timedelta(days=days)

@@ -1,10 +1,10 @@
-"""A folder with a database, blobs and an audit log: what the registry is kept in.
+"""The registry's folder: a database with the audit log, and blobs.
 
 FOLDER/
   registry.sqlite            tables, the audit log among them
   blobs/sha256/ab/abcd…      weights, manifests and documents, named by their digests
 
-Blobs are written before the transaction that names them, so what is listed is there. Nothing is
+Blobs are written before the transaction that names them, so every listed blob exists. Nothing is
 ever deleted.
 """
 
@@ -38,7 +38,7 @@ Note = Callable[[str, Mapping[str, Any], str | None], None]
 
 
 class Store:
-    """The folder. Many processes and threads may use it at once."""
+    """The registry's folder. Many processes and threads may use it at once."""
 
     def __init__(self, folder: Path, database: Database) -> None:
         """Use `open`."""
@@ -51,13 +51,13 @@ class Store:
         """Opens a registry.
 
         Args:
-            folder: where it is.
-            create: make one where none is yet.
-            busy_seconds: how long to wait for others that are writing.
+            folder: the registry's folder.
+            create: create the registry if it does not exist.
+            busy_seconds: how long to wait for other writers.
 
         Raises:
-            ConfigError: it is no path.
-            RegistryError: there is none, or it has an unknown format.
+            ConfigError: `folder` is not a path.
+            RegistryError: the folder holds no registry, or one of an unknown format.
             UnusableRegistryError: it is damaged, locked or hostile, or the folder cannot be used.
         """
         folder = path_of(folder, "a registry")
@@ -65,7 +65,7 @@ class Store:
         path = folder / DATABASE
         if not create and not is_registry(folder):
             raise RegistryError(
-                f"{folder} holds no registry. Name its folder with --registry, or make one by "
+                f"{folder} holds no registry. Name its folder with --registry, or create one by "
                 "registering a checkpoint: `promote register CHECKPOINT`."
             )
         try:
@@ -82,12 +82,12 @@ class Store:
             where = f" ({shown_path(error.filename)})" if error.filename else ""
             raise UnusableRegistryError(
                 f"registry {shown_path(folder)} cannot be used: {error.strerror}{where}. Choose "
-                "another folder with --registry, or mend its permissions."
+                "another folder with --registry, or fix its permissions."
             ) from error
         return cls(folder, database)
 
     def close(self) -> None:
-        """Closes its files."""
+        """Closes the database."""
         self._database.close()
 
     def __enter__(self) -> Self:
@@ -102,13 +102,13 @@ class Store:
         self.close()
 
     def put_document(self, document: BaseModel) -> str:
-        """Keeps a document as canonical JSON.
+        """Stores a document as canonical JSON.
 
         Returns:
-            Its digest.
+            The document's digest.
 
         Raises:
-            RegistryError: it holds what JSON cannot say, or the disk is full or cannot be written.
+            RegistryError: JSON cannot represent it, or the disk is full or cannot be written.
         """
         return self._blobs.put(audit.canonical_json(document.model_dump(mode="json")).encode())
 
@@ -116,7 +116,7 @@ class Store:
         """Reads a document and checks its bytes.
 
         Raises:
-            UnusableRegistryError: there is none, it was altered, or it is of another kind.
+            UnusableRegistryError: it is missing, altered, or another kind of document.
         """
         try:
             return model.model_validate_json(self._blobs.get(digest, limit=LARGEST_DOCUMENT))
@@ -127,37 +127,38 @@ class Store:
             ) from error
         except ValidationError as error:
             raise UnusableRegistryError(
-                f"document {digest[:12]}… is no {model.__name__}: {reason(error)} It was written "
-                "by another rlarcade, or is another kind of document."
+                f"document {digest[:12]}… is not a valid {model.__name__}: {reason(error)} It was "
+                "written by another rlarcade, or is another kind of document."
             ) from error
 
     @contextmanager
     def transaction(
         self, kind: str, document: Mapping[str, Any], actor: str | None = None
     ) -> Iterator[Connection]:
-        """Changes tables and writes the change's entry in the audit log, both or neither.
+        """Changes tables and writes an entry to the audit log: both or neither.
 
         Args:
-            kind: of the entry; not one that the registry writes itself.
-            document: what the entry says. It is read at the end, so it may be added to meanwhile.
-            actor: who does it; unset: the user of this process.
+            kind: kind of the entry; must not be one that only the registry writes.
+            document: content of the entry. It is read at the end of the block, so the block may
+                still change it.
+            actor: recorded in the entry; None: the user of this process.
 
         Raises:
             RegistryError: the database is locked, full, read-only or damaged.
-            ValueError: the kind is the registry's own.
+            ValueError: only the registry may write entries of this kind.
         """
         if kind in _OWN_KINDS:
-            raise ValueError(f"{kind!r} events are written by the registry alone")
+            raise ValueError(f"only the registry writes {kind!r} events")
         with self.writing() as (connection, note):
             yield connection
             note(kind, document, actor)
 
     @contextmanager
     def writing(self) -> Iterator[tuple[Connection, Note]]:
-        """Changes tables as the only writer, with as many entries in the audit log as there are.
+        """Changes tables as the only writer, with any number of entries in the audit log.
 
         Yields:
-            A connection, and what writes an entry: called with kind, document and actor.
+            A connection, and a function that writes an entry.
 
         Raises:
             UnusableRegistryError: the database is locked, full, read-only or damaged.
@@ -171,7 +172,7 @@ class Store:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """Connects to read tables of one's own, in one state of the database.
+        """Connects to read tables, all in the same state of the database.
 
         Raises:
             RegistryError: the database is locked or damaged.
@@ -180,7 +181,7 @@ class Store:
             yield connection
 
     def events(self, since: int = 0) -> Iterator[Event]:
-        """Yields the entries of the audit log after one, in order.
+        """Yields the entries of the audit log after the sequence number `since`, in order.
 
         Raises:
             RegistryError: an entry was altered, or the database cannot be read.
@@ -192,8 +193,8 @@ class Store:
         """Finds the first entry of the audit log that was altered, is missing or out of place.
 
         Args:
-            receipt: what `audit_head` returned at some time. With it a tail that was cut off is
-                found, too, and a log that was written anew.
+            receipt: an earlier result of `audit_head`. Only a receipt reveals that the newest
+                entries were cut off, or that the whole log was rewritten.
 
         Raises:
             RegistryError: the database cannot be read.
@@ -205,7 +206,7 @@ class Store:
             return problem
 
     def audit_head(self) -> Receipt:
-        """Returns the receipt of the audit log as it is, to be kept elsewhere.
+        """Returns a receipt of the current audit log, to be kept elsewhere.
 
         Raises:
             UnusableRegistryError: the log was altered, or cannot be read.
@@ -215,12 +216,12 @@ class Store:
 
 
 def is_registry(folder: Path) -> bool:
-    """Whether a folder has a registry's database, whatever is in it."""
+    """Whether a folder has a file with the name of a registry's database."""
     return os.path.lexists(folder / DATABASE)
 
 
 def _require_own_file(path: Path) -> None:
-    """Refuses whatever SQLite would wait for, follow or choke on in place of one of its files."""
+    """Refuses a FIFO, a link, a folder or a huge file in the place of one of SQLite's files."""
     if os.path.lexists(path):
         os.close(open_own(path, os.O_RDONLY))
         if path.stat().st_size > LARGEST:
@@ -229,7 +230,7 @@ def _require_own_file(path: Path) -> None:
 
 @contextmanager
 def _closed_on_error(database: Database) -> Iterator[None]:
-    """Closes a database that turns out to be unusable."""
+    """Closes the database if the block raises."""
     try:
         yield
     except BaseException:
@@ -238,7 +239,7 @@ def _closed_on_error(database: Database) -> Iterator[None]:
 
 
 def default_actor(actor: str | None = None) -> str:
-    """Returns who does something: as told, or else the user of this process."""
+    """Returns the actor's name, by default that of the user of this process."""
     if actor is None:
         try:
             actor = getpass.getuser()

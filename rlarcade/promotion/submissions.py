@@ -1,7 +1,7 @@
-"""Submissions: a version on its way through a gate, and the states it can be in.
+"""Submissions: they take a version through a gate, from state to state.
 
-A submission is bound to what it was submitted against: the version's digest, the gate, and the
-champion with the generation of its alias. Once the champion has moved on, it is stale.
+A submission is bound to the version's digest, the gate, and the champion with the generation of its
+alias. When the champion changes, the submission becomes stale.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -24,16 +24,17 @@ from rlarcade.promotion.tables import approvals, submissions
 from rlarcade.text import quoted
 
 _TOWARDS_PROMOTION = ("approved", "promoted")
-# What of a submission that has passed never changes again.
+# Fields that never change after a submission has passed.
 _FIXED = ("version", "digest", "game", "mode", "champion_generation", "gate", "verdict")
 
 
 def open_submission(
     registry: Registry, version: Version, *, mode: Mode, gate: str, actor: str
 ) -> Submission:
-    """Submits a version to its game's gate, or finds the submission that is the same.
+    """Submits a version to the gate, or returns the equal submission that exists already.
 
-    The same is one of the same version, mode, gate and champion: asking again throws no dice again.
+    Equal submissions have the same version, mode, gate and champion. So submitting again gives a
+    version no second chance. Only an expired submission is replaced by a new one.
 
     Raises:
         RegistryError: the registry cannot be written.
@@ -67,14 +68,14 @@ def open_submission(
 
 
 class _OpenedMeanwhile(Exception):
-    """Another process was faster, so this transaction changes nothing."""
+    """Another process opened the submission first, so this transaction changes nothing."""
 
 
 def submission(registry: Registry, number: int) -> Submission:
     """Returns a submission by its number.
 
     Raises:
-        KeyError: there is none.
+        KeyError: there is no such submission.
     """
     found = _found(registry, select(submissions).where(submissions.c.id == number))
     if not found:
@@ -85,7 +86,7 @@ def submission(registry: Registry, number: int) -> Submission:
 def submissions_of(
     registry: Registry, *, version: int | None = None, game: str | None = None
 ) -> list[Submission]:
-    """Returns submissions, newest first, of one version, of one game or all."""
+    """Returns submissions, newest first: all of them, or those of one version or game."""
     query = select(submissions).order_by(submissions.c.id.desc())
     if version is not None:
         query = query.where(submissions.c.version == version)
@@ -102,21 +103,21 @@ def move(
     also: Callable[[Connection], object] | None = None,
     **changes: str,
 ) -> Submission:
-    """Moves a submission to its next state, in one transaction with its audit event.
+    """Moves a submission to its next state, in one transaction with the audit event.
 
     Args:
-        registry: holds it.
-        current: the submission as it was looked at.
-        state: where it goes. On the way to a promotion everything that it rests on is looked at.
-        actor: who moves it.
-        also: changes something else in the same transaction.
+        registry: the registry that holds the submission.
+        current: the submission as the caller read it.
+        state: the next state. For `approved` and `promoted`, all evidence is checked again.
+        actor: recorded in the audit log.
+        also: makes further changes in the same transaction.
         **changes: `verdict` or `note`.
 
     Raises:
         RegistryError: the version was denied.
-        StaleError: somebody else has moved it meanwhile.
-        UnusableRegistryError: it was altered by hand, or its verdict is not one that passed.
-        ValueError: no transition leads there.
+        StaleError: another process moved the submission in the meantime.
+        UnusableRegistryError: it was altered by hand, or its verdict did not pass.
+        ValueError: no transition leads from its state to the next.
     """
     told = _step(current, state, changes)
     with registry.transaction(f"submission.{state}", told, actor) as connection:
@@ -148,36 +149,36 @@ def _change_state(
     changed = update(submissions).where(*here).values(state=state, **changes)
     if connection.execute(changed).rowcount != 1:
         raise StaleError(
-            f"submission {current.id} is no longer {current.state}: somebody else has moved it "
-            "meanwhile. Look at it again (promote show) and decide anew."
+            f"submission {current.id} is no longer {current.state}: somebody else has changed it. "
+            "Look at it again (promote show) and decide again."
         )
 
 
 def add_approval(
     registry: Registry, current: Submission, approval: Approval, required: int = 1
 ) -> Submission:
-    """Writes down what a person said and what follows from it, in one transaction.
+    """Records a person's decision and its consequence, in one transaction.
 
-    A denial ends the submission; the last approval that is needed approves it. A person who speaks
-    again is taken at the last word.
+    A denial ends the submission. The last required approval approves it. A person's newer decision
+    replaces the older one.
 
     Args:
-        registry: holds it.
-        current: the submission, which awaits approval.
-        approval: what was said.
-        required: people who must agree.
+        registry: the registry that holds the submission.
+        current: a submission that awaits approval.
+        approval: the decision.
+        required: number of people who must approve.
 
     Raises:
         RegistryError: the version was denied.
-        StaleError: the submission does not wait for approval any more.
-        UnusableRegistryError: it was altered by hand, or its verdict is not one that passed.
+        StaleError: the submission no longer awaits approval.
+        UnusableRegistryError: it was altered by hand, or its verdict did not pass.
     """
     with registry.writing() as (connection, write_entry):
         state = connection.scalar(select(submissions.c.state).filter_by(id=current.id))
         if state != "awaiting_approval":
             raise StaleError(
-                f"submission {current.id} is {state} and waits for no approval any more. Look at "
-                "it again: promote show."
+                f"submission {current.id} is {state} and no longer awaits approval. Look at it "
+                "again: promote show."
             )
         if approval.decision == "approve":
             _require_passed(registry, connection, current)
@@ -188,7 +189,7 @@ def add_approval(
         write_entry(f"submission.{approval.decision}", told, approval.by)
         after = _outcome_of(approval, said, required)
         if after is not None:
-            # What a promotion rests on was looked at above; the approval is part of it now.
+            # Not `_change_state`: the evidence was checked above, and this approval is part of it.
             changes = {"note": approval.note}
             connection.execute(
                 update(submissions).filter_by(id=current.id).values(state=after, **changes)
@@ -200,7 +201,7 @@ def add_approval(
 def _outcome_of(
     approval: Approval, said: Iterable[Approval], required: int
 ) -> SubmissionState | None:
-    """What becomes of a submission; None: it goes on waiting."""
+    """Returns the submission's next state; None: it still awaits approval."""
     if approval.decision == "deny":
         return "denied"
     agreed = {same_person(one.by) for one in said if one.decision == "approve"}
@@ -209,7 +210,7 @@ def _outcome_of(
 
 
 def _spelled(by: str, said: list[Approval]) -> str:
-    """The name as the same person was written down before: Bob is bob."""
+    """Returns the spelling under which this person decided before: Bob and bob are one person."""
     known = (one.by for one in said if same_person(one.by) == same_person(by))
     return next(known, by)
 
@@ -221,24 +222,24 @@ def _write_down(connection: Connection, number: int, approval: Approval) -> None
         connection.execute(insert(approvals).values(submission=number, **row))
 
 
-# What a promotion rests on
+# The evidence for a promotion
 
 
 def _require_passed(registry: Registry, connection: Connection, current: Submission) -> None:
-    """Looks at all that a promotion rests on, where it would do harm if it were altered."""
+    """Requires an unaltered submission, no denial, and a verdict that passed."""
     told = _require_unaltered(connection, current)
     denied = told.denied_by(current.digest, current.champion_generation)
     if denied is not None:
         raise RegistryError(
             f"version {current.version} was denied by {denied} against this champion, so it is not "
-            "promoted. Submit it again when the champion is another one, or use promote VERSION "
+            "promoted. Submit it again when the champion has changed, or use promote VERSION "
             "--force --reason TEXT."
         )
     _require_verdict(registry, current)
 
 
 def _require_unaltered(connection: Connection, current: Submission) -> replay.Told:
-    """Compares a submission, and what it is about, with the audit log."""
+    """Requires that the submission, its version and the champion agree with the audit log."""
     problem = audit.first_problem(connection)
     told = replay.replay(connection) if problem is None else replay.Told()
     if problem is None:
@@ -247,14 +248,15 @@ def _require_unaltered(connection: Connection, current: Submission) -> replay.To
         problem = _unlike_its_row(current, told)
     if problem is not None:
         raise UnusableRegistryError(
-            f"nothing was promoted. {problem.where}: {problem.what}. See all with `promote verify "
-            "--all`, and import the newest export of the registry into another folder."
+            f"nothing was promoted. {problem.where}: {problem.what}. List all problems with "
+            "`promote verify --all`, and import the newest export of the registry into another "
+            "folder."
         )
     return told
 
 
 def _unlike_its_row(current: Submission, told: replay.Told) -> Problem | None:
-    """Holds what was read earlier against the log: the row may have been altered in between."""
+    """Compares the caller's copy with the log: the row may have been altered since it was read."""
     true = told.submissions.get(current.id, {})
     for name in _FIXED:
         if getattr(current, name) != true.get(name):
@@ -265,10 +267,10 @@ def _unlike_its_row(current: Submission, told: replay.Told) -> Problem | None:
 
 
 def _require_verdict(registry: Registry, current: Submission) -> None:
-    """Reads the verdict again: it must have passed this version, by this gate and champion."""
+    """Reads the verdict again: it must pass this version, with this gate and champion."""
     wrong = None
     if current.verdict is None:
-        wrong = "it has none"
+        wrong = "there is none"
     else:
         verdict = registry.get_document(current.verdict, GateVerdict)
         if verdict.outcome != "passed":
@@ -313,7 +315,7 @@ def _approval(row: dict[str, Any]) -> Approval:
     try:
         return Approval.model_validate(row)
     except ValidationError as error:
-        raise audit.altered(f"what was said of submission {number}", error) from error
+        raise audit.altered(f"a decision on submission {number}", error) from error
 
 
 def _submission(row: dict[str, Any], said: tuple[Approval, ...]) -> Submission:

@@ -1,4 +1,4 @@
-"""What promotion tells on a terminal."""
+"""Formats versions, aliases, submissions and verdicts for the terminal."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ _MARKS = {"pass": "pass   ", "fail": "FAIL   ", "unknown": "unknown"}
 
 
 def version_lines(versions: Sequence[Version]) -> list[str]:
-    """Returns a line each: number, digest, game, steps, aliases, state."""
+    """Returns a table with a line for each version, below a header."""
     if not versions:
         return ["no versions yet. Register one: promote register CHECKPOINT"]
     rows = [("no.", "digest", "game", "protocol", "steps", "aliases")] + [
@@ -33,7 +33,7 @@ def version_lines(versions: Sequence[Version]) -> list[str]:
 
 
 def version_details(version: Version) -> list[str]:
-    """Returns all that is known of one version, a line each."""
+    """Returns all facts about one version, one a line."""
     lines = [
         f"version {version.number} of {display_name(version.game)}"
         + (f", {' and '.join(version.aliases)}" if version.aliases else "")
@@ -77,27 +77,27 @@ def history_lines(moves: Sequence[AliasMove]) -> list[str]:
 
 
 def check_line(check: Check) -> str:
-    """Returns a line: what a check found, and its evidence."""
+    """Returns a line with a check's outcome and evidence."""
     return f"  {_MARKS[check.outcome]}  {check.name:<9} {check.evidence}"
 
 
 def verdict_lines(verdict: GateVerdict) -> list[str]:
-    """Returns a line for each check, in order, and the share of α that was spent."""
+    """Returns a line for each check, in order, and one for the share of α that is spent."""
     return [*map(check_line, verdict.checks), *attempt_lines(verdict.attempt)]
 
 
 def attempt_lines(attempt: Attempt | None) -> list[str]:
-    """Returns a line: which attempt on the champion it is, and what is spent of α."""
+    """Returns a line with the attempt's number, its α and the α spent so far; none for None."""
     if attempt is None:
         return []
     return [
-        f"  attempt {attempt.number} on this champion: decided with {attempt.alpha:.4g} of the "
-        f"gate's alpha {attempt.budget:g}; {attempt.spent:.4g} is spent so far"
+        f"  attempt {attempt.number} on this champion: it uses {attempt.alpha:.4g} of the gate's "
+        f"alpha {attempt.budget:g}; {attempt.spent:.4g} is spent so far"
     ]
 
 
 def submission_line(current: Submission) -> str:
-    """Returns a line: where a submission stands."""
+    """Returns a line with a submission's state and the decisions about it."""
     words = current.state.replace("_", " ").upper()
     said = "".join(
         f"; {'approved' if one.decision == 'approve' else 'denied'} by {one.by}"
@@ -121,7 +121,7 @@ def event_line(event: Event) -> str:
     return f"{event.sequence:>5}  {event.time}  {event.actor}  {event.kind}  {told}"
 
 
-# The rest of an entry is in `audit log --json`.
+# `audit log --json` has all fields of an entry.
 _TOLD = (
     "number",
     "submission",

@@ -1,7 +1,6 @@
-"""The registry's tables. SQL stays portable: no type or clause that only one database has.
+"""The registry's tables, in portable SQL: no type or clause that only one database has.
 
-Other modules of this room may add tables here; a table is made when a registry without it is
-opened.
+A new table is added here; it is created when a registry without it is opened.
 """
 
 from sqlalchemy import (
@@ -19,7 +18,7 @@ from sqlalchemy import (
 )
 
 FORMAT = "1"
-"""What `meta` says about these tables; another one is refused."""
+"""Format of these tables, stored in `meta`; a registry of another format is refused."""
 
 metadata = MetaData()
 
@@ -61,7 +60,7 @@ aliases = Table(
     metadata,
     Column("game", String(64), primary_key=True),
     Column("name", String(64), primary_key=True),
-    # NULL: taken away. The row stays, or its generations would begin anew.
+    # NULL: the alias was taken away. The row stays, so that its generation keeps counting.
     Column("version", Integer, ForeignKey("versions.number")),
     Column("generation", Integer, nullable=False),
 )
@@ -120,19 +119,19 @@ OPEN_STATES = (
     "awaiting_approval",
     "approved",
 )
-"""Of a submission that may still go somewhere."""
+"""States of a submission that can still change."""
 
 
 def users(connection: Connection, version: int) -> list[str]:
-    """Returns what still needs a version, so that it cannot be archived.
+    """Returns the aliases and open submissions that use a version and keep it from being archived.
 
-    Whoever adds a table that refers to versions adds its question here.
+    A new table that refers to versions needs a query here.
     """
     named = select(aliases.c.name, aliases.c.game).where(aliases.c.version == version)
     submitted = select(submissions.c.id).where(
         submissions.c.version == version,
         submissions.c.state.in_(OPEN_STATES),
-        (submissions.c.mode != "ci") | (submissions.c.state != "passed"),  # has arrived
+        (submissions.c.mode != "ci") | (submissions.c.state != "passed"),  # else it is final
     )
     return [
         *(f"{row.name}@{row.game}" for row in connection.execute(named)),

@@ -1,4 +1,4 @@
-"""Is everything as it was written? Versions against their files, tables against the audit log."""
+"""Checks versions against their files, and tables against the audit log."""
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -16,10 +16,10 @@ from rlarcade.promotion.replay import CHAMPION, ReplayError, differences, replay
 
 
 def load(database: Database, blobs: Blobs, row: Row[Any], actor: str) -> Checkpoint:
-    """Reads a version and checks its bytes; one that is damaged is marked broken.
+    """Reads a version and checks its bytes; a damaged version is marked broken.
 
     Raises:
-        UnusableRegistryError: it is broken; with the newest champion to use in its place.
+        UnusableRegistryError: the version is broken; the message names the newest intact champion.
     """
     wrong = row.broken_reason
     if wrong is None:
@@ -31,16 +31,16 @@ def load(database: Database, blobs: Blobs, row: Row[Any], actor: str) -> Checkpo
             wrong = str(error)
         _try_to_mark(database, row.number, wrong, actor)
     raise UnusableRegistryError(
-        f"version {row.number} is broken: {wrong}. {_instead(database, blobs, row)} Registering "
-        "its checkpoint again mends it."
+        f"version {row.number} is broken: {wrong}. {_instead(database, blobs, row)} Register its "
+        "checkpoint again to repair it."
     )
 
 
 def find_damage(database: Database, blobs: Blobs, row: Row[Any], actor: str) -> str | None:
-    """Says what is wrong with a version's files and row, and marks it broken; None if nothing is.
+    """Describes the damage of a version's files and row, and marks it broken; None if it is intact.
 
     Raises:
-        RegistryError: a file cannot be read, so that nothing is known.
+        RegistryError: a file cannot be read, so its damage is unknown.
     """
     wrong = versions.damage(blobs, row)
     if wrong is not None:
@@ -49,7 +49,7 @@ def find_damage(database: Database, blobs: Blobs, row: Row[Any], actor: str) -> 
 
 
 def _try_to_mark(database: Database, number: int, wrong: str, actor: str) -> None:
-    with suppress(RegistryError), database.write() as connection:  # it is told in any case
+    with suppress(RegistryError), database.write() as connection:  # the caller reports the damage
         registration.mark_broken(connection, number, wrong, actor)
 
 
@@ -58,15 +58,15 @@ def _instead(database: Database, blobs: Blobs, broken: Row[Any]) -> str:
         for row in aliases.champions(connection, broken.game, CHAMPION):
             sound = row.number != broken.number and row.broken_reason is None
             if sound and versions.damage(blobs, row) is None:
-                return f"Use version {row.number}, the newest whole champion of {row.game}."
-    return f"No other champion of {broken.game} is whole."
+                return f"Use version {row.number}, the newest intact champion of {row.game}."
+    return f"No other champion of {broken.game} is intact."
 
 
 def verify(database: Database, blobs: Blobs, number: int | None, actor: str) -> list[Problem]:
-    """Checks one version, or all of them and every blob, and the tables; marks what is broken.
+    """Checks the tables and one version, or all versions and blobs; marks damaged versions broken.
 
     Raises:
-        RegistryError: the database or a file cannot be read, so that nothing is known.
+        RegistryError: the database or a file cannot be read, so the result is unknown.
     """
     with database.read() as connection:
         problems = structure(connection)
@@ -95,7 +95,10 @@ def _submissions(connection: Connection, number: int | None) -> Sequence[Row[Any
 
 
 def _documents(blobs: Blobs, submitted: Iterable[Row[Any]]) -> list[Problem]:
-    """Finds submissions without their gate or verdict. One that is altered is found by itself."""
+    """Finds submissions whose gate or verdict is missing.
+
+    `versions_and_blobs` finds those that were altered.
+    """
     problems = []
     for row in submitted:
         for name in ("gate", "verdict"):
@@ -107,7 +110,7 @@ def _documents(blobs: Blobs, submitted: Iterable[Row[Any]]) -> list[Problem]:
 
 
 def versions_and_blobs(blobs: Blobs, rows: Iterable[Row[Any]], *, all_blobs: bool) -> list[Problem]:
-    """Finds versions whose files or rows are damaged, and other blobs that are.
+    """Finds versions with damaged files or rows, and other damaged blobs.
 
     Raises:
         RegistryError: a file cannot be read.
@@ -128,7 +131,7 @@ def versions_and_blobs(blobs: Blobs, rows: Iterable[Row[Any]], *, all_blobs: boo
 
 
 def whole(connection: Connection, blobs: Blobs) -> list[Problem]:
-    """Finds whatever is wrong with a registry, but for versions that say so themselves.
+    """Finds all problems of a registry, except versions that are marked broken.
 
     Raises:
         RegistryError: a file cannot be read.
@@ -139,13 +142,13 @@ def whole(connection: Connection, blobs: Blobs) -> list[Problem]:
 
 
 def structure(connection: Connection) -> list[Problem]:
-    """Checks file and audit log, and that its replay gives the rows that there are."""
+    """Checks the database file, the audit log, and the tables against a replay of the log."""
     pages = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
     if pages != "ok":
         return [Problem(where="database", what=f"is damaged: {pages}")]
     broken = audit.first_problem(connection)
     if broken is not None:
-        return [broken]  # what it tells of the tables is worth nothing
+        return [broken]  # an altered log proves nothing about the tables
     try:
         return list(differences(connection, replay(connection)))
     except ReplayError as error:

@@ -1,4 +1,4 @@
-"""Rows of the table of versions: made from a manifest, compared with it, found by a reference."""
+"""Rows of the table of versions: making, checking and finding them."""
 
 import json
 import re
@@ -31,7 +31,7 @@ Record = dict[str, Any]
 
 
 def contract(game: str, protocol: Protocol, num_actions: int) -> str:
-    """Returns the digest of what whoever plays a version must agree on."""
+    """Returns the sha256 of everything that a player of a version must match."""
     document = {
         "game": game,
         "protocol": protocol.model_dump(),
@@ -43,11 +43,11 @@ def contract(game: str, protocol: Protocol, num_actions: int) -> str:
 
 
 def described(manifest: Manifest, manifest_digest: str) -> Record:
-    """Returns the columns of a version that its manifest decides.
+    """Returns the columns of a version's row that follow from its manifest.
 
     Raises:
-        GameError: it names a game that does not exist.
-        RegistryError: it has a number that no database holds.
+        GameError: the manifest names a game that does not exist.
+        RegistryError: it has a number that is too large for a database.
     """
     game = resolve_game(manifest.game)
     record = {
@@ -70,7 +70,7 @@ def described(manifest: Manifest, manifest_digest: str) -> Record:
         if isinstance(value, int) and abs(value) > _LARGEST:
             raise RegistryError(
                 f"{name} {value} is too large to be registered: a registry keeps whole numbers up "
-                f"to {_LARGEST}. Train it anew with another one."
+                f"to {_LARGEST}. Train again with another one."
             )
     return record
 
@@ -83,13 +83,13 @@ def read_manifest(data: bytes) -> Manifest:
     """Parses the manifest of a registered version.
 
     Raises:
-        DamagedBlobError: it is none, or of another format.
+        DamagedBlobError: the manifest is invalid, or has another format.
     """
     try:
         manifest = Manifest.model_validate_json(data)
     except ValidationError as error:
         what = reason(error).rstrip(".")
-        raise DamagedBlobError(f"its manifest is none: {what}") from error
+        raise DamagedBlobError(f"its manifest is invalid: {what}") from error
     if manifest.format_version != FORMAT_VERSION:
         raise DamagedBlobError(
             f"its manifest has format version {manifest.format_version}, not {FORMAT_VERSION}"
@@ -98,11 +98,11 @@ def read_manifest(data: bytes) -> Manifest:
 
 
 def read_version(blobs: Blobs, row: Row[Any]) -> tuple[bytes, Manifest]:
-    """Reads a version's weights and manifest, and checks them and the row against each other.
+    """Reads a version's weights and manifest, and checks that both agree with the row.
 
     Raises:
-        DamagedBlobError: something is missing or altered, and what.
-        RegistryError: a file cannot be read, so that nothing is known.
+        DamagedBlobError: something is missing or altered; the message says what.
+        RegistryError: a file cannot be read, so its damage is unknown.
     """
     try:
         weights = blobs.get(row.digest, row.weights_bytes)
@@ -110,7 +110,7 @@ def read_version(blobs: Blobs, row: Row[Any]) -> tuple[bytes, Manifest]:
         true = described(manifest, row.manifest_digest)
     except DamagedBlobError:
         raise
-    except (ValueError, TypeError) as error:  # a game or a digest that is none
+    except (ValueError, TypeError) as error:  # an invalid game or digest
         raise DamagedBlobError(f"its row or manifest was altered: {error}") from error
     for column, value in true.items():
         found = getattr(row, column)
@@ -123,10 +123,10 @@ def read_version(blobs: Blobs, row: Row[Any]) -> tuple[bytes, Manifest]:
 
 
 def damage(blobs: Blobs, row: Row[Any]) -> str | None:
-    """Says what is wrong with a version's files and row; None if nothing is.
+    """Describes the damage of a version's files and row; None if it is intact.
 
     Raises:
-        RegistryError: a file cannot be read, so that nothing is known.
+        RegistryError: a file cannot be read, so its damage is unknown.
     """
     try:
         read_version(blobs, row)
@@ -136,10 +136,10 @@ def damage(blobs: Blobs, row: Row[Any]) -> str | None:
 
 
 def documents(rows: Iterable[Row[Any]], aliases: Iterable[Row[Any]]) -> list[Version]:
-    """Makes the documents of rows.
+    """Turns rows into documents.
 
     Raises:
-        RegistryError: a row was altered into something that is none.
+        RegistryError: a row was altered and is no longer valid.
     """
     names: dict[int, list[str]] = {}
     for alias in aliases:
@@ -148,7 +148,7 @@ def documents(rows: Iterable[Row[Any]], aliases: Iterable[Row[Any]]) -> list[Ver
 
 
 def _document(row: Row[Any], aliases: tuple[str, ...]) -> Version:
-    record = dict(zip(_COLUMNS, row, strict=True))  # thousands a call: row._asdict() is slow
+    record = dict(zip(_COLUMNS, row, strict=True))  # for thousands of rows; row._asdict() is slow
     archived = record.pop("archived")
     broken = record["broken_reason"] is not None
     try:
@@ -163,12 +163,12 @@ def _document(row: Row[Any], aliases: tuple[str, ...]) -> Version:
         )
     except (ValueError, TypeError, RecursionError) as error:
         raise UnusableRegistryError(
-            f"version {row.number} cannot be read: its row was altered. See how with `promote "
+            f"version {row.number} cannot be read: its row was altered. For details run `promote "
             "verify --all`, or import the newest export into another folder."
         ) from error
 
 
-@lru_cache(maxsize=64)  # thousands of versions share a few
+@lru_cache(maxsize=64)  # thousands of versions share a few protocols
 def _protocol(text: str) -> Protocol:
     return Protocol.model_validate_json(text)
 
@@ -186,11 +186,11 @@ def alias_rows(connection: Connection) -> list[Row[Any]]:
 
 
 def find(connection: Connection, reference: int | str) -> Row[Any]:
-    """Finds the one version that a number, digest, beginning of one or alias@game means.
+    """Finds the version with this number, digest, beginning of a digest, or alias@game.
 
     Raises:
-        GameError: the game behind the @ does not exist.
-        RegistryError: none is meant, or several, with what there is.
+        GameError: the game after the @ does not exist.
+        RegistryError: no version matches, or several do; the message lists what there is.
     """
     text = str(reference).strip()
     if "@" in text:
@@ -204,20 +204,21 @@ def find(connection: Connection, reference: int | str) -> Row[Any]:
     count = connection.scalar(select(func.count()).select_from(tables.versions))
     known = f"Its versions are numbered 1 to {count}" if count else "It holds no version"
     raise RegistryError(
-        f"the registry has no version {quoted(text)}. {known}; one is named by its number, by its "
-        "digest or six or more digits of it, or by alias@game, such as champion@space_invaders."
+        f"the registry has no version {quoted(text)}. {known}. Name a version by its number, its "
+        "digest, the first six or more digits of that, or alias@game, such as "
+        "champion@space_invaders."
     )
 
 
 def by_number(connection: Connection, number: int) -> Row[Any] | None:
-    """Returns the row of a version's number, if there is one."""
+    """Returns the row with this number, if there is one."""
     if not 0 < number <= _LARGEST:
         return None
     return _first(connection, select(tables.versions).where(tables.versions.c.number == number))
 
 
 def by_digest(connection: Connection, digest: str) -> Row[Any] | None:
-    """Returns the row of a version's weights, if there is one."""
+    """Returns the row whose weights have this digest, if there is one."""
     return _first(connection, select(tables.versions).where(tables.versions.c.digest == digest))
 
 
@@ -239,7 +240,7 @@ def _by_prefix(connection: Connection, prefix: str) -> Row[Any]:
         more = " and more" if len(rows) > 5 else ""
         raise RegistryError(
             f"{prefix} is the beginning of several digests: versions {found}{more}. Give more "
-            "digits, or the number."
+            "digits, or the version's number."
         )
     return rows[0]
 
@@ -259,20 +260,20 @@ def _by_alias(connection: Connection, text: str) -> Row[Any]:
         found = ", ".join(f"{row.name}@{row.game}" for row in alias_rows(connection)[:10])
         raise RegistryError(
             f"{game} has no {name}. "
-            f"{f'Aliases in use: {found}' if found else 'No alias is in use yet'}; name a version "
-            "by its number, or give one to it with `promote promote` or `promote alias set`."
+            f"{f'Aliases in use: {found}' if found else 'No alias is in use yet'}. Name a version "
+            "by its number, or create the alias with `promote promote` or `promote alias set`."
         )
     return row
 
 
 def check_name(name: str) -> None:
-    """Refuses what cannot be an alias.
+    """Requires a valid name for an alias.
 
     Raises:
-        RegistryError: it is too long, or has letters that a name cannot have.
+        RegistryError: the name is empty, too long or has an invalid character.
     """
     if not ALIAS_NAME.fullmatch(name):
         raise RegistryError(
-            f"{quoted(name)} cannot be an alias. Begin with a-z and go on with at most 63 of a-z, "
-            "0-9, _ and -."
+            f"{quoted(name)} cannot be an alias. Begin with a-z and continue with at most 63 of "
+            "a-z, 0-9, _ and -."
         )

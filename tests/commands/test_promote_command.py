@@ -107,7 +107,7 @@ def test_the_whole_way_with_a_person_in_between(promote, crowned):
     ]
     assert "rollback  2 → 1" in out
     assert "it hung" in out
-    assert promote("audit", "verify")[:2] == (0, "the audit log is whole\n")
+    assert promote("audit", "verify")[:2] == (0, "the audit log is unaltered\n")
 
 
 @pytest.mark.parametrize("mode", ["ci", "delivery", "deployment"])
@@ -182,7 +182,7 @@ def test_the_game_must_be_named_once_two_have_champions(promote, here, crowned):
         assert "which game? boxing, pong have champions. Name it with --game" in out
     code, out, _ = promote("rollback", "--game", "Boxing")
     assert code == 2
-    assert "no whole version before it to roll back to" in out
+    assert "no intact earlier version to roll back to" in out
 
 
 def test_a_flipped_byte_is_found_and_the_version_is_never_promoted(promote, here, crowned):
@@ -314,7 +314,7 @@ def test_a_match_that_is_interrupted_says_how_to_go_on(promote, crowned, monkeyp
         patched.setattr("rlarcade.promotion.checks.compare_agents", interrupted)
         code, out, _ = promote("promote", "2", "--gate", "gate.toml")
     assert code == 130
-    assert "what was played is kept; the same command goes on from there" in out
+    assert "the games played so far are kept; the same command resumes" in out
     assert promote("promote", "2", "--gate", "gate.toml")[0] == 0
 
 
@@ -327,7 +327,7 @@ def test_a_receipt_is_printed_and_shows_a_tail_that_was_cut_off(promote, here, c
         code, said, _ = promote("audit", "verify", "--receipt", receipt)
         assert (code, said) == (
             0,
-            f"the audit log is whole, and begins with the receipt's {document['count']}\n",
+            f"the audit log is unaltered, and begins with the receipt's {document['count']}\n",
         )
     count = document["count"] - 1
     with closing(sqlite3.connect(here / "checkpoints/registry/registry.sqlite")) as base, base:
@@ -338,7 +338,7 @@ def test_a_receipt_is_printed_and_shows_a_tail_that_was_cut_off(promote, here, c
     assert promote("audit", "verify")[0] == 0
     code, said, told = promote("audit", "verify", "--receipt", "receipt.txt")
     assert code == 1
-    assert f"event {count + 1}: is missing: the receipt is of {count + 1} entries" in said
+    assert f"event {count + 1}: is missing: the receipt says {count + 1} entries" in said
     assert told["problem"]["where"] == f"event {count + 1}"
 
 
@@ -347,8 +347,8 @@ def test_a_receipt_that_cannot_be_read_is_refused_in_a_line(promote, here, crown
     Path("long").write_bytes(b"1" * 10_001)
     os.mkfifo("fifo")
     for given, message in {
-        "nonsense": "is no receipt of an audit log",
-        "binary": "--receipt binary cannot be read: it is no text",
+        "nonsense": "is not a receipt of an audit log",
+        "binary": "--receipt binary cannot be read: it is not text",
         "long": "cannot be read: it has 10,001 bytes, more than the 10,000",
         "fifo": "cannot be read: it is a FIFO",
     }.items():

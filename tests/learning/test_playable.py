@@ -39,7 +39,7 @@ def test_weights_that_are_larger_than_their_network_are_refused_before_they_are_
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(CheckpointError, match="has 1,900,000,000 bytes, more than the 1") as told:
         load(swollen)
-    assert "The network of its manifest has no more" in str(told.value)
+    assert "The network in its manifest needs no more" in str(told.value)
     assert "torso=module" in str(told.value)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # KiB
 
@@ -77,5 +77,5 @@ def test_a_torso_of_ones_own_may_have_any_size(tmp_path, monkeypatch):
     monkeypatch.setattr("rlarcade.learning.networks.weights_bytes", lambda *_: -10_000_000)
     assert DQNAgent.load(tmp_path, torso=Wide()).version == agent.version
     assert load_checkpoint(tmp_path).tensors
-    with pytest.raises(CheckpointError, match=r"more than the 100 .* torso of your own"):
+    with pytest.raises(CheckpointError, match=r"more than the 100 .* with a custom torso"):
         DQNAgent.load(tmp_path)

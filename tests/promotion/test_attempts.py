@@ -169,14 +169,14 @@ def test_a_submission_that_the_log_does_not_know_has_no_place(stream):
     stream.send(2)
     sql(stream.registry.folder, "UPDATE submissions SET champion_generation = 7, state = 'error'")
     (altered,) = submissions_of(stream.registry)
-    with pytest.raises(RegistryError, match="the audit log does not tell that version 2 was sent"):
+    with pytest.raises(RegistryError, match="audit log, version 2 was never submitted against"):
         attempt_of(stream.registry, altered, quick_gate())
 
 
 def test_the_ledger_is_a_line_on_the_terminal():
     attempt = Attempt(number=3, alpha=0.003377, budget=0.05, spent=0.04137)
     assert table.attempt_lines(attempt) == [
-        "  attempt 3 on this champion: decided with 0.003377 of the gate's alpha 0.05; 0.04137 is "
+        "  attempt 3 on this champion: it uses 0.003377 of the gate's alpha 0.05; 0.04137 is "
         "spent so far"
     ]
     assert table.attempt_lines(None) == []

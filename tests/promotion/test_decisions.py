@@ -206,15 +206,15 @@ def test_one_person_is_one_however_the_name_is_spelled(house, spelling):
     [
         ("", "is empty"),
         ("  \t ", "is empty"),
-        ("bob\u200b", r"nobody sees \(U\+200B\)"),
-        ("bo\u00adb", r"nobody sees \(U\+00AD\)"),
-        ("bob\x1b[31m", r"nobody sees \(U\+001B\)"),
-        ("bob\nada", r"nobody sees \(U\+000A\)"),
-        ("\u3164", r"nobody sees \(U\+3164\)"),
-        ("bob\ufe0f", r"nobody sees \(U\+FE0F\)"),
-        ("bob\udc80", r"nobody sees \(U\+DC80\)"),
-        ("b" * 256, "has 256 characters; 255 are the most"),
-        ("Policy:0123", "is that of a gate's policy"),
+        ("bob\u200b", r"invisible character \(U\+200B\)"),
+        ("bo\u00adb", r"invisible character \(U\+00AD\)"),
+        ("bob\x1b[31m", r"invisible character \(U\+001B\)"),
+        ("bob\nada", r"invisible character \(U\+000A\)"),
+        ("\u3164", r"invisible character \(U\+3164\)"),
+        ("bob\ufe0f", r"invisible character \(U\+FE0F\)"),
+        ("bob\udc80", r"invisible character \(U\+DC80\)"),
+        ("b" * 256, "has 256 characters; at most 255 are"),
+        ("Policy:0123", "is reserved for a gate's policy"),
     ],
 )
 def test_a_name_that_nobody_can_read_is_refused(house, by, message):
@@ -301,7 +301,7 @@ def test_rows_of_submissions_and_approvals_that_were_put_in_or_taken_out_are_fou
         current.verdict,
     )
     assert house.problems == [
-        ("submission 1", "what eve said: was put in by hand: the audit log does not know it")
+        ("submission 1", "decision of eve: was added by hand: the audit log does not have it")
     ]
     sql(house.folder, "DELETE FROM approvals")
     sql(house.folder, "DELETE FROM submissions")
@@ -346,7 +346,7 @@ def test_an_approval_that_was_put_in_by_hand_counts_for_nothing(house):
         current.digest,
         current.verdict,
     )
-    with pytest.raises(RegistryError, match="submission 1: what eve said: was put in by hand"):
+    with pytest.raises(RegistryError, match="submission 1: decision of eve: was added by hand"):
         approve(house.registry, house.better, by="bob", note="")
     assert house.crowned == 1
 

@@ -106,7 +106,7 @@ def test_a_row_that_was_put_in_by_hand_is_found_and_marked(three, folder, tmp_pa
         f"INSERT INTO versions (number, digest, {kept}) SELECT 4, '{'ab' * 32}', {kept} "
         "FROM versions WHERE number = 3",
     )
-    told = ("version 4", "was put in by hand: the audit log does not know it")
+    told = ("version 4", "was added by hand: the audit log does not have it")
     assert found(three)[0] == told
     assert three.version(4).state == "broken"
     assert found(three)[0] == told
@@ -138,7 +138,7 @@ def test_an_altered_alias_is_found(three, folder, change, message):
 def test_an_alias_that_was_put_in_by_hand_is_found(three, folder):
     sql(folder, "INSERT INTO aliases VALUES ('pong', 'mine', 3, 1)")
     assert found(three) == [
-        ("alias mine@pong", "was put in by hand: the audit log does not know it")
+        ("alias mine@pong", "was added by hand: the audit log does not have it")
     ]
 
 
@@ -174,7 +174,7 @@ def test_blobs_that_are_all_gone_are_damage_and_a_folder_that_cannot_be_read_is_
         raise PermissionError(13, "Permission denied", str(self))
 
     monkeypatch.setattr(Path, "iterdir", denied)
-    with pytest.raises(RegistryError, match="sha256 cannot be read: Permission denied. Mend its"):
+    with pytest.raises(RegistryError, match="sha256 cannot be read: Permission denied. Fix its"):
         three.verify()
 
 
@@ -192,7 +192,7 @@ def test_an_event_that_tells_nothing_is_found(registry, folder):
         digest = hashlib.sha256(text.encode()).hexdigest()
         sql(folder, "UPDATE events SET kind = ?, digest = ?", kind, digest)
         sql(folder, "UPDATE meta SET value = ? WHERE key = 'audit_head'", digest)
-        assert found(registry) == [("event 1", f"tells of no {kind}")]
+        assert found(registry) == [("event 1", f"is no valid {kind} event")]
 
 
 def test_what_is_to_be_verified_must_exist(three):

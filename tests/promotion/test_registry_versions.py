@@ -306,12 +306,12 @@ def test_a_damaged_champion_is_kept_and_the_newest_whole_one_before_it_offered(
     flip_a_byte(blob_file(folder, versions[2].digest))  # the one before, not noticed yet
     blob_file(folder, versions[3].manifest_digest).unlink()
     with pytest.raises(
-        RegistryError, match=r"is missing\. Use version 2, the newest whole champion"
+        RegistryError, match=r"is missing\. Use version 2, the newest intact champion"
     ):
         registry.load("champion@pong")
     assert registry.alias("pong").version == 4
     registry.move_alias("pong", "champion", 1, expected_generation=4, kind="set")
-    with pytest.raises(RegistryError, match="Use version 1, the newest whole champion of pong"):
+    with pytest.raises(RegistryError, match="Use version 1, the newest intact champion of pong"):
         registry.load(4)
 
 
@@ -363,7 +363,7 @@ def test_another_checkpoint_with_the_same_weights_cannot_mend_a_manifest(
     blob_file(folder, version.manifest_digest).unlink()
     other = tiny(tmp_path / "d", 1, seed=2)
     with pytest.raises(
-        RegistryError, match=r"version 1 cannot be mended with .*d: blobs/.*missing"
+        RegistryError, match=r"version 1 cannot be repaired with .*d: blobs/.*missing"
     ):
         registry.register(other)
 
@@ -375,11 +375,11 @@ def test_another_checkpoint_with_the_same_weights_cannot_mend_a_manifest(
         ("game", "breakout", "game is 'breakout', its manifest says 'pong'"),
         ("contract", "0" * 64, "contract is '000"),
         ("digest", "0" * 64, "is missing"),
-        ("digest", "../../../etc/passwd", "is no sha256 digest"),
-        ("digest", 7, "'7' is no sha256 digest"),
+        ("digest", "../../../etc/passwd", "is not a sha256 digest"),
+        ("digest", 7, "'7' is not a sha256 digest"),
         ("weights_bytes", 7, "bytes, not 7"),
         ("weights_bytes", "many", "bytes, not many"),
-        ("manifest_digest", "..", "is no sha256 digest"),
+        ("manifest_digest", "..", "is not a sha256 digest"),
     ],
 )
 def test_an_altered_row_is_noticed_when_the_version_is_loaded(
@@ -395,9 +395,9 @@ def test_an_altered_row_is_noticed_when_the_version_is_loaded(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (b"{}", "its manifest is none: 'game' is missing"),
-        (b"\xff", "its manifest is none"),
-        (b"[" * 100_000, "its manifest is none"),
+        (b"{}", "its manifest is invalid: 'game' is missing"),
+        (b"\xff", "its manifest is invalid"),
+        (b"[" * 100_000, "its manifest is invalid"),
         (lambda m: m | {"format_version": 2}, "its manifest has format version 2, not 1"),
         (lambda m: m | {"game": "chess"}, "its row or manifest was altered: unknown game 'chess'"),
     ],
@@ -455,6 +455,6 @@ def test_a_folder_of_blobs_that_leads_elsewhere_is_not_written_to(registry, tmp_
     digest = load_checkpoint(checkpoint).manifest.weights_sha256
     (tmp_path / "outside").mkdir()
     blob_file(folder, digest).parent.symlink_to(tmp_path / "outside")
-    with pytest.raises(RegistryError, match="is a link, and might lead out of the registry"):
+    with pytest.raises(RegistryError, match="is a link and might lead out of the registry"):
         registry.register(checkpoint)
     assert list((tmp_path / "outside").iterdir()) == []
