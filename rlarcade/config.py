@@ -109,7 +109,7 @@ def check_device(value: Any) -> Any:
             return value
         chosen = f"CUDA_VISIBLE_DEVICES={found[2]} and " if found[2] else ""
         raise ConfigError(
-            f"device {quoted(value)} is not a choice: rlarcade takes the first GPU that it sees. "
+            f"device {quoted(value)} is invalid: rlarcade uses the first GPU that it sees. "
             f"Use {chosen}device cuda."
         )
     return value
@@ -289,8 +289,8 @@ class TrainConfig(NetworkSettings):
             if self.learning_starts > self.buffer_size:
                 raise ValueError(
                     f"learning_starts ({self.learning_starts:,}) exceeds buffer_size "
-                    f"({self.buffer_size:,}): learning would start from replay that has already "
-                    "forgotten its beginning. Lower learning_starts or raise buffer_size"
+                    f"({self.buffer_size:,}): replay would lose its first transitions before "
+                    "learning starts. Lower learning_starts or raise buffer_size"
                 )
             window = self.n_steps + 4
             if self.buffer_size < self.num_envs * (window + 1):

@@ -63,7 +63,7 @@ _Output = TypeVar("_Output")
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What one gradient step did. Tensors, so that only a logger waits for the GPU."""
+    """The result of one gradient step, as tensors, so that only a logger waits for the GPU."""
 
     loss: Tensor
     """float32 (), mean over the batch."""

@@ -21,7 +21,7 @@ _COSTS = {
     "learning_rate": _NO_TWIN,
     "learning_rate_final": _NO_TWIN,
     "num_envs": f"the games in flight begin anew, and {_NO_TWIN}",
-    "buffer_size": f"what replay holds is kept, and {_NO_TWIN}",
+    "buffer_size": f"the contents of replay are kept, and {_NO_TWIN}",
 }
 
 

@@ -89,8 +89,8 @@ class Replay:
 
     Attributes:
         rows_added: rows of the run so far.
-        first_row: the first row of the run that was written into this ring. It can exceed 0 if a
-            resumed run has another ring than before.
+        first_row: the first row of the run that was written into this ring. It can exceed 0 after a
+            resume, such as one with a larger ring.
     """
 
     def __init__(
@@ -259,7 +259,7 @@ class Replay:
             self._largest_priority = float(arrays["largest_priority"])
 
     def _admit(self, before: tuple[int, int], after: tuple[int, int]) -> None:
-        """Gives a priority to rows that can be drawn now; sets it to 0 for those that no longer can.
+        """Gives a priority to rows that have become drawable, and clears that of dropped rows.
 
         A row is admitted when n rows follow it. It is dropped before its frames are overwritten.
         """
