@@ -105,7 +105,7 @@ class _Run:
         return self.folder.with_name(self.label + ending)
 
     def command(self) -> list[str]:
-        """Returns the command that trains the run. It sets no values that the preset sets."""
+        """Returns the command that trains the run. Its flags are the file's settings only."""
         values = self.given | dict(self.settings.train) | dict(self.settings.run)
         flags = [flag for name in {"game": 0} | self.given for flag in _flag(name, values[name])]
         return [sys.executable, "-m", "rlarcade.train", *flags, "--run-dir", str(self.folder)]
@@ -467,7 +467,7 @@ def _cells(outcome: dict[str, Any]) -> list[str]:
 
 
 def _without_what_is_shared(labels: list[str]) -> tuple[str, list[str]]:
-    """Splits off the beginning that all labels share."""
+    """Splits off the leading parts that all labels share."""
     if len(labels) < 2:
         return "", labels
     first, last = min(labels), max(labels)  # their common prefix is that of all

@@ -246,7 +246,7 @@ class _Run:
         return follows
 
     def _with_replay_that_fits(self, config: TrainConfig) -> TrainConfig:
-        """Makes a preset's replay smaller if memory is short. One that a flag asks for is not."""
+        """Makes a preset's replay smaller if memory is short. A flag's size is refused instead."""
         asked, fits = config.buffer_size, transitions_that_fit()
         if not self.settings.buffer_by_default or asked is None:
             return config

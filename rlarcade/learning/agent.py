@@ -310,8 +310,7 @@ class DQNAgent:
     ) -> NDArray[np.int64]:
         """Returns ε-greedy actions, int64 (B,), for observations uint8 (B, 4, 84, 84).
 
-        `rng` draws the same count of random numbers for every epsilon. `training` is that of
-        `q_values`.
+        The number of draws from `rng` does not depend on epsilon. See `q_values` for `training`.
 
         Raises:
             DivergenceError: a Q-value is not finite, and `training` is true.

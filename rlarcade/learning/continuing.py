@@ -13,7 +13,7 @@ from rlarcade.games.names import resolve_game
 from rlarcade.learning.run_folder import RESOLVED, RunChange, RunRecord
 from rlarcade.learning.state import capped_buffer, regrown_buffer
 
-# Settings that may be changed when a finished run is continued, and the promise that each costs.
+# Settings that may be changed when a run is lengthened, and the promise that each costs.
 _CHANGEABLE = ("learning_rate", "learning_rate_final", "num_envs", "buffer_size")
 _NO_TWIN = "the weights will no longer be bit for bit those of an uninterrupted run"
 _COSTS = {

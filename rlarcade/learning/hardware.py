@@ -1,4 +1,4 @@
-"""What the machine offers: device, precision, threads, free memory and disk."""
+"""What the machine offers: device, precision, threads, free memory. Chosen once, then stored."""
 
 import os
 import shutil
