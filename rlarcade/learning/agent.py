@@ -387,9 +387,7 @@ class DQNAgent:
         if not _are_observations(obs):
             hint = ""
             if isinstance(obs, tuple) and obs and _are_observations(obs[0]):
-                hint = (
-                    ". An environment's reset returns (observation, info): give the observation"
-                )
+                hint = ". An environment's reset returns (observation, info): give the observation"
             raise ValueError(
                 f"observations are uint8 ({STACK}, {SCREEN}, {SCREEN}), or (B, {STACK}, {SCREEN}, "
                 f"{SCREEN}) for B actions, newest frame last; got {_kind_of(obs)}{hint}"

@@ -155,9 +155,7 @@ def check_document(document: Document, steps: int, config: TrainConfig) -> None:
         raise CheckpointError(f"it says step {document.steps}, its folder says {steps}")
     due = updates_due(config, steps)
     if document.updates > due:
-        raise CheckpointError(
-            f"it has {document.updates} updates at step {steps}, more than {due}"
-        )
+        raise CheckpointError(f"it has {document.updates} updates at step {steps}, more than {due}")
     for name in ("explore_rng", "replay_rng", "agent_rng"):
         if not getattr(document, name).state.inc % 2:
             raise CheckpointError(f"{name} has an even increment, which PCG64 never has")

@@ -238,9 +238,7 @@ def test_a_length_in_minutes_is_fixed_once(command, tmp_path, minutes_preset, mo
     assert "already finished at step 400" in command("train", *flags, "--minutes", 4)[1]
     code, _, err = command("train", *flags, "--minutes", 5)
     assert code == 2
-    assert (
-        "a run of 400 steps. Its length was fixed when it began, so it cannot last 5" in err
-    )
+    assert "a run of 400 steps. Its length was fixed when it began, so it cannot last 5" in err
     # the preset's minutes are nobody's wish: they say nothing of a run that has begun
     assert "already finished at step 400" in command("train", *flags)[1]
     assert asked == [4]
