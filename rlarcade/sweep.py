@@ -249,8 +249,8 @@ def _check_folder(run: _Run) -> None:
         changed = [f"unknown settings: {record} is missing or damaged"]
     if changed:
         raise RunFolderError(
-            f"run {run.label} was begun in {run.folder} with {'; '.join(changed)}. Restore the "
-            "sweep's file as it was, or choose another --dir."
+            f"run {run.label} was begun in {run.folder} with {'; '.join(changed)}. Put the sweep's "
+            "file back as it was, or choose another --dir."
         )
 
 
