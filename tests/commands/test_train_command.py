@@ -252,7 +252,7 @@ def test_the_length_of_a_run_holds_against_a_preset_with_minutes(finished, comma
     assert "already finished at step 600" in out
     code, _, err = command("train", *flags, "--minutes", 5)
     assert code == 2
-    assert "it cannot become one of 5 minutes. Lengthen it with --total-timesteps" in err
+    assert "so it cannot last 5 minutes. Lengthen it with --total-timesteps" in err
 
 
 def test_a_larger_total_continues_a_finished_run_with_its_schedules(finished, command, tmp_path):
