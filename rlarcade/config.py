@@ -1,8 +1,9 @@
-"""Settings: frozen, validated, and with one way to say each thing.
+"""Settings: frozen and validated. There is one way to say each thing.
 
-Two groups. `TrainConfig` holds whatever may change the learned weights; it is resolved once,
-stored in the run folder and never changes afterwards. `RunSettings` holds the rest: where, how
-often to save, what to print. Periods and budgets are in agent steps summed over all environments.
+There are two groups. `TrainConfig` holds every setting that may change the learned weights. It is
+resolved once and stored in the run folder; a resumed run uses the stored values. `RunSettings`
+holds the rest: where the run lies, how often it is saved and evaluated. Periods and budgets are in
+agent steps summed over all environments.
 
 Precedence: defaults < preset < flags. Presets are TOML files of settings.
 """
@@ -42,13 +43,13 @@ _NO_PRESETS = ("gate.toml",)  # settings of promotion, not of training
 _LARGEST_FILE = 1_000_000  # bytes of a file of settings; real ones have a few thousand
 _KEY_PART = r"""(?:(?<![\w-])[\w-]++|"[^"\n]*+"|'[^'\n]*+')"""
 _DEEP_KEY = re.compile(rf"{_KEY_PART}(?:[ \t]*+\.[ \t]*+{_KEY_PART}){{20}}")
-"""A dotted key of more parts than settings have. tomllib keeps every beginning of one: 50,000 parts
-take 5 GB."""
+"""A dotted key with more parts than any setting has. tomllib stores every prefix of a key, so a key
+of 50,000 parts takes 5 GB."""
 _WITH_EXPONENT = re.compile(r"[+-]?\d{1,19}(\.\d{0,19})?[eE]\+?\d{1,2}")
 
 
 def whole_number(value: Any) -> Any:
-    """Returns the int that 1e6 and "1e6" stand for; anything else as it is, to be judged later."""
+    """Turns 1e6 and "1e6" into an int. Other values are returned unchanged and validated later."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, str) and _WITH_EXPONENT.fullmatch(value):
@@ -61,7 +62,7 @@ _Model = TypeVar("_Model", bound=BaseModel)
 _Whole = Annotated[int, BeforeValidator(whole_number)]
 _Count = Annotated[_Whole, Field(ge=1, le=10**15)]
 _Steps = Annotated[_Whole, Field(ge=0, le=10**15)]
-# Of these follows how much memory something takes, so they have an end.
+# These settings decide how much memory is used, so they have an upper bound.
 _Width = Annotated[_Whole, Field(ge=1, le=65_536)]
 _Fractions = Annotated[_Whole, Field(ge=1, le=10_000)]
 _Batch = Annotated[_Whole, Field(ge=1, le=1_000_000)]
@@ -77,7 +78,7 @@ def _path(value: Any) -> Any:
 _Path = Annotated[Path, BeforeValidator(_path)]
 
 
-# A name, or a whole protocol: told apart first, so that an error speaks of the one that was meant.
+# A name, or a whole protocol. The tag decides which one was given, so that an error is about it.
 _Protocol = Annotated[
     Annotated[ProtocolName, Tag("")] | Annotated[Protocol, Tag(" ")],
     Discriminator(lambda value: "" if isinstance(value, str) else " "),
@@ -93,29 +94,29 @@ class _Settings(AsWritten, Checked):
 
 
 def _switch(value: Any) -> Any:
-    """Runs and checkpoints of the first versions say true or false."""
+    """Accepts true and false, which runs and checkpoints of the first versions contain."""
     return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
 
 def check_device(value: Any) -> Any:
-    """Refuses one of several GPUs by its number, which is not how rlarcade chooses among them.
+    """Refuses a GPU number such as cuda:1. CUDA_VISIBLE_DEVICES chooses among several GPUs.
 
     Raises:
-        ConfigError: with the way to choose one.
+        ConfigError: the device names a GPU by number; the message says how to choose it.
     """
     if isinstance(value, str) and (found := re.fullmatch(r"(cuda|gpu):?(\d{0,4})", value)):
         if value == "cuda":
             return value
         chosen = f"CUDA_VISIBLE_DEVICES={found[2]} and " if found[2] else ""
         raise ConfigError(
-            f"device {quoted(value)} is not a choice: rlarcade takes the first GPU that it sees. "
+            f"device {quoted(value)} is invalid: rlarcade uses the first GPU that it sees. "
             f"Use {chosen}device cuda."
         )
     return value
 
 
 class NetworkSettings(_Settings):
-    """What a network is made of; kept in every checkpoint, which is rebuilt from it."""
+    """Parts and sizes of a network. Every checkpoint stores them to rebuild its network."""
 
     torso: Literal["nature", "impala"] = "nature"
     """Turns frames into features: three convolutions, or residual blocks (much slower)."""
@@ -133,23 +134,23 @@ class NetworkSettings(_Settings):
     hidden_units: _Width = 512
     """Width of the hidden layer."""
     head: Literal["expected", "categorical", "quantile", "implicit"] = "expected"
-    """What is learned of returns: their mean, or their distribution (C51, QR-DQN, IQN)."""
+    """What the network predicts: mean returns, or their distribution (C51, QR-DQN, IQN)."""
     num_atoms: Annotated[_Whole, Field(ge=2, le=10_000)] = 51
-    """Possible returns of the categorical head."""
+    """Number of possible returns of the categorical head."""
     value_min: float = -10.0
-    """Smallest of them."""
+    """Smallest return of the categorical head."""
     value_max: float = 10.0
-    """Largest of them."""
+    """Largest return of the categorical head."""
     num_quantiles: _Fractions = 200
     """Quantiles of the quantile head."""
-    num_taus: Annotated[_Whole, Field(ge=1, le=512)] = 8  # no tensor has their number
+    num_taus: Annotated[_Whole, Field(ge=1, le=512)] = 8  # no tensor's shape bounds it
     """Quantile fractions that the implicit head draws for each transition."""
     dueling: bool = False
     """Separate streams for the state's value and the actions' advantages."""
     noisy: bool = False
-    """Noisy layers, which explore by themselves; off in evaluation."""
+    """Noisy layers, which explore by themselves. Their noise is off in evaluation."""
     noisy_sigma: _Positive = 0.5
-    """How strong their noise is at the start."""
+    """Initial strength of the noise of noisy layers."""
 
     @model_validator(mode="after")
     def _support(self) -> Self:
@@ -169,7 +170,7 @@ class TrainConfig(NetworkSettings):
     protocol: _Protocol = "v5"
     """How the game is played: sticky actions, action set, starts."""
     seed: Annotated[_Whole, Field(ge=0, lt=2**32)] = 0
-    """Everything random follows from it."""
+    """Seed of all random numbers."""
     total_timesteps: _Count = 300_000
     """Length of the run in agent steps; emulator frames are four times as many."""
 
@@ -184,33 +185,33 @@ class TrainConfig(NetworkSettings):
     batch_size: _Batch = 32
     """Transitions in an update."""
     buffer_size: _Count | None = None
-    """Transitions in replay. Unset: 1,000,000, but no more than total_timesteps and than fit in
-    half of the free memory."""
+    """Transitions in replay. Unset: 1,000,000, but at most total_timesteps, and at most as many as
+    fit in half of the free memory."""
     target_update_interval: _Count = 8_000
     """Agent steps between updates of the target network from the online one."""
     target_tau: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Share of the online network's weights that such an update takes over: 1 copies them, less
+    """Share of the online network's weights in an update of the target network: 1 copies them, less
     makes the target network a moving average of them."""
     acting_network: Literal["online", "target"] = "online"
-    """Network that plays, in training and in every checkpoint. A target network that is a moving
-    average scores more evenly from one checkpoint to the next."""
+    """Network that plays, in training and in every checkpoint. If the target network is a moving
+    average, its scores differ less from one checkpoint to the next."""
 
     memory: Literal["replay", "none"] = "replay"
     """Learn from replay, or replay-free from the newest rollout with Q(λ)."""
     prioritized: bool = False
-    """Draw transitions from replay by how wrong they were last time."""
+    """Draw transitions from replay by their last error: the larger, the more often."""
     priority_exponent: _Share = 0.5
-    """How much priority counts: 0 draws uniformly, 1 in proportion to the error."""
+    """How much the error counts: 0 draws uniformly, 1 in proportion to the error."""
     importance_exponent: _Share = 0.4
-    """How much of the bias of drawing by priority is corrected at first."""
+    """How much of the bias of drawing by priority is corrected at the start."""
     importance_final_exponent: _Share = 1.0
-    """The same at the end."""
+    """How much of that bias is corrected at the end."""
     importance_steps: _Count | None = None
     """Agent steps over which the correction grows. Unset: total_timesteps, fixed at the start."""
     rollout_steps: _Batch = 32
     """Steps of every lane between rounds of replay-free learning."""
     num_epochs: _Count = 2
-    """Times that such a round goes over the rollout, batch_size transitions at a time."""
+    """Passes over a rollout in one round of replay-free learning, in batches of batch_size."""
     q_lambda: _Share = 0.65
     """λ of Q(λ): 0 bootstraps after one step, 1 at the end of the rollout."""
 
@@ -229,10 +230,10 @@ class TrainConfig(NetworkSettings):
     n_steps: Annotated[_Whole, Field(ge=1, le=1_000)] = 1
     """Rewards summed before bootstrapping."""
     n_steps_final: _Count | None = None
-    """How many it falls to, geometrically: long returns learn fast, short ones are less biased.
-    Unset: it stays as it is."""
+    """Final n_steps, reached by geometric decay: long returns learn fast, short ones are less
+    biased. Unset: n_steps stays constant."""
     n_steps_duration: _Count | None = None
-    """Agent steps over which it falls. Unset: total_timesteps, fixed at the start."""
+    """Agent steps over which n_steps decays. Unset: total_timesteps, fixed at the start."""
     gamma: _Share = 0.99
     """Discount per agent step."""
     reward_clip: bool = True
@@ -247,9 +248,9 @@ class TrainConfig(NetworkSettings):
     learning_rate: Annotated[float, Field(ge=0)] = 1e-4
     """Adam's step size."""
     learning_rate_final: Annotated[float, Field(ge=0)] | None = None
-    """Step size that it falls to, linearly. Unset: it stays as it is."""
+    """Final step size, reached by linear decay. Unset: the step size stays constant."""
     learning_rate_steps: _Count | None = None
-    """Agent steps over which it falls. Unset: total_timesteps, fixed at the start."""
+    """Agent steps over which the step size decays. Unset: total_timesteps, fixed at the start."""
     adam_eps: _Positive = 1.5e-4
     """Adam's epsilon."""
     max_grad_norm: _Positive | None = None
@@ -261,20 +262,20 @@ class TrainConfig(NetworkSettings):
     exploration_fraction: _Share = 0.2
     """Share of total_timesteps, after learning_starts, over which epsilon falls linearly."""
     exploration_steps: _Steps | None = None
-    """The same in agent steps. Unset: exploration_fraction × total_timesteps, fixed at the start
-    so that a longer run later keeps its schedule."""
+    """Agent steps over which epsilon falls. Unset: exploration_fraction × total_timesteps, fixed at
+    the start, so that a run that is lengthened later keeps its schedule."""
 
     reseed_interval: _Count = 10_000
-    """Agent steps of one lane after which it gets a new seed at its next episode; bounds what a
-    resumed run must replay."""
+    """After this many agent steps a lane gets a new seed at its next episode. This bounds how much
+    a resumed run must replay."""
     device: Annotated[DevicePreference, BeforeValidator(check_device)] = "auto"
-    """auto takes a CUDA device if there is one."""
+    """auto uses a CUDA device if there is one."""
     precision: Precision = "auto"
     """Arithmetic of the torso; the last layer, the targets and the loss are always fp32. auto is
     bf16 on a GPU that has it, and fp32 on a CPU."""
     torch_threads: Annotated[_Whole, Field(ge=0, le=1024)] = 0
-    """CPU threads of the learner; 0 takes every core, or OMP_NUM_THREADS. Another count gives other
-    rounding."""
+    """CPU threads of the learner; 0 uses every core, or OMP_NUM_THREADS. A different number of
+    threads changes the rounding."""
     deterministic: bool = False
     """On CUDA: the same weights for the same seed, more slowly. On CPU that always holds."""
     compile: Annotated[Compilation, BeforeValidator(_switch)] = "auto"
@@ -288,8 +289,8 @@ class TrainConfig(NetworkSettings):
             if self.learning_starts > self.buffer_size:
                 raise ValueError(
                     f"learning_starts ({self.learning_starts:,}) exceeds buffer_size "
-                    f"({self.buffer_size:,}): learning would start from replay that has already "
-                    "forgotten its beginning. Lower learning_starts or raise buffer_size"
+                    f"({self.buffer_size:,}): replay would lose its first transitions before "
+                    "learning starts. Lower learning_starts or raise buffer_size"
                 )
             window = self.n_steps + 4
             if self.buffer_size < self.num_envs * (window + 1):
@@ -319,7 +320,7 @@ class TrainConfig(NetworkSettings):
 
     @property
     def network(self) -> NetworkSettings:
-        """What the network is made of."""
+        """The settings of the network alone."""
         return NetworkSettings(**{n: getattr(self, n) for n in NetworkSettings.model_fields})
 
     @property
@@ -346,7 +347,7 @@ class TrainConfig(NetworkSettings):
         return self.batch_size * self.gradient_steps / self.train_freq
 
     def unused(self) -> tuple[str, ...]:
-        """Returns the settings that this composition of parts does not look at."""
+        """Returns the settings that this composition of parts does not use."""
         return tuple(name for names, used in _NEEDS if not used(self) for name in names)
 
 
@@ -382,7 +383,7 @@ def _check_composition(config: TrainConfig) -> None:
             )
 
 
-# Which settings matter only where a part is used.
+# Settings that only certain parts use, and whether a configuration has such a part.
 _NEEDS: tuple[tuple[tuple[str, ...], Callable[[TrainConfig], bool]], ...] = (
     (("conv_channels",), lambda c: c.torso == "nature"),
     (("impala_width", "spectral_norm", "pool_size"), lambda c: c.torso == "impala"),
@@ -429,16 +430,16 @@ class RunSettings(_Settings):
     run_dir: _Path | None = None
     """Folder of the run. Unset: checkpoints/GAME-PRESET-seedN."""
     resume: Literal["auto", "never"] = "auto"
-    """auto goes on where the run folder stands; never refuses a folder that holds a run."""
+    """auto resumes the run in the folder; never refuses a folder that holds a run."""
     minutes: _Positive | None = None
-    """Length in minutes instead of total_timesteps: the step count is fixed once, from measured
-    speed."""
+    """Length in minutes instead of total_timesteps. The number of steps is fixed once, from the
+    measured speed."""
     save_interval: _Count = 50_000
     """Agent steps between saves of the training state and a policy checkpoint."""
     eval_interval: _Steps = 0
-    """Agent steps between evaluations on the way; 0 for none."""
+    """Agent steps between evaluations during training; 0 for none."""
     eval_episodes: _Batch = 10
-    """Whole games in an evaluation on the way and at the end."""
+    """Whole games in each evaluation, during training and at the end."""
     pipeline: Literal["ci", "delivery", "deployment"] | None = None
     """Register each policy checkpoint as a version and send it through the gate: ci only checks,
     delivery waits for a person, deployment makes it the champion if it is better."""
@@ -447,39 +448,40 @@ class RunSettings(_Settings):
     gate: _Path | None = None
     """Gate file. Unset: configs/gate.toml."""
     init_from: _Path | None = None
-    """Policy checkpoint or version (7, champion@pong) whose weights a new run starts from; recorded
-    as its parent."""
+    """Policy checkpoint or version (7, champion@pong). A new run starts from its weights and
+    records it as the parent."""
 
 
 class Settings(_Settings):
-    """Both groups and the name of the preset they came from."""
+    """Both groups, and the name of the preset that they came from."""
 
     preset: str
     train: TrainConfig
     run: RunSettings
     minutes_by_default: bool = False
-    """The length in minutes is the preset's: it was not asked for, and gives way to that of a run
-    which has already begun."""
+    """Whether the length in minutes comes from the preset, not from a flag. A resumed run then
+    keeps its own length."""
     buffer_by_default: bool = False
-    """The size of replay is the preset's: less is taken where memory is short."""
+    """Whether the size of replay comes from the preset, not from a flag. If memory is short, replay
+    is then made smaller."""
     given: frozenset[str] = frozenset()
-    """Settings that were asked for one by one: what follows a run's length leaves these alone."""
+    """Settings that were set by flags. They are not adapted to the run's length."""
 
 
 FIELDS: dict[str, type[_Settings]] = {
-    # `game` first; a class lists what it inherits before what is its own
+    # `game` first: a class's model_fields list inherited settings before its own
     **dict.fromkeys(TrainConfig.__annotations__, TrainConfig),
     **dict.fromkeys(NetworkSettings.model_fields, TrainConfig),
     **dict.fromkeys(RunSettings.model_fields, RunSettings),
 }
-"""Every setting and its group, in the order in which they are shown."""
+"""Every setting and its group, in the order in which commands show them."""
 
 WHOLE_NUMBERS = frozenset(
     name
     for name, group in FIELDS.items()
     if "int" in re.findall(r"\w+", str(group.model_fields[name].annotation))
 )
-"""Settings that are whole numbers, or several."""
+"""Settings that are one whole number, or several."""
 
 
 def preset_names() -> tuple[str, ...]:
@@ -488,13 +490,13 @@ def preset_names() -> tuple[str, ...]:
 
 
 def load_preset(name_or_path: str) -> tuple[str, dict[str, Any]]:
-    """Reads a preset: its name, and the settings in which it departs from the defaults.
+    """Reads a preset: its name, and the settings that differ from the defaults.
 
     Args:
         name_or_path: a shipped preset, or the path of a TOML file.
 
     Raises:
-        ConfigError: no such preset or file, not TOML, or an unknown setting in it.
+        ConfigError: there is no such preset or file, it is not TOML, or a setting is unknown.
     """
     for shipped in _shipped_presets():
         if shipped.name == f"{name_or_path}.toml":
@@ -536,10 +538,10 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
 
     Args:
         path: the file.
-        what: what a message calls it, such as "preset".
+        what: the kind of file, for messages, such as "preset".
 
     Raises:
-        ConfigError: it cannot be read, is no file or too large for settings, or is not TOML.
+        ConfigError: it cannot be read, is not a file, is too large for settings, or is not TOML.
     """
     deep = f"{what} {path} is nested too deeply. Settings need no more than two levels."
     try:
@@ -553,7 +555,7 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{what} {path} is not valid TOML: {error}.") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"cannot read {what} {path}: it is no UTF-8 text.") from error
+        raise ConfigError(f"cannot read {what} {path}: it is not UTF-8 text.") from error
     except RecursionError as error:
         raise ConfigError(deep) from error
     except (OSError, ValueError) as error:  # ValueError: not text, or a number of 5,000 digits
@@ -567,15 +569,15 @@ def _checked_preset(values: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def whole_numbers(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns settings with 1e6 as 1000000 wherever a setting is a whole number."""
+    """Returns the settings, with 1e6 as 1000000 where a setting is a whole number."""
     return {name: whole_number(v) if name in WHOLE_NUMBERS else v for name, v in values.items()}
 
 
 def check_names(values: Mapping[str, Any], where: str) -> None:
-    """Refuses settings that do not exist.
+    """Refuses names of settings that do not exist.
 
     Raises:
-        ConfigError: with the nearest known names.
+        ConfigError: a name is unknown; the message suggests the nearest known names.
     """
     for name in values:
         if name not in FIELDS:
@@ -584,7 +586,7 @@ def check_names(values: Mapping[str, Any], where: str) -> None:
 
 
 def make_settings(preset: str, values: Mapping[str, Any]) -> Settings:
-    """Validates settings given by name, whichever group they belong to.
+    """Validates settings of both groups, given by name.
 
     Raises:
         ConfigError: an unknown name, a wrong type, a value out of range, or values that do not go

@@ -1,4 +1,4 @@
-"""`python -m rlarcade.sweep FILE`: trains many agents side by side; the same command goes on."""
+"""`python -m rlarcade.sweep FILE`: trains many agents side by side; the same command resumes."""
 
 import json
 import os
@@ -52,21 +52,21 @@ from rlarcade.text import printable, quoted
 
 _HEADERS = ("steps", "mean", "median", "human-normalised", "minutes")
 _PADDING = 2 * (len(_HEADERS) + 2)  # characters between columns and beside the table
-_END_OF_LOG = 65_536  # bytes; its last line is shown
-_PLAIN_SECONDS = 10.0  # between lines on how far the runs are, where there is no terminal
-_LIVE_SECONDS = 1.0  # where there is one
-_POLL_SECONDS = 0.05  # also how long a Ctrl-C waits to be passed on
+_END_OF_LOG = 65_536  # bytes that are read to find a log's last line
+_PLAIN_SECONDS = 10.0  # between lines of progress, without a terminal
+_LIVE_SECONDS = 1.0  # between updates of the progress on a terminal
+_POLL_SECONDS = 0.05  # also the longest delay before a Ctrl-C is passed on
 _Count = Annotated[int, Field(strict=True, ge=1)]
-_Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]  # files are called after it
+_Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]  # files get this name
 
 
 class _Flags(BaseModel, use_attribute_docstrings=True):
     file: Annotated[Path, tyro.conf.Positional]
     """TOML file: settings of every run, a grid of lists to combine, variants with names."""
     folder: Annotated[Path | None, tyro.conf.arg(name="dir")] = None
-    """Where the runs' folders and logs go. Unset: checkpoints/sweeps/NAME."""
+    """Folder for the runs' folders and logs. Unset: checkpoints/sweeps/NAME."""
     jobs: int | None = None
-    """Runs side by side. Unset: what the file says, or the number of cores."""
+    """Runs side by side. Unset: the file's number, or the number of cores."""
     json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None
     """Write the outcome of every run to this file."""
     list_runs: Annotated[bool, tyro.conf.arg(name="list")] = False
@@ -74,13 +74,13 @@ class _Flags(BaseModel, use_attribute_docstrings=True):
 
 
 class _Variant(BaseModel, extra="allow"):
-    """A named departure from the settings; one with nothing but a name is the baseline."""
+    """A named set of settings that replace the common ones; the baseline has only a name."""
 
     name: _Name
 
 
 class _File(BaseModel, extra="forbid"):
-    """What a sweep's file may hold. Settings have their names in presets; `preset` is one too."""
+    """The contents of a sweep's file. Settings have the same names as in presets, and `preset`."""
 
     name: _Name
     jobs: _Count
@@ -101,17 +101,17 @@ class _Run:
     settings: config.Settings
 
     def beside(self, ending: str) -> Path:
-        """Returns the path of a file beside the run's folder and called after it."""
+        """Returns the path of a file beside the run's folder: its name and `ending`."""
         return self.folder.with_name(self.label + ending)
 
     def command(self) -> list[str]:
-        """Returns what trains it; the preset's own values are left to the preset."""
+        """Returns the command that trains the run. Its flags are the file's settings only."""
         values = self.given | dict(self.settings.train) | dict(self.settings.run)
         flags = [flag for name in {"game": 0} | self.given for flag in _flag(name, values[name])]
         return [sys.executable, "-m", "rlarcade.train", *flags, "--run-dir", str(self.folder)]
 
     def result(self) -> dict[str, Any] | None:
-        """Returns what the run ended with; None if it is not finished."""
+        """Returns the run's outcome; None if it is not finished."""
         return read_outcome(self.folder)
 
     def outcome(self, code: int | None) -> dict[str, Any]:
@@ -149,7 +149,7 @@ def _sweep_command(argv: Sequence[str]) -> int:
     if all(outcome["exit"] == EXIT_OK for outcome in processes.outcomes()):
         return EXIT_OK
     if stop.requested:
-        say(f"stopped with {processes.done()}; the same command goes on from there")
+        say(f"stopped with {processes.done()}; the same command resumes from there")
     return EXIT_INTERRUPTED if stop.requested else EXIT_ERROR
 
 
@@ -190,7 +190,7 @@ def _check(values: Mapping[str, Any], where: str, grid: Mapping[str, Any]) -> No
     config.check_names({name: 0 for name in values if name != "preset"}, where)
     for name in values:
         if name in ("run_dir", "resume", "init_from"):
-            raise ConfigError(f"{where} cannot set {name}: a sweep does that itself, under --dir.")
+            raise ConfigError(f"{where} cannot set {name}: the sweep sets it itself, under --dir.")
         if name in grid:
             raise ConfigError(f"{name} is in both {where} and [grid]. Remove it from one.")
 
@@ -224,29 +224,29 @@ def _flag(name: str, value: object) -> list[str]:
 
 
 def _recorded(settings: config.Settings) -> dict[str, Any]:
-    """Returns everything that a run's outcome follows from, the preset's values included."""
+    """Returns all settings that decide a run's outcome, including those of its preset."""
     document = settings.model_dump(mode="json")
     return {"preset": document["preset"], **document["train"], **document["run"]}
 
 
 def _check_folder(run: _Run) -> None:
-    """Refuses a folder of another experiment: its result must never pass for this one's."""
+    """Refuses the folder of another experiment: its result must not be taken for this run's."""
     for path in (run.beside(".settings.json"), run.beside(".log")):
         if path.is_symlink():
             raise RunFolderError(
-                f"{path} is a link, and a sweep would write to what it points to. Remove it."
+                f"{path} is a link, and the sweep would write to its target. Remove the link."
             )
     if not (run.folder / "run.json").exists() and run.result() is None:
         return
     record, now = run.beside(".settings.json"), _recorded(run.settings)
-    # a setting that came to rlarcade since then stood at its default
+    # a setting that is newer than the record had its default value
     defaults = _recorded(config.make_settings("", {"game": "pong"}))
     try:
         began = defaults | json.loads(read_own(record))
         names = [name for name in now | began if began.get(name) != now.get(name)]
         changed = [f"{name} = {began.get(name)}, now {now.get(name)}" for name in names]
     except (OSError, ValueError, TypeError, RecursionError):
-        changed = [f"settings that {record} should tell and does not"]
+        changed = [f"unknown settings: {record} is missing or damaged"]
     if changed:
         raise RunFolderError(
             f"run {run.label} was begun in {run.folder} with {'; '.join(changed)}. Put the sweep's "
@@ -255,11 +255,11 @@ def _check_folder(run: _Run) -> None:
 
 
 class _Processes:
-    """The runs as processes: at most so many at once, in the file's order."""
+    """Runs the training processes: at most `jobs` at once, in the order of the file."""
 
     def __init__(self, runs: list[_Run], jobs: int, threads: int, stop: StopSignal) -> None:
         self.runs, self.jobs, self.stop = runs, jobs, stop
-        # The other end closes with this process, however it ends, and every run sees that.
+        # `_held` closes when this process ends, for any reason, and every run notices that.
         self.pipe, self._held = os.pipe()
         self.environment = os.environ | {
             "OMP_NUM_THREADS": str(threads),
@@ -279,13 +279,13 @@ class _Processes:
                     if free is None:
                         self._collect()
                         view.show([run for run, _ in self.running])
-                    elif free.result() is not None:  # the process it was waited for has ended it
+                    elif free.result() is not None:  # another process has finished it meanwhile
                         self.exits[free.label] = EXIT_OK
                         self.waiting.remove(free)
                     else:
                         self._start(free)
                         self.waiting.remove(free)
-        finally:  # whatever ends the sweep, no run goes on without it
+        finally:  # no run continues after the sweep has ended
             for _, process in self.running:
                 process.send_signal(signal.SIGINT)
             while self.running:
@@ -294,9 +294,10 @@ class _Processes:
             os.close(self._held)
 
     def _next(self) -> _Run | None:
-        """Returns the first run that no process works on, such as one of a sweep that was killed.
+        """Returns the first waiting run that no process works on; None if there is none.
 
-        That process ends by itself, since it has seen its sweep end, but it saves before.
+        A process of a killed sweep may still work on a run. It has noticed that its sweep ended, so
+        it saves and then ends by itself.
         """
         for run in self.waiting:
             owner = process_in(run.folder)
@@ -324,7 +325,7 @@ class _Processes:
                 stderr=log,
                 env=self.environment,
                 pass_fds=(self.pipe,),
-                start_new_session=True,  # a terminal's Ctrl-C reaches it only through the sweep
+                start_new_session=True,  # the sweep, not the terminal, passes a Ctrl-C on
             )
         finally:
             os.close(log)
@@ -338,7 +339,7 @@ class _Processes:
                 continue
             self.running.remove((run, process))
             if code == EXIT_USAGE and (process_in(run.folder) or run.result()):
-                self.waiting.append(run)  # another sweep began it in the same moment
+                self.waiting.append(run)  # another sweep began it at the same moment
                 continue
             self.exits[run.label] = code
             if code == EXIT_OK and (result := run.result()):
@@ -360,11 +361,11 @@ def _last_line(log: Path) -> str:
     return printable(text.strip().rpartition("\n")[2], 500)
 
 
-# What is shown
+# Output
 
 
 class _View(AbstractContextManager["_View"]):
-    """How far each run is: a live line each on a terminal, now and then a plain one elsewhere."""
+    """Shows each run's progress: a live line on a terminal, otherwise a plain line at times."""
 
     def __init__(self) -> None:
         self._live: Live | None = None
@@ -382,7 +383,7 @@ class _View(AbstractContextManager["_View"]):
             self._live.stop()
 
     def show(self, running: list[_Run]) -> None:
-        """Shows the runs that train, if it is time."""
+        """Shows the progress of the running runs, if enough time has passed."""
         now = time.monotonic()
         if now - self._shown < (_PLAIN_SECONDS if self._live is None else _LIVE_SECONDS):
             return
@@ -396,7 +397,7 @@ class _View(AbstractContextManager["_View"]):
 
 
 def _progress_of(run: _Run) -> str:
-    """One line: steps, speed, time left and score, as far as the run has told them."""
+    """Returns one line with steps, speed, time left and score, as far as they are known."""
     try:
         record, figures = read_record(run.folder), newest_metrics(run.folder)
     except (OSError, RlarcadeError) as error:
@@ -416,16 +417,16 @@ def _progress_of(run: _Run) -> str:
 
 
 def _tell_table(outcomes: list[dict[str, Any]]) -> None:
-    """Prints the table. A reader that has gone changes nothing, so rich does not write itself."""
+    """Prints the table. Rich does not write it directly, so that a closed pipe is no error."""
     on_terminal = console.is_terminal(sys.stdout)
-    terminal = Console(width=None if on_terminal else 200)  # a file wraps no labels
+    terminal = Console(width=None if on_terminal else 200)  # in a file, labels are not wrapped
     with terminal.capture() as written:
         _show_table(outcomes, terminal)
     console.deliver(sys.stdout, written.get())
 
 
 def _show_table(outcomes: list[dict[str, Any]], terminal: Console) -> None:
-    """Shows the runs under each other; where room is short, what differs between them."""
+    """Prints one row per run. If the terminal is narrow, labels omit their common beginning."""
     rows = [_cells(outcome) for outcome in outcomes]
     labels = [outcome["label"] for outcome in outcomes]
     table = _table("human-normalised", labels, rows)
@@ -442,7 +443,7 @@ def _table(
     human: str, labels: list[str], rows: list[list[str]], overflow: OverflowMethod = "ellipsis"
 ) -> Table:
     table = Table(box=box.SIMPLE)
-    # cut nowhere: a label has as many lines as it needs, or the table is another one
+    # nothing is cut: if labels do not fit, `overflow` is "fold", and they get several lines
     table.add_column("run", no_wrap=overflow != "fold", overflow=overflow)
     for name in (*_HEADERS[:-2], human, _HEADERS[-1]):
         table.add_column(name, no_wrap=True)
@@ -466,10 +467,10 @@ def _cells(outcome: dict[str, Any]) -> list[str]:
 
 
 def _without_what_is_shared(labels: list[str]) -> tuple[str, list[str]]:
-    """Splits off the parts with which all labels begin."""
+    """Splits off the leading parts that all labels share."""
     if len(labels) < 2:
         return "", labels
-    first, last = min(labels), max(labels)  # what these two share, those between them share
+    first, last = min(labels), max(labels)  # their common prefix is that of all
     length = next(n for n, (a, b) in enumerate(zip(first, last, strict=False)) if a != b)
     shared = first[: first[:length].rfind("-") + 1]
     return shared.rstrip("-"), [label[len(shared) :] for label in labels]

@@ -85,7 +85,7 @@ from rlarcade.promotion.references import load_named
 from rlarcade.seeding import SeedUse
 from rlarcade.train_flags import as_toml, parse_settings
 
-_DISK_SHARE = 0.1  # of replay's size in memory; screens compress ten to fifty times
+_DISK_SHARE = 0.1  # of replay's size in memory; screens are compressed ten to fifty times
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _train_command(argv: Sequence[str]) -> int:
-    code_commit()  # now, before anybody changes it
+    code_commit()  # cached now, before anybody commits something else
     _stop_with_the_sweep()
     settings, json_file, print_config = parse_settings(argv)
     if print_config:
@@ -106,10 +106,10 @@ def _train_command(argv: Sequence[str]) -> int:
         folder = RunFolder(path)
         try:
             return _Run(settings, folder, stop).execute(json_file)
-        except OSError as error:  # a disk that fills up or goes away; the last good state is kept
+        except OSError as error:  # the disk is full or gone; the last good state is kept
             say_error(
-                f"{error.strerror or error}: {error.filename or path}. What was saved is kept in "
-                f"{path}: once it can be written, the same command goes on from there."
+                f"{error.strerror or error}: {error.filename or path}. Earlier saves are kept in "
+                f"{path}. Once the disk can be written, the same command resumes the run."
             )
             return EXIT_ERROR
         except DivergenceError as error:
@@ -120,7 +120,7 @@ def _train_command(argv: Sequence[str]) -> int:
 
 
 def _stop_with_the_sweep() -> None:
-    """Has this run stop, as after a Ctrl-C, when the sweep that started it is there no more."""
+    """Makes this run stop, as after a Ctrl-C, when the sweep that started it has ended."""
     pipe = os.environ.pop(PARENT_PIPE, "")
     if pipe.isdigit():
         threading.Thread(target=_interrupt_at_the_end_of, args=(int(pipe),), daemon=True).start()
@@ -128,14 +128,14 @@ def _stop_with_the_sweep() -> None:
 
 def _interrupt_at_the_end_of(pipe: int) -> None:
     try:
-        os.read(pipe, 1)  # nothing is ever written: it returns when the other end is closed
-    except OSError:  # no such pipe
+        os.read(pipe, 1)  # nothing is ever written; it returns when the sweep's end is closed
+    except OSError:  # there is no such pipe
         return
     os.kill(os.getpid(), signal.SIGINT)
 
 
 class _Run:
-    """One training run, from the command line to its last evaluation."""
+    """One training run, from its settings to the evaluation at the end."""
 
     def __init__(self, settings: Settings, folder: RunFolder, stop: StopSignal) -> None:
         self.settings, self.folder, self.stop = settings, folder, stop
@@ -146,7 +146,7 @@ class _Run:
         self.started = time.monotonic()
 
     def execute(self, json_file: Path | None) -> int:
-        if self.settings.run.pipeline is not None:  # a gate that means nothing is told at once
+        if self.settings.run.pipeline is not None:  # an invalid gate fails before training
             self.gate = load_gate(self.settings.run.gate)
         record = self.folder.record()
         if record is None:
@@ -155,7 +155,7 @@ class _Run:
             if self.settings.run.resume == "never":
                 raise RunFolderError(
                     f"run folder {self.folder.path} already holds a run, and --resume is never. "
-                    "Choose another --run-dir, or leave --resume auto to go on with it."
+                    "Choose another --run-dir, or use --resume auto to resume the run."
                 )
             resumed = self._go_on(record, json_file)
             if isinstance(resumed, int):
@@ -167,7 +167,7 @@ class _Run:
         return self._finish(state, json_file) if code == EXIT_OK else code
 
     def _go_on(self, record: RunRecord, json_file: Path | None) -> TrainingState | int:
-        """Takes the run up where it stands; returns an exit code if it is finished."""
+        """Resumes the run; returns an exit code if it is finished."""
         plan = continued(record, self.settings, self.folder.path)
         for warning in plan.warnings:
             say_warning(warning)
@@ -181,17 +181,17 @@ class _Run:
         for note in plan.notes:
             say(note)
         state = self._resume(plan.config, record.init_from)
-        # From here on: what could not be loaded with the changes goes on without them.
+        # Changes are recorded only now: a run that failed to load with them keeps its settings.
         self.folder.result.unlink(missing_ok=True)
         if plan.changes:
             self.folder.write_record(plan.recorded(record, state.steps))
         return state
 
     def _finished(self) -> dict[str, Any] | None:
-        """The outcome of a finished run; None if it is not finished, or must finish again.
+        """Returns the outcome of a finished run; None if it is not finished, or must finish again.
 
-        A folder may have been moved since then, or its last checkpoint lost or damaged; from the
-        training state both come again.
+        The folder may have been moved, so the checkpoint's path is set anew. If the last checkpoint
+        is lost or damaged, the run finishes again from its training state.
         """
         document = self.folder.finished()
         if document is None or type(document["steps"]) is not int:
@@ -208,7 +208,7 @@ class _Run:
     def _begin(self) -> TrainingState:
         run, config = self.settings.run, self.settings.train
         parent = self._parent()
-        resolve_game(config.game)  # what is not here is told before the measuring begins
+        resolve_game(config.game)  # a missing game or device fails before the speed is measured
         resolve_device(config.device)
         if run.minutes is not None:
             say(f"measuring how many steps fit into {run.minutes:g} minutes here …")
@@ -225,28 +225,28 @@ class _Run:
         if parent is not None and is_torso(state.parent):
             say(
                 f"{parent.path} plays {display_name(parent.manifest.game)} with "
-                f"{parent.manifest.num_actions} actions: its torso is taken, the head begins anew"
+                f"{parent.manifest.num_actions} actions: its torso is used, the head starts anew"
             )
         self.folder.write_record(new_record(self.settings, config, state.parent))
         return state
 
     def _following_length(self, config: TrainConfig) -> TrainConfig:
-        """A preset's warm-up and exploration give way to a short length, and this is told."""
+        """Shortens a preset's warm-up and exploration in a short run, and says so."""
         follows = following_length(config, self.settings.given)
         names = [n for n in TrainConfig.model_fields if getattr(follows, n) != getattr(config, n)]
         if names:
             changed = [f"{n} {getattr(follows, n):,} of {getattr(config, n):,}" for n in names]
-            say(f"a short run: {', '.join(changed)}, so that there is time to learn")
+            say(f"a short run: {', '.join(changed)}, to leave time to learn")
         if "learning_starts" in names and config.total_timesteps < LENGTH_TO_LEARN:
             say_warning(
-                f"{config.total_timesteps:,} steps are too few to learn to play. From about "
-                f"{LENGTH_TO_LEARN:,} steps on (--preset quick, two minutes on two cores) an agent "
+                f"{config.total_timesteps:,} steps are too few to learn to play. After about "
+                f"{LENGTH_TO_LEARN:,} steps (--preset quick, two minutes on two cores) an agent "
                 "can be expected to play better than chance."
             )
         return follows
 
     def _with_replay_that_fits(self, config: TrainConfig) -> TrainConfig:
-        """A preset's replay gives way to a small memory, where one asked for is refused."""
+        """Makes a preset's replay smaller if memory is short. A flag's size is refused instead."""
         asked, fits = config.buffer_size, transitions_that_fit()
         if not self.settings.buffer_by_default or asked is None:
             return config
@@ -254,8 +254,8 @@ class _Run:
         if size >= capped_buffer(config, asked):
             return config
         say_warning(
-            f"preset {self.settings.preset} has a replay of {asked:,} transitions; half of the "
-            f"free memory holds {fits:,}, so it gets {size:,}. --buffer-size asks for another."
+            f"preset {self.settings.preset} has a replay of {asked:,} transitions. Half of the "
+            f"free memory holds {fits:,}, so replay gets {size:,}. --buffer-size sets another size."
         )
         return config.model_copy(update={"buffer_size": size})
 
@@ -267,7 +267,7 @@ class _Run:
 
             state, problems = self.store.load(config, progress=show)
         for problem in problems:
-            say_warning(f"{problem} Going on from an older state.")
+            say_warning(f"{problem} Resuming from an older state.")
         if state is not None:
             self.saved_at = state.steps
             if not self._policy_is_whole(state.steps):
@@ -275,7 +275,7 @@ class _Run:
             say(f"resumed at step {state.steps}")
             if self.store.games_began_anew:
                 say(f"its {config.num_envs} games begin anew")
-            self._send(state.steps)  # again, if the kill came before it had gone through
+            self._send(state.steps)  # the kill may have come before the pipeline was done
             return state
         parent = None
         if parent_sha256 is not None:
@@ -288,14 +288,17 @@ class _Run:
         if checkpoints := list_checkpoints(self.folder.path):
             raise CheckpointError(
                 f"the run in {self.folder.path} has policy checkpoints up to "
-                f"{checkpoints[-1].name}, but no training state to go on from. Begin a new run "
+                f"{checkpoints[-1].name}, but no training state to resume from. Begin a new run "
                 "from one of them with --init-from, in another --run-dir."
             )
         say("nothing was saved yet: starting at step 0")
         return TrainingState.create(config, init_from=parent, progress=_show_lanes)
 
     def _policy_is_whole(self, steps: int) -> bool:
-        """Whether the kill did not come between the two halves of a save, nor damage after it."""
+        """Whether the policy checkpoint exists and is whole.
+
+        It is missing if a kill came between the two halves of a save, and may be damaged later.
+        """
         try:
             load_checkpoint(checkpoint_path(self.folder.path, steps))
         except CheckpointError:
@@ -332,7 +335,7 @@ class _Run:
         metrics = MetricWriter(self.folder.path, resumed_at=state.steps)
         log = TrainingLog(metrics, config)
         before = state.steps
-        self._evaluate_if_due(state, log)  # the run was stopped while it was evaluated
+        self._evaluate_if_due(state, log)  # the run may have been stopped during an evaluation
         with ProgressLine(whole_length(config), config.game, done=before) as line:
             for progress in train_agent(state):
                 log.observe(before, progress)
@@ -348,12 +351,12 @@ class _Run:
         if self.saved_at != state.steps:
             self._save(state, last=True)
         if self.stop.requested:
-            say(f"stopped at step {state.steps}; the same command goes on from there")
+            say(f"stopped at step {state.steps}; the same command resumes from there")
             return EXIT_INTERRUPTED
         return EXIT_OK
 
     def _evaluate_if_due(self, state: TrainingState, log: TrainingLog) -> None:
-        """Evaluates on the way; Ctrl-C leaves that to the run when it goes on."""
+        """Evaluates during training. After a Ctrl-C the resumed run evaluates instead."""
         if not crossed(self.settings.run.eval_interval, log.evaluated_at, state.steps):
             return
 
@@ -370,7 +373,7 @@ class _Run:
         log.evaluation(state.steps, [g.score for g in games], [g.steps for g in games])
 
     def _save(self, state: TrainingState, *, last: bool) -> None:
-        """Writes the training state and a policy checkpoint; a full disk does not end the run."""
+        """Writes the training state and a policy checkpoint. A full disk does not end the run."""
         started = time.monotonic()
         try:
             self.store.save(state)
@@ -382,7 +385,7 @@ class _Run:
             kept = f"step {self.store.kept[-1]}" if self.store.kept else "none yet"
             say_warning(
                 f"could not save at step {state.steps}: {error.strerror}. The last good state is "
-                f"kept ({kept}); training goes on and saves again after --save-interval steps."
+                f"kept ({kept}). Training continues and saves again after --save-interval steps."
             )
         self.save_seconds += time.monotonic() - started
         if self.saved_at == state.steps:
@@ -399,11 +402,11 @@ class _Run:
         )
 
     def _send(self, steps: int) -> None:
-        """Sends a policy checkpoint through the pipeline, which never ends the run."""
+        """Sends a policy checkpoint through the pipeline. Errors there do not end the run."""
         run = self.settings.run
         if run.pipeline is None or self.gate is None:
             return
-        # Here, since training without a pipeline loads no database.
+        # Imported here, so that training without a pipeline loads no database.
         from rlarcade.promotion.pipeline import send_checkpoint
         from rlarcade.promotion.registry import DEFAULT_REGISTRY
         from rlarcade.promotion.table import submission_line
@@ -417,7 +420,7 @@ class _Run:
                 on_pair=self._stop_if_asked,
             )
         except KeyboardInterrupt:
-            say_warning(f"the match of step {steps} was stopped; it goes on with the run")
+            say_warning(f"the match of step {steps} was stopped; the resumed run continues it")
         except (RlarcadeError, OSError) as error:
             say_warning(f"pipeline, step {steps}: {error}")
         else:
@@ -444,7 +447,7 @@ class _Run:
             "seconds": self._seconds(state),
             "evaluation": evaluation.model_dump(mode="json"),
         }
-        # whole or not at all: its presence says that the run is finished
+        # written whole or not at all: if it exists, the run is finished
         write_file(self.folder.result, (json.dumps(document, indent=2) + "\n").encode())
         write_json(json_file, document)
         say()
@@ -457,7 +460,7 @@ class _Run:
         return EXIT_OK
 
     def _seconds(self, state: TrainingState) -> dict[str, float]:
-        """Where this process's time went; re-seeding is a part of env."""
+        """Returns this process's seconds by part; `reseed` is also contained in `env`."""
         return {
             **state.seconds,
             "save": self.save_seconds,
@@ -470,7 +473,11 @@ class _Run:
         self._stop_if_asked()
 
     def _stop_if_asked(self, *_: object) -> None:
-        """Ends the games that are being played, after a Ctrl-C."""
+        """After a Ctrl-C, ends the games that are being played.
+
+        Raises:
+            KeyboardInterrupt: a stop was requested.
+        """
         if self.stop.requested:
             raise KeyboardInterrupt
 
@@ -493,7 +500,7 @@ class _Run:
             "run folder": str(self.folder.path),
         }
         if idle := _unused(self.settings.train):
-            rows["unused"] = f"{', '.join(idle)} (this composition has no part that looks at them)"
+            rows["unused"] = f"{', '.join(idle)} (this composition has no part that uses them)"
         for name, value in rows.items():
             say(f"{name:>10}  {value}")
         if not updates:
@@ -517,7 +524,7 @@ class _Run:
 
 
 def _unused(config: TrainConfig) -> list[str]:
-    """Names settings that were given but change nothing."""
+    """Returns the names of settings that were set but have no effect."""
     fields = TrainConfig.model_fields
     return [name for name in config.unused() if getattr(config, name) != fields[name].default]
 

@@ -31,13 +31,13 @@ _DESCRIPTION = (
 
 
 def parse_settings(argv: Sequence[str]) -> tuple[Settings, Path | None, bool]:
-    """Reads the command line; where a run is gone on with, its own settings take a preset's place.
+    """Reads the command line. For a resumed run, its stored settings replace those of a preset.
 
     Returns:
-        The settings, the file that the outcome goes to, and whether only to print the settings.
+        The settings, the file for the outcome, and whether only to print the settings.
 
     Raises:
-        ConfigError: a flag or a setting that cannot be used.
+        ConfigError: a flag or a setting cannot be used.
         RunFolderError: the run in --run-dir cannot be read.
     """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -56,8 +56,8 @@ def parse_settings(argv: Sequence[str]) -> tuple[Settings, Path | None, bool]:
     if early.total_timesteps is not None:
         if early.minutes is not None:
             raise ConfigError(
-                f"--total-timesteps {early.total_timesteps} and --minutes {early.minutes} both say "
-                "how long the run is. Give one of them."
+                f"--total-timesteps {early.total_timesteps} and --minutes {early.minutes} both set "
+                "the length of the run. Give one of them."
             )
         preset.pop("minutes", None)
     flags = _flags(name, preset, argv)
@@ -74,28 +74,28 @@ def parse_settings(argv: Sequence[str]) -> tuple[Settings, Path | None, bool]:
 
 
 def _flags(name: str, preset: dict[str, Any], argv: Sequence[str]) -> dict[str, Any]:
-    """Reads the command line over the settings of a preset, or of a run that has begun."""
+    """Reads the flags; their defaults are the settings of a preset, or of a run that has begun."""
     fields: dict[str, Any] = {
         "preset": (
             str,
             Field(
                 name,
                 description=f"{', '.join(settings_of.preset_names())}, or a TOML file. Unset: "
-                "that of the run in --run-dir; for a new one laptop, with a GPU fast.",
+                "that of the run in --run-dir; for a new run laptop, or fast with a GPU.",
             ),
         )
     }
     if not isinstance(preset.get("protocol", ""), str):
         raise ConfigError(
-            f"{name} has a protocol of its own. Commands play by one of "
-            f"{', '.join(get_args(ProtocolName))}; go on in code, with train_agent."
+            f"{name} has its own protocol, but commands only use "
+            f"{', '.join(get_args(ProtocolName))}. Train in code, with train_agent."
         )
     for field_name, group in FIELDS.items():
         info = group.model_fields[field_name]
         default = preset.get(field_name, ... if info.is_required() else info.default)
         if isinstance(default, list):
             default = tuple(default)
-        # what a number may be is for the settings to say, in their words
+        # tyro sees bare types, so that the settings check ranges, with their own messages
         kind = ProtocolName if field_name == "protocol" else _bare(info.annotation)
         fields[field_name] = (kind, Field(default, description=info.description))
     fields["json_file"] = (
@@ -111,7 +111,7 @@ def _flags(name: str, preset: dict[str, Any], argv: Sequence[str]) -> dict[str, 
 
 
 def _bare(kind: Any) -> Any:
-    """Returns a type without what pydantic would check beside it."""
+    """Returns a type without pydantic's validators."""
     origin, parts = get_origin(kind), get_args(kind)
     if origin is Annotated:
         return _bare(parts[0])
@@ -123,17 +123,17 @@ def _bare(kind: Any) -> Any:
 
 
 def _settings_of(record: RunRecord) -> dict[str, Any]:
-    """Returns the settings of a run that has begun, and of its preset what is not learning's."""
+    """Returns the stored settings of a run that has begun, and its preset's `RunSettings`."""
     try:
         preset = load_preset(record.preset)[1]
-    except ConfigError:  # a file's name does not say where the file is
+    except ConfigError:  # a preset from a file: the record has its name, not its path
         preset = {}
     preset.pop("minutes", None)  # its length is fixed
     return {k: v for k, v in preset.items() if FIELDS[k] is RunSettings} | dict(record.train)
 
 
 def _setting(token: str) -> str | None:
-    """Returns the setting that a flag sets, None if it is no flag of a setting."""
+    """Returns the setting that a flag sets; None if the token is not the flag of a setting."""
     if not token.startswith("--"):
         return None
     name = token[2:].partition("=")[0].replace("-", "_")
@@ -142,7 +142,7 @@ def _setting(token: str) -> str | None:
 
 
 def as_toml(settings: Settings) -> str:
-    """Returns the settings as a preset file; unset ones are comments, unused ones have one."""
+    """Returns the settings as a preset file. Unset ones are comments, unused ones have one."""
     unused = settings.train.unused()
     values = {
         **settings.train.model_dump(mode="json"),
@@ -153,6 +153,6 @@ def as_toml(settings: Settings) -> str:
         value = values[name]
         line = f"# {name} is unset" if value is None else f"{name} = {json.dumps(value)}"
         if name == "total_timesteps" and settings.run.minutes is not None:
-            line = f"# {name} is what fits into the minutes"
+            line = f"# {name} is as many as fit into the minutes"
         lines.append(f"{line}  # not used by this composition" if name in unused else line)
     return "\n".join(lines)

@@ -7,7 +7,7 @@ import pytest
 from rlarcade.numbers import whole_number
 
 TRAIN = ("train", "--game", "Pong")
-FIRST_ONLY = "is not a choice: rlarcade takes the first GPU that it sees. "
+FIRST_ONLY = "is invalid: rlarcade uses the first GPU that it sees. "
 
 
 @pytest.mark.parametrize(

@@ -197,7 +197,7 @@ def test_a_setting_that_cannot_be_used_is_named_with_its_value(values, message):
         ({"game": "pong", "device": "cuda:0"}, "Use CUDA_VISIBLE_DEVICES=0 and device cuda."),
         (
             {"game": "pong", "device": "gpu"},
-            "rlarcade takes the first GPU that it sees. Use device",
+            "rlarcade uses the first GPU that it sees. Use device",
         ),
         (
             {"game": "pong", "seed": "9" * 5_000},

@@ -77,7 +77,7 @@ def test_settings_that_are_no_text_are_told_without_a_codec(tmp_path, capsys):
     file = tmp_path / "odd.toml"
     file.write_bytes(b"\xff\xfe\x00")
     line = told(compare, "--suite", str(file), capsys=capsys)
-    assert "odd.toml: it is no UTF-8 text" in line
+    assert "odd.toml: it is not UTF-8 text" in line
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ CONFIG = config.TrainConfig(game="pong", conv_channels=(2, 2, 2), hidden_units=4
 @pytest.mark.parametrize("device", [None, -1, "", 3.5, [], True, b"cpu", "a\0b", "tpu", "mps"])
 def test_a_device_is_a_cpu_or_a_gpu(device):
     line = refusal(lambda: DQNAgent(CONFIG, num_actions=6, device=device))
-    assert line == f"an agent lives on device 'cpu' or 'cuda', got {device!r}."
+    assert line == f"an agent's device is 'cpu' or 'cuda', got {device!r}."
 
 
 @pytest.mark.parametrize(

@@ -47,11 +47,11 @@ from rlarcade.learning.torsos import ForeignTorso
 from rlarcade.seeding import checked_seed
 from rlarcade.text import quoted
 
-# Rows of one forward for acting. torch picks kernels by batch size, and their rounding differs, so
-# observations are padded with zeros to a number of rows whose bits are known to be the same: the
-# same observation then gives the same bits, alone or in any company. On a CPU other numbers are
-# cheaper for few observations, or for many; one is used where it has been tried and gives the very
-# bits of this one (on the CPUs tried multiples of four do, and less than four rows do not).
+# Rows of one forward pass for acting. torch picks kernels by batch size, and their rounding
+# differs. Observations are therefore padded with zeros to a fixed number of rows: an observation
+# then gives the same bits in every batch. On a CPU other numbers of rows are faster for few
+# observations, or for many. Such a number is used only after a trial has shown that it gives the
+# same bits. (On the CPUs tried, multiples of four do; fewer than four rows do not.)
 _ROWS = {"cpu": 8, "cuda": 64}
 _ROWS_STEP, _MOST_ROWS = 4, 16
 
@@ -63,24 +63,24 @@ _Output = TypeVar("_Output")
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What one gradient step did. Tensors, so that only a logger waits for the GPU."""
+    """The result of one gradient step, as tensors, so that only a logger waits for the GPU."""
 
     loss: Tensor
     """float32 (), mean over the batch."""
     mean_q: Tensor
     """float32 (), mean of Q(s, a) over the batch and all actions."""
     error: Tensor
-    """float32 (B,), how wrong each transition was: |TD error| of the expected head, otherwise the
-    loss. Prioritised replay draws by it."""
+    """float32 (B,), each transition's error: |TD error| for the expected head, the loss for other
+    heads. Prioritised replay draws by it."""
 
 
 class _UpdateDraws(NamedTuple):
-    """Random numbers of one update: a forward pass each draws its own, as in DQN Zoo."""
+    """Random numbers of one update. Each forward pass has its own, as in DQN Zoo."""
 
     online: Draws
     target: Draws
     pick: Draws | None
-    """Of the pass that picks next actions (double) or whose log-policy is added (Munchausen)."""
+    """For the pass that picks next actions (double) or gives the log-policy (Munchausen)."""
 
 
 _Learned = tuple[Tensor, Tensor, Tensor]
@@ -88,7 +88,7 @@ _Learned = tuple[Tensor, Tensor, Tensor]
 
 
 def _are_observations(given: object) -> bool:
-    """Whether it is uint8 (4, 84, 84) or (B, 4, 84, 84)."""
+    """Whether `given` is uint8 (4, 84, 84) or (B, 4, 84, 84)."""
     return (
         isinstance(given, np.ndarray)
         and given.dtype == np.uint8
@@ -98,7 +98,7 @@ def _are_observations(given: object) -> bool:
 
 
 def _kind_of(given: object) -> str:
-    """What a caller gave instead of observations, in a few words."""
+    """Describes in a few words what a caller gave instead of observations."""
     if given is None:
         return "None"
     kind = type(given).__name__
@@ -106,21 +106,21 @@ def _kind_of(given: object) -> str:
     if isinstance(given, np.ndarray):
         return f"{dtype} {shape}"
     if shape is not None:  # a tensor
-        return f"a {kind}, {dtype} {tuple(shape)}, which is no NumPy array"
+        return f"a {kind}, {dtype} {tuple(shape)}, which is not a NumPy array"
     size = f" of {len(given)}" if isinstance(given, list | tuple | dict) else ""
     return f"a {kind}{size}"
 
 
 class DQNAgent:
-    """A deep Q-network with what it needs to act and to learn.
+    """A deep Q-network with everything that it needs to act and to learn.
 
     Attributes:
         game: ROM id.
-        protocol: how it plays.
+        protocol: the protocol under which the agent plays.
         num_actions: actions of the game under the protocol.
         online: the network that learns and acts.
-        manifest: of the checkpoint it was loaded from, or None.
-        name: what results call it: where it was loaded from, or "agent".
+        manifest: manifest of the checkpoint that the agent was loaded from, or None.
+        name: name of the agent in results: the path that it was loaded from, or "agent".
     """
 
     def __init__(
@@ -138,21 +138,23 @@ class DQNAgent:
         Args:
             config: settings of learning; those of the run around it are not used.
             num_actions: actions of the game.
-            device: where the networks live: cpu, cuda or one such as cuda:1.
+            device: device of the networks: cpu, cuda or a numbered one such as cuda:1.
             precision: arithmetic of the torso.
-            seed: of the initial weights, and of the noise and quantile fractions of learning.
-            torso: a module of your own in the torso's place, uint8 (B, 4, 84, 84) to float (B, F).
-                Loading its checkpoints needs it again.
+            seed: seed of the initial weights, and of the noise and quantile fractions of learning.
+            torso: your own module instead of the torso, uint8 (B, 4, 84, 84) to float (B, F). The
+                agent's checkpoints can be loaded only with the same module.
 
         Raises:
-            ConfigError: one of these is something else, or the device is not there.
-            ValueError: `torso` returns something else.
+            ConfigError: an argument is invalid, or the device does not exist here.
+            ValueError: `torso` returns another shape or dtype.
         """
         require(config, TrainConfig, "config", "TrainConfig(game='Pong')")
         if not isinstance(num_actions, int | np.integer) or num_actions < 1:
-            raise ConfigError(f"num_actions is a whole number above 0, not {quoted(num_actions)}.")
+            raise ConfigError(
+                f"num_actions must be a whole number above 0, not {quoted(num_actions)}."
+            )
         if precision not in tuple(_DTYPES):
-            raise ConfigError(f"precision is 'fp32' or 'bf16', not {quoted(precision)}.")
+            raise ConfigError(f"precision must be 'fp32' or 'bf16', not {quoted(precision)}.")
         checked_seed(seed)
         network = config.network.model_dump(mode="json")
         with torch.random.fork_rng(devices=[]):
@@ -192,33 +194,34 @@ class DQNAgent:
         if compiled and self.device.type == "cuda":
             self._act_forward = CudaGraph(self._act_forward, _tensors_to_act)
             self._learn = CudaGraph(self._descend, _tensors_to_learn)
-        # replay-free learning steps outside of graphs; of its loss torch.compile makes its own
+        # The optimizer step of replay-free learning runs outside CUDA graphs. torch.compile makes
+        # its own graph of the loss.
         mode = "reduce-overhead" if self.device.type == "cuda" else "default"
         self._fit_loss = _prepared(self._compute_fit_loss, compiled, mode)
 
-    # Made when learning begins: an agent that only plays needs neither, and the first optimizer of
-    # a process alone loads a compiler for two seconds.
+    # The target network and the optimizer are made when learning begins. An agent that only plays
+    # needs neither, and the first optimizer of a process loads a compiler, which takes two seconds.
 
     @cached_property
     def target(self) -> QNetwork:
-        """The frozen copy of the online network, which values next observations."""
+        """The frozen copy of the online network. It values next observations."""
         return copy.deepcopy(self.online).requires_grad_(False)
 
     @cached_property
     def optimizer(self) -> torch.optim.Optimizer:
-        """What moves the online network's weights."""
+        """The optimizer of the online network's weights."""
         return _make_optimizer(self.config, self.online)
 
     def _get_ready_to_learn(self) -> None:
-        """Makes the target network, while the online one is as it was, and the optimizer."""
+        """Makes the optimizer, and the target network before the online network changes."""
         _ = self.target, self.optimizer
 
     # Acting
 
     @property
     def acting_network(self) -> QNetwork:
-        """The network that plays and that a checkpoint holds: `config.acting_network`."""
-        # Before anything was learned they are the same, and there is only one of them.
+        """The network that plays and that checkpoints store: `config.acting_network`."""
+        # Before learning begins both are equal, and only the online network exists.
         frozen = self.config.acting_network == "target" and "target" in self.__dict__
         return self.target if frozen else self.online
 
@@ -227,16 +230,16 @@ class DQNAgent:
     ) -> NDArray[np.float32]:
         """Returns Q(s, ·), float32 (B, A), of observations uint8 (B, 4, 84, 84).
 
-        An observation's values are the same bits alone or in any batch, with any number of threads.
+        An observation gives the same bits in every batch and with any number of threads.
 
         Args:
             observation: newest frame last.
-            training: as the lanes of training are looked at. The noise of noisy layers is drawn
-                anew, for all observations together; and they go through the network together, on
-                all of torch's threads. That is twice as fast, but their bits depend on the batch.
+            training: computes the values as training does. The noise of noisy layers is drawn anew,
+                once for all observations. All observations go through the network in one pass, on
+                all of torch's threads. That is twice as fast, but the bits depend on the batch.
 
         Raises:
-            ValueError: another shape or dtype.
+            ValueError: `observation` has another shape or dtype.
         """
         if not _are_observations(observation) or observation.ndim != 4:
             raise ValueError(
@@ -260,7 +263,7 @@ class DQNAgent:
         return values
 
     def _rows_for(self, count: int) -> int:
-        """Rows of the forward that takes so many observations, or the first of them."""
+        """Returns the rows of the forward pass for `count` observations, or the first of them."""
         standard = _ROWS[self.device.type]
         if self.device.type != "cpu":
             return standard
@@ -270,10 +273,10 @@ class DQNAgent:
         return rows if self._same_bits[rows] else standard
 
     def _has_bits_of(self, standard: int, rows: int) -> bool:
-        """Whether forwards of so many rows give the same bits as those of `standard` rows.
+        """Whether forward passes of `rows` rows give the same bits as those of `standard` rows.
 
-        It depends on the processor and on the network's shapes, not on what is in them: kernels
-        that add up in another order differ in the last bits of almost any numbers.
+        That depends on the processor and on the network's shapes, not on its weights: kernels that
+        add in another order differ in the last bits for almost all numbers.
         """
         shape = (max(standard, -(-rows // standard) * standard), STACK, SCREEN, SCREEN)
         noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
@@ -307,11 +310,11 @@ class DQNAgent:
     ) -> NDArray[np.int64]:
         """Returns ε-greedy actions, int64 (B,), for observations uint8 (B, 4, 84, 84).
 
-        The same count of random numbers is drawn from `rng` whatever epsilon is. `training` as in
-        `q_values`.
+        The number of draws from `rng` does not depend on epsilon. See `q_values` for `training`.
 
         Raises:
-            DivergenceError, PolicyError: a value is no finite number, in training and out of it.
+            DivergenceError: a Q-value is not finite, and `training` is true.
+            PolicyError: a Q-value is not finite, and `training` is false.
         """
         explore, actions = self._coins(len(observation), epsilon, rng)
         if not explore.all():
@@ -322,27 +325,27 @@ class DQNAgent:
     def explore(
         self, q_values: NDArray[np.float32], epsilon: float, rng: np.random.Generator
     ) -> NDArray[np.int64]:
-        """Returns ε-greedy actions, int64 (B,), for Q-values float32 (B, A), as `act` would.
+        """Returns ε-greedy actions, int64 (B,), for Q-values float32 (B, A), as `act` does.
 
         Raises:
-            DivergenceError: a value is no finite number.
+            DivergenceError: a Q-value is not finite.
         """
         explore, actions = self._coins(len(q_values), epsilon, rng)
         return np.where(explore, actions, self._greedy(q_values, training=True))
 
     def _greedy(self, q_values: NDArray[np.float32], *, training: bool) -> NDArray[np.int64]:
-        """Returns the best actions, (B,); a NaN would pass for the largest value."""
+        """Returns the best actions, (B,). Refuses NaN, which argmax takes for the largest value."""
         bad = np.flatnonzero(~np.isfinite(q_values).all(axis=1))
         if bad.size:
             what = (
-                f"{self.name} values the actions by no finite numbers: "
+                f"the Q-values of {self.name} are not finite numbers: "
                 f"{q_values[bad[0]].tolist()} for observation {bad[0]} of {len(q_values)}"
             )
             if training:
                 raise DivergenceError(
-                    f"{what}. What was saved before is kept. Begin another run with a lower "
+                    f"{what}. Earlier saves are kept. Begin another run with a lower "
                     f"--learning-rate (it is {self.config.learning_rate:g}) or a --max-grad-norm; "
-                    "--init-from can take up the last checkpoint."
+                    "--init-from can start it from the last checkpoint."
                 )
             raise PolicyError(
                 f"{what}. Its weights are damaged, or its training diverged. Use an older "
@@ -368,24 +371,23 @@ class DQNAgent:
 
         Args:
             obs: uint8 (4, 84, 84) for one action, or (B, 4, 84, 84) for B.
-            state: returned as it is; the agent has no memory.
-            episode_start: not used, for the same reason.
-            deterministic: greedy; otherwise ε-greedy with the protocol's evaluation ε, drawn anew.
+            state: returned unchanged; the agent has no memory.
+            episode_start: not used, because the agent has no memory.
+            deterministic: whether to act greedily. If not, actions are ε-greedy with the protocol's
+                evaluation ε, from a new unseeded random generator.
 
         Returns:
             An int64 scalar or (B,), and `state`.
 
         Raises:
-            ValueError: `obs` is something else.
-            PolicyError: the network values actions by no finite numbers.
+            ValueError: `obs` has another shape, dtype or type.
+            PolicyError: a Q-value is not finite.
         """
         del episode_start
         if not _are_observations(obs):
             hint = ""
             if isinstance(obs, tuple) and obs and _are_observations(obs[0]):
-                hint = (
-                    ". An environment's reset returns (observation, info): give the first of them"
-                )
+                hint = ". An environment's reset returns (observation, info): give the observation"
             raise ValueError(
                 f"observations are uint8 ({STACK}, {SCREEN}, {SCREEN}), or (B, {STACK}, {SCREEN}, "
                 f"{SCREEN}) for B actions, newest frame last; got {_kind_of(obs)}{hint}"
@@ -417,7 +419,8 @@ class DQNAgent:
             pick=self._draws(size, taus=False) if picks else None,
         )
         if self.config.compile == "on":
-            # Views of windows, whose strides change with their length: each would be a new graph.
+            # These are views of windows. Their strides change with the windows' length, and each
+            # new stride would compile a new graph.
             batch = replace(
                 batch,
                 observation=batch.observation.contiguous(),
@@ -427,14 +430,14 @@ class DQNAgent:
 
     def _descend(self, batch: Batch, draws: _UpdateDraws) -> _Learned:
         """Takes a gradient step; returns what `_compute_loss` returns, detached."""
-        self.online.train()  # spectral norm takes its power iteration here, and nowhere else
+        self.online.train()  # spectral norm does its power iteration here, and nowhere else
         errors, mean_q, loss = self._loss(batch, draws)
         self.online.eval()
         self._step(loss)
         return errors, mean_q, loss.detach()
 
     def fit(self, observation: Tensor, action: Tensor, target: Tensor) -> Update:
-        """Takes one gradient step towards known returns, as replay-free learning does.
+        """Takes one gradient step towards given returns, for replay-free learning.
 
         Args:
             observation: uint8 (B, 4, *frame).
@@ -458,9 +461,9 @@ class DQNAgent:
 
     def _compute_loss(self, batch: Batch, draws: _UpdateDraws) -> _Learned:
         """Returns each transition's error (B,), the mean Q () and the loss ()."""
-        # What the online torso makes is kept until the backward pass. Beside it the target's
-        # forward found no freed memory of its size: 10,000 page faults, a seventh of an update of
-        # 256 on a CPU.
+        # The target's forward pass comes first. After the online torso's, whose outputs are kept
+        # for the backward pass, it would find no freed memory of its size. That caused 10,000 page
+        # faults, a seventh of the time of an update of 256 on a CPU.
         with torch.no_grad():
             ahead = self._ahead(batch, draws)
         features = self.online.features(batch.observation)
@@ -481,9 +484,9 @@ class DQNAgent:
         return errors, returns.mean().detach().mean(), losses.mean()
 
     def _ahead(self, batch: Batch, draws: _UpdateDraws) -> Returns:
-        """Possible returns from where the transition ended: (B, M) of the action picked there.
+        """Returns the possible returns of s′, (B, M): those of the action picked there.
 
-        Munchausen's, of all actions weighed by their policy.
+        With Munchausen they are the returns of all actions, weighted by the soft policy.
         """
         ahead = self.target.returns(batch.next_observation, draws.target)
         if self.config.munchausen:
@@ -495,9 +498,9 @@ class DQNAgent:
     def _target(
         self, batch: Batch, draws: _UpdateDraws, ahead: Returns, features: Tensor
     ) -> Returns:
-        """Possible returns of (s, a), (B, M).
+        """Returns the possible returns of (s, a), (B, M).
 
-        `ahead` is what `_ahead` returns, `features` are the online network's, of the observations.
+        `ahead` comes from `_ahead`; `features` are the online network's features of s.
         """
         reward = batch.reward
         if self.config.munchausen:
@@ -505,7 +508,7 @@ class DQNAgent:
         return ahead._replace(values=td_target(reward, batch.discount, ahead.values))
 
     def _bonus(self, batch: Batch, pick: Draws | None, features: Tensor) -> Tensor:
-        """Munchausen's, (B,): the log-probability of what was done."""
+        """Returns Munchausen's bonus, (B,), from the log-probability of the action taken."""
         config = self.config
         if config.munchausen_policy == "target":
             q_values = self.target(batch.observation, pick)
@@ -520,7 +523,7 @@ class DQNAgent:
         )
 
     def _losses(self, predicted: Returns, target: Returns) -> tuple[Tensor, Tensor]:
-        """Each transition's loss and error, both (B,), the error detached."""
+        """Returns each transition's loss and error, both (B,), the error detached."""
         if predicted.log_probabilities is not None:
             assert target.log_probabilities is not None
             aim = project_onto_atoms(
@@ -545,7 +548,7 @@ class DQNAgent:
     def sync_target(self) -> None:
         """Copies the online network to the target network, spectral norm's vectors included."""
         if "target" not in self.__dict__:
-            return  # it will begin as a copy
+            return  # it does not exist yet, and will begin as a copy
         with torch.no_grad():
             learned = self.online.state_dict()
             for name, frozen in self.target.state_dict().items():
@@ -555,7 +558,7 @@ class DQNAgent:
         """Moves the target network towards the online one, by the share `config.target_tau`.
 
         Polyak averaging as in Lillicrap et al. (2015), https://arxiv.org/abs/1509.02971. Spectral
-        norm's vectors are copied: an average of unit vectors is none.
+        norm's vectors are copied: an average of unit vectors is not a unit vector.
         """
         tau = self.config.target_tau
         if tau == 1:
@@ -570,28 +573,28 @@ class DQNAgent:
     # On disk
 
     def weights(self) -> dict[str, NDArray[Any]]:
-        """Returns the parameters of the network that plays by name, float32."""
+        """Returns the tensors of the acting network by name, float32."""
         return _arrays(self.acting_network)
 
     @property
     def version(self) -> str:
-        """sha256 of the weights that play now: what a checkpoint of them says, and no other's."""
+        """sha256 of the acting network's weights now, as a checkpoint of them would record it."""
         return weights_sha256(self.weights())
 
     def load_weights(self, tensors: dict[str, NDArray[Any]], where: Path | str) -> None:
-        """Takes parameters by name into both networks.
+        """Copies parameters, given by name, into both networks.
 
         Raises:
-            CheckpointError: they are of another network.
+            CheckpointError: the parameters do not fit the network.
         """
         _fill(self.online, tensors, where)
         self.sync_target()
 
     def load_torso(self, tensors: dict[str, NDArray[Any]], where: Path | str) -> None:
-        """Takes the torso's parameters by name into both networks; the head stays as it is.
+        """Copies the torso's parameters, given by name, into both networks. The head is kept.
 
         Raises:
-            CheckpointError: they are of another torso.
+            CheckpointError: the parameters do not fit the torso.
         """
         kept = {name: array for name, array in self.weights().items() if not _of_torso(name)}
         taken = {name: array for name, array in tensors.items() if _of_torso(name)}
@@ -610,20 +613,20 @@ class DQNAgent:
         """Writes a policy checkpoint.
 
         Args:
-            path: its folder.
-            steps: agent steps that made it.
-            updates: gradient steps that made it.
-            preset: name of the preset it was trained with.
-            parent: sha256 of the weights it started from.
-            git_commit: of the code that trained it.
+            path: the checkpoint's folder.
+            steps: agent steps of training so far.
+            updates: gradient steps of training so far.
+            preset: name of the preset that the agent was trained with.
+            parent: sha256 of the weights that training started from.
+            git_commit: commit of the code that trained the agent.
 
         Raises:
-            ConfigError: the path is none, or has no name.
+            ConfigError: `path` is not a path, or has no name.
             OSError: the disk is full or cannot be written.
         """
         folder = path_of(path, "a checkpoint")
         if not folder.name:
-            raise ConfigError(f"a checkpoint is a folder with a name, not {quoted(str(path))}.")
+            raise ConfigError(f"a checkpoint is a named folder, not {quoted(str(path))}.")
         return save_checkpoint(
             folder,
             self.weights(),
@@ -643,22 +646,22 @@ class DQNAgent:
     def load(
         cls, path: str | Path | Checkpoint, *, device: str = "cpu", torso: nn.Module | None = None
     ) -> Self:
-        """Loads an agent from a policy checkpoint; no code of the checkpoint's is run.
+        """Loads an agent from a policy checkpoint. No code from the checkpoint is run.
 
-        It acts in fp32, so that a checkpoint plays the same game on every machine of a kind.
+        The agent acts in fp32: a checkpoint plays the same game on every machine of the same kind.
 
         Args:
-            path: a checkpoint's folder, or a run folder, which means its newest.
-            device: where the networks live: cpu, cuda or one such as cuda:1.
-            torso: the module of your own that the agent was made with, if it was.
+            path: a checkpoint's folder, or a run folder, which means its newest checkpoint.
+            device: device of the networks: cpu, cuda or a numbered one such as cuda:1.
+            torso: your own module, if the agent was made with one.
 
         Raises:
-            CheckpointError: nothing is there, or it is damaged, foreign or hostile.
-            ConfigError: the device is none, or is not there.
+            CheckpointError: there is no checkpoint, or it is damaged, foreign or hostile.
+            ConfigError: the device is invalid, or does not exist here.
         """
         if isinstance(path, Checkpoint):
             checkpoint = path
-        else:  # a torso of one's own has the size that it has
+        else:  # the size of a foreign torso's weights cannot be checked: only its module knows it
             checkpoint = load_playable(path) if torso is None else load_checkpoint(path)
         manifest = checkpoint.manifest
         try:
@@ -683,11 +686,11 @@ class DQNAgent:
         return agent
 
     def make_env(self, render_mode: str | None = None) -> GameEnv:
-        """Makes the game that this agent was trained to play, under its protocol."""
+        """Makes an environment of the agent's game under the agent's protocol."""
         return make_env(self.game, protocol=self.protocol, render_mode=render_mode)
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """Returns everything that learning needs to go on: both networks and the optimizer."""
+        """Returns everything that learning needs to resume: both networks and the optimizer."""
         arrays = {f"online.{name}": array for name, array in _arrays(self.online).items()}
         arrays |= {f"target.{name}": array for name, array in _arrays(self.target).items()}
         for name, parameter in self.online.named_parameters():
@@ -696,10 +699,10 @@ class DQNAgent:
         return arrays
 
     def restore(self, arrays: dict[str, NDArray[Any]], where: Path | str) -> None:
-        """Goes on from a `state()`.
+        """Restores what `state` returned.
 
         Raises:
-            CheckpointError: it is of another network.
+            CheckpointError: the arrays do not fit the network.
         """
         parts: dict[str, dict[str, NDArray[Any]]] = {"online": {}, "target": {}, "adam": {}}
         for name, array in arrays.items():
@@ -717,24 +720,24 @@ class DQNAgent:
             if not moments:
                 continue
             for key in ("exp_avg", "exp_avg_sq"):
-                # the parameter's own memory order, which the fused step expects
+                # the fused step expects the memory order of the parameter
                 moments[key] = torch.empty_like(parameter).copy_(moments[key])
             moments["step"] = moments["step"].to(parameter.device)
             self.optimizer.state[parameter] = moments
 
 
 def _update(errors: Tensor, mean_q: Tensor, loss: Tensor) -> Update:
-    # copies: the tensors of a CUDA graph are those of its next run
+    # copies, because the next run of a CUDA graph overwrites its tensors
     return Update(loss=loss.clone(), mean_q=mean_q.clone(), error=errors.clone())
 
 
 def _prepared(
     function: Callable[_Inputs, _Output], compiled: bool, mode: str = "default"
 ) -> Callable[_Inputs, _Output]:
-    """Returns a function of tensors as training calls it: as it is, or compiled."""
+    """Returns the function, compiled if `compiled` is true."""
     if not compiled:
         return function
-    # what the compiler advises is for who chose the arithmetic: fp32 is meant where it is used
+    # Silence Inductor's advice about precision: we use fp32 on purpose.
     warnings.filterwarnings("ignore", category=UserWarning, module=r"torch\._inductor")
     return torch.compile(function, mode=mode, dynamic=False)
 
@@ -799,7 +802,7 @@ def _make_optimizer(config: TrainConfig, network: QNetwork) -> torch.optim.Optim
         return torch.optim.RAdam(parameters, lr=rate, eps=eps)
     device = next(network.parameters()).device
     if device.type == "cuda":
-        # of numbers that lie there, a graph reads the present ones at every replay
+        # A CUDA graph reads a tensor on the GPU at every replay; a Python number would be frozen.
         step_size = torch.tensor(rate, device=device)
         return torch.optim.Adam(parameters, lr=step_size, eps=eps, fused=True, capturable=True)
     return torch.optim.Adam(parameters, lr=rate, eps=eps, fused=True)

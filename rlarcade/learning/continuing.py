@@ -1,4 +1,4 @@
-"""How a run that has begun goes on: as it began, or otherwise where that is asked for."""
+"""Resuming a run: with its stored settings, and with changes where flags ask for them."""
 
 import shlex
 from dataclasses import dataclass
@@ -13,36 +13,36 @@ from rlarcade.games.names import resolve_game
 from rlarcade.learning.run_folder import RESOLVED, RunChange, RunRecord
 from rlarcade.learning.state import capped_buffer, regrown_buffer
 
-# What may be changed when a finished run goes on, and the promise that it costs.
+# Settings that may be changed when a run is lengthened, and the promise that each costs.
 _CHANGEABLE = ("learning_rate", "learning_rate_final", "num_envs", "buffer_size")
-_NO_TWIN = "the weights will no longer be the very same bits as an uninterrupted run's"
+_NO_TWIN = "the weights will no longer be bit for bit those of an uninterrupted run"
 _COSTS = {
     "torch_threads": _NO_TWIN,
     "learning_rate": _NO_TWIN,
     "learning_rate_final": _NO_TWIN,
     "num_envs": f"the games in flight begin anew, and {_NO_TWIN}",
-    "buffer_size": f"what replay holds is kept, and {_NO_TWIN}",
+    "buffer_size": f"the contents of replay are kept, and {_NO_TWIN}",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Continuation:
-    """How a run goes on."""
+    """How a run is resumed."""
 
     config: TrainConfig
     changes: dict[str, tuple[Any, Any]]
-    """Settings that are others from here on: the old and the new value."""
+    """Settings that change from here on: the old and the new value of each."""
     warnings: list[str]
     notes: list[str]
-    """What the changes mean, a sentence or two each."""
+    """What the changes mean, one or two sentences each."""
 
     @property
     def longer(self) -> bool:
-        """Whether the run has got a larger length."""
+        """Whether the run was lengthened."""
         return "total_timesteps" in self.changes
 
     def recorded(self, record: RunRecord, step: int) -> RunRecord:
-        """Returns the run's record with the changes that hold from an agent step on."""
+        """Returns the run's record with the changes, which hold from agent step `step` on."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         change = RunChange(time=now, from_step=step, settings=self.changes)
         changes = {"train": self.config, "changes": (*record.changes, change)}
@@ -50,15 +50,14 @@ class Continuation:
 
 
 def continued(record: RunRecord, settings: Settings, folder: Path) -> Continuation:
-    """Reconciles a run with the settings that it is to go on under.
+    """Compares a stored run with the settings that are asked for now.
 
-    The stored configuration holds. A larger total_timesteps continues the run: its schedules stay
-    as they were resolved, replay grows with it, and some settings may be changed along with it if
-    they are asked for one by one.
+    The stored configuration holds. A larger total_timesteps lengthens the run: its schedules stay
+    as they were resolved, and replay grows with it. Flags may then change some other settings too.
 
     Raises:
-        RunFolderError: settings that may change learning differ; it names them all, with both
-            values and the flags that continue the run.
+        RunFolderError: settings that may change learning differ. The message names them all, with
+            both values and the flags that continue the run.
         ConfigError: the changed settings do not go together.
     """
     stored, asked = record.train, settings.train
@@ -89,7 +88,7 @@ def continued(record: RunRecord, settings: Settings, folder: Path) -> Continuati
 
 
 def _differences(stored: TrainConfig, asked: TrainConfig) -> dict[str, tuple[Any, Any]]:
-    """Settings that are asked for otherwise than the run has them."""
+    """Returns the settings that differ: the stored and the asked value of each."""
     found: dict[str, tuple[Any, Any]] = {}
     for name in TrainConfig.model_fields:
         old, new = getattr(stored, name), getattr(asked, name)
@@ -109,7 +108,10 @@ def _settle_buffer(
     differences: dict[str, tuple[Any, Any]],
     changes: dict[str, tuple[Any, Any]],
 ) -> None:
-    """Takes the size of replay out of the differences, where it is none, and lets it grow."""
+    """Decides on the size of replay: whether it differs, and whether it grows.
+
+    Moves `buffer_size` from `differences` to `changes`, or removes it from `differences`.
+    """
     old, asked = record.train.buffer_size, settings.train.buffer_size
     if old is None or record.train.memory == "none":
         return
@@ -119,7 +121,7 @@ def _settle_buffer(
     if "total_timesteps" in changes and by_itself and "buffer_size" not in settings.given:
         new = regrown_buffer(config, record.buffer_asked)
     elif by_itself or asked is None:
-        # no more was needed, or fitted, when the run began
+        # the run may have begun with less, because no more was needed or fitted
         new = capped_buffer(config, asked) if "total_timesteps" in changes and asked else old
     else:
         new = capped_buffer(config, asked)
@@ -130,12 +132,12 @@ def _settle_buffer(
 
 
 def _notes(stored: TrainConfig, changes: dict[str, tuple[Any, Any]]) -> list[str]:
-    """Says what changes mean, and which promise each of them costs."""
+    """Returns a sentence on each change: what it means, and which promise it costs."""
     notes = []
     if "total_timesteps" in changes:
         old, new = changes["total_timesteps"]
         notes.append(
-            f"the run goes on from {old:,} to {new:,} steps. Its schedules stay as they were: "
+            f"the run is lengthened from {old:,} to {new:,} steps. Its schedules do not change: "
             f"{'; '.join(_schedules(stored))}."
         )
     notes += [_told(name, changes) for name in changes if name in _COSTS and name in _CHANGEABLE]
@@ -144,11 +146,11 @@ def _notes(stored: TrainConfig, changes: dict[str, tuple[Any, Any]]) -> list[str
 
 def _told(name: str, changes: dict[str, tuple[Any, Any]]) -> str:
     old, new = changes[name]
-    return f"{name} is {_shown(new)}, the run began with {_shown(old)}: {_COSTS[name]}."
+    return f"{name} is {_shown(new)}, but the run began with {_shown(old)}: {_COSTS[name]}."
 
 
 def _schedules(config: TrainConfig) -> list[str]:
-    """Says how the schedules of a run end."""
+    """Returns how each schedule of a run ends."""
     explored = config.warm_up + (config.exploration_steps or 0)
     said = [f"epsilon is {config.exploration_final_eps:g} from step {explored:,} on"]
     if config.learning_rate_final is not None:
@@ -158,7 +160,7 @@ def _schedules(config: TrainConfig) -> list[str]:
         )
     if config.n_steps_final is not None:
         said.append(
-            f"returns have {config.n_steps_final} rewards from step {config.n_steps_duration:,} on"
+            f"returns sum {config.n_steps_final} rewards from step {config.n_steps_duration:,} on"
         )
     if config.prioritized:
         said.append(
@@ -192,8 +194,8 @@ def _check_same(
 def _check_minutes(record: RunRecord, minutes: float | None, folder: Path) -> None:
     if minutes is not None and minutes != record.minutes:
         raise RunFolderError(
-            f"run folder {folder} holds a run of {record.train.total_timesteps:,} steps, whose "
-            f"length was fixed when it began; it cannot become one of {minutes:g} minutes. "
+            f"run folder {folder} holds a run of {record.train.total_timesteps:,} steps. Its "
+            f"length was fixed when it began, so it cannot last {minutes:g} minutes. "
             "Lengthen it with --total-timesteps, or use another --run-dir."
         )
 

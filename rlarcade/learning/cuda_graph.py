@@ -1,6 +1,6 @@
-"""A function as one CUDA graph.
+"""Runs a function as one CUDA graph.
 
-An update is hundreds of small kernels, and Python takes longer to start them than a large GPU to
+An update is hundreds of small kernels. Python takes longer to start them than a large GPU takes to
 run them. A graph starts them all at once.
 """
 
@@ -21,7 +21,7 @@ _WARM_UP_CALLS = 3
 
 @dataclass(frozen=True, slots=True)
 class _Capture:
-    """A call on inputs of certain shapes: the memory that it reads and writes, and its kernels."""
+    """A captured call for certain input shapes: its inputs, outputs and graph of kernels."""
 
     inputs: Any
     outputs: Any
@@ -29,12 +29,12 @@ class _Capture:
 
 
 class CudaGraph(Generic[_Output, *_Inputs]):
-    """A function that works on a GPU, and may change what lies there, called again and again.
+    """A GPU function that is called many times and may change tensors on the GPU.
 
-    The first calls are made as they are, so that kernels are compiled and chosen. Then one is
-    captured, and from then on it is replayed on new inputs: the function's Python no longer runs,
-    so it may not decide anything that changes from call to call. What a capture is given is not
-    computed by it, only by the replay that follows, so each call counts once.
+    The first calls run normally, so that kernels are compiled and chosen. Then one call is
+    captured; from then on the capture is replayed on new inputs. In a replay the function's Python
+    does not run, so it must not make decisions that differ between calls. Capturing computes
+    nothing; the replay that follows does. So each call is computed once.
     """
 
     def __init__(
@@ -45,18 +45,18 @@ class CudaGraph(Generic[_Output, *_Inputs]):
         """Captures nothing yet.
 
         Args:
-            function: returns tensors, or a tuple of them.
-            tensors: lists all tensors in its inputs, always in the same order.
+            function: returns a tensor, or a tuple of tensors.
+            tensors: lists all tensors in the function's inputs, always in the same order.
         """
         self._function, self._tensors = function, tensors
         self._calls = Counter[tuple[torch.Size, ...]]()
         self._captures: dict[tuple[torch.Size, ...], _Capture] = {}
-        # Autograd remembers on which stream a parameter was first used, and a capture must not
-        # wait for another one.
+        # All calls use one stream: autograd remembers on which stream a parameter was first used,
+        # and a capture must not wait for another stream.
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
     def __call__(self, *inputs: *_Inputs) -> _Output:
-        """Calls the function; what it returns is overwritten by the next call."""
+        """Calls the function. The next call overwrites the tensors that this one returns."""
         given = [*self._tensors(*inputs)]
         shapes = tuple(tensor.shape for tensor in given)
         self._calls[shapes] += 1
@@ -82,8 +82,8 @@ class CudaGraph(Generic[_Output, *_Inputs]):
     def _captured(self, inputs: tuple[*_Inputs]) -> _Capture:
         own = copy.deepcopy(inputs)
         graph = torch.cuda.CUDAGraph()
-        # cuBLAS keeps its memory for work, which whoever clears it would take away from the graph
-        # (torch.compile does). Cleared first, it is taken from the graph's own memory.
+        # cuBLAS caches a workspace. If it is freed later (torch.compile does that), the graph reads
+        # freed memory. Cleared before the capture, it is allocated in the graph's own memory.
         torch._C._cuda_clearCublasWorkspaces()
         with torch.cuda.graph(graph, stream=self._stream):
             outputs = self._function(*own)

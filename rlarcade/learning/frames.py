@@ -1,8 +1,9 @@
-"""Frames on their way into a network.
+"""Layouts of frames for the networks.
 
-They are uint8 and enter as (B, 4, 84, 84), or *blocked* as (B, 4, 21, 21, 16): every 4×4 block of
-pixels laid side by side. A first convolution of 8×8 with stride 4 then is a 2×2 convolution over 64
-channels with the same weights, which is faster on every processor; replay stores frames that way.
+Frames are uint8 (B, 4, 84, 84), or *blocked*, (B, 4, 21, 21, 16): the 16 pixels of every 4×4 block
+lie side by side. On blocked frames a first convolution of 8×8 with stride 4 becomes a 2×2
+convolution over 64 channels with the same weights. That is faster on every processor. Replay
+stores blocked frames.
 """
 
 import numpy as np
@@ -20,14 +21,14 @@ BLOCKED_FRAME = (_GRID, _GRID, _BLOCK * _BLOCK)
 def block_frames(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Lays the 4×4 blocks of frames side by side: uint8 (…, 84, 84) -> (…, 21, 21, 16)."""
     *batch, _, _ = frames.shape
-    # a row of a block is four bytes: moved as one number, in an eighth of the time
+    # A row of a block is four bytes. Moving it as one number takes an eighth of the time.
     rows = np.ascontiguousarray(frames).view(np.uint32).reshape(*batch, _GRID, _BLOCK, _GRID)
     blocked = np.ascontiguousarray(rows.swapaxes(-2, -1)).view(np.uint8)
     return blocked.reshape(*batch, *BLOCKED_FRAME)
 
 
 def whole_frames(frames: Tensor) -> Tensor:
-    """Undoes `block_frames`: (B, 4, 21, 21, 16) -> (B, 4, 84, 84); others are returned as is."""
+    """Undoes `block_frames`: (B, 4, 21, 21, 16) -> (B, 4, 84, 84). Whole frames are kept as is."""
     if frames.dim() == 4:
         return frames
     batch = frames.shape[0]
@@ -36,9 +37,10 @@ def whole_frames(frames: Tensor) -> Tensor:
 
 
 def blocks_as_channels(frames: Tensor, dtype: torch.dtype) -> Tensor:
-    """Returns `dtype` (B, 64, 21, 21) in channels-last memory, 0 … 255 as in the frames."""
+    """Returns `dtype` (B, 64, 21, 21) in channels-last memory; values are 0 … 255."""
     batch = frames.shape[0]
-    # A compiler makes one loop of reordering and converting; views of other types break its graph.
+    # torch.compile fuses reordering and converting into one loop, and views of other dtypes break
+    # its graph.
     if frames.device.type == "cpu" and not torch.compiler.is_compiling():
         blocked = _laid_side_by_side(frames)
     elif frames.dim() == 4:
@@ -54,15 +56,15 @@ def blocks_as_channels(frames: Tensor, dtype: torch.dtype) -> Tensor:
 def _laid_side_by_side(frames: Tensor) -> Tensor:
     """Returns uint8 (B, 21, 21, 64), contiguous.
 
-    torch moves elements one by one when it reorders them, and converts them one by one when it
-    reorders and converts at once. So a row of a block, or a whole block, moves as one element of
-    its size; which type that is does not matter, it is never computed with. On a CPU that takes a
-    quarter of the time, which was an eighth of an update's.
+    torch reorders elements one by one, also when it converts them at the same time. So a row of a
+    block, or a whole block, is moved as one element of that size. The element's dtype does not
+    matter, because nothing is computed with it. On a CPU this takes a quarter of the time; before,
+    reordering took an eighth of an update.
     """
     batch = frames.shape[0]
     frames = frames.contiguous()
     if frames.storage_offset() % _BLOCK**2:
-        frames = frames.clone()  # elements of that size would not begin where these do
+        frames = frames.clone()  # a view of larger elements needs an aligned start
     if frames.dim() == 4:
         rows = frames.view(torch.int32).view(batch, STACK, _GRID, _BLOCK, _GRID)
         reordered = rows.permute(0, 2, 4, 1, 3)

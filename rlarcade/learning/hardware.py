@@ -23,10 +23,10 @@ _SELF_TEST_SECONDS = 0.5
 
 
 def resolve_device(preference: DevicePreference) -> Literal["cpu", "cuda"]:
-    """Turns `auto` into a device that is there.
+    """Turns `auto` into a device that exists here.
 
     Raises:
-        ConfigError: CUDA was asked for and there is none.
+        ConfigError: CUDA was asked for, but there is no CUDA device.
     """
     if preference == "cpu":
         return "cpu"
@@ -41,17 +41,17 @@ def resolve_device(preference: DevicePreference) -> Literal["cpu", "cuda"]:
 
 
 def torch_device(device: object) -> torch.device:
-    """Returns the device that an agent lives on.
+    """Returns the torch device of an agent.
 
     Raises:
-        ConfigError: it is no CPU or CUDA device of torch's, or is not there.
+        ConfigError: `device` is not a CPU or CUDA device, or does not exist here.
     """
     found = device if isinstance(device, torch.device) else None
     if isinstance(device, str):
         with suppress(RuntimeError):
             found = torch.device(device)
     if found is None or found.type not in ("cpu", "cuda"):
-        raise ConfigError(f"an agent lives on device 'cpu' or 'cuda', got {quoted(device)}.")
+        raise ConfigError(f"an agent's device is 'cpu' or 'cuda', got {quoted(device)}.")
     there = torch.cuda.device_count()
     if found.type == "cuda" and (found.index or 0) >= there:
         seen = counted(there, "CUDA device") if there else "no CUDA device"
@@ -63,20 +63,20 @@ def torch_device(device: object) -> torch.device:
 
 
 def default_preset(preference: str) -> str:
-    """Returns the preset of a command that names none: what the machine makes most of in an hour.
+    """Returns the preset of a command that names none: the one that learns most here in an hour.
 
-    An unknown preference is for the settings to refuse.
+    An unknown preference counts as `cpu` here; the settings refuse it later.
     """
     gpu = preference in ("auto", "cuda") and torch.cuda.is_available()
     return "fast" if gpu else "laptop"
 
 
 def resolve_threads(asked: int, device: str) -> int:
-    """Returns the learner's CPU threads: as asked, or all the cores this process may use.
+    """Returns the learner's CPU threads: as asked, or all the cores that this process may use.
 
-    OMP_NUM_THREADS lowers the default, as it does for other programs that share a machine. Where a
-    GPU learns it is one: threads that are done with their share of a small copy go on waiting for
-    the next, on the cores that the emulators need.
+    OMP_NUM_THREADS lowers the default, as it does for other programs that share a machine. If a GPU
+    learns, the default is one: further threads would finish their share of a small copy and then
+    keep busy, waiting for the next one, on cores that the emulators need.
     """
     if device == "cuda":
         return asked or 1
@@ -88,21 +88,22 @@ def cores() -> int:
     """Returns how many cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1  # not Linux: all that the machine has
+    return os.cpu_count() or 1  # not Linux: all cores of the machine
 
 
 _one_thread_lock = threading.Lock()
-_one_thread_users: list[int] = []  # one each: the torch threads that there were before the first
+_one_thread_users: list[int] = []  # per user: the number of torch threads before the first user
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Lets torch use one CPU thread for a while.
+    """Limits torch to one CPU thread for a while.
 
-    A forward for acting is small: a second thread makes it little faster, and waits for cores on
-    which emulators work. Nor does the number of threads then decide what an agent does.
+    A forward pass for acting is small: a second thread makes it little faster, and competes with
+    the emulators for cores. With one thread, an agent's actions do not depend on the number of
+    threads.
 
-    The number is the whole process's, so of several uses at a time the last one to end restores it.
+    The limit holds for the whole process. If several uses overlap, the last one to end lifts it.
     """
     with _one_thread_lock:
         before = _one_thread_users[0] if _one_thread_users else torch.get_num_threads()
@@ -121,11 +122,11 @@ _determinism_is_ours = False
 
 
 def use_determinism(wanted: bool) -> None:
-    """Makes torch choose deterministic kernels, or takes that back.
+    """Turns torch's deterministic kernels on, or off again.
 
-    Where somebody else asked torch for them, they stay.
+    If other code turned them on, they stay on.
     """
-    global _determinism_is_ours  # noqa: PLW0603 - torch's own switch is the process's, too
+    global _determinism_is_ours  # noqa: PLW0603 - torch's own switch is global, too
     if wanted and not torch.are_deterministic_algorithms_enabled():
         # cuBLAS is deterministic only with a workspace of a fixed size
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -137,10 +138,10 @@ def use_determinism(wanted: bool) -> None:
 
 
 def sent_to(device: torch.device, tensor: Tensor) -> Tensor:
-    """Returns a CPU tensor's copy on a device; on a CPU the tensor itself.
+    """Returns a copy of a CPU tensor on a device; for a CPU, the tensor itself.
 
-    From ordinary memory a copy to a GPU begins only when everything before it is done, and is
-    waited for. From pinned memory it takes its place in the queue.
+    A copy from ordinary memory to a GPU begins only when all earlier work is done, and the CPU
+    waits for it. A copy from pinned memory is queued like a kernel.
     """
     if device.type == "cpu":
         return tensor
@@ -150,9 +151,9 @@ def sent_to(device: torch.device, tensor: Tensor) -> Tensor:
 def resolve_precision(preference: Precision, device: str) -> Literal["fp32", "bf16"]:
     """Turns `auto` into a precision.
 
-    On CUDA that is bf16. On a CPU it is fp32: bf16 is faster where the processor has the
-    instructions, but it becomes the default only when a paired test has shown that learning does
-    not suffer; until then it has to be asked for.
+    On CUDA `auto` is bf16, if the GPU supports it. On a CPU it is fp32. bf16 is faster on CPUs with
+    bf16 instructions, but no paired test has shown yet that agents learn as well with it, so it
+    must be asked for.
     """
     if preference != "auto":
         return preference
@@ -160,10 +161,10 @@ def resolve_precision(preference: Precision, device: str) -> Literal["fp32", "bf
 
 
 def resolve_compile(preference: Compilation, device: str) -> Literal["on", "off"]:
-    """Turns `auto` into on or off: on where it is a GPU's and can be done.
+    """Turns `auto` into on or off: on for a GPU if torch.compile has what it needs.
 
     Raises:
-        ConfigError: it was asked for, and what torch.compile needs is missing.
+        ConfigError: `on` was asked for, but something that torch.compile needs is missing.
     """
     if preference == "off" or (preference == "auto" and device == "cpu"):
         return "off"
@@ -187,7 +188,7 @@ def _missing_for_compiling(device: str) -> str | None:
 
 
 def has_bf16_instructions() -> bool:
-    """Whether this CPU multiplies bf16 numbers itself; without, torch imitates it slowly."""
+    """Whether this CPU has bf16 instructions; without them torch emulates bf16 slowly."""
     try:
         flags = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -213,12 +214,12 @@ def _seconds_per_update(dtype: torch.dtype) -> float:
 
 
 def free_memory() -> int:
-    """Bytes of memory that can still be taken, within the control group's limit if there is one."""
+    """Returns the free bytes of memory, within the control group's limit if there is one."""
     return min(int(psutil.virtual_memory().available), _control_group_free())
 
 
 def _control_group_free() -> int:
-    """Bytes left under a container's memory limit; very many where there is none."""
+    """Returns the bytes left under a container's memory limit; 2**62 if there is none."""
     group = Path("/sys/fs/cgroup")
     try:
         limit = (group / "memory.max").read_text().strip()
@@ -229,10 +230,10 @@ def _control_group_free() -> int:
 
 
 def require_memory(needed: int, what: str, remedy: str, available: int | None = None) -> None:
-    """Refuses to start what would not fit into memory.
+    """Refuses work that does not fit into memory.
 
     Raises:
-        ResourceError: with both numbers and what to change.
+        ResourceError: `needed` exceeds the free memory; the message names both and the remedy.
     """
     available = free_memory() if available is None else available
     if needed > available:
@@ -242,10 +243,10 @@ def require_memory(needed: int, what: str, remedy: str, available: int | None = 
 
 
 def require_disk(needed: int, folder: Path, what: str, remedy: str) -> None:
-    """Refuses to start what would not fit on the disk.
+    """Refuses work that does not fit on the disk.
 
     Raises:
-        ResourceError: with both numbers and what to change.
+        ResourceError: `needed` exceeds the free space; the message names both and the remedy.
     """
     while not folder.exists():
         folder = folder.parent

@@ -1,9 +1,9 @@
-"""Heads: features in, returns out: their mean, or their distribution.
+"""Heads turn features into returns: their mean, or their distribution.
 
-Every head gives `Returns`, N possible returns of each of A actions, so that one loss and one target
-serve them all; the expected head is the case N = 1. Random numbers (noise, quantile fractions) are
-drawn outside, as `Draws`, so a forward pass is a pure function; without draws a head is
-deterministic: noise off, quantile fractions at their midpoints.
+Every head gives `Returns`: N possible returns for each of A actions. The expected head is the case
+N = 1. So one loss and one target serve all heads. Random numbers (noise, quantile fractions) are
+drawn outside, as `Draws`, which makes a forward pass a pure function. Without draws a head is
+deterministic: noise is off and quantile fractions are at their midpoints.
 """
 
 import math
@@ -25,7 +25,8 @@ class Draws(NamedTuple):
     """Random numbers of one forward pass."""
 
     noise: tuple[Tensor, ...] = ()
-    """Of each noisy layer in turn, inputs and outputs: float32 (in,), (out,). Empty: noise off."""
+    """For each noisy layer in turn its inputs' and outputs' noise, float32 (in,) and (out,).
+    Empty: noise off."""
     taus: Tensor | None = None
     """Quantile fractions, float32 (B, N). None: midpoints."""
 
@@ -34,11 +35,11 @@ class Returns(NamedTuple):
     """N possible returns of each action."""
 
     values: Tensor
-    """float32 (B, A, N), or (B, N) of chosen actions; (N,) where all share the same atoms."""
+    """float32 (B, A, N), or (B, N) for one action each; (N,) if all share the same atoms."""
     taus: Tensor | None = None
-    """Quantile fractions that `values` stand for, float32 (B, N) or (1, N)."""
+    """Quantile fractions of `values`, float32 (B, N) or (1, N)."""
     log_probabilities: Tensor | None = None
-    """float32, as long as `values` would be; None: all are equally likely."""
+    """float32 (B, A, N), or (B, N) for one action each. None: all returns are equally likely."""
 
     def mean(self) -> Tensor:
         """Returns the expected return, float32 (B, A)."""
@@ -47,7 +48,7 @@ class Returns(NamedTuple):
         return (self.log_probabilities.exp() * self.values).sum(dim=-1)
 
     def of(self, action: Tensor) -> "Returns":
-        """Returns those of one action each, int64 (B,)."""
+        """Returns the returns of one action each; `action` is int64 (B,)."""
 
         def chosen(x: Tensor) -> Tensor:
             index = action.view(-1, 1, 1).expand(-1, 1, x.shape[-1])
@@ -59,11 +60,11 @@ class Returns(NamedTuple):
 
 
 class Dense(nn.Linear):
-    """A linear layer, with factorised Gaussian noise on its parameters if asked for.
+    """A linear layer, optionally with factorised Gaussian noise on its parameters.
 
-    Fortunato et al. (2018), https://arxiv.org/abs/1706.10295, eqs. 9-11: parameters are μ + σ ⊙ ε,
-    ε of weights the outer product of f(outputs) and f(inputs). μ has the usual initialisation, σ is
-    σ₀/√inputs.
+    Fortunato et al. (2018), https://arxiv.org/abs/1706.10295, eqs. 9-11: parameters are μ + σ ⊙ ε.
+    For weights, ε is the outer product of f(outputs) and f(inputs). μ has the usual initialisation;
+    σ begins at σ₀/√inputs.
     """
 
     def __init__(self, inputs: int, outputs: int, noisy_sigma: float | None = None) -> None:
@@ -75,7 +76,7 @@ class Dense(nn.Linear):
             self.bias_sigma = nn.Parameter(torch.full((outputs,), sigma))
 
     def forward(self, x: Tensor, noise: tuple[Tensor, ...] = ()) -> Tensor:
-        """Returns (…, outputs) in x's arithmetic; `noise` is (), or (in,) and (out,)."""
+        """Returns (…, outputs) in x's dtype; `noise` is empty, or of shapes (in,) and (out,)."""
         y = F.linear(x, self.weight.to(x.dtype), self.bias.to(x.dtype))
         if not noise or self.weight_sigma is None or self.bias_sigma is None:
             return y
@@ -87,8 +88,8 @@ class Dense(nn.Linear):
 class Head(nn.Module):
     """The layers that all heads share: one hidden layer and `outputs` numbers per action.
 
-    With dueling, a second stream of the same width says what all actions have in common: Wang et
-    al. (2016), https://arxiv.org/abs/1511.06581, eq. 9.
+    With dueling, a second stream of the same width predicts the value of the state, which all
+    actions share: Wang et al. (2016), https://arxiv.org/abs/1511.06581, eq. 9.
     """
 
     def __init__(
@@ -110,7 +111,7 @@ class Head(nn.Module):
     def draw(self, batch_size: int, rng: np.random.Generator, *, taus: bool = True) -> Draws:
         """Draws the random numbers of one forward pass of `batch_size` rows.
 
-        Noise is shared by the rows. `taus` false leaves quantile fractions at their midpoints.
+        All rows share the noise. If `taus` is false, quantile fractions stay at their midpoints.
         """
         noise = tuple(
             torch.from_numpy(_factor(rng.standard_normal(size, dtype=np.float32)))
@@ -124,7 +125,7 @@ class Head(nn.Module):
 
     @property
     def num_taus(self) -> int:
-        """Quantile fractions to draw for each row; 0 where the head has none."""
+        """Quantile fractions to draw for each row; 0 if the head draws none."""
         return 0
 
     def _layers(self) -> list[Dense]:
@@ -147,7 +148,7 @@ class Head(nn.Module):
         hidden: Dense, norm: nn.Module, last: Dense, features: Tensor, noise: tuple[Tensor, ...]
     ) -> Tensor:
         x = norm(hidden(features, noise[:2])).relu_()
-        # fp32 from here: the gaps between actions are smaller than bf16's spacing
+        # fp32 from here: differences between actions are smaller than bf16's resolution
         out: Tensor = last(x.float(), noise[2:])
         return out
 
@@ -164,7 +165,7 @@ class ExpectedHead(Head):
 
 
 class CategoricalHead(Head):
-    """Probabilities of fixed returns (C51): Bellemare, Dabney & Munos (2017).
+    """Probabilities of fixed returns (atoms), C51: Bellemare, Dabney & Munos (2017).
 
     https://arxiv.org/abs/1707.06887
     """
@@ -172,7 +173,7 @@ class CategoricalHead(Head):
     def __init__(self, num_features: int, num_actions: int, settings: NetworkSettings) -> None:
         super().__init__(num_features, num_actions, settings.num_atoms, settings)
         atoms = torch.linspace(settings.value_min, settings.value_max, settings.num_atoms)
-        self.register_buffer("atoms", atoms, persistent=False)  # settings say it already
+        self.register_buffer("atoms", atoms, persistent=False)  # the settings hold them already
 
     def forward(self, features: Tensor, draws: Draws | None = None) -> Returns:
         """Returns atoms (N,) and log-probabilities (B, A, N)."""
@@ -201,7 +202,7 @@ class QuantileHead(Head):
 class ImplicitHead(Head):
     """Quantiles at any fractions (IQN): Dabney et al. (2018), https://arxiv.org/abs/1806.06923.
 
-    Features are multiplied by an embedding of each fraction, ReLU of a linear layer over
+    Features are multiplied by an embedding of each fraction: the ReLU of a linear layer over
     cos(πiτ), i = 1 … 64 as in Dopamine and DQN Zoo.
     """
 
@@ -224,7 +225,7 @@ class ImplicitHead(Head):
         if taus is None:
             taus = self.get_buffer("midpoints")
         dtype = features.dtype
-        # the angles reach 64π, where bf16 is off by whole turns
+        # in fp32: the angles reach 64π, where neighbouring bf16 numbers are a radian apart
         cosines = (taus.unsqueeze(-1) * self.get_buffer("frequencies")).cos().to(dtype)
         embedded = F.linear(
             cosines, self.embedding.weight.to(dtype), self.embedding.bias.to(dtype)
@@ -251,5 +252,5 @@ def _midpoints(count: int) -> Tensor:
 
 
 def _factor(noise: NDArray[np.float32]) -> NDArray[np.float32]:
-    """f(x) = sgn(x)·√|x|, which factorised noise is made of."""
+    """Returns f(x) = sgn(x)·√|x|, from which factorised noise is made."""
     return np.copysign(np.sqrt(np.abs(noise)), noise)

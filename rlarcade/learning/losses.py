@@ -1,8 +1,8 @@
 """Targets and losses: pure functions of tensors, no state and no I/O.
 
 Shapes: B transitions in the batch, A actions, n steps. A transition's `discount` already says how
-it ended: γⁿ if the episode went on or was only truncated, 0 if it terminated. So nothing here takes
-a `done`, and a time limit can never be mistaken for a death.
+it ended: γⁿ if the episode continued or was truncated, 0 if it terminated. So no function here
+takes a `done`, and a time limit cannot be mistaken for the end of the game.
 """
 
 import torch
@@ -11,21 +11,21 @@ from torch.nn import functional as F
 
 
 def td_target(reward: Tensor, discount: Tensor, values: Tensor) -> Tensor:
-    """Moves possible returns of s′ one (n-step) transition back: y = R + discount · z.
+    """Computes the target of each transition from possible returns z of s′: y = R + discount · z.
 
     With z = maxₐ Q(s′, a) this is the target of Q-learning, Mnih et al. (2015),
     https://www.nature.com/articles/nature14236.
 
     Args:
         reward: float32 (B,), discounted sum of the n rewards after s.
-        discount: float32 (B,), γⁿ, or 0 where the game terminated on the way.
-        values: float32 (B, M), possible returns of s′; or (M,), if all share them.
+        discount: float32 (B,), γⁿ, or 0 if the game terminated within the n steps.
+        values: float32 (B, M), possible returns z of s′; or (M,), if all transitions share them.
 
     Returns:
         float32 (B, M), detached.
 
     Raises:
-        ValueError: shapes that would broadcast into something else.
+        ValueError: the shapes do not match; broadcasting would give a wrong result.
     """
     _require_shape("reward", reward, (len(reward),))
     _require_shape("discount", discount, reward.shape)
@@ -35,7 +35,7 @@ def td_target(reward: Tensor, discount: Tensor, values: Tensor) -> Tensor:
 
 
 def soft_values(values: Tensor, tau: float) -> Tensor:
-    """Possible returns of s′ under a soft policy, entropy included: Σₐ π(a)·(zₐ − τ log π(a)).
+    """Returns the returns of s′ under a soft policy, with entropy: Σₐ π(a)·(zₐ − τ log π(a)).
 
     Their mean is τ·logsumexp(Q/τ), which approaches maxₐ Q as τ falls. Vieillard, Pietquin & Geist
     (2020), https://arxiv.org/abs/2007.14430.
@@ -65,7 +65,7 @@ def huber_loss(predicted: Tensor, target: Tensor) -> Tensor:
         float32 (B,), not reduced.
 
     Raises:
-        ValueError: shapes that would broadcast into something else.
+        ValueError: the shapes do not match; broadcasting would give a wrong result.
     """
     _require_shape("predicted", predicted, (len(predicted),))
     _require_shape("target", target, predicted.shape)
@@ -73,10 +73,10 @@ def huber_loss(predicted: Tensor, target: Tensor) -> Tensor:
 
 
 def squared_loss(predicted: Tensor, target: Tensor) -> Tensor:
-    """Half the squared TD error of each transition; arguments and result as of `huber_loss`.
+    """Half the squared TD error of each transition. Arguments and result are those of `huber_loss`.
 
     Raises:
-        ValueError: shapes that would broadcast into something else.
+        ValueError: the shapes do not match; broadcasting would give a wrong result.
     """
     _require_shape("predicted", predicted, (len(predicted),))
     _require_shape("target", target, predicted.shape)
@@ -93,15 +93,15 @@ def quantile_huber_loss(
 
     Args:
         predicted: float32 (B, N), quantiles of the action taken.
-        taus: float32 (B, N) or (1, N), the fractions that they stand for.
+        taus: float32 (B, N) or (1, N), the fractions of the predicted quantiles.
         target: float32 (B, M), samples of the target's return; no gradient flows into them.
-        kappa: where the loss turns from quadratic to linear.
+        kappa: error at which the loss changes from quadratic to linear.
 
     Returns:
         float32 (B,), not reduced.
 
     Raises:
-        ValueError: shapes that would broadcast into something else.
+        ValueError: the shapes do not match; broadcasting would give a wrong result.
     """
     _require_shape("target", target, (predicted.shape[0], target.shape[-1]))
     _require_shape("taus", taus, (taus.shape[0], predicted.shape[1]))
@@ -115,21 +115,21 @@ def quantile_huber_loss(
 
 
 def project_onto_atoms(values: Tensor, probabilities: Tensor, atoms: Tensor) -> Tensor:
-    """Moves a distribution onto fixed atoms, each value's share split between its two neighbours.
+    """Projects a distribution onto fixed atoms: each value is split between its two neighbours.
 
-    Values beyond the range count as its ends; no probability is lost where a value meets an atom.
+    Values beyond the atoms are clipped. A value that equals an atom keeps its whole probability.
     Bellemare, Dabney & Munos (2017), eq. 7, https://arxiv.org/abs/1707.06887.
 
     Args:
         values: float32 (B, M), possible returns, in any order.
-        probabilities: float32 (B, M), of each.
+        probabilities: float32 (B, M), the probability of each return.
         atoms: float32 (N,), evenly spaced, ascending.
 
     Returns:
         Probabilities of the atoms, float32 (B, N).
 
     Raises:
-        ValueError: shapes that would broadcast into something else.
+        ValueError: the shapes do not match; broadcasting would give a wrong result.
     """
     _require_shape("probabilities", probabilities, values.shape)
     spacing = (atoms[-1] - atoms[0]) / (len(atoms) - 1)
@@ -152,7 +152,7 @@ def cross_entropy(log_probabilities: Tensor, target: Tensor) -> Tensor:
 
 
 def soft_policy(q_values: Tensor, tau: float) -> tuple[Tensor, Tensor]:
-    """The policy softmax(Q/τ), and τ·log of it, computed without overflow.
+    """Returns the policy softmax(Q/τ), and τ times its logarithm, computed without overflow.
 
     Vieillard, Pietquin & Geist (2020), appendix B.1, https://arxiv.org/abs/2007.14430.
 
@@ -170,15 +170,15 @@ def soft_policy(q_values: Tensor, tau: float) -> tuple[Tensor, Tensor]:
 def munchausen_bonus(
     q_values: Tensor, action: Tensor, *, alpha: float, tau: float, clip: float
 ) -> Tensor:
-    """What Munchausen learning adds to the reward: α·τ log π(a|s), with τ log π clipped to [l₀, 0].
+    """Returns Munchausen's addition to the reward: α·τ log π(a|s), τ log π clipped to [l₀, 0].
 
     Vieillard, Pietquin & Geist (2020), eq. 4, https://arxiv.org/abs/2007.14430. With n-step returns
     it is added once, for the first action.
 
     Args:
-        q_values: float32 (B, A), Q(s, ·) of the network whose policy counts.
+        q_values: float32 (B, A), Q(s, ·) of the network that gives the policy π.
         action: int64 (B,), the action taken in s.
-        alpha: share that is added.
+        alpha: α, the share of the log-policy that is added.
         tau: temperature.
         clip: l₀, at most 0.
 
@@ -194,18 +194,18 @@ def munchausen_bonus(
 def lambda_targets(
     reward: Tensor, discount: Tensor, next_value: Tensor, carry: Tensor, q_lambda: float
 ) -> Tensor:
-    """Targets of Q(λ) over a rollout, without importance weights or cuts at exploring actions.
+    """Returns the Q(λ) targets of a rollout. Exploring actions are neither weighted nor cut.
 
-    yₜ = rₜ + γₜ·[λ·yₜ₊₁ + (1 − λ)·maxₐ Q(sₜ₊₁, a)], backwards from the rollout's end, where
+    yₜ = rₜ + γₜ·[λ·yₜ₊₁ + (1 − λ)·maxₐ Q(sₜ₊₁, a)], computed backwards. At the rollout's end
     y = r + γ·max Q. Gallici et al. (2025), https://arxiv.org/abs/2407.04811.
 
     Args:
         reward: float32 (T, E).
         discount: float32 (T, E), γ, or 0 where the game terminated.
-        next_value: float32 (T, E), maxₐ Q(sₜ₊₁, a); the true last observation's where one was cut
-            off.
-        carry: bool (T, E), whether row t + 1 goes on with the same episode; false at its end,
-            however it ended, and without meaning in the last row.
+        next_value: float32 (T, E), maxₐ Q(sₜ₊₁, a). For a truncated episode sₜ₊₁ is its true last
+            observation.
+        carry: bool (T, E), whether row t + 1 continues the same episode. It is false at every
+            episode's end, terminated or truncated. The last row of `carry` is not used.
         q_lambda: λ, 0 … 1.
 
     Returns:
@@ -227,14 +227,14 @@ def lambda_targets(
 
 
 def n_step_return(reward: Tensor, discount: Tensor) -> tuple[Tensor, Tensor]:
-    """Sums n rewards, each discounted by the discounts before it.
+    """Sums n rewards, each multiplied by all discounts before it.
 
     Rₙ = r₁ + γ₁r₂ + γ₁γ₂r₃ + …; the bootstrap's discount is γ₁γ₂…γₙ. Sutton & Barto (2018),
     eq. 7.1, http://incompleteideas.net/book/the-book-2nd.html.
 
     Args:
         reward: float32 (B, n), rewards after s in order; 0 after the window's end.
-        discount: float32 (B, n), γ, 0 where the game terminated, 1 after the window's end.
+        discount: float32 (B, n): γ; 0 where the game terminated; 1 after the window's end.
 
     Returns:
         The return, float32 (B,), and the bootstrap's discount, float32 (B,).
@@ -252,6 +252,6 @@ def n_step_return(reward: Tensor, discount: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _require_shape(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
-    """Stops a (B, 1) from broadcasting against a (B,) into a (B, B) that trains on noise."""
+    """Refuses shapes such as (B, 1) and (B,), which would broadcast to (B, B) without an error."""
     if tuple(tensor.shape) != tuple(shape):
         raise ValueError(f"{name} must have shape {tuple(shape)}, got {tuple(tensor.shape)}")

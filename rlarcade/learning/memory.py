@@ -1,4 +1,4 @@
-"""How much memory learning takes, estimated from the settings before anything is built."""
+"""Estimates the memory that learning takes from the settings, before anything is built."""
 
 import torch
 
@@ -8,16 +8,16 @@ from rlarcade.learning import hardware
 from rlarcade.learning.networks import QNetwork, weights_bytes
 
 _FLOAT = 4
-_COPIES = 5  # of the weights: online, target, gradient, and two of Adam's
-_BESIDE = 2  # a layer's output is kept until the gradient comes back, which is as large
-_SMALL = 256_000_000  # bytes that nobody has to be asked for
+_COPIES = 5  # of the weights: online, target, gradient, and Adam's two moments
+_BESIDE = 2  # a layer's output is kept for the backward pass, and its gradient is as large
+_SMALL = 256_000_000  # bytes; less is never refused
 
 
 def require_memory_to_learn(config: TrainConfig, num_actions: int) -> None:
-    """Refuses sizes that would not fit into memory: a large batch of many quantiles, say.
+    """Refuses settings whose update does not fit into memory, such as a large batch of quantiles.
 
     Raises:
-        ResourceError: with both numbers, and the settings that decide.
+        ResourceError: it does not fit; the message names both sizes and the settings to lower.
     """
     needed = learning_bytes(config, num_actions)
     if needed < _SMALL:
@@ -40,7 +40,7 @@ def require_memory_to_learn(config: TrainConfig, num_actions: int) -> None:
 def learning_bytes(config: TrainConfig, num_actions: int) -> int:
     """Returns about how many bytes the networks, acting in all lanes and one update take.
 
-    Replay is counted elsewhere, and emulators are small beside it.
+    Replay is counted elsewhere; emulators take little and are not counted.
     """
     with torch.device("meta"):
         features = QNetwork(num_actions, config.network).torso.num_features
@@ -55,7 +55,7 @@ def learning_bytes(config: TrainConfig, num_actions: int) -> int:
 
 
 def _outputs(config: TrainConfig) -> int:
-    """Possible returns of an action."""
+    """Returns the number of possible returns of an action."""
     return {
         "categorical": config.num_atoms,
         "quantile": config.num_quantiles,
@@ -64,7 +64,7 @@ def _outputs(config: TrainConfig) -> int:
 
 
 def _torso_numbers(config: TrainConfig) -> int:
-    """Numbers that an observation becomes on its way through the torso."""
+    """Returns how many numbers the torso's layers compute for one observation."""
     pixels = STACK * SCREEN**2
     if config.torso == "nature":
         maps = zip(config.conv_channels, (20, 9, 7), strict=True)
@@ -79,6 +79,6 @@ def _torso_numbers(config: TrainConfig) -> int:
 
 def _head_numbers(config: TrainConfig, features: int, num_actions: int) -> int:
     streams = 2 if config.dueling else 1
-    if config.head == "implicit":  # everything is done for each fraction
+    if config.head == "implicit":  # each fraction has its own forward pass
         return config.num_taus * (3 * features + streams * (2 * config.hidden_units + num_actions))
     return streams * (2 * config.hidden_units + 2 * num_actions * _outputs(config))

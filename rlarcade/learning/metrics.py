@@ -1,4 +1,4 @@
-"""Figures of a run: to TensorBoard and to metrics.jsonl, under the same names."""
+"""Writes a run's figures to TensorBoard and to metrics.jsonl, under the same names."""
 
 import json
 import os
@@ -26,11 +26,11 @@ _LONGEST_LINE = 10_000
 
 
 class MetricWriter:
-    """Writes figures by agent step; after a resume both records show one unbroken curve.
+    """Writes figures by agent step. After a resume both records show one unbroken curve.
 
     Attributes:
         games: score and length of the last hundred games before the resume, oldest first.
-        evaluated_at: the agent step of the last evaluation before it; 0 if there was none.
+        evaluated_at: agent step of the last evaluation before the resume; 0 if there was none.
     """
 
     def __init__(self, run_folder: Path, *, resumed_at: int = 0) -> None:
@@ -38,26 +38,26 @@ class MetricWriter:
 
         Args:
             run_folder: the run's folder.
-            resumed_at: figures after this agent step come from work that was lost, and are dropped.
+            resumed_at: agent step of the resume. Later figures come from lost work and are dropped.
 
         Raises:
-            OSError: they cannot be written.
+            OSError: the records cannot be written.
         """
         path = run_folder / _FILE
         check_own(run_folder / "tensorboard")
         self.games: deque[tuple[float, float]] = deque(maxlen=_RECENT_EPISODES)
         self.evaluated_at = 0
-        # A new file in the place of the old one: a disk that is full leaves that as it was. Line by
-        # line, since a long run has hundreds of megabytes of them.
+        # A new file replaces the old one, so a full disk leaves the old file unchanged. It is
+        # written line by line, because a long run has hundreds of megabytes of figures.
         earlier = (one for one in each_metric(run_folder) if one["step"] <= resumed_at)
         write_file(path, map(self._kept, earlier))
         descriptor = open_own(path, os.O_WRONLY | os.O_APPEND)
         self._lines: TextIO = os.fdopen(descriptor, "a", encoding="utf-8")
-        # also from step 0: a kill before the first save leaves the events of what was lost
+        # Purged also from step 0: a kill before the first save leaves events of lost work.
         self._events = SummaryWriter(str(run_folder / "tensorboard"), purge_step=resumed_at + 1)
 
     def _kept(self, line: dict[str, Any]) -> bytes:
-        """A line of before the resume, as it is written again; what training needs is noted."""
+        """Returns an earlier line as bytes, and notes its game or evaluation."""
         if line.keys() >= {"charts/episodic_return", "charts/episodic_length"}:
             self.games.append((line["charts/episodic_return"], line["charts/episodic_length"]))
         if "eval/mean_reward" in line:
@@ -68,7 +68,7 @@ class MetricWriter:
         """Writes some figures of one agent step.
 
         Raises:
-            OSError: they cannot be written; this one, or some before.
+            OSError: these figures, or earlier ones, cannot be written.
         """
         with _errors_let_go():
             for name, value in figures.items():
@@ -76,12 +76,12 @@ class MetricWriter:
             self._lines.write(json.dumps({"step": steps, **figures}) + "\n")
 
     def flush_lines(self) -> None:
-        """Lets others read what was written to the file; raises as `write` does."""
+        """Makes the lines in the file visible to other processes; raises as `write` does."""
         with _errors_let_go():
             self._lines.flush()
 
     def flush(self) -> None:
-        """Hands what was written to the operating system; raises as `write` does."""
+        """Hands both records to the operating system; raises as `write` does."""
         with _errors_let_go():
             self._lines.flush()
             self._events.flush()
@@ -95,9 +95,10 @@ class MetricWriter:
 
 @contextmanager
 def _errors_let_go() -> Iterator[None]:
-    """Raises an error of one's own in the place of TensorBoard's, which it keeps for good.
+    """Re-raises TensorBoard's OSError as a new exception.
 
-    By its traceback it would keep whoever writes figures, and all games past the interpreter's end.
+    TensorBoard keeps the original forever, and its traceback would keep the emulators alive, past
+    the interpreter's end.
     """
     try:
         yield
@@ -107,10 +108,10 @@ def _errors_let_go() -> Iterator[None]:
 
 
 class TrainingLog:
-    """Decides what is written of training: every game, and figures every thousand steps.
+    """Decides what training writes: every game, and figures every thousand steps.
 
     Attributes:
-        evaluated_at: the agent step of the last evaluation on the way; 0 if there was none.
+        evaluated_at: agent step of the last evaluation during training; 0 if there was none.
     """
 
     def __init__(self, metrics: MetricWriter, config: TrainConfig) -> None:
@@ -120,7 +121,7 @@ class TrainingLog:
         self.evaluated_at = metrics.evaluated_at
 
     def observe(self, before: int, progress: TrainingProgress) -> None:
-        """Takes in one step of all lanes, which took the run on from step `before`."""
+        """Records one step of all lanes, which began at agent step `before`."""
         if self._mark is None:
             self._mark = (time.monotonic(), before, dict.fromkeys(progress.seconds, 0.0))
         for episode in progress.episodes:
@@ -131,7 +132,7 @@ class TrainingLog:
             )
         if crossed(_LOG_INTERVAL, before, progress.steps):
             self._metrics.write(progress.steps, self._figures(progress, self._mark))
-            self._metrics.flush_lines()  # a sweep shows them while the run trains
+            self._metrics.flush_lines()  # a sweep shows them during training
             self._mark = (time.monotonic(), progress.steps, dict(progress.seconds))
 
     def _figures(
@@ -157,7 +158,7 @@ class TrainingLog:
         return figures
 
     def evaluation(self, steps: int, scores: list[float], lengths: list[int]) -> None:
-        """Writes an evaluation on the way."""
+        """Writes an evaluation during training."""
         self.evaluated_at = steps
         self._metrics.write(
             steps, {"eval/mean_reward": fmean(scores), "eval/mean_ep_length": fmean(lengths)}
@@ -175,25 +176,25 @@ class TrainingLog:
 
 
 def read_metrics(run_folder: Path) -> list[dict[str, Any]]:
-    """Returns all figures of a run at once; errors are those of `each_metric`."""
+    """Returns all figures of a run at once; raises as `each_metric` does."""
     return list(each_metric(run_folder))
 
 
 def each_metric(run_folder: Path) -> Iterator[dict[str, Any]]:
-    """Yields the figures of a run, oldest first: {"step": agent step, name: value, …} each.
+    """Yields the figures of a run, oldest first, each as {"step": agent step, name: value, …}.
 
-    A line that a kill cut short is left out; of a run without figures there are none. Read line by
-    line: parsed, they take six times the memory of the file.
+    A line that a kill cut short is left out. A run without figures yields nothing. The file is read
+    line by line, because parsed figures take six times the memory of the file.
 
     Raises:
-        OSError: the file cannot be read, is a link or no regular file, or is too large.
+        OSError: the file cannot be read, is a link, is not a regular file, or is too large.
     """
     try:
         descriptor = open_own(run_folder / _FILE, os.O_RDONLY, _LARGEST_FILE)
     except (FileNotFoundError, NotADirectoryError):
         return
     with os.fdopen(descriptor, "rb") as file:
-        left = os.fstat(descriptor).st_size  # a run that is training goes on writing
+        left = os.fstat(descriptor).st_size  # a run that trains may still be writing
         whole = True
         while left > 0 and (line := file.readline(min(left, _LONGEST_LINE + 1))):
             left -= len(line)
@@ -205,8 +206,12 @@ def each_metric(run_folder: Path) -> Iterator[dict[str, Any]]:
 def newest_metrics(run_folder: Path, length: int = 65_536) -> dict[str, Any]:
     """Returns the newest figure under each name, from the end of the file; {} if there is none.
 
+    Args:
+        run_folder: the run's folder.
+        length: bytes at the end of the file that are read.
+
     Raises:
-        OSError: as of `read_metrics`.
+        OSError: the file cannot be read, is a link, or is not a regular file.
     """
     try:
         with os.fdopen(open_own(run_folder / _FILE, os.O_RDONLY), "rb") as file:

@@ -1,4 +1,4 @@
-"""The network of an agent: a torso, which turns frames into features, and a head."""
+"""The Q-network: a torso turns frames into features, a head turns features into returns."""
 
 from typing import Any
 
@@ -29,11 +29,11 @@ class QNetwork(nn.Module):
 
         Args:
             num_actions: actions of the game, A.
-            settings: what it is made of; by default the network of Mnih et al. (2015).
-            torso: a module of your own in the torso's place, uint8 (B, 4, 84, 84) to float (B, F).
+            settings: parts and sizes; by default the network of Mnih et al. (2015).
+            torso: your own module instead of the torso, uint8 (B, 4, 84, 84) to float (B, F).
 
         Raises:
-            ValueError: `torso` returns something else.
+            ValueError: `torso` returns another shape or dtype.
         """
         super().__init__()
         settings = settings or NetworkSettings()
@@ -53,23 +53,23 @@ class QNetwork(nn.Module):
         return self.returns(frames, draws).mean()
 
     def returns(self, frames: Tensor, draws: Draws | None = None) -> Returns:
-        """Returns what the head says of the returns of each action."""
+        """Returns the head's prediction of the returns of each action."""
         returns: Returns = self.head(self.features(frames), draws)
         return returns
 
     def features(self, frames: Tensor) -> Tensor:
-        """Returns what the torso makes of frames, (B, F) in its arithmetic."""
+        """Returns the torso's features, (B, F) of `dtype`."""
         features: Tensor = self.torso(frames, self.dtype)
         return features
 
 
 def weights_bytes(network: NetworkSettings | dict[str, Any], num_actions: int) -> int:
-    """Returns the bytes of a network's tensors, without taking memory for them.
+    """Returns the bytes of a network's tensors, without allocating them.
 
-    A file of its weights has some thousand more, for their names.
+    A file of the weights has some thousand bytes more, for the tensors' names.
 
     Raises:
-        ValueError: the settings are not a network's, or no memory could ever hold it.
+        ValueError: the settings are not those of a network, or the network could not exist.
     """
     settings = validated(NetworkSettings, network)
     try:
@@ -83,9 +83,9 @@ def weights_bytes(network: NetworkSettings | dict[str, Any], num_actions: int) -
 def build_network(
     num_actions: int, settings: dict[str, Any], torso: nn.Module | None = None
 ) -> QNetwork:
-    """Builds a network from the settings kept in a checkpoint's manifest.
+    """Builds a network from the settings in a checkpoint's manifest.
 
     Raises:
-        ValueError: the settings are not a network's.
+        ValueError: the settings are not those of a network.
     """
     return QNetwork(num_actions, validated(NetworkSettings, settings), torso=torso)

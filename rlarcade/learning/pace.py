@@ -1,4 +1,4 @@
-"""How fast this machine trains, so that a length in minutes becomes a number of steps."""
+"""Measures how fast this machine trains, to turn a length in minutes into agent steps."""
 
 import time
 from collections.abc import Container
@@ -14,7 +14,7 @@ _ROUNDS = 5
 
 
 def measured_speed(config: TrainConfig, seconds: float = 8.0) -> tuple[float, float]:
-    """Measures this machine's speed on throw-away work, so that a length in minutes can be fixed.
+    """Measures this machine's speed on a short trial run, which is thrown away.
 
     Returns:
         Agent steps per second before and after learning starts.
@@ -43,18 +43,18 @@ def measured_speed(config: TrainConfig, seconds: float = 8.0) -> tuple[float, fl
 
 
 def steps_in(minutes: float, config: TrainConfig, given: Container[str] = ()) -> int:
-    """Returns the agent steps that fit into so many minutes, from measured speed.
+    """Returns how many agent steps fit into `minutes`, from the measured speed.
 
-    A tenth is left for the start, saves and the evaluation at the end, and because a run slows
-    down by some percent once its replay is larger than the caches.
+    A tenth of the time is reserved. It is for the start, the saves and the evaluation at the end;
+    and a run gets some percent slower once its replay is larger than the caches.
 
     Args:
         minutes: wall time.
-        config: settings of the run; its length is not looked at.
+        config: settings of the run; its length is not used.
         given: settings that do not follow the length, see `following_length`.
 
     Raises:
-        ConfigError: measuring takes longer than that.
+        ConfigError: the measurement takes longer than `minutes`.
     """
     started = time.perf_counter()
     random_speed, learning_speed = measured_speed(config)

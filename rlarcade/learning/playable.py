@@ -1,6 +1,6 @@
-"""Checkpoints that are played with the network of their manifest, whose weights have a known size.
+"""Loads checkpoints whose weights have a known size: that of the network in the manifest.
 
-Not those with a torso of one's own: how large that is, only its module knows.
+Checkpoints with a user's own torso are not among them: only its module knows its size.
 """
 
 from pathlib import Path
@@ -12,15 +12,15 @@ from rlarcade.files import LARGEST_TEXT
 
 
 def load_playable(path: str | Path) -> Checkpoint:
-    """Reads a checkpoint, but no more weights than the network of its manifest has.
+    """Reads a checkpoint. Refuses a large file of weights that exceeds its manifest's network.
 
-    Args and errors are those of `load_checkpoint`.
+    Arguments and errors are those of `load_checkpoint`.
     """
     return load_checkpoint(path, largest=_largest_weights)
 
 
 def _largest_weights(manifest: Manifest) -> int:
-    from rlarcade.learning.networks import weights_bytes  # and torch with it, for large files only
+    from rlarcade.learning.networks import weights_bytes  # imports torch; for large files only
 
     try:
         return weights_bytes(manifest.network, manifest.num_actions) + LARGEST_TEXT

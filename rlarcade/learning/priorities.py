@@ -1,4 +1,4 @@
-"""A sum tree: draws an item with probability in proportion to its priority, in log time.
+"""A sum tree: draws items with probability in proportion to their priority, in log time.
 
 Schaul et al. (2016), appendix B.2.1, https://arxiv.org/abs/1511.05952.
 """
@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 
 class SumTree:
-    """Priorities of a fixed number of items, all operations on arrays of items.
+    """Priorities of a fixed number of items. All operations take arrays of items.
 
-    A node is always computed as the sum of its two children, never adjusted by a difference: there
-    is no drift, and a tree rebuilt from its leaves is the same, bit for bit.
+    A node is always computed as the sum of its two children, never adjusted by a difference. So
+    rounding errors do not add up, and a tree rebuilt from its leaves is the same, bit for bit.
     """
 
     def __init__(self, size: int) -> None:
@@ -34,12 +34,12 @@ class SumTree:
         return self._nodes[self._leaves + item]
 
     def set(self, item: NDArray[np.int64], priority: NDArray[np.float32]) -> None:
-        """Sets the priorities of some items; of an item named twice, one of the two.
+        """Sets the priorities of some items. If an item is given twice, one of the two is kept.
 
-        They are kept as float32 numbers, so that saving four bytes an item saves the tree.
+        Priorities are rounded to float32, so that four bytes per item are enough to save the tree.
 
         Raises:
-            ValueError: a priority is negative or not a number.
+            ValueError: a priority is negative or not finite.
         """
         if not (priority >= 0).all() or not np.isfinite(priority).all():
             raise ValueError(
@@ -52,13 +52,15 @@ class SumTree:
             self._nodes[node] = self._nodes[2 * node] + self._nodes[2 * node + 1]
 
     def find(self, mass: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Returns the items within which the running sum of priorities passes each mass.
+        """Returns for each mass the item at which the running sum of priorities exceeds it.
+
+        Rounding never leads to an item of priority 0.
 
         Args:
-            mass: (B,), 0 ≤ mass < total. Rounding never leads to an item of priority 0.
+            mass: (B,), 0 ≤ mass < total.
 
         Raises:
-            ValueError: a mass lies outside, or all priorities are 0.
+            ValueError: a mass is out of range, or all priorities are 0.
         """
         if not ((mass >= 0) & (mass < self.total)).all():
             raise ValueError(f"mass must lie in [0, {self.total}), got {mass.min()} … {mass.max()}")

@@ -1,13 +1,13 @@
-"""Replay: a ring of single frames, from which stacks and n-step returns are put together.
+"""Replay: a ring of single frames, from which stacks and n-step returns are built.
 
-One row per step of the lanes, one cell per (row, lane): the newest frame of the observation that
-the lane acted on, its action, and what came of it. A frame is stored once (7,056 bytes), not in the
-eight stacks that show it, so a million transitions take 7.1 GB.
+The ring has one row per step of the lanes and one cell per (row, lane). A cell holds the newest
+frame of the observation that the lane acted on, its action and the outcome. Each frame is stored
+once (7,056 bytes), not in all eight stacks that contain it. A million transitions take 7.1 GB.
 
 A cell is one of:
 - a transition: observation, action, reward, and how the step ended;
-- a reset row: the last observation of an episode. Its action was ignored (the environment reset
-  itself), so it is no transition, but it is what a truncated transition bootstraps from.
+- a reset row: the last observation of an episode. Its action was ignored, because the environment
+  reset itself. It is not a transition, but a truncated transition bootstraps from it.
 """
 
 from collections.abc import Mapping
@@ -38,16 +38,16 @@ class Batch:
     reward: Tensor
     """float32 (B,), discounted n-step sum."""
     discount: Tensor
-    """float32 (B,), γⁿ, or 0 where the game terminated on the way."""
+    """float32 (B,), γⁿ, or 0 where the game terminated within the n steps."""
     next_observation: Tensor
-    """uint8 (B, 4, *frame), n steps later, or where the episode was cut off before."""
+    """uint8 (B, 4, *frame), n steps later, or at the episode's end if that came earlier."""
     weight: Tensor | None = None
-    """float32 (B,), how much each transition counts, at most 1; None: all count the same."""
+    """float32 (B,), the weight of each transition, at most 1; None: all weigh the same."""
     cell: NDArray[np.int64] | None = None
-    """(B,), where the transitions lie, for `Replay.set_priorities`; None without priorities."""
+    """(B,), the transitions' cells, for `Replay.set_priorities`; None without priorities."""
 
     def to(self, device: torch.device) -> "Batch":
-        """Returns the batch on a device; itself if it is there already."""
+        """Returns the batch with its tensors on a device; tensors already there are not copied."""
         return Batch(
             observation=self.observation.to(device),
             action=self.action.to(device),
@@ -61,17 +61,17 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Cells:
-    """What a row of the ring says of each of E lanes."""
+    """One row of the ring without its frames: one cell for each of E lanes."""
 
     action: NDArray[np.uint8]
     reward: NDArray[np.float32]
     """(E,), raw points."""
     terminal: NDArray[np.bool_]
-    """(E,), bootstrap nothing after this step (game over, or a life lost if that counts)."""
+    """(E,), whether not to bootstrap after this step (game over, or a life lost if that counts)."""
     last: NDArray[np.bool_]
-    """(E,), the episode ended with this step (game over or truncated)."""
+    """(E,), whether the episode ended with this step (game over or truncated)."""
     reset: NDArray[np.bool_]
-    """(E,), the action was ignored: no transition."""
+    """(E,), whether the action was ignored, so that the cell is not a transition."""
     age: NDArray[np.uint8]
     """(E,), steps since the episode's first observation, at most 255."""
 
@@ -79,18 +79,18 @@ class Cells:
 class Replay:
     """A ring of E × `num_rows` cells.
 
-    Row r of the run lies at ring position r mod num_rows. Which cells are drawn is decided by the
-    generator (and by priorities, if there are any), so a restored ring and generator draw the same
-    batches.
+    Row r of the run lies at ring position r mod num_rows. The random generator (and the priorities,
+    if there are any) decide which cells are drawn. So a restored ring draws the same batches from a
+    restored generator.
 
     With priorities (Schaul et al. 2016, https://arxiv.org/abs/1511.05952, the proportional kind) a
-    transition is drawn in proportion to its error^α. New ones get the largest priority so far.
-    Cells that are no transition, or whose frames are not all there, have priority 0.
+    transition is drawn in proportion to its error^α. New transitions get the largest priority so
+    far. Cells that are not transitions, or that lack some of their frames, have priority 0.
 
     Attributes:
         rows_added: rows of the run so far.
-        first_row: the first row of the run that was written into this ring; not 0 where a run goes
-            on with a larger ring than it had.
+        first_row: the first row of the run that was written into this ring. It can exceed 0 after a
+            resume, such as one with a larger ring.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Replay:
         priority_exponent: float | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
-        """Reserves the ring; memory is taken as rows are written.
+        """Reserves the ring. Its memory is used only as rows are written.
 
         Args:
             capacity: cells, rounded down to whole rows of `num_envs`.
@@ -115,10 +115,10 @@ class Replay:
             gamma: discount per step.
             reward_clip: learn from the sign of rewards.
             priority_exponent: α; None draws uniformly.
-            device: where frames lie and batches are put together.
+            device: device that stores the frames and builds the batches.
 
         Raises:
-            ValueError: the ring would not hold one window.
+            ValueError: the ring is too small for one window.
         """
         self.num_rows = capacity // num_envs
         self.num_envs, self.n_steps, self.gamma = num_envs, n_steps, gamma
@@ -131,7 +131,7 @@ class Replay:
             )
         self.frame_shape = frame_shape
         frame_bytes = int(np.prod(frame_shape))
-        # One frame more than cells: it stays zero and stands for frames before an episode.
+        # One more frame than cells: it stays zero, and is used for frames before an episode.
         self._frames = torch.empty(
             (self.num_rows * num_envs + 1, frame_bytes), dtype=torch.uint8, device=self.device
         )
@@ -152,7 +152,7 @@ class Replay:
 
     @staticmethod
     def bytes_needed(capacity: int, frame_shape: tuple[int, ...]) -> int:
-        """Returns the memory that a full ring takes."""
+        """Returns the bytes that a full ring takes."""
         return capacity * (int(np.prod(frame_shape)) + BYTES_BESIDE_FRAME)
 
     def __len__(self) -> int:
@@ -166,9 +166,9 @@ class Replay:
 
     @property
     def can_sample(self) -> bool:
-        """Whether a transition surely has all its frames in the ring.
+        """Whether the ring holds at least one transition with all its frames.
 
-        Two rows are enough: a lane's reset row is always followed by a transition.
+        Two drawable rows are enough: a transition always follows a lane's reset row.
         """
         low, high = self._rows_to_draw()
         return high - low >= 2
@@ -177,7 +177,7 @@ class Replay:
         """Writes one row.
 
         Args:
-            frame: uint8 (E, *frame_shape), newest frame of the observation that was acted on.
+            frame: uint8 (E, *frame_shape), newest frame of each observation that was acted on.
             cells: the rest of the row.
         """
         row = self.rows_added % self.num_rows
@@ -200,13 +200,13 @@ class Replay:
     ) -> Batch:
         """Draws transitions with replacement: uniformly, or by priority.
 
-        The batch's tensors are overwritten by the next call of the same size.
+        The next call of the same size overwrites the batch's tensors.
 
         Args:
             batch_size: transitions, B.
-            rng: decides which.
-            importance_exponent: β; how much of the bias of drawing by priority the weights correct:
-                (P_min/P)^β over the batch, so the largest weight is 1.
+            rng: random generator of the draw.
+            importance_exponent: β, how much of the bias of drawing by priority the weights correct.
+                A weight is (P_min/P)^β over the batch, so the largest weight is 1.
             n_steps: rewards in a return, if fewer than the replay was made for.
 
         Raises:
@@ -217,7 +217,7 @@ class Replay:
         if self._tree is None:
             return self.at(*self._draw(batch_size, rng), n_steps)
         total = self._tree.total
-        # a product that rounds up to the total would lie outside
+        # a product that rounds up to the total would be out of range
         cell = self._tree.find(np.minimum(rng.random(batch_size) * total, np.nextafter(total, 0)))
         batch = self.at(*np.divmod(cell, self.num_envs), n_steps)
         priority = self._tree.of(cell)
@@ -226,11 +226,11 @@ class Replay:
         return replace(batch, weight=sent_to(self.device, weights), cell=cell)
 
     def set_priorities(self, cell: NDArray[np.int64], error: NDArray[np.float32]) -> None:
-        """Tells how wrong drawn transitions were.
+        """Sets the priorities of drawn transitions from their errors.
 
         Args:
             cell: (B,), from the batch.
-            error: (B,), at least 0; α is applied here, and nowhere else.
+            error: (B,), at least 0. α is applied here, and nowhere else.
 
         Raises:
             ValueError: the replay has no priorities, or an error is negative or not a number.
@@ -239,29 +239,29 @@ class Replay:
             raise ValueError("this replay draws uniformly: it was made without priority_exponent")
         if not (error >= 0).all():
             raise ValueError(f"errors are at least 0, got {error.min()} … {error.max()}")
-        # a transition without any error stays possible to draw
+        # a transition without any error can still be drawn
         priority = ((error + _SMALLEST_ERROR) ** self._alpha).astype(np.float32)
         self._tree.set(cell, priority)
         self._largest_priority = max(self._largest_priority, float(priority.max()))
 
     def priorities(self) -> dict[str, NDArray[np.generic]]:
-        """Returns all priorities, for `restore_priorities`; empty without any."""
+        """Returns all priorities, for `restore_priorities`; empty if the ring has none."""
         if self._tree is None:
             return {}
         largest = np.array(self._largest_priority, dtype=np.float64)
         return {"priority": self._tree.values(), "largest_priority": largest}
 
     def restore_priorities(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
-        """Takes back what `priorities` returned."""
+        """Restores what `priorities` returned."""
         if self._tree is not None:
             cells = np.arange(self.num_rows * self.num_envs)
             self._tree.set(cells, arrays["priority"].astype(np.float32))
             self._largest_priority = float(arrays["largest_priority"])
 
     def _admit(self, before: tuple[int, int], after: tuple[int, int]) -> None:
-        """Gives rows a priority that can be drawn now, and takes it from those that no longer can.
+        """Gives a priority to rows that have become drawable, and clears that of dropped rows.
 
-        A row has n rows after it when it is admitted, and is dropped before its frames are.
+        A row is admitted when n rows follow it. It is dropped before its frames are overwritten.
         """
         assert self._tree is not None
         lanes = np.arange(self.num_envs)
@@ -274,9 +274,9 @@ class Replay:
             self._tree.set(cells, np.zeros(self.num_envs, dtype=np.float32))
 
     def _rows_to_draw(self) -> tuple[int, int]:
-        """Range of run rows whose whole window lies in the ring."""
+        """Returns the range of the run's rows whose whole window lies in the ring."""
         oldest = self.oldest
-        # At the run's very start no row has frames before it; later the stack's must be there.
+        # The run's first rows have no earlier frames. All others need the frames of their stack.
         low = oldest + STACK - 1 if oldest else 0
         return low, self.rows_added - self.n_steps
 
@@ -295,26 +295,27 @@ class Replay:
     def at(
         self, row: NDArray[np.int64], lane: NDArray[np.int64], n_steps: int | None = None
     ) -> Batch:
-        """Returns the transitions of given rows of the run and lanes, (B,) each.
+        """Returns the transitions of given rows and lanes.
 
-        The batch's tensors are overwritten by the next call of the same size.
+        The next call of the same size overwrites the batch's tensors.
 
         Args:
-            row: rows of the run, or their places in the ring.
-            lane: lanes.
+            row: (B,), rows of the run, or their positions in the ring.
+            lane: (B,), lanes.
             n_steps: rewards in a return, if fewer than the replay was made for.
 
         Raises:
-            ValueError: `n_steps` is not 1 … the replay's own: later frames may be overwritten.
+            ValueError: `n_steps` is below 1, or exceeds the replay's own: the frames of such a
+                window may be overwritten already.
         """
         batch_size, n = len(row), self.n_steps if n_steps is None else n_steps
         if not 1 <= n <= self.n_steps:
             raise ValueError(f"n_steps is {n}, but this replay was made for 1 … {self.n_steps}")
         reward, discount, length = self._returns(row, lane, n)
-        # Frames row-3 … row+n once; both stacks are cut from them.
+        # Each frame of row-3 … row+n is copied once; both stacks are cut from this window.
         window = row[:, None] + np.arange(-STACK + 1, n + 1)
         born = row - self._age[row % self.num_rows, lane]
-        # The age is a capped byte, but below STACK, where it matters, it is exact.
+        # The age is capped at 255, but it matters only below STACK, where it is exact.
         cell = (window % self.num_rows) * self.num_envs + lane[:, None]
         cell[window < born[:, None]] = self.num_rows * self.num_envs
         frames = self._gather(cell, self._frames)
@@ -322,7 +323,7 @@ class Replay:
         if n == 1:
             next_observation = frames[:, 1 : STACK + 1]
         else:
-            # Windows that end early bootstrap from where they ended.
+            # A window that ends early bootstraps from its end.
             width = STACK + n
             index = np.arange(batch_size)[:, None] * width + length[:, None] + np.arange(STACK)
             next_observation = self._gather(index, frames.view(batch_size * width, -1))
@@ -337,7 +338,7 @@ class Replay:
     def _returns(
         self, row: NDArray[np.int64], lane: NDArray[np.int64], n: int
     ) -> tuple[Tensor, Tensor, NDArray[np.int64]]:
-        """N-step returns, bootstrap discounts, and the number of steps that each window has."""
+        """Returns n-step returns, bootstrap discounts, and each window's number of steps."""
         window = (row[:, None] + np.arange(n)) % self.num_rows
         lane = lane[:, None]
         terminal = self._terminal[window, lane]
@@ -355,7 +356,7 @@ class Replay:
         return total, bootstrap, inside.sum(axis=1)
 
     def _gather(self, cell: NDArray[np.int64], source: Tensor) -> Tensor:
-        """Copies frames into a buffer that is used again: fresh memory would cost page faults."""
+        """Copies frames into a reused buffer: fresh memory would cost page faults."""
         index = self._to_device(cell.reshape(-1))
         key = (len(index), source is self._frames)
         out = self._gathered.get(key)
@@ -380,7 +381,7 @@ class Replay:
         """Copies rows first … last - 1 of the run out of the ring, in order.
 
         Raises:
-            ValueError: the ring does not hold them.
+            ValueError: the ring does not hold all of these rows.
         """
         oldest = self.oldest
         if not oldest <= first < last <= self.rows_added:
@@ -401,9 +402,9 @@ class Replay:
         }
 
     def restore(self, first: int, arrays: Mapping[str, NDArray[np.generic]]) -> None:
-        """Puts exported rows back in their places and counts up to the last of them.
+        """Puts exported rows back in their places, and sets `rows_added` after the last of them.
 
-        Rows that a full ring would have forgotten since may be among them.
+        There may be more rows than the ring holds; later rows then overwrite the oldest.
         """
         count = len(arrays["action"])
         frames = arrays["frames"]
@@ -416,7 +417,7 @@ class Replay:
         self.restore_columns(first, arrays)
 
     def restore_columns(self, first: int, columns: Mapping[str, NDArray[np.generic]]) -> None:
-        """Does what `restore` does, but for the frames."""
+        """Does what `restore` does, without the frames."""
         count = len(columns["action"])
         rows = np.arange(first, first + count) % self.num_rows
         for name in ("action", "reward", "terminal", "last", "reset", "age"):
@@ -424,14 +425,14 @@ class Replay:
         self.rows_added = first + count
 
     def restore_frames(self, cell: NDArray[np.int64], frames: NDArray[np.uint8]) -> None:
-        """Puts frames, (n, bytes), into cells of the ring, (n,)."""
+        """Writes frames, uint8 (n, bytes), into cells of the ring, int64 (n,)."""
         flat = torch.from_numpy(np.ascontiguousarray(frames))
         self._frames[self._to_device(cell)] = flat.to(self.device)
 
     def share_of_transitions(self) -> float:
-        """Returns how many of the cells that may be drawn are transitions; 1 where there are none.
+        """Returns the share of transitions among the drawable cells; 1 if no cell is drawable.
 
-        Drawing tries again until it finds one, so there have to be some.
+        Drawing retries until it finds a transition, so the share must not be too small.
         """
         low, high = self._rows_to_draw()
         rows = np.arange(low, high) % self.num_rows
@@ -439,5 +440,5 @@ class Replay:
 
     @property
     def total_priority(self) -> float:
-        """Sum of all priorities; 0 without any."""
+        """Sum of all priorities; 0 if the ring has none."""
         return 0.0 if self._tree is None else self._tree.total

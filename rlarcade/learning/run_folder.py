@@ -1,13 +1,13 @@
-"""A run's folder: one place for everything that a run is and leaves behind.
+"""A run's folder holds everything that belongs to the run.
 
 RUN/
-  run.json          resolved settings, preset, the code's commit: written once
+  run.json          resolved settings, preset, the code's commit; rewritten when settings change
   commands.jsonl    every command that worked on the run
   lock              held while a process works on it
   metrics.jsonl     every figure, one line each; tensorboard/ has the same
   checkpoints/      policy checkpoints, step-000000050000/ and so on
-  state/            training states to go on from
-  result.json       the evaluation at the end; its presence means the run is finished
+  state/            training states to resume from
+  result.json       the evaluation at the end; if it exists, the run is finished
 """
 
 import json
@@ -33,16 +33,16 @@ from rlarcade.locks import try_lock
 
 RUNS = Path("checkpoints")
 PARENT_PIPE = "RLARCADE_PARENT_PIPE"
-"""Environment variable of a sweep's runs: the pipe that ends when the sweep does."""
+"""Environment variable of a sweep's runs: the descriptor of a pipe that closes with the sweep."""
 
 FORMAT_VERSION = 1
 _FILES = ("lock", "run.json", "commands.jsonl", "metrics.jsonl", "result.json")
-_FOLDERS = ("state", "state/rows", "checkpoints", "tensorboard")  # a folder before what is in it
+_FOLDERS = ("state", "state/rows", "checkpoints", "tensorboard")  # a folder before its contents
 _UNFINISHED = re.compile(rf"\.(run\.json|metrics\.jsonl|result\.json){UNFINISHED}")
 _LARGEST_RESULT = 200_000_000  # bytes; it keeps every game, action by action
-# What follows a length that leaves it no room, see `following_length`.
+# Settings that are shortened in a short run, see `following_length`.
 FOLLOWING = ("learning_starts", "exploration_steps", "n_steps_duration")
-# What a machine makes of an unset setting; where others are unset, that is a value like any other.
+# Settings that are resolved when they are unset or auto. For other settings, unset is a value.
 RESOLVED = {
     "buffer_size",
     "exploration_steps",
@@ -57,7 +57,7 @@ RESOLVED = {
 
 
 class RunChange(BaseModel):
-    """What was changed when a run went on."""
+    """Settings that were changed when a run was continued."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -68,7 +68,7 @@ class RunChange(BaseModel):
 
 
 class RunRecord(BaseModel):
-    """What `run.json` holds: how the run was begun."""
+    """The contents of `run.json`: how the run began."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -77,25 +77,25 @@ class RunRecord(BaseModel):
     train: TrainConfig
     """Resolved: nothing in it is `auto` or unset."""
     minutes: float | None
-    """The length that was asked for, if it was asked for in minutes."""
+    """The requested length, if it was requested in minutes."""
     buffer_asked: int | None = None
-    """The buffer_size that was asked for. The run may have had less."""
+    """buffer_size as requested; the run may use less."""
     followed: dict[str, int | None] = {}
-    """Settings that follow the length of a short run, as they were asked for."""
+    """Settings that were shortened for a short run: their values as requested."""
     changes: tuple[RunChange, ...] = ()
-    """Settings that were changed when a finished run went on, oldest first."""
+    """Settings that were changed when the run was continued, oldest first."""
     init_from: str | None
-    """sha256 of the weights that it started from."""
+    """sha256 of the weights that the run started from."""
     created: str
     git_commit: str | None
     libraries: dict[str, str]
 
 
 def read_record(folder: Path) -> RunRecord | None:
-    """Reads how the run in a folder was begun; None if no run was begun there.
+    """Reads the record of the run in a folder; None if there is no `run.json`.
 
     Raises:
-        RunFolderError: there are files, but not of a run that this rlarcade can read.
+        RunFolderError: `run.json` cannot be read, was altered, or has another format version.
     """
     path = folder / "run.json"
     try:
@@ -124,20 +124,20 @@ def read_record(folder: Path) -> RunRecord | None:
 
 
 def read_outcome(folder: Path) -> dict[str, Any] | None:
-    """Reads what a run ended with; None where that is missing, damaged, or lacks a part."""
+    """Reads a run's outcome; None if `result.json` is missing, damaged or incomplete."""
     try:
         outcome = json.loads(read_own(folder / "result.json", _LARGEST_RESULT))
         scores, seconds = outcome["evaluation"], outcome["seconds"]
         numbers = [outcome["steps"], scores["mean"], scores["median"], seconds["total"]]
         normalised = scores["human_normalized"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None  # the last state leads to it again
+        return None  # resuming from the last state writes it again
     numbers += [] if normalised is None else [normalised]
     return outcome if all(type(number) in (int, float) for number in numbers) else None
 
 
 def default_run_folder(settings: Settings) -> Path:
-    """Returns the run's folder: a function of game, preset and seed."""
+    """Returns the run's default folder, which depends on game, preset and seed."""
     train = settings.train
     return RUNS / f"{resolve_game(train.game)}-{settings.preset}-seed{train.seed}"
 
@@ -159,13 +159,13 @@ def new_record(settings: Settings, train: TrainConfig, parent: str | None) -> Ru
 
 
 class RunFolder:
-    """A run's folder, held by this process alone."""
+    """A run's folder, locked by this process."""
 
     def __init__(self, path: Path) -> None:
-        """Makes the folder if there is none, and takes its lock.
+        """Makes the folder if it does not exist, and takes its lock.
 
         Raises:
-            RunFolderError: another process works on it, or it cannot be written.
+            RunFolderError: another process works on the run, or the folder cannot be used.
         """
         self.path = path
         try:
@@ -177,11 +177,11 @@ class RunFolder:
         except OSError as error:
             raise RunFolderError(
                 f"run folder {path} cannot be used: {error.strerror}. "
-                "Choose another with --run-dir, or mend its permissions."
+                "Choose another with --run-dir, or fix its permissions."
             ) from error
 
     def close(self) -> None:
-        """Gives the lock back; a folder made for a run that was then refused goes away again."""
+        """Releases the lock. Removes a folder that this process made but that holds no run."""
         if self._made and [entry.name for entry in self.path.iterdir()] == ["lock"]:
             (self.path / "lock").unlink()
             self.path.rmdir()
@@ -189,7 +189,7 @@ class RunFolder:
 
     @property
     def result(self) -> Path:
-        """The file whose presence means that the run is finished."""
+        """The file of the outcome; if it exists, the run is finished."""
         return self.path / "result.json"
 
     def finished(self) -> dict[str, Any] | None:
@@ -198,22 +198,22 @@ class RunFolder:
         return outcome if outcome is not None and "checkpoint" in outcome else None
 
     def record(self) -> RunRecord | None:
-        """Reads how the run was begun; None if no run was begun here.
+        """Reads the run's record; None if the folder holds no run.
 
         Raises:
-            RunFolderError: there are files, but not of a run that this rlarcade can read, or of a
-                run that nothing is known about.
+            RunFolderError: `run.json` cannot be used, or it is missing though the folder has other
+                files of a run.
         """
         record = read_record(self.path)
         if record is None and (left := self._left()) is not None:
             raise RunFolderError(
-                f"run folder {self.path} has no run.json, but {left} of some run, which a new one "
-                "would overwrite. Choose another --run-dir, or move what is there away."
+                f"run folder {self.path} has no run.json, but {left} of some run. A new run would "
+                "overwrite it. Choose another --run-dir, or move those files away."
             )
         return record
 
     def _left(self) -> str | None:
-        """The first thing in the folder that only a run writes."""
+        """Returns the name of a file in the folder that only a run writes, or None."""
         for name in ("result.json", "metrics.jsonl", "commands.jsonl"):
             if (self.path / name).exists():
                 return name
@@ -231,7 +231,7 @@ class RunFolder:
         )
 
     def log_command(self, step: int) -> None:
-        """Notes the command that works on the run from an agent step on."""
+        """Logs the command that works on the run from agent step `step` on."""
         line = {
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
@@ -253,12 +253,12 @@ def _altered(path: Path, why: str) -> RunFolderError:
 
 
 def _check_inside(folder: Path) -> None:
-    """Refuses a folder in which our files and folders are links, or are not what they should be.
+    """Refuses a folder in which one of our files or folders is a link, or of another kind.
 
-    A run folder may come from a stranger, and what a link points to would be overwritten.
+    A run folder may come from a stranger. Writing through a link would overwrite its target.
 
     Raises:
-        RunFolderError: with the first of them.
+        RunFolderError: such an entry was found; the message names the first.
     """
     for names, is_right, kind in (
         (_FILES, stat.S_ISREG, "a file"),
@@ -274,13 +274,13 @@ def _check_inside(folder: Path) -> None:
                 found = "a link" if stat.S_ISLNK(mode) else f"not {kind}"
                 raise RunFolderError(
                     f"run folder {folder} cannot be used: its {name} is {found}. In a run folder "
-                    f"rlarcade writes {name} itself, and follows no link. Remove {path}, or "
+                    f"rlarcade writes {name} itself and does not follow links. Remove {path}, or "
                     "choose another --run-dir."
                 )
 
 
 def _remove_unfinished(folder: Path) -> None:
-    """Removes what a kill left while a file of ours was written."""
+    """Removes temporary files that a kill left behind."""
     for path in folder.iterdir():
         if _UNFINISHED.fullmatch(path.name):
             remove_own(path)
@@ -299,8 +299,8 @@ def _locked(path: Path) -> int:
     if owner and not owner.isdigit():
         os.close(descriptor)
         raise RunFolderError(
-            f"run folder {path.parent} cannot be used: its lock holds something else than the "
-            f"number of a process. Move {path} away, or choose another --run-dir."
+            f"run folder {path.parent} cannot be used: its lock holds something other than a "
+            f"process number. Move {path} away, or choose another --run-dir."
         )
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, str(os.getpid()).encode(), 0)
@@ -308,7 +308,7 @@ def _locked(path: Path) -> int:
 
 
 def process_in(folder: Path) -> str | None:
-    """Returns the number of the process that works on a run folder, or None if none does."""
+    """Returns the id of the process that works on a run folder, or None if there is none."""
     try:
         descriptor = open_own(folder / "lock", os.O_RDWR)
     except OSError:
@@ -324,7 +324,7 @@ def process_in(folder: Path) -> str | None:
 def code_commit() -> str | None:
     """Returns the git commit of this code, with `+changes` if it was altered; None if unknown.
 
-    It is asked for once: a commit that somebody makes meanwhile is not of the code that runs.
+    The result is cached: a commit made later does not describe the code that already runs.
     """
     source = Path(__file__).resolve().parent.parent.parent
     if not (source / ".git").exists():

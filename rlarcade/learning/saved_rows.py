@@ -1,7 +1,7 @@
-"""Rows of replay on the disk: packed into files, checked when they come back, and laid anew.
+"""Rows of replay on the disk: packs them into files, checks them, restores them to a ring.
 
-What is read may have been altered by somebody who made the digests fit, so nothing is put into a
-ring that could hang the draw of a batch, or be an action that the game does not have.
+Somebody may have altered the files and their digests. So the rows are checked before they reach a
+ring: they must not hang the draw of a batch, or hold an action that the game does not have.
 """
 
 import zlib
@@ -26,7 +26,7 @@ _COLUMNS: dict[str, type[np.generic]] = {
     "reset": np.bool_,
     "age": np.uint8,
 }
-_LEAST_SHARE = 0.01  # of transitions among the cells to draw: drawing tries until it finds some
+_LEAST_SHARE = 0.01  # of transitions among drawable cells: drawing retries until it finds one
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +39,17 @@ class Segment:
 
     @property
     def name(self) -> str:
-        """The file's name: its first row, and the row after its last."""
+        """The file's name: its first row, and the row after its last one."""
         return f"{self.first:012d}-{self.last:012d}.safetensors"
 
     def largest_file(self, num_envs: int, frame_bytes: int) -> int:
-        """Returns the most bytes that its file may have: frames that could not be compressed."""
+        """Returns the largest possible size of the file in bytes: that of uncompressed frames."""
         cells = (self.last - self.first) * num_envs
         return int(1.01 * cells * (frame_bytes + BYTES_BESIDE_FRAME)) + 100_000
 
 
 def pack_rows(replay: Replay, first: int, last: int) -> bytes:
-    """Returns rows first … last - 1 as safetensors, frames compressed."""
+    """Returns rows first … last - 1 as safetensors, with compressed frames."""
     columns: dict[str, list[NDArray[Any]]] = {}
     compressor = zlib.compressobj(1)
     stream: list[bytes] = []
@@ -74,19 +74,19 @@ def pack_rows(replay: Replay, first: int, last: int) -> bytes:
 
 
 def check_segments(segments: list[Segment], rows_added: int) -> None:
-    """Refuses files of rows that do not follow upon each other up to the newest row.
+    """Refuses files of rows with a gap or an overlap, or that end before the newest row.
 
     Raises:
-        CheckpointError: with the first that does not.
+        CheckpointError: such a file was found; the message names the first.
     """
     for at, segment in enumerate(segments):
         after = segments[at + 1].first if at + 1 < len(segments) else rows_added
         if not 0 <= segment.first < segment.last == after:
             raise CheckpointError(
-                f"rows {segment.first} … {segment.last} of replay do not lead to row {after}"
+                f"rows {segment.first} … {segment.last} of replay do not end at row {after}"
             )
     if not segments and rows_added:
-        raise CheckpointError(f"none of the {rows_added} rows of replay is listed")
+        raise CheckpointError(f"no file is listed for the {rows_added} rows of replay")
 
 
 def restore_rows(
@@ -100,16 +100,16 @@ def restore_rows(
 ) -> None:
     """Fills a ring with saved rows.
 
-    A ring of another size keeps what the old one held. One with another number of lanes gets the
-    old lanes' games one after another.
+    A ring of another size keeps the rows of the old ring. A ring with another number of lanes gets
+    the games of the old lanes one after another.
 
     Args:
         replay: a new ring.
         segments: files of rows, oldest first.
-        packed: what each of them holds.
+        packed: the arrays of each file.
         num_envs: lanes that played the rows.
         num_actions: actions of the game.
-        priorities: of the old ring, what `Replay.priorities` returned.
+        priorities: priorities of the old ring, from `Replay.priorities`.
 
     Raises:
         CheckpointError, KeyError, ValueError: the rows are not as a run writes them.
@@ -127,7 +127,7 @@ def restore_rows(
                 replay.restore(start, {"frames": frames, **columns})
         old_rows = _rows_of(priorities, num_envs)
         if old_rows is not None and old_rows != replay.num_rows:
-            first = max(first, replay.rows_added - old_rows)  # what it had forgotten has none
+            first = max(first, replay.rows_added - old_rows)  # older rows have no priority
             priorities = _moved_priorities(replay, priorities, first, old_rows)
         replay.first_row = first
     replay.restore_priorities(priorities)
@@ -145,7 +145,7 @@ def _check_columns(
                 f"{rows[name].shape}, not {np.dtype(kind)} {shape}"
             )
     if rows["frames"].dtype != np.uint8 or rows["frames"].ndim != 1:
-        raise CheckpointError(f"frames of rows {segment.first} … {segment.last} are no bytes")
+        raise CheckpointError(f"frames of rows {segment.first} … {segment.last} are not bytes")
     if rows["action"].max(initial=0) >= num_actions:
         raise CheckpointError(
             f"rows {segment.first} … {segment.last} have action {rows['action'].max()}, but the "
@@ -153,14 +153,14 @@ def _check_columns(
         )
     if not np.isfinite(rows["reward"]).all():
         raise CheckpointError(
-            f"rows {segment.first} … {segment.last} have a reward that is no finite number"
+            f"rows {segment.first} … {segment.last} have a reward that is not a finite number"
         )
 
 
 def _check_drawable(replay: Replay) -> None:
     share = replay.share_of_transitions()
     if share < _LEAST_SHARE:
-        raise CheckpointError(f"only {share:.0%} of what replay holds are transitions")
+        raise CheckpointError(f"only {share:.0%} of the cells in replay are transitions")
     if priorities := replay.priorities():
         largest = float(priorities["largest_priority"])
         if not 0 < largest < np.inf:
@@ -172,7 +172,7 @@ def _check_drawable(replay: Replay) -> None:
 def _unpacked(
     segment: Segment, stream: NDArray[np.uint8], num_envs: int, frame_shape: tuple[int, ...]
 ) -> Iterator[tuple[int, NDArray[Any]]]:
-    """Yields frames, uint8 (rows, lanes, bytes), and their first row, a chunk at a time."""
+    """Yields, a chunk at a time, the first row and the frames, uint8 (rows, lanes, bytes)."""
     decompressor = zlib.decompressobj()
     row_bytes = num_envs * int(np.prod(frame_shape))
     source = stream.tobytes()
@@ -194,7 +194,7 @@ def _unpacked(
 
 
 def _rows_of(priorities: dict[str, NDArray[Any]], num_envs: int) -> int | None:
-    """Rows of the ring that priorities belong to; None without any."""
+    """Returns the number of rows of the ring with these priorities; None without priorities."""
     if not priorities:
         return None
     priority = priorities["priority"]
@@ -206,7 +206,7 @@ def _rows_of(priorities: dict[str, NDArray[Any]], num_envs: int) -> int | None:
 def _moved_priorities(
     replay: Replay, priorities: dict[str, NDArray[Any]], first: int, old_rows: int
 ) -> dict[str, NDArray[Any]]:
-    """Puts priorities where a ring of another size has its rows."""
+    """Moves priorities to the positions that their rows have in a ring of another size."""
     rows = np.arange(first, replay.rows_added)
     old = priorities["priority"][: old_rows * replay.num_envs].reshape(old_rows, -1)
     moved = np.zeros((replay.num_rows, replay.num_envs), dtype=np.float32)
@@ -221,17 +221,18 @@ def _lay_anew(
     lanes: int,
     priorities: dict[str, NDArray[Any]],
 ) -> None:
-    """Puts rows of so many lanes into a ring of another number of lanes.
+    """Puts the rows of `lanes` lanes into a ring with another number of lanes.
 
-    The old lanes' rows are laid end to end and cut into as many equal parts as there are lanes
-    now. Where two games meet, stacks and returns would mix them: cells there are no transitions.
-    Rows are numbered on from the newest old one, so that no file of rows gets another one's name.
+    The rows of the old lanes are laid end to end and cut into equal parts, one for each new lane.
+    Where two games meet, stacks and returns would mix both: cells there are not transitions. The
+    new rows' numbers continue after the newest old row, so that no two files of rows get the same
+    name.
     """
     old_rows = _rows_of(priorities, lanes)
     fresh = np.zeros((replay.num_rows, replay.num_envs), dtype=np.float32)
     old = priorities.get("priority", fresh)
     if priorities:
-        priorities["priority"] = fresh.reshape(-1)  # the same memory: filled below
+        priorities["priority"] = fresh.reshape(-1)  # a view of `fresh`, which is filled below
     if not segments:
         return
     end = segments[-1].last
@@ -263,25 +264,26 @@ def _lay_anew(
     if old_rows is not None:
         old = old[: old_rows * lanes].reshape(old_rows, lanes)
         moved = np.where(columns["reset"], 0.0, laid(old[np.arange(first, end) % old_rows]))
-        moved[: STACK - 1] = 0.0  # no whole stack
-        moved[max(0, length - replay.n_steps) :] = 0.0  # the ring admits them with the rows to come
+        moved[: STACK - 1] = 0.0  # their stacks are incomplete
+        moved[max(0, length - replay.n_steps) :] = 0.0  # the ring admits them with later rows
         fresh[np.arange(end, end + length) % replay.num_rows] = moved
 
 
 def _part_games(columns: dict[str, NDArray[Any]], rows: int) -> None:
-    """Marks the cells where games of two lanes meet, (length, lanes), as no transitions.
+    """Marks the cells where games of two lanes meet as not being transitions.
 
-    The last one only shows where the one before it led to, like the row of a reset.
+    The columns are (length, lanes). A game's last cell becomes a reset row: it only gives the next
+    observation of the cell before it.
     """
     length, lanes = columns["reset"].shape
     place = np.arange(lanes) * length + np.arange(length)[:, None]
-    since = place % rows  # cells since the old lane's first
+    since = place % rows  # cells since the first one of the old lane
     ends = (since == rows - 1) | (np.arange(length)[:, None] == length - 1)
     columns["last"][:-1] |= ends[1:]
     columns["reset"] |= ends | ((since < STACK - 1) & (columns["age"] > since))
 
 
 def chunks(first: int, last: int, size: int) -> Iterator[tuple[int, int]]:
-    """Yields first and last + 1 of parts of at most `size`."""
+    """Splits first … last - 1 into parts of at most `size`; yields their first and last + 1."""
     for start in range(first, last, size):
         yield start, min(start + size, last)

@@ -1,8 +1,8 @@
-"""What a training state on the disk says, checked before anything is built from it.
+"""Reads a training state from the disk and checks it before anything is built from it.
 
-Its digests tell damage, but whoever alters a state can make them fit. So types, sizes and ranges
-are looked at as well: a state that cannot be gone on with must be noticed while there is an older
-one.
+The digests reveal damage, but somebody who alters a state can also alter its digests. So types,
+sizes and ranges are checked as well: a state that cannot be resumed must be noticed while there is
+an older one.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ _Word = Annotated[StrictInt, Field(ge=0, lt=2**128)]
 
 
 class _Pcg64(BaseModel):
-    """The two numbers of NumPy's default generator."""
+    """The two numbers of NumPy's default random generator."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -47,7 +47,7 @@ class _Pcg64(BaseModel):
 
 
 class _Generator(BaseModel):
-    """A generator's state, as NumPy gives and takes it."""
+    """The state of a random generator, in NumPy's form."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -58,7 +58,7 @@ class _Generator(BaseModel):
 
 
 class Document(BaseModel):
-    """What `state.json` holds beside its own digest."""
+    """The contents of `state.json`, without its own digest."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -96,7 +96,7 @@ def read_document(path: Path) -> Document:
         body: dict[str, Any] = document["body"]
         digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
         if digest != document["sha256"]:
-            raise CheckpointError(f"{path} is damaged: its sha256 does not hold.")
+            raise CheckpointError(f"{path} is damaged: its sha256 does not match.")
         version = body.get("format_version")
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}.") from error
@@ -110,7 +110,7 @@ def read_document(path: Path) -> Document:
     try:
         return Document.model_validate(body)
     except ValidationError as error:
-        raise CheckpointError(f"{path} is no training state: {reason(error)}") from error
+        raise CheckpointError(f"{path} is not a training state: {reason(error)}") from error
 
 
 def read_checked(path: Path, sha256: str, limit: int) -> bytes:
@@ -124,7 +124,7 @@ def read_checked(path: Path, sha256: str, limit: int) -> bytes:
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}.") from error
     if hashlib.sha256(data).hexdigest() != sha256:
-        raise CheckpointError(f"{path} is damaged: its sha256 does not hold.")
+        raise CheckpointError(f"{path} is damaged: its sha256 does not match.")
     return data
 
 
@@ -132,7 +132,7 @@ def read_arrays(path: Path, document: Document, config: TrainConfig) -> Arrays:
     """Reads networks, optimizer, games in flight and priorities.
 
     Raises:
-        CheckpointError: the file is missing, damaged, or larger than this run's could be.
+        CheckpointError: the file is missing, damaged, or too large for this run.
     """
     history = min(document.steps, _MOST_LANES * (config.reseed_interval + _LONGEST_GAME))
     limit = (
@@ -146,16 +146,16 @@ def read_arrays(path: Path, document: Document, config: TrainConfig) -> Arrays:
 
 
 def check_document(document: Document, steps: int, config: TrainConfig) -> None:
-    """Refuses counters that no run has.
+    """Refuses counters that no run can have.
 
     Raises:
-        CheckpointError: with the numbers.
+        CheckpointError: a counter is impossible; the message names it.
     """
     if document.steps != steps:
         raise CheckpointError(f"it says step {document.steps}, its folder says {steps}")
     due = updates_due(config, steps)
     if document.updates > due:
-        raise CheckpointError(f"it has {document.updates} updates at step {steps}, not {due}")
+        raise CheckpointError(f"it has {document.updates} updates at step {steps}, more than {due}")
     for name in ("explore_rng", "replay_rng", "agent_rng"):
         if not getattr(document, name).state.inc % 2:
             raise CheckpointError(f"{name} has an even increment, which PCG64 never has")
@@ -163,26 +163,26 @@ def check_document(document: Document, steps: int, config: TrainConfig) -> None:
 
 
 def check_numbers(arrays: Arrays) -> None:
-    """Refuses numbers that are none.
+    """Refuses numbers that are not finite, and impossible values of the optimizer.
 
     Raises:
-        CheckpointError: with the array that has them.
+        CheckpointError: such a number was found; the message names its array.
     """
     for name, array in arrays.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise CheckpointError(f"{name} has numbers that are not finite")
         if name.startswith("adam.exp_avg_sq.") and (array < 0).any():
-            raise CheckpointError(f"{name} has a negative square")
+            raise CheckpointError(f"{name} has a negative number, but it holds squares")
         if name.startswith("adam.step.") and (array.size != 1 or array.item() < 0):
-            raise CheckpointError(f"{name} is no count")
+            raise CheckpointError(f"{name} is not a count")
 
 
 def check_games(lanes: Arrays, tracker: Arrays, num_actions: int) -> int:
-    """Refuses games in flight that cannot be played again; returns how many there are.
+    """Refuses games in flight that cannot be rebuilt; returns the number of games.
 
     Raises:
-        CheckpointError: with the array that is wrong.
-        KeyError: one is missing.
+        CheckpointError: an array is wrong; the message names it.
+        KeyError: an array is missing.
     """
     count = len(lanes["age"])
     length = len(lanes["actions"])
@@ -209,4 +209,6 @@ def _check_array(
     if array.shape != shape or array.dtype.kind not in kinds:
         raise CheckpointError(f"{name} is {array.dtype} {array.shape}, not of shape {shape}")
     if largest is not None and array.size and not (array.min() >= 0 and array.max() <= largest):
-        raise CheckpointError(f"{name} has {array.min()} … {array.max()}, not 0 … {largest}")
+        raise CheckpointError(
+            f"{name} has values {array.min()} … {array.max()}, not within 0 … {largest}"
+        )

@@ -1,6 +1,7 @@
-"""What is due when: pure functions of the configuration and the agent steps so far.
+"""Schedules: pure functions of the configuration and the agent steps so far.
 
-Being functions of the step alone, they need no saving, and a resumed run cannot lose its place.
+Because they depend on nothing else, schedules need not be saved, and a resumed run continues them
+exactly.
 """
 
 import math
@@ -10,11 +11,12 @@ from rlarcade.config import TrainConfig
 
 _FIRST_TENTH = 10
 LENGTH_TO_LEARN = 40_000
-"""Agent steps from which an agent can be expected to play better than chance: preset quick's."""
+"""Agent steps after which an agent can be expected to play better than chance: those of preset
+quick."""
 
 
 def epsilon(config: TrainConfig, steps: int) -> float:
-    """Share of random actions: the initial ε until learning starts, then linear to the final ε.
+    """Returns the share of random actions: initial ε until learning starts, then linear to final ε.
 
     Needs a resolved configuration (`exploration_steps` set).
     """
@@ -31,7 +33,7 @@ def epsilon(config: TrainConfig, steps: int) -> float:
 
 
 def importance_exponent(config: TrainConfig, steps: int) -> float:
-    """β of prioritised replay: linear from its first to its final value.
+    """Returns β of prioritised replay: linear from its first to its final value.
 
     Needs a resolved configuration (`importance_steps` set).
     """
@@ -41,7 +43,7 @@ def importance_exponent(config: TrainConfig, steps: int) -> float:
 
 
 def learning_rate(config: TrainConfig, steps: int) -> float:
-    """Adam's step size: constant, or linear from its first to its final value.
+    """Returns Adam's step size: constant, or linear from its first to its final value.
 
     Needs a resolved configuration (`learning_rate_steps` set).
     """
@@ -53,7 +55,7 @@ def learning_rate(config: TrainConfig, steps: int) -> float:
 
 
 def n_steps(config: TrainConfig, steps: int) -> int:
-    """Rewards in a return: constant, or falling geometrically from its first to its final value.
+    """Returns the rewards in a return: constant, or a geometric decay from first to final value.
 
     As in Schwarzer et al. (2023), https://arxiv.org/abs/2305.19452, section 4. Needs a resolved
     configuration (`n_steps_duration` set).
@@ -70,7 +72,7 @@ def _linear(first: float, final: float, steps: int, length: int) -> float:
 
 
 def updates_due(config: TrainConfig, steps: int) -> int:
-    """Gradient steps that should have been taken after so many agent steps."""
+    """Returns how many gradient steps are due after `steps` agent steps."""
     if config.memory == "none":
         return steps // config.rollout_size * config.num_epochs * config.rollout_batches
     into = max(0, steps - config.learning_starts)
@@ -78,21 +80,24 @@ def updates_due(config: TrainConfig, steps: int) -> int:
 
 
 def whole_length(config: TrainConfig) -> int:
-    """Agent steps of the run: total_timesteps, rounded up to whole steps, or rollouts, of all."""
+    """Returns the run's agent steps: total_timesteps, rounded up to whole steps of all lanes.
+
+    Without replay it is rounded up to whole rollouts.
+    """
     unit = config.rollout_size if config.memory == "none" else config.num_envs
     return -(-config.total_timesteps // unit) * unit
 
 
 def following_length(config: TrainConfig, given: Container[str]) -> TrainConfig:
-    """Lets what happens at the beginning of a run follow a length that leaves it no room.
+    """Shortens warm-up and exploration if the run is too short for them.
 
     A preset's warm-up and exploration are made for its own length. In a run of a few minutes they
-    would take all of it, and the agent would end worse than random play. Runs in which learning
-    begins within the first tenth, and exploration ends within two fifths, stay as they are.
+    would take the whole run, and the agent would end worse than random play. A run is not changed
+    if learning begins within its first tenth and exploration takes at most two fifths of it.
 
     Args:
-        config: settings of a run that begins, its length known.
-        given: settings that were asked for one by one, and stay as they are.
+        config: settings of a new run, its length known.
+        given: settings that were set by flags; they are not changed.
     """
     length, changes = config.total_timesteps, dict[str, int]()
     warm_up, explored = config.learning_starts, config.exploration_steps

@@ -1,4 +1,4 @@
-"""What a training run consists of, in memory: made from settings, learned on, saved."""
+"""The state of a training run in memory: everything that training needs and a save keeps."""
 
 import math
 from dataclasses import dataclass, field
@@ -31,7 +31,7 @@ _TORSO_SETTINGS = ("torso", "conv_channels", "impala_width", "spectral_norm", "p
 
 
 class Lanes(Interface):
-    """What the loop needs of games; `TrainingLanes` for Atari, anything alike for research."""
+    """The games as the loop uses them: `TrainingLanes` for Atari, your own class for research."""
 
     observation: NDArray[np.uint8]
     age: NDArray[np.int64]
@@ -48,15 +48,15 @@ class Lanes(Interface):
         """Opens the first episode of every lane."""
 
     def send(self, actions: NDArray[np.int64]) -> None:
-        """Sends (E,) actions."""
+        """Sends actions, int64 (E,), to the games."""
 
     def recv(self) -> LaneStep:
-        """Waits for what they did."""
+        """Waits for the outcome of the sent actions."""
 
 
 @dataclass(slots=True)
 class TrainingState:
-    """Everything that a run consists of between two steps; what is saved to go on exactly."""
+    """Everything that a run consists of between two steps. A save keeps it to resume exactly."""
 
     config: TrainConfig
     agent: DQNAgent
@@ -68,15 +68,15 @@ class TrainingState:
     steps: int = 0
     updates: int = 0
     parent: str | None = None
-    """sha256 of the weights that the run started from; None if they were random. Only the torso of
-    another game's weights is taken: then the value is that of `torso_of`."""
+    """sha256 of the weights that the run started from; None if they were random. From another
+    game's weights only the torso is used; then this is `torso_of(sha256)`."""
     seconds: dict[str, float] = field(
         default_factory=lambda: dict.fromkeys(("env", "act", "replay", "learn"), 0.0)
     )
     newest: Update | None = None
     """The newest gradient step of this process."""
     newest_reward: Tensor | None = None
-    """The rewards that it learned from, float32 (B,)."""
+    """The rewards in the batch of `newest`, float32 (B,)."""
 
     @classmethod
     def create(
@@ -93,15 +93,15 @@ class TrainingState:
         Args:
             config: settings; `auto` and unset ones are resolved here, see `state.config`.
             lanes: games to play instead of the configured Atari game.
-            init_from: a checkpoint to take the first weights from; of one of another game or
-                action set only the torso's.
-            progress: told while the lanes start, about 0.25 s each.
-            torso: a module of your own in the torso's place, see `DQNAgent`.
+            init_from: checkpoint that gives the initial weights. If its game or action set is
+                another one, only the torso's weights are used.
+            progress: called while the lanes start, which takes about 0.25 s each.
+            torso: your own module instead of the torso, see `DQNAgent`.
 
         Raises:
-            ConfigError, GameError: settings that cannot be used.
-            ResourceError: replay would not fit into memory.
-            CheckpointError: `init_from` is of another network.
+            ConfigError, GameError: a setting cannot be used.
+            ResourceError: the run does not fit into memory.
+            CheckpointError: the weights of `init_from` do not fit the network.
         """
         require(config, TrainConfig, "config", "TrainConfig(game='Pong')")
         require(init_from, Checkpoint | None, "init_from", "load_checkpoint(PATH)")
@@ -118,10 +118,10 @@ class TrainingState:
     def unstarted(
         cls, config: TrainConfig, *, lanes: Lanes | None = None, torso: nn.Module | None = None
     ) -> "TrainingState":
-        """Builds a run from a resolved configuration, its games not begun."""
+        """Builds a run from a resolved configuration, without starting its games."""
         torch.set_num_threads(config.torch_threads)
         hardware.use_determinism(config.deterministic)
-        # A GPU has many kernels for a convolution; this tries them, once for each shape.
+        # A GPU has many kernels for a convolution. cuDNN then times them once for each shape.
         torch.backends.cudnn.benchmark = config.device == "cuda" and not config.deterministic
         require_memory_to_learn(config, MOST_ACTIONS if lanes is None else lanes.num_actions)
         replay = _make_replay(config)
@@ -152,15 +152,16 @@ class TrainingState:
         )
 
     def learned(self, update: Update, reward: Tensor) -> None:
-        """Counts a gradient step."""
+        """Records a gradient step."""
         self.updates += 1
         self.newest, self.newest_reward = update, reward
 
     def require_finite(self) -> None:
-        """Stops a run whose loss is no number: every weight may be lost already.
+        """Stops a run if its loss is not finite: the weights may be ruined already.
 
         Raises:
-            DivergenceError: with the step, what went in, and the settings to look at.
+            DivergenceError: the newest loss is not finite; the message names the step, the batch's
+                rewards, and the settings to change.
         """
         if self.newest is None or self.newest_reward is None:
             return
@@ -171,30 +172,30 @@ class TrainingState:
         config = self.config
         raise DivergenceError(
             f"the loss became {loss} at step {self.steps:,} (update {self.updates:,}); the batch's "
-            f"rewards were {low:g} … {high:g}, its mean Q {self.newest.mean_q.item():g}. What was "
-            "saved before is kept, but going on from it would end here again. Begin another run "
+            f"rewards were {low:g} … {high:g}, its mean Q {self.newest.mean_q.item():g}. Earlier "
+            "saves are kept, but a run resumed from them would fail here again. Begin another run "
             f"with a lower --learning-rate (it is {config.learning_rate:g}), a --max-grad-norm (it "
             f"is {config.max_grad_norm or 'off'}), --reward-clip (it is "
             f"{'on' if config.reward_clip else 'off'}) or --precision fp32 (it is "
-            f"{config.precision}); --init-from can take up the last checkpoint."
+            f"{config.precision}); --init-from can start it from the last checkpoint."
         )
 
 
 def torso_of(sha256: str) -> str:
-    """Returns how a parent is recorded whose torso alone was taken: in as many characters."""
+    """Returns the record of a parent of which only the torso was used, as long as a sha256."""
     return f"{_TORSO_OF}{sha256}"[: len(sha256)]
 
 
 def is_torso(parent: str | None) -> bool:
-    """Whether of a recorded parent only the torso was taken."""
+    """Whether only the torso of the recorded parent was used."""
     return parent is not None and parent.startswith(_TORSO_OF)
 
 
 def resolved(config: TrainConfig) -> TrainConfig:
-    """Replaces every `auto` and unset setting by what this machine makes of it, once for all.
+    """Replaces every `auto` and unset setting by its value on this machine.
 
     Raises:
-        ConfigError, GameError: settings that cannot be used here.
+        ConfigError, GameError: a setting cannot be used here.
         ResourceError: not even a small replay fits into memory.
     """
     device = hardware.resolve_device(config.device)
@@ -220,7 +221,7 @@ def resolved(config: TrainConfig) -> TrainConfig:
 
 
 def replay_capacity(config: TrainConfig) -> int:
-    """Cells of the ring: buffer_size, or without replay the newest rollout and frames before it.
+    """Returns the cells of the ring: buffer_size, or without replay one rollout and its frames.
 
     Needs a resolved configuration.
     """
@@ -231,17 +232,17 @@ def replay_capacity(config: TrainConfig) -> int:
 
 
 def capped_buffer(config: TrainConfig, size: int) -> int:
-    """Returns so many transitions, or as many as the run has; but no fewer than it must have."""
+    """Returns `size`, but at most the run's transitions, or what replay needs if that is more."""
     least = max(config.learning_starts, config.num_envs * (config.n_steps + STACK + 1))
     return min(size, max(config.total_timesteps, 64 * config.num_envs, least))
 
 
 def regrown_buffer(config: TrainConfig, asked: int | None) -> int | None:
-    """Returns the size of replay for a run that has become longer; never less than it has.
+    """Returns the size of replay for a lengthened run, never less than its present size.
 
     Args:
-        config: the resolved configuration, with the new length and the old replay.
-        asked: the size that was asked for when the run began, by a preset or a flag.
+        config: the resolved configuration, with the new length and the old size of replay.
+        asked: the size that a preset or a flag asked for when the run began.
     """
     now = config.buffer_size
     if config.memory == "none" or now is None:
@@ -256,7 +257,10 @@ def transitions_that_fit() -> int:
 
 
 def _buffer_size(config: TrainConfig) -> int | None:
-    """As asked, by default 1,000,000 or what half the memory holds; no more than the run fills."""
+    """Returns the size of replay: as asked, by default 1,000,000; never more than the run fills.
+
+    The default is lower if half of the free memory holds fewer transitions.
+    """
     if config.memory == "none":
         return config.buffer_size
     if config.buffer_size is not None:
@@ -300,10 +304,10 @@ def _make_replay(config: TrainConfig) -> Replay:
 
 
 def _take_weights(agent: DQNAgent, checkpoint: Checkpoint) -> bool:
-    """Takes the weights of a checkpoint; of another game's only the torso's.
+    """Copies the weights of a checkpoint; if it is another game's, only those of the torso.
 
     Returns:
-        Whether all of them were taken.
+        Whether all weights were copied.
     """
     manifest = checkpoint.manifest
     try:
@@ -313,15 +317,15 @@ def _take_weights(agent: DQNAgent, checkpoint: Checkpoint) -> bool:
             f"{checkpoint.path} describes a network that cannot be built "
             f"({reason(error).rstrip('.')}). It was written by another rlarcade, or altered."
         ) from error
-    # What a last layer says of the actions of one game is nothing to another's.
+    # The head's outputs belong to one game's actions; for another game they mean nothing.
     whole = (manifest.game, manifest.num_actions) == (agent.game, agent.num_actions)
     for name in theirs if whole else _TORSO_SETTINGS:
         if agent.network[name] != theirs[name]:
             part = "a network" if whole else "a torso"
             raise CheckpointError(
-                f"{checkpoint.path} is {part} with {name} = {theirs[name]}, but this run's has "
-                f"{name} = {agent.network[name]}: their weights do not fit each other. Choose the "
-                "preset or the flags that the checkpoint was trained with."
+                f"{checkpoint.path} is {part} with {name} = {theirs[name]}, but this run has "
+                f"{name} = {agent.network[name]}, so the weights do not fit. Choose the preset or "
+                "the flags that the checkpoint was trained with."
             )
     take = agent.load_weights if whole else agent.load_torso
     take(dict(checkpoint.tensors), checkpoint.path)

@@ -1,15 +1,15 @@
-"""The training state on disk: everything that a killed run needs to go on as if it had not been.
+"""The training state on disk: a killed run resumes from it as if it had never stopped.
 
     RUN/state/
       rows/000000000000-000000003125.safetensors   replay rows, each written once
       step-000000050000/arrays.safetensors         networks, optimizer, games in flight
-      step-000000050000/state.json                 counters, random numbers, which rows belong
+      step-000000050000/state.json                 counters, random generators, list of row files
 
-Replay rows never change once written, so a save writes only those that are new; its cost does not
-grow with the buffer. Rows are stored as the difference to the row before (most of a screen stands
-still) and compressed, some fifty times smaller than in memory; in several files, which all cores
-compress side by side while the learner waits. Every file's sha256 is kept in
-`state.json`, and that file's own beside it, so a damaged state is noticed and an older one used.
+Replay rows never change once written. A save writes only new rows, so its cost does not grow with
+the buffer. A row is stored as its difference to the row before, because most of a screen does not
+change, and compressed: it is some fifty times smaller than in memory. The rows go to several files,
+which all cores compress in parallel while the learner waits. `state.json` holds the sha256 of every
+file and its own. So a damaged state is noticed, and an older one is used.
 """
 
 import hashlib
@@ -36,10 +36,10 @@ from rlarcade.learning.saved_state import FORMAT_VERSION, Arrays, Document
 from rlarcade.learning.state import TrainingState, replay_capacity
 from rlarcade.text import printable
 
-_KEPT = 2  # whole states; the older one is there for when the newer is damaged
-_SEGMENT_CELLS = 8192  # in a file of rows: enough to be compressed well, and files for all cores
+_KEPT = 2  # whole states; the older one is used if the newer one is damaged
+_SEGMENT_CELLS = 8192  # in a file of rows: they compress well, and there are files for all cores
 _ARRAYS, _DOCUMENT = "arrays.safetensors", "state.json"
-# What is called otherwise was put there by somebody else, and stays.
+# Only files with these names are ours; others are never deleted.
 _OWN_STATE = re.compile(r"\.?step-\d{12,}(\.writing|\.old)?")
 _OWN_ROWS = re.compile(rf"\.?\d{{12,}}-\d{{12,}}\.safetensors({UNFINISHED})?")
 
@@ -50,9 +50,10 @@ class StateStore:
 
     Attributes:
         folder: `RUN/state`.
-        segments: files of replay rows that are on the disk, oldest first.
+        segments: files of replay rows on the disk, oldest first.
         kept: steps of the states that were written or found whole, oldest first.
-        games_began_anew: whether the loaded state had another number of lanes.
+        games_began_anew: whether the loaded state had another number of lanes, so that all games
+            begin anew.
     """
 
     folder: Path
@@ -61,13 +62,13 @@ class StateStore:
     games_began_anew: bool = False
 
     def save(self, state: TrainingState) -> None:
-        """Writes a state; older ones are pruned only when it is on the disk.
+        """Writes a state. Older states are pruned only once it is on the disk.
 
         Raises:
             OSError: the disk is full or cannot be written, or something in the folder is a link.
-                The older states are as they were.
-            DivergenceError: the newest loss is no number, so the weights are not worth keeping.
-            TypeError: the state's games are not `TrainingLanes`, which alone can be rebuilt.
+                The older states are not changed.
+            DivergenceError: the newest loss is not finite, so the weights are not worth keeping.
+            TypeError: the state's games are not `TrainingLanes`; other games cannot be rebuilt.
         """
         if not isinstance(state.lanes, TrainingLanes):
             raise TypeError(
@@ -104,13 +105,13 @@ class StateStore:
 
         Args:
             config: the run's resolved configuration.
-            progress: told while the games in flight are played again.
+            progress: called while the games in flight are rebuilt.
 
         Returns:
-            The state, or None if none was ever saved, and what was wrong with newer ones.
+            The state, or None if no state was ever saved; and the problems of newer states.
 
         Raises:
-            CheckpointError: states were saved, but none of them can be used.
+            CheckpointError: states were saved, but none can be used.
             ConfigError, ResourceError: this machine cannot hold the run.
         """
         problems: list[str] = []
@@ -139,7 +140,7 @@ class StateStore:
         return None, problems
 
     def _problem(self, steps: int, error: Exception) -> str:
-        """One sentence about a state that cannot be used, whatever came of the attempt."""
+        """Returns one sentence that says why a state cannot be used."""
         what = printable(error, 300)
         if isinstance(error, CheckpointError) and str(self.folder) in what:
             return what
@@ -161,7 +162,7 @@ class StateStore:
         return self.folder / f"step-{steps:012d}"
 
     def _save_rows(self, replay: Replay) -> None:
-        """Writes the rows that are not on the disk yet, and forgets those the ring has lost."""
+        """Writes rows that are not on the disk yet; drops files of rows that the ring has lost."""
         oldest = replay.oldest
         first = max(self.segments[-1].last if self.segments else 0, oldest)
         rows = own_folder(self.folder / "rows")
@@ -175,7 +176,7 @@ class StateStore:
         self.segments = [segment for segment in self.segments if segment.last > oldest]
 
     def _prune(self) -> None:
-        """Deletes what no kept state needs."""
+        """Deletes the files that no kept state needs."""
         needed: set[str] = set()
         for step in self.kept:
             try:
@@ -192,7 +193,7 @@ class StateStore:
                 _remove_if_possible(path)
 
     def _read(self, steps: int, config: TrainConfig) -> "_Saved":
-        """Reads all files of a state: all digests before anything slow or large is built."""
+        """Reads all files of a state; checks all digests before anything large is built."""
         path = self._path(steps)
         document = saved_state.read_document(path / _DOCUMENT)
         saved_state.check_document(document, steps, config)
@@ -215,14 +216,14 @@ class StateStore:
         """Fills a new state.
 
         Raises:
-            Exception: whatever altered files lead to.
+            Exception: the files were altered; any type of exception may result.
         """
         document, config = saved.document, state.config
         assert isinstance(state.lanes, TrainingLanes)
         lanes, tracker, agent = (saved.part(name) for name in ("lanes", "tracker", "agent"))
         saved_state.check_numbers(agent | tracker)
         if document.updates and not any(name.startswith("adam.") for name in agent):
-            raise CheckpointError("what the optimizer has learned is missing")
+            raise CheckpointError("the optimizer's state is missing")
         num_envs = saved_state.check_games(lanes, tracker, state.lanes.num_actions)
         state.steps, state.updates = document.steps, document.updates
         state.parent = document.parent
@@ -249,20 +250,20 @@ class StateStore:
 
 @dataclass(slots=True)
 class _Saved:
-    """The files of a state as they were read."""
+    """The contents of a state's files."""
 
     document: Document
     path: Path
     arrays: Arrays
     packed: list[Arrays] = field(default_factory=list)
-    """Replay rows of each segment."""
+    """The arrays of each file of rows."""
 
     def part(self, name: str) -> Arrays:
-        """Returns the arrays of one part of the state, by their names in it."""
+        """Returns the arrays of one part of the state, without the part's name in their names."""
         prefix = name + "."
         return {k.removeprefix(prefix): a for k, a in self.arrays.items() if k.startswith(prefix)}
 
 
 def _remove_if_possible(path: Path) -> None:
-    with suppress(OSError):  # it is only in the way, and is tried again with the next save
+    with suppress(OSError):  # the next save retries
         remove_own(path)

@@ -1,7 +1,8 @@
-"""Torsos: frames in, features out.
+"""Torsos turn frames into features.
 
-A torso is a module with `num_features` and `forward(frames, dtype)`, uint8 frames (B, 4, 84, 84) or
-blocked to features (B, num_features) of `dtype`. Parameters are always float32.
+A torso is a module with `num_features` and `forward(frames, dtype)`. `forward` takes uint8 frames,
+(B, 4, 84, 84) or blocked, and returns features (B, num_features) of `dtype`. Parameters are always
+float32.
 """
 
 import torch
@@ -14,19 +15,19 @@ from rlarcade.config import NetworkSettings
 from rlarcade.games.protocols import SCREEN, STACK
 from rlarcade.learning.frames import blocked_kernel, blocks_as_channels, whole_frames
 
-_NATURE_SIDES = (20, 9, 7)  # of the maps after each convolution
+_NATURE_SIDES = (20, 9, 7)  # sides of the maps after each convolution
 _IMPALA_FILTERS = (16, 32, 32)
 _IMPALA_SIDE = 11
-# With the four channels of an observation cuDNN falls back to a kernel that took a sixth of an
-# update's time (H200, bf16). Channels of zeros make them as many as its usual kernels take.
+# For the four channels of an observation cuDNN falls back to a slow kernel, which took a sixth of
+# an update's time (H200, bf16). Channels of zeros are added, so that it can use its usual kernels.
 _GPU_CHANNELS = 8
 
 
 class NatureTorso(nn.Module):
     """Three convolutions, as in Mnih et al. (2015), https://www.nature.com/articles/nature14236.
 
-    Parameters have the published shapes whatever layout the frames have, and PyTorch's default
-    initialisation, which is U(±1/√fan_in) for weights and biases as in DQN Zoo.
+    Parameters have the published shapes, for whole and for blocked frames. They have PyTorch's
+    default initialisation, which is U(±1/√fan_in) for weights and biases, as in DQN Zoo.
     """
 
     def __init__(self, settings: NetworkSettings) -> None:
@@ -44,14 +45,14 @@ class NatureTorso(nn.Module):
     def forward(self, frames: Tensor, dtype: torch.dtype) -> Tensor:
         """Returns features of `dtype`, (B, num_features)."""
         x = blocks_as_channels(frames, dtype)
-        # The few weights are scaled in place of the many pixels, which bf16 then holds exactly.
-        # They are a copy: Adam's step is that of weights whose pixels lie in [0, 1].
+        # A copy of the few weights is scaled by 1/255, not the many pixels. bf16 then holds the
+        # pixels exactly, and Adam's steps are those of weights for pixels in [0, 1].
         kernel = (blocked_kernel(self.conv1.weight) * (1 / 255)).to(dtype)
         x = F.conv2d(x, kernel, cast(self.conv1.bias, dtype))
         x = self.norms[0](x).relu_()
         x = self.norms[1](_conv(self.conv2, x)).relu_()
-        # Flattened first: the gradient comes in the order of the features, and a ReLU of maps would
-        # have to walk through two orders at once.
+        # Flattened before the ReLU: the gradient comes in the order of the flat features. A ReLU of
+        # maps would have to read two memory orders at once.
         features: Tensor = self.norms[2](_conv(self.conv3, x)).flatten(1).relu_()
         return features
 
@@ -59,8 +60,8 @@ class NatureTorso(nn.Module):
 class ImpalaTorso(nn.Module):
     """Residual blocks, as in Espeholt et al. (2018), https://arxiv.org/abs/1802.01561.
 
-    Wider, spectrally normalised in the residual convolutions and pooled to 6×6, it is the torso of
-    BTR: Clark et al. (2024), https://arxiv.org/abs/2411.03820.
+    The torso of BTR is wider, with spectrally normalised residual convolutions and features pooled
+    to 6×6: Clark et al. (2024), https://arxiv.org/abs/2411.03820.
     """
 
     def __init__(self, settings: NetworkSettings) -> None:
@@ -94,7 +95,7 @@ class _ImpalaStack(nn.Module):
         self.stem = nn.Conv2d(channels, filters, 3, padding=1)
         self.norm = make_norm(settings.norm, filters, side)
         residual = [nn.Conv2d(filters, filters, 3, padding=1) for _ in range(4)]
-        # The stem is left free: normalised as well, learning suffers (Clark et al. 2024).
+        # The stem has no spectral norm: with it, agents learn worse (Clark et al. 2024).
         self.residual = nn.ModuleList(
             spectral_norm(conv) if settings.spectral_norm else conv for conv in residual
         )
@@ -108,12 +109,12 @@ class _ImpalaStack(nn.Module):
 
 
 class ForeignTorso(nn.Module):
-    """A user's own module, uint8 (B, 4, 84, 84) to float (B, F), in the place of a torso."""
+    """A user's own module as a torso, uint8 (B, 4, 84, 84) to float (B, F)."""
 
     def __init__(self, module: nn.Module) -> None:
         require(module, nn.Module, "a torso of your own", "torch.nn.Sequential(…)")
         super().__init__()
-        self.module = module.eval()  # a look at it must not move running averages
+        self.module = module.eval()  # the trial below must not change running averages
         with torch.no_grad():
             features = module(torch.zeros((2, STACK, SCREEN, SCREEN), dtype=torch.uint8))
         if features.dim() != 2 or len(features) != 2 or not features.is_floating_point():
@@ -137,8 +138,8 @@ def make_torso(settings: NetworkSettings) -> NatureTorso | ImpalaTorso:
 class _MapNorm(nn.Module):
     """Layer normalisation of maps, Ba et al. (2016), https://arxiv.org/abs/1607.06450.
 
-    `channel` normalises the channels of each position, as flax does by default; `layer` normalises
-    the whole map. They are different networks.
+    `channel` normalises over the channels of each position, as flax does by default. `layer`
+    normalises over the whole map. The two give different networks.
     """
 
     def __init__(self, shape: tuple[int, ...]) -> None:
@@ -164,7 +165,7 @@ def make_norm(norm: str, channels: int, side: int | None = None) -> nn.Module:
 
 
 def cast(bias: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """Returns a layer's bias in the arithmetic of the layer."""
+    """Returns a layer's bias in `dtype`."""
     assert bias is not None
     return bias.to(dtype)
 
@@ -178,6 +179,6 @@ def _conv(conv: nn.Module, x: Tensor) -> Tensor:
 
 
 def with_channels(least: int, x: Tensor) -> Tensor:
-    """Returns maps (B, C, H, W) with channels of zeros added where they have fewer than `least`."""
+    """Returns maps (B, C, H, W) with channels of zeros added up to at least `least` channels."""
     missing = least - x.shape[1]
     return F.pad(x, (0, 0, 0, 0, 0, missing)) if missing > 0 else x

@@ -1,4 +1,4 @@
-"""The training loop, as a generator: it learns; its caller logs, saves and decides when to stop."""
+"""The training loop is a generator: it learns, and its caller logs, saves and stops it."""
 
 import time
 from collections.abc import Iterator
@@ -41,7 +41,7 @@ class TrainingProgress:
     episodes: tuple[Episode, ...]
     """Games that ended with this step."""
     update: Update | None
-    """The newest gradient step, if there was one yet."""
+    """The newest gradient step; None before the first."""
     seconds: dict[str, float]
     """Wall time since this process began training, by part: env, act, replay, learn."""
 
@@ -49,29 +49,29 @@ class TrainingProgress:
 def train_agent(run: TrainConfig | TrainingState) -> Iterator[TrainingProgress]:
     """Deep Q-learning, step by step: with experience replay, or from rollouts without it.
 
-    Learning is paced by the data: how many updates are due is a function of the agent steps so far,
-    so it does not depend on how many games run side by side. The state is whole whenever the
-    generator is suspended, and may then be saved, evaluated or abandoned.
+    The number of updates depends only on the agent steps so far, not on how many games run side by
+    side. Whenever the generator is suspended the state is complete: the caller may save it,
+    evaluate its agent, or stop.
 
         state = TrainingState.create(TrainConfig(game="Pong", total_timesteps=100_000))
         for progress in train_agent(state):
             ...
 
     Args:
-        run: a configuration, or a state to go on from.
+        run: a configuration, or a state to resume.
 
     Yields:
-        Where training stands after every step of the lanes (without replay: after every rollout),
-        until `total_timesteps` is reached, rounded up to a whole one.
+        The progress after every step of all lanes (without replay: after every rollout), until
+        `total_timesteps`, rounded up to a whole step or rollout, is reached.
 
     Raises:
-        ConfigError: it is neither.
-        DivergenceError: the loss is no finite number any more.
+        ConfigError: `run` is neither.
+        DivergenceError: the loss or a Q-value is not finite.
     """
     require(run, TrainConfig | TrainingState, "run", "TrainConfig(game='Pong')")
     state = run if isinstance(run, TrainingState) else TrainingState.create(run)
     learn = _learn_from_replay if state.config.memory == "replay" else _learn_from_rollouts
-    hardware.use_determinism(state.config.deterministic)  # another run may have been made since
+    hardware.use_determinism(state.config.deterministic)  # another run may have changed it
     return learn(state)
 
 
@@ -79,8 +79,8 @@ def _learn_from_replay(state: TrainingState) -> Iterator[TrainingProgress]:
     """Deep Q-learning with experience replay, Mnih et al. (2015), Algorithm 1."""
     config, agent, lanes, replay = state.config, state.agent, state.lanes, state.replay
     clock = _Clock(state.seconds)
-    # Where the learner has a processor of its own, the emulators work while it learns. The order of
-    # events is the same: actions are chosen before, and this step is stored after the update.
+    # If the learner has its own processor, the emulators run while it learns. The order of events
+    # is the same: actions are chosen before the update, and the step is stored after it.
     overlap = agent.device.type == "cuda"
 
     while state.steps < config.total_timesteps:
@@ -88,7 +88,7 @@ def _learn_from_replay(state: TrainingState) -> Iterator[TrainingProgress]:
         share = epsilon(config, state.steps)
         actions = agent.act(lanes.observation, share, state.explore_rng, training=True)
         if overlap:
-            state.require_finite()  # of the step before: acting has waited for its updates
+            state.require_finite()  # the last step's updates: acting has waited for them
         frame, age = block_frames(lanes.observation[:, -1]), lanes.age
         clock.lap("act")
         lanes.send(actions)
@@ -131,8 +131,8 @@ def _learn_from_replay(state: TrainingState) -> Iterator[TrainingProgress]:
 def _learn_from_rollouts(state: TrainingState) -> Iterator[TrainingProgress]:
     """Q(λ) without replay and target network: Gallici et al. (2025), PQN.
 
-    https://arxiv.org/abs/2407.04811. All lanes play a rollout; then the network goes over it a few
-    times. The targets come from the Q-values that acting computed anyway.
+    https://arxiv.org/abs/2407.04811. All lanes play a rollout; then the network learns from it in a
+    few passes. The targets are made from the Q-values that acting has computed anyway.
     """
     config, agent, lanes, replay = state.config, state.agent, state.lanes, state.replay
     clock = _Clock(state.seconds)
@@ -180,7 +180,7 @@ def _learn_from_rollouts(state: TrainingState) -> Iterator[TrainingProgress]:
 def _rollout_targets(
     config: TrainConfig, played: list[Cells], next_values: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Q(λ) targets, (T, E), of a rollout's rows; those of reset rows mean nothing."""
+    """Returns a rollout's Q(λ) targets, float32 (T, E). Those of reset rows have no meaning."""
     reward = np.array([cells.reward for cells in played], dtype=np.float32)
     terminal = np.array([cells.terminal for cells in played])
     last = np.array([cells.last for cells in played])
@@ -197,9 +197,10 @@ def _rollout_targets(
 def _minibatches(
     config: TrainConfig, usable: NDArray[np.int64], rng: np.random.Generator
 ) -> Iterator[NDArray[np.int64]]:
-    """Shuffles the usable cells of a rollout into batches, all of one size.
+    """Shuffles the usable cells of a rollout into batches of equal size.
 
-    Reset rows leave a few cells missing; the first of the shuffled ones then come twice.
+    Because reset rows are not usable, a few cells are missing. The first shuffled cells then come
+    twice.
     """
     count = config.rollout_batches * config.batch_size
     order = np.resize(rng.permutation(usable), count if len(usable) else 0)
@@ -236,7 +237,7 @@ def _cells(
 
 
 class _Clock:
-    """Adds wall time up by part."""
+    """Sums wall time by part."""
 
     def __init__(self, seconds: dict[str, float]) -> None:
         self._seconds = seconds

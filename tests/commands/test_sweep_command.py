@@ -216,11 +216,11 @@ PONG = 'settings.game = "Pong"\n'
             PONG + 'grid.seed = [1]\n[[variants]]\nname = "a"\nseed = 3\n',
             "seed is in both variant 'a' and [grid]. Remove it from one",
         ),
-        (PONG + 'settings.run_dir = "x"\n', "[settings] cannot set run_dir: a sweep does that"),
-        (PONG + 'grid.resume = ["never"]\n', "[grid] cannot set resume: a sweep does that"),
+        (PONG + 'settings.run_dir = "x"\n', "[settings] cannot set run_dir: the sweep sets it"),
+        (PONG + 'grid.resume = ["never"]\n', "[grid] cannot set resume: the sweep sets it"),
         (
             PONG + '[[variants]]\nname = "a"\ninit_from = "x"\n',
-            "variant 'a' cannot set init_from: a sweep does that itself",
+            "variant 'a' cannot set init_from: the sweep sets it itself",
         ),
         ('settings.game = "SpaceInvader"\n', "unknown game 'SpaceInvader'. Did you mean"),
         (PONG + 'settings.preset = "dqm"\n', "unknown preset 'dqm'. Did you mean 'dqn'"),
@@ -331,7 +331,7 @@ def test_a_run_that_no_sweep_began_is_refused(command, tmp_path, nothing_starts)
             record.write_text(text)
         code, _, err = command("sweep", written(tmp_path, TINY), "--dir", folder)
         assert code == 2
-        assert f"with settings that {record} should tell and does not" in err
+        assert f"with unknown settings: {record} is missing or damaged" in err
 
 
 def test_a_setting_that_came_to_rlarcade_later_stood_at_its_default(command, tmp_path, trainings):
@@ -646,7 +646,7 @@ def test_ctrl_c_stops_the_runs_cleanly_and_the_same_command_goes_on(tmp_path):
             sweep.send_signal(signal.SIGINT)
             out, _ = sweep.communicate(timeout=60)
         assert sweep.returncode == 130
-        assert "stopped with 0/2 done; the same command goes on from there" in out
+        assert "stopped with 0/2 done; the same command resumes from there" in out
         runs = json.loads((tmp_path / "out.json").read_text())["runs"]
         assert [run["exit"] for run in runs] == [130, None]
 

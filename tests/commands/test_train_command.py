@@ -211,7 +211,7 @@ def without_length(preset):
 def test_the_default_length_is_in_minutes_and_a_number_of_steps_overrules_it(command):
     _, out, _ = command("train", "--game", "Pong", "--device", "cpu", "--print-config")
     assert "\nminutes = 50.0\n" in out
-    assert "# total_timesteps is what fits into the minutes" in out
+    assert "# total_timesteps is as many as fit into the minutes" in out
     flags = ["--game", "Pong", "--device", "cpu", "--total-timesteps=700"]
     _, out, _ = command("train", *flags, "--print-config")
     assert "# minutes is unset" in out
@@ -222,7 +222,7 @@ def test_steps_and_minutes_together_are_refused(command, tmp_path):
     flags = ["--minutes", 5, "--run-dir", tmp_path / "run"]
     code, _, err = command("train", *TINY, *flags)
     assert code == 2
-    assert "--total-timesteps 600 and --minutes 5 both say how long the run is. Give one" in err
+    assert "--total-timesteps 600 and --minutes 5 both set the length of the run. Give one" in err
     assert not (tmp_path / "run").exists()
 
 
@@ -238,9 +238,7 @@ def test_a_length_in_minutes_is_fixed_once(command, tmp_path, minutes_preset, mo
     assert "already finished at step 400" in command("train", *flags, "--minutes", 4)[1]
     code, _, err = command("train", *flags, "--minutes", 5)
     assert code == 2
-    assert (
-        "a run of 400 steps, whose length was fixed when it began; it cannot become one of 5" in err
-    )
+    assert "a run of 400 steps. Its length was fixed when it began, so it cannot last 5" in err
     # the preset's minutes are nobody's wish: they say nothing of a run that has begun
     assert "already finished at step 400" in command("train", *flags)[1]
     assert asked == [4]
@@ -254,7 +252,7 @@ def test_the_length_of_a_run_holds_against_a_preset_with_minutes(finished, comma
     assert "already finished at step 600" in out
     code, _, err = command("train", *flags, "--minutes", 5)
     assert code == 2
-    assert "it cannot become one of 5 minutes. Lengthen it with --total-timesteps" in err
+    assert "so it cannot last 5 minutes. Lengthen it with --total-timesteps" in err
 
 
 def test_a_larger_total_continues_a_finished_run_with_its_schedules(finished, command, tmp_path):
@@ -283,9 +281,9 @@ def test_a_longer_run_says_which_schedules_stay_and_lets_replay_grow(finished, c
     flags = ["--run-dir", folder, "--seed", 3, "--total-timesteps", 1_000]
     code, out, err = command("train", *TINY, *flags)
     assert (code, err) == (0, "")
-    assert "the run goes on from 600 to 1,000 steps. Its schedules stay as they were: " in out
+    assert "the run is lengthened from 600 to 1,000 steps. Its schedules do not change: " in out
     assert "epsilon is 0.01 from step 380 on." in out  # 200 to warm up, 0.3 × 600 to explore
-    assert "buffer_size is 1000, the run began with 600: what replay holds is kept" in out
+    assert "buffer_size is 1000, but the run began with 600: the contents of replay are kept" in out
     assert "0.3" not in (lines := [x for x in out.splitlines() if "replay  " in x])[0]
     assert lines[0].strip().startswith("replay  1,000 transitions")
     record = json.loads((folder / "run.json").read_text())
@@ -304,8 +302,8 @@ def test_a_longer_run_may_have_another_rate_more_replay_and_other_lanes(
     flags = ["--run-dir", folder, "--seed", 3, "--total-timesteps", 1_000, *changed]
     code, out, err = command("train", *with_num_envs(None), *flags)
     assert (code, err) == (0, "")
-    assert "learning_rate is 1e-05, the run began with 0.0005: the weights will no longer" in out
-    assert "num_envs is 3, the run began with 2: the games in flight begin anew, and the" in out
+    assert "learning_rate is 1e-05, but the run began with 0.0005: the weights will no" in out
+    assert "num_envs is 3, but the run began with 2: the games in flight begin anew, and the" in out
     assert "its 3 games begin anew" in out
     record = json.loads((folder / "run.json").read_text())
     for name, value in (("learning_rate", 1e-5), ("buffer_size", 800), ("num_envs", 3)):
@@ -402,7 +400,7 @@ def test_the_beginning_of_a_short_run_follows_its_length(command, tmp_path, noth
     assert train["n_steps_duration"] == train["learning_rate_steps"] == 2_000
     assert "learning_starts 100 of 10,000" in out
     assert "exploration_steps 600 of 100,000" in out
-    assert "2,000 steps are too few to learn to play. From about 40,000 steps on" in err
+    assert "2,000 steps are too few to learn to play. After about 40,000 steps" in err
     assert "--preset quick" in err
     # the preset's numbers are still what the same command asks for
     code, out, err = command(
@@ -661,7 +659,7 @@ def test_a_damaged_state_is_told_and_the_run_goes_on_from_an_older_one_to_the_sa
     assert code == 0
     assert "resumed at step 400" in out
     assert str(arrays) in err
-    assert "Going on from an older state." in err
+    assert "Resuming from an older state." in err
     ours, theirs = (load_checkpoint(run).manifest for run in (folder, finished[0]))
     assert ours.weights_sha256 == theirs.weights_sha256
 
@@ -714,7 +712,7 @@ def test_a_presets_replay_gives_way_to_a_small_memory_and_one_asked_for_is_refus
     assert "buffer_size = 2,000 transitions needs 0.01 GB of memory" in err
     code, _, err = command("train", *flags, "--run-dir", tmp_path / "b")
     assert code == 0
-    assert "has a replay of 2,000 transitions; half of the free memory holds 75" in err
+    assert "has a replay of 2,000 transitions. Half of the free memory holds 75" in err
     taken = json.loads((tmp_path / "b" / "run.json").read_text())["train"]["buffer_size"]
     assert 750 <= taken < 760
     monkeypatch.undo()
@@ -728,7 +726,7 @@ def test_another_thread_count_is_allowed_with_a_warning(finished, command, tmp_p
     flags = ["--run-dir", folder, "--seed", 3, "--total-timesteps", 620, "--torch-threads", 2]
     code, _, err = command("train", *TINY, *flags)
     assert code == 0
-    assert "torch_threads is 2, the run began with 1" in err
+    assert "torch_threads is 2, but the run began with 1" in err
 
 
 def test_a_lock_refuses_a_second_process(command, tmp_path):
@@ -957,7 +955,7 @@ def test_a_run_that_starts_from_another_game_tells_what_it_takes(finished, comma
     flags[flags.index("SpaceInvaders")] = "Pong"
     code, out, _ = command("train", *flags, "--total-timesteps", 220)
     assert code == 0
-    assert "plays SpaceInvaders with 6 actions: its torso is taken, the head begins anew" in out
+    assert "plays SpaceInvaders with 6 actions: its torso is used, the head starts anew" in out
     sha256 = load_checkpoint(finished[0]).manifest.weights_sha256
     assert load_checkpoint(tmp_path / "pong").manifest.parent == f"torso of {sha256}"[:64]
     code, out, _ = command("train", *flags, "--total-timesteps", 220)
@@ -1035,7 +1033,7 @@ def test_a_full_disk_at_the_end_is_an_error_and_keeps_the_last_good_state(
     code, _, err = command("train", *TINY, "--run-dir", tmp_path / "run")
     assert code == 1
     assert "No space left on device" in err
-    assert "once it can be written, the same command goes on from there" in err
+    assert "Once the disk can be written, the same command resumes the run" in err
     monkeypatch.undo()
     code, out, _ = command("train", *TINY, "--run-dir", tmp_path / "run")
     assert code == 0
@@ -1129,4 +1127,4 @@ def test_a_stop_during_a_match_keeps_it_and_stops_the_run(command, stronger_late
         patched.setattr(match, "play_games", after_ctrl_c(match.play_games))
         code, _, err = piped(command, "run", "--pipeline", "deployment", "--gate", "gate.toml")
     assert code == 130
-    assert "the match of step 128 was stopped; it goes on with the run" in err
+    assert "the match of step 128 was stopped; the resumed run continues it" in err

@@ -103,4 +103,4 @@ def test_a_preset_with_a_protocol_of_its_own_is_for_code(command, tmp_path):
     (tmp_path / "mine.toml").write_text('protocol = {name = "sticky10", sticky = 0.1}\n')
     code, _, err = command("train", "--game", "Pong", "--preset", tmp_path / "mine.toml")
     assert code == 2
-    assert "has a protocol of its own. Commands play by one of v5, machado, nature" in err
+    assert "has its own protocol, but commands only use v5, machado, nature" in err

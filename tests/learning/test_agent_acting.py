@@ -413,7 +413,7 @@ def test_values_that_are_no_numbers_choose_no_action():
     observation = np.zeros((3, 4, 84, 84), dtype=np.uint8)
     with torch.no_grad():
         agent.online.head.values.bias[2] = float("nan")
-    said = "agent values the actions by no finite numbers: .*nan"
+    said = "the Q-values of agent are not finite numbers: .*nan"
     with pytest.raises(PolicyError, match=f"{said}.* for observation 0 of 3"):
         agent.act(observation, 0.0, dice)
     with pytest.raises(PolicyError, match=f"{said}.* for observation 0 of 1"):

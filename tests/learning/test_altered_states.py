@@ -221,7 +221,7 @@ def test_rows_that_hold_no_transition_do_not_hang_the_draw(config, saved, tmp_pa
             data = (folder / "rows" / "{:012d}-{:012d}.safetensors".format(*segment)).read_bytes()
             segment[2] = hashlib.sha256(data).hexdigest()
         state.write_text(sealed(body))
-    with pytest.raises(CheckpointError, match=r"none of the 2 .*only 0% of what replay holds"):
+    with pytest.raises(CheckpointError, match=r"none of the 2 .*only 0% of the cells in replay"):
         StateStore(folder).load(config)
 
 

@@ -101,7 +101,7 @@ def test_the_folder_that_the_user_names_may_be_a_link(golden, tmp_path):
 
 def test_a_lock_that_holds_something_else_is_not_overwritten(golden):
     (golden / "lock").write_text("my notes")
-    with pytest.raises(RunFolderError, match="its lock holds something else"):
+    with pytest.raises(RunFolderError, match="its lock holds something other"):
         RunFolder(golden)
     assert (golden / "lock").read_text() == "my notes"
 

@@ -805,7 +805,7 @@ def test_weights_that_are_no_numbers_stop_the_run_before_it_acts_on_them(name):
             list(train_agent(state))
         assert state.updates == progress.updates + 1
     else:
-        said = r"agent values the actions by no finite numbers: \[nan"
+        said = r"the Q-values of agent are not finite numbers: \[nan"
         with pytest.raises(DivergenceError, match=said):
             list(train_agent(state))
         assert state.updates == progress.updates

@@ -47,7 +47,7 @@ def test_what_is_said_to_be_fine_is_fine(agent):
         (np.zeros((2, 84, 84, 4), dtype=np.uint8), r"uint8 \(2, 84, 84, 4\)$"),
         (np.zeros((1, 2, 4, 84, 84), dtype=np.uint8), r"uint8 \(1, 2, 4, 84, 84\)$"),
         (np.zeros((210, 160, 3), dtype=np.uint8), r"uint8 \(210, 160, 3\)$"),
-        (torch.zeros((4, 84, 84), dtype=torch.uint8), "a Tensor, torch.uint8 .*no NumPy array$"),
+        (torch.zeros((4, 84, 84), dtype=torch.uint8), "a Tensor, torch.uint8 .*not a NumPy array$"),
     ],
     ids=lambda value: type(value).__name__,
 )

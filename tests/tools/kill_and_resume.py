@@ -165,7 +165,7 @@ def _run(round_: Round, how: str | None, rng: random.Random | None, command: lis
     code = process.wait()
     text = "".join(said)
     round_.resumed += "resumed at step" in text
-    round_.from_older_state += "Going on from an older state" in text
+    round_.from_older_state += "Resuming from an older state" in text
     if how is not None and code == -signal.SIGKILL:
         round_.kills[how] += 1
     elif code != 0:
