@@ -229,8 +229,8 @@ def test_of_games_that_failed_the_first_is_told_and_how_many_were_cut():
         pair_of(4, (0.0, 5, "failed"), (0.0, 9, "failed")),
     ]
     assert match_notes(pairs) == (
-        "the champion failed in 1 of 4 games, which it lost; first at step 5 of seed 4: crash 4",
-        "the candidate failed in 3 of 4 games, which it lost; first at step 7 of seed 2: crash 2",
+        "the champion failed in 1 of 4 games and lost them; first at step 5 of seed 4: crash 4",
+        "the candidate failed in 3 of 4 games and lost them; first at step 7 of seed 2: crash 2",
         "2 of the champion's 4 games were cut by the frame cap",
         "1 of the candidate's 4 games were cut by the frame cap",
     )
@@ -334,7 +334,7 @@ def test_a_document_in_which_a_pair_counts_twice_is_refused(scripted):
     document = compare_agents(*sides(), max_pairs=3).model_dump(mode="json")
     assert Comparison.model_validate(document).pairs == 3
     document["results"].append(document["results"][1])
-    with pytest.raises(ValueError, match=r"seed \d+ is there 2 times, but is one piece of evid"):
+    with pytest.raises(ValueError, match=r"seed \d+ is there 2 times; each pair counts"):
         Comparison.model_validate(document)
 
 
@@ -550,7 +550,7 @@ def test_nothing_is_played_again_of_a_record_that_no_emulator_confirms(monkeypat
     compare_agents(*sides(DIGESTS), record=tmp_path, max_pairs=2)
     del played[:]
     monkeypatch.setattr(match, "first_problem", lambda recordings: "made up.")
-    with pytest.raises(RunFolderError, match="cannot be believed: made up. Move it away"):
+    with pytest.raises(RunFolderError, match="cannot be trusted: made up. Move it away"):
         compare_agents(*sides(DIGESTS), record=tmp_path, max_pairs=2)
     assert played == []
 

@@ -282,7 +282,7 @@ def test_in_a_match_who_fails_loses_that_pair_and_no_other(side):
             assert len(actions_of(game)) == game.steps < 40
             assert actions_of(getattr(pair, names[1 - side]))[: game.steps] == actions_of(game)
     assert (
-        f"the {names[side]} failed in {sum(failed)} of {len(failed)} games, which it lost"
+        f"the {names[side]} failed in {sum(failed)} of {len(failed)} games and lost them"
         in match.notes[0]
     )
 

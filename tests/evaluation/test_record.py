@@ -108,7 +108,7 @@ def test_a_forged_record_of_a_match_is_refused_and_kept(recorded, forgery):
     path = one_file(recorded)
     changed(path, forgery)
     forged = path.read_bytes()
-    with pytest.raises(RunFolderError, match=r"cannot be believed|has other games") as refused:
+    with pytest.raises(RunFolderError, match=r"cannot be trusted|has other games") as refused:
         match(recorded, max_pairs=3)
     assert str(path) in str(refused.value)
     assert path.read_bytes() == forged
@@ -139,7 +139,7 @@ def test_a_recorded_failure_counts_only_if_the_player_fails_again(tmp_path):
     assert "failed" in {pair.champion.ended for pair in first.results}
     assert played(3).results == first.results
     crashes[0] = False
-    with pytest.raises(RunFolderError, match="ended otherwise when they were played again"):
+    with pytest.raises(RunFolderError, match="ended differently when they were played again"):
         played(3)
 
 
@@ -151,7 +151,7 @@ def test_a_forged_record_of_an_evaluation_is_refused(tmp_path):
         games[1]["episode"]["score"] += 10
 
     changed(path, better)
-    with pytest.raises(RunFolderError, match="cannot be believed: v1's game with seed"):
+    with pytest.raises(RunFolderError, match="cannot be trusted: v1's game with seed"):
         evaluate_agent(player(), episodes=3, record=path)
 
 

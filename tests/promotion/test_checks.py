@@ -391,7 +391,7 @@ def test_forged_pairs_in_a_record_make_no_champion(registry):
     ]
     record.write_text("\n".join([header, *map(json.dumps, forged)]) + "\n")
     eight = quick_gate(guard={"enabled": False}, match={"max_pairs": 8})
-    with pytest.raises(RunFolderError, match="cannot be believed: .* no actions were kept"):
+    with pytest.raises(RunFolderError, match="cannot be trusted: .* no actions were kept"):
         make_verdict(registry, early, registry.alias(late.game), eight)
 
 
