@@ -241,7 +241,7 @@ class Values:
 
 @pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
 def test_values_that_are_no_numbers_are_told(number):
-    with pytest.raises(PolicyError, match="its values are no finite numbers"):
+    with pytest.raises(PolicyError, match="its action values are not finite"):
         evaluate_agent(Values(number), episodes=2)
 
 
@@ -394,7 +394,7 @@ def test_what_is_no_policy_is_refused():
         def __call__(self, observation):
             return 0
 
-    with pytest.raises(ConfigError, match="mine is no policy: int can neither be called"):
+    with pytest.raises(ConfigError, match="mine is no policy: int cannot be called"):
         player(3, name="mine")
     with pytest.raises(ConfigError, match="A policy sees 'observation' or 'screen'"):
         player(Blind())

@@ -161,7 +161,7 @@ def test_a_forged_record_of_an_evaluation_is_refused(tmp_path):
 def test_a_foreign_file_at_a_records_path_is_not_touched(recorded, content):
     path = one_file(recorded)
     path.write_bytes(content)
-    with pytest.raises(RunFolderError, match="is damaged, or is another file"):
+    with pytest.raises(RunFolderError, match="is damaged or is another file"):
         match(recorded, max_pairs=1)
     assert path.read_bytes() == content
 
