@@ -85,7 +85,7 @@ def test_a_version_that_is_no_plain_text_is_refused(own, version):
         f"class Odd:\n    version = {version}\n    def __call__(self, seen): return 0\n\n"
         "def make(game):\n    return Odd()\n"
     )
-    with pytest.raises(ConfigError, match="own_policies:make has version .* version must be a text"):
+    with pytest.raises(ConfigError, match="own_policies:make has version .* must be a text of"):
         named_players(["own_policies:make"], game="pong")
 
 
