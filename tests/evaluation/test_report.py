@@ -633,13 +633,13 @@ def test_a_learning_curve_that_cannot_be_read_is_told(run):
     folder, checkpoint = run
     (folder / "metrics.jsonl").unlink()
     (folder / "metrics.jsonl").mkdir()
-    with pytest.raises(RlarcadeError, match=r"figures of run .*run cannot be read: it is a folder"):
+    with pytest.raises(RlarcadeError, match=r"metrics of run .*run cannot be read: it is a folder"):
         learning_curve(checkpoint)
 
 
 def test_a_learning_curve_has_a_score_at_every_step():
     for steps, scores in (((), ()), ((1, 2), (1.0,))):
-        with pytest.raises(ValueError, match="a score at every step"):
+        with pytest.raises(ValueError, match="one score per step"):
             LearningCurve("x", steps, scores)
 
 
