@@ -84,7 +84,7 @@ def test_an_evaluation_that_was_stopped_goes_on_and_leaves_only_its_document(
         patched.setattr(play, "play_games", interrupted)
         code, _, err = command("evaluate", *flags)
     assert code == 130
-    assert "the games that ended are kept; the same command goes on from there." in err
+    assert "finished games are kept; the same command resumes from there." in err
     assert not file.exists()
     with monkeypatch.context() as patched:
         patched.setattr(play, "play_games", counted)

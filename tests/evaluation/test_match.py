@@ -617,7 +617,7 @@ def test_a_full_disk_ends_the_match_and_keeps_what_was_played(scripted, tmp_path
 
     with monkeypatch.context() as patch:
         patch.setattr(record.os, "fsync", full)
-        with pytest.raises(RunFolderError, match=r"No space left on device.*goes on from there"):
+        with pytest.raises(RunFolderError, match=r"No space left on device.*resumes from there"):
             compare_agents(*sides(DIGESTS), **kept)
     told = []
     assert compare_agents(*sides(DIGESTS), on_pair=told.append, **kept) == expected

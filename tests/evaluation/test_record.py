@@ -204,7 +204,7 @@ def test_a_full_disk_is_one_error_and_the_record_stays_whole(recorded, monkeypat
             patched.setattr(record_module.os, "fsync", lambda _: full(None, b""))
         else:
             patched.setattr(record_module.os, "write", full)
-        with pytest.raises(RunFolderError, match=r"No space left on device.*goes on from there"):
+        with pytest.raises(RunFolderError, match=r"No space left on device.*resumes from there"):
             match(recorded, max_pairs=4)
     assert path.read_bytes() == whole
     assert match(recorded, max_pairs=4).pairs == 4
