@@ -60,7 +60,8 @@ class _Flags(BaseModel):
     """Folder of the registry with the versions. Unset: checkpoints/registry."""
     json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None
     """Write the evaluations to this file, with every action of every game. `rlarcade watch` can
-    replay it. Finished games are kept beside it, so that an interrupted evaluation can resume."""
+    replay it. Finished games are kept in a file next to it, so that an interrupted evaluation can
+    resume."""
     report: Path | None = None
     """Write a report to this file (.html)."""
     video: Path | None = None

@@ -69,8 +69,8 @@ def load_recorded(path: Path) -> Recorded:
     except (ValidationError, ValueError, TypeError, KeyError, RecursionError) as error:
         what = reason(error).rstrip(".")
         raise RecordingError(
-            f"{path} is no result document, or it is damaged: {printable(what, 200)}. Name what "
-            "evaluate --json or compare --json wrote, or the record of a match."
+            f"{path} is no result document, or it is damaged: {printable(what, 200)}. Name a file "
+            "that evaluate --json or compare --json wrote, or the record of a match."
         ) from error
     kept = [recording for recording in found if recording.episode.trace is not None]
     if not kept:
@@ -85,7 +85,7 @@ _Written = tuple[BaseModel, dict[str, Any]]
 def _documents(text: str) -> Iterator[_Written]:
     document = json.loads(text)
     if not isinstance(document, dict):
-        raise ValueError("it holds no object")
+        raise ValueError("it contains no JSON object")
     if "matches" in document:  # suites and round robins have many
         kind = SuiteComparison if "guard" in document else RoundRobin
         yield kind.model_validate(document), document
@@ -155,7 +155,7 @@ def _after_its_end(match: Comparison) -> Iterator[str]:
     counts = Counts()
     for place, pair in enumerate(match.results):
         if match.rule.verdict(counts) is not None:
-            yield f"the match was decided after {place} pairs, but holds {len(match.results)}"
+            yield f"the match was decided after {place} pairs, but has {len(match.results)}"
             return
         counts = counts.after(pair.outcome)
 

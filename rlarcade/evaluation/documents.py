@@ -70,8 +70,7 @@ class Trace(ShortlyShown):
     actions: PackedBytes
     """uint8 (T,), as bytes."""
     rewards: PackedBytes
-    """int32 (T,), little-endian, as bytes: raw points. A replay that departs from them is found at
-    its first different step."""
+    """int32 (T,), little-endian, as bytes: raw points. They show at which step a replay departs."""
 
     @classmethod
     def of(cls, actions: list[int], rewards: list[float]) -> Self:
@@ -248,7 +247,7 @@ class PairResult(ShortlyShown):
 
 
 class Comparison(ShortlyShown):
-    """A match between two versions, decided or still running."""
+    """A match between two versions, decided or unfinished."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -288,7 +287,7 @@ class Comparison(ShortlyShown):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def verdict(self) -> Literal["promote", "reject", "inconclusive"] | None:
-        """Verdict of the rule; None while the match is running."""
+        """Verdict of the rule; None while the match is unfinished."""
         decided = self.rule.verdict(self.counts)
         over = len(self.results) >= self.max_pairs or self.same_version
         return decided or ("inconclusive" if over else None)

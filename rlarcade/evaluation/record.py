@@ -73,7 +73,7 @@ class Record(Generic[_Part]):
                 "Wait for it, or choose another --seed."
             )
         text = self._text()
-        whole = text[: text.rfind(b"\n") + 1]  # what follows the last newline is unfinished
+        whole = text[: text.rfind(b"\n") + 1]  # text after the last newline is unfinished
         begin = json.dumps(identity).encode() + b"\n"
         if not whole and begin.startswith(text):  # nothing, or a first line that a kill cut short
             self._cut(0)

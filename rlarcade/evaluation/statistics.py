@@ -117,7 +117,7 @@ def sign_flip_p(differences: Sequence[float]) -> float:
         differences: candidate − champion, one per pair.
 
     Raises:
-        ValueError: there are none.
+        ValueError: there are no differences.
     """
     from scipy.stats import permutation_test
 

@@ -68,7 +68,7 @@ class Reached(NamedTuple):
 
 
 class SuiteComparison(ShortlyShown):
-    """A match over several games, decided or still running."""
+    """A match over several games, decided or unfinished."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -182,7 +182,7 @@ class SuiteComparison(ShortlyShown):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def verdict(self) -> Literal["promote", "reject", "inconclusive"] | None:
-        """Verdict of the rule and the guards; None while the match is running."""
+        """Verdict of the rule and the guards; None while the match is unfinished."""
         reached = self.reached
         better = [reached.better, *(reached.guards if self.guard == "prove" else ())]
         worse = [reached.futile, *(reached.guards if self.guard == "alarm" else ())]

@@ -134,7 +134,7 @@ def suite_lines(suite: SuiteComparison) -> list[str]:
 
 
 def suite_meaning(suite: SuiteComparison) -> tuple[str, str]:
-    """Returns a suite's verdict and its meaning in words. A running suite is "inconclusive"."""
+    """Returns a suite's verdict and its meaning. An unfinished suite is "inconclusive"."""
     verdict = suite.verdict or "inconclusive"
     if verdict == "inconclusive":
         if suite.matches and suite.same_versions:
@@ -145,10 +145,10 @@ def suite_meaning(suite: SuiteComparison) -> tuple[str, str]:
         return verdict, _MEANINGS[verdict]
     if verdict == "promote":
         proven = f", and in no game worse by {suite.margin:g}" if suite.guard == "prove" else ""
-        return verdict, f"{_MEANINGS[verdict]} on the whole{proven}"
+        return verdict, f"{_MEANINGS[verdict]} overall{proven}"
     if alarms := games_with_alarm(suite):
         return verdict, f"the candidate is worse in {' and '.join(alarms)}"
-    return verdict, f"{_MEANINGS[verdict]} on the whole"
+    return verdict, f"{_MEANINGS[verdict]} overall"
 
 
 def games_with_alarm(suite: SuiteComparison) -> list[str]:
@@ -169,7 +169,7 @@ def suite_rows(suite: SuiteComparison) -> Rows:
     """Returns a suite's verdict and each game's outcomes as rows of a table."""
     verdict, meaning = suite_meaning(suite)
     rows: list[tuple[str, ...]] = [
-        ("verdict", verdict if suite.verdict else "the match is still on", meaning),
+        ("verdict", verdict if suite.verdict else "the match is unfinished", meaning),
         ("rounds", f"{suite.rounds:,}", ""),
     ]
     for match in suite.matches:
@@ -221,7 +221,7 @@ def _evidence_line(document: Comparison | SuiteComparison) -> str:
 
 
 def meaning_of(match: Comparison) -> tuple[str, str]:
-    """Returns a match's verdict and its meaning in words. A running match is "inconclusive"."""
+    """Returns a match's verdict and its meaning. An unfinished match is "inconclusive"."""
     verdict = match.verdict or "inconclusive"
     margin = 0.5 - match.rule.null
     if match.same_version and verdict == "inconclusive":
@@ -298,7 +298,7 @@ def match_rows(match: Comparison) -> Rows:
         ("game", f"{display_name(match.game)}, protocol {match.protocol}"),
         ("champion", match.champion.checkpoint),
         ("candidate", match.candidate.checkpoint),
-        ("verdict", f"{verdict}: {meaning}" if match.verdict else "the match is still on"),
+        ("verdict", f"{verdict}: {meaning}" if match.verdict else "the match is unfinished"),
         ("pairs", f"{match.pairs:,}: {_outcomes(match)}"),
         ("probability of improvement", between),
         *(("note", note) for note in match.notes[:_MOST_NOTES]),

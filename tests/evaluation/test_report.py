@@ -140,7 +140,7 @@ def test_a_match_says_what_its_verdict_is_about(played, match_page):
         "needs several training runs of each." in text
     )
     assert "only a few games differ" in text
-    assert "the match is still on: 28 of 400 pairs are played" in text
+    assert "the match is unfinished: 28 of 400 pairs are played" in text
     described = match_page.one("section", id="scores-section").text
     assert "not gated on" in described
     assert "fixed-N, not for peeking" in described

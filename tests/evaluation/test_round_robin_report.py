@@ -147,8 +147,8 @@ def test_pairings_that_were_not_played_or_go_on_are_told():
     verdicts = {row["pairing"]: row["verdict"] for row in page.one("div", id="pairings").records()}
     assert verdicts == {
         "B against A": "too close to tell",
-        "C against A": "still on: 0 of 400 pairs",
-        "C against B": "still on: 1 of 2 pairs",
+        "C against A": "unfinished: 0 of 400 pairs",
+        "C against B": "unfinished: 1 of 2 pairs",
     }
     assert "No contestant was shown to be better than another." in page.text
     assert "C against A: both are the same version" in page.text

@@ -32,7 +32,7 @@ def match_report(
     learning_curves: Sequence[LearningCurve] = (),
     clips: Sequence[Clip] = (),
 ) -> str:
-    """Renders a match, decided or still running.
+    """Renders a match, decided or unfinished.
 
     Args:
         match: match with any number of pairs, including none.
@@ -79,7 +79,8 @@ def _notes(match: Comparison) -> list[str]:
     notes = [*match.notes]
     if match.verdict is None:
         notes.append(
-            f"the match is still on: {match.pairs} of {counted(match.max_pairs, 'pair')} are played"
+            f"the match is unfinished: {match.pairs} of {counted(match.max_pairs, 'pair')} are "
+            "played"
         )
     return notes
 
@@ -102,7 +103,7 @@ def _in_words(match: Comparison, verdict: str) -> str:
             f"If its probability of improvement were {rule.useful:g} or more, a match would end in "
             f"rejection with a probability of at most {rule.beta:g}, however often one looks."
         )
-    return played + "Neither bet against luck has been won: neither e-value reached its bound."
+    return played + "Neither e-value reached its bound."
 
 
 def _played(

@@ -222,7 +222,7 @@ def _verdict(pairing: _Pairing) -> str:
     if match.same_version:
         return "the same version twice"
     if match.verdict is None:
-        return f"still on: {match.pairs} of {counted(match.max_pairs, 'pair')}"
+        return f"unfinished: {match.pairs} of {counted(match.max_pairs, 'pair')}"
     if reason := crashed(match, champion, candidate):
         return reason
     return {

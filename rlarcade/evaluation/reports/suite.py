@@ -61,7 +61,7 @@ def suite_report(
     learning_curves: Sequence[LearningCurve] = (),
     clips: Sequence[Clip] = (),
 ) -> str:
-    """Renders a suite, decided or still running.
+    """Renders a suite, decided or unfinished.
 
     Args:
         suite: suite with at least one game and any number of rounds, including none.
@@ -162,10 +162,10 @@ def _in_words(suite: SuiteComparison, verdict: str) -> str:
     if reached.better is not None:
         open_ = [g for g, after in zip(_games(suite), reached.guards, strict=True) if after is None]
         return (
-            f"The candidate was shown to be better on the whole after round {reached.better}, but "
-            f"not that it is not worse by {suite.margin:g} in {' and '.join(open_)}."
+            f"The candidate was shown to be better overall after round {reached.better}. But it "
+            f"was not ruled out that it is worse by {suite.margin:g} in {' and '.join(open_)}."
         )
-    return "Neither bet against luck has been won: neither e-value reached its bound."
+    return "Neither e-value reached its bound."
 
 
 def _notes(suite: SuiteComparison) -> list[str]:
@@ -176,7 +176,7 @@ def _notes(suite: SuiteComparison) -> list[str]:
     ]
     if suite.verdict is None:
         most = counted(suite.max_rounds, "round")
-        notes.append(f"the match is still on: {suite.rounds} of {most} are done")
+        notes.append(f"the match is unfinished: {suite.rounds} of {most} are done")
     if suite.verdict == "promote" and suite.guard == "none":
         notes.append("no game was guarded: the candidate may be worse in one of them")
     return notes
@@ -289,7 +289,7 @@ def _shares_figure(suite: SuiteComparison) -> Html:
         for index, (game, match) in enumerate(zip(_games(suite), suite.matches, strict=True))
     ]
     whole = Share("all games", CANDIDATE, fmean(suite.means), suite.interval)
-    marks, dotted = [suite.rule.null], f"{suite.rule.null:g}, to be exceeded on the whole"
+    marks, dotted = [suite.rule.null], f"{suite.rule.null:g}, to be exceeded overall"
     if suite.guard == "prove":
         marks.append(0.5 - suite.margin)
         dotted += f", and {marks[1]:g}, to be exceeded in every game"
