@@ -373,7 +373,7 @@ class _IdleEmulators:
         atexit.register(self._envs.clear)  # their threads must end before the interpreter does
 
     def take(self, player: AnyPlayer) -> GameEnv:
-        """Returns an emulator for the player's game and protocol. It renders if the player does."""
+        """Returns an emulator of the player's game and protocol; it renders for `sees_screen`."""
         kind = (player.game, player.protocol, "rgb_array" if player.sees_screen else None)
         with self._lock:
             for env in self._envs:
