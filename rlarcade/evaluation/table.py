@@ -190,7 +190,7 @@ def round_robin_lines(table: RoundRobin) -> list[str]:
     return [
         *lines,
         "",
-        f"share of pairs won by the row against the column, {pairs} pairs in all; *: better, with "
+        f"share of pairs won by the row against the column, of {pairs} in all; *: better, with "
         f"an error probability of at most {2 * table.matches[0].rule.alpha:g} per pairing",
     ]
 

@@ -534,7 +534,7 @@ def test_a_recorded_failure_is_believed_if_it_comes_again_exactly_as_it_was(
         assert compare_agents(*sides(DIGESTS), record=tmp_path, max_pairs=3) == first
         assert played == [pair.seed for pair in first.results[:2] for _ in range(2)]
     else:
-        with pytest.raises(RunFolderError, match=r"believed: the games with seed \d+ ended otherw"):
+        with pytest.raises(RunFolderError, match=r"trusted: the games with seed \d+ ended differ"):
             compare_agents(*sides(DIGESTS), record=tmp_path, max_pairs=3)
 
 
@@ -565,7 +565,7 @@ def test_a_suite_and_a_match_of_the_same_two_share_no_record(scripted, tmp_path)
             assert len(earlier) + len(list(pairs)) == 2
     assert json.loads(lines(tmp_path)[1][0])["suite"] == games
     with (
-        pytest.raises(RunFolderError, match="record of another match, with another suite. What"),
+        pytest.raises(RunFolderError, match="record of another match, with another suite. Resume"),
         pairs_of_match(asked, players, tmp_path, 2),
     ):
         pass
@@ -573,7 +573,10 @@ def test_a_suite_and_a_match_of_the_same_two_share_no_record(scripted, tmp_path)
 
 @pytest.mark.parametrize(
     ("more", "told"),
-    [({"\x1b[2J": 1}, r"another \\x1b\[2J. What"), ({"nothing": None}, "another content. What")],
+    [
+        ({"\x1b[2J": 1}, r"another \\x1b\[2J. Resume"),
+        ({"nothing": None}, "another content. Resume"),
+    ],
 )
 def test_a_record_whose_first_line_says_more_is_another_ones(scripted, tmp_path, more, told):
     scripted(winning(0.55))

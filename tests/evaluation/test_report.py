@@ -155,7 +155,7 @@ def test_the_guarantee_of_the_verdict_is_in_words():
     assert "improvement were 0.6 or more, a match would end in rejection" in words["reject"]
     assert "with a probability of at most 0.1, however often" in words["reject"]
     assert "improvement were 0.4 or less" in words["promote, not inferior"]
-    assert "neither e-value reached its bound" in words["inconclusive"]
+    assert "Neither e-value reached its bound" in words["inconclusive"]
 
 
 # Histories

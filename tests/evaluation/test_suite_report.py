@@ -118,7 +118,7 @@ def test_the_guarantee_of_each_verdict_is_in_words():
         in (words["alarmed"])
     )
     for name in ("too close", "still on"):
-        assert "neither e-value reached its bound" in words[name]
+        assert "Neither e-value reached its bound" in words[name]
     assert "No rounds were played." in words["not begun"]
     assert "several training runs of each" in words["proven"]
 
@@ -129,8 +129,7 @@ def test_what_is_not_proven_of_a_game_is_said():
     assert max(slow_e_value(outcomes[:n], 0.4) for n in range(1, 21)) < 20
     assert (
         f"better overall after round {first}. But it was not ruled out that it is worse by 0.1 in "
-        "Boxing."
-        in verdict_of("unproven").text
+        "Boxing." in verdict_of("unproven").text
     )
 
 
