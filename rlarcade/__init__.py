@@ -1,7 +1,7 @@
 """rlarcade trains, evaluates and ships game-playing agents.
 
-The public names are loaded when they are first used: importing the package has no side effects and
-takes no time.
+A public name is loaded when it is first used. Importing the package has no side effects and takes
+almost no time.
 """
 
 from importlib import import_module
@@ -145,7 +145,7 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-if loads_a_command():  # the only thing that importing does, and only in a process of our own
+if loads_a_command():  # the only side effect of the import, and only in our own commands
     until_ready()
 
 

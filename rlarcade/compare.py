@@ -59,37 +59,37 @@ class _Flags(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     contestants: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """The version in use, and the one that is to replace it: policy checkpoints; run folders, which
-    mean their newest; versions of a registry (7, champion@pong); `random`; or `module:factory`, a
-    policy of your own: its games are kept if it has a `version`, a text such as a digest of its
-    weights. More than two play a round robin."""
+    """The version in use, then the version that may replace it. Each is a policy checkpoint; a run
+    folder (its newest checkpoint); a version of a registry (7, champion@pong); `random`; or
+    `module:factory`, your own policy. Games of your policy are kept if it has a `version`, a text
+    such as a digest of its weights. More than two play a round robin."""
     suite: Path | None = None
-    """A match over several games: a TOML file with `[[games]]`, each with champion and candidate,
-    and with `guard` (prove, alarm, none) and `margin`."""
+    """Play one match over several games. The TOML file has `[[games]]`, each with champion and
+    candidate, and may have `guard` (prove, alarm, none) and `margin`."""
     game: str | None = None
-    """What is played, if no checkpoint says it."""
+    """Game to play, if no checkpoint determines it."""
     protocol: str | None = None
-    """How it is played: v5, machado or nature. Unset: as the checkpoint was trained to."""
+    """Protocol: v5, machado or nature. Unset: as the checkpoint was trained."""
     max_pairs: int = 400
-    """Pairs of games, of a suite rounds, after which an undecided match is inconclusive."""
+    """Give up after this many pairs (rounds, for a suite): the verdict is then inconclusive."""
     alpha: float = 0.05
-    """Probability, at most, of promoting a candidate that is no better."""
+    """Bound on the probability of promoting a candidate that is no better."""
     beta: float = 0.10
-    """Probability, at most, of rejecting one that wins 60 of 100 pairs."""
+    """Bound on the probability of rejecting a candidate that wins 60 of 100 pairs."""
     non_inferiority: float | None = None
-    """Promote a candidate that is not worse by this much: 0.1 lets 40 of 100 pairs pass."""
+    """Promote a candidate that is not worse by this margin. With 0.1 the bar is 40 of 100 pairs."""
     seed: int = 0
-    """Of the match; the same seed means the same games."""
+    """Seed of the match. The same seed gives the same games."""
     folder: Annotated[Path, tyro.conf.arg(name="dir")] = Path("checkpoints/matches")
-    """Where the pairs are kept, so that an interrupted match goes on."""
+    """Folder that keeps the pairs, so that an interrupted match can resume."""
     device: Literal["auto", "cpu", "cuda"] = "cpu"
-    """Where the networks run."""
+    """Device of the networks."""
     registry: Path | None = None
-    """Folder of the registry in which versions are. Unset: checkpoints/registry."""
+    """Folder of the registry with the versions. Unset: checkpoints/registry."""
     json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None
-    """Write the match to this file, with all that was done in every game."""
+    """Write the match to this file, with every action of every game."""
     report: Path | None = None
-    """Write a page to look at to this file (.html): the match, the suite or the round robin."""
+    """Write a report of the match, suite or round robin to this file (.html)."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -144,9 +144,9 @@ def _match(flags: _Flags, champion: AnyPlayer, candidate: AnyPlayer) -> int:
 
 def _round_robin(flags: _Flags, players: list[AnyPlayer]) -> int:
     if flags.non_inferiority is not None:
-        raise ConfigError("a round robin only finds who is better; leave --non-inferiority out.")
+        raise ConfigError("a round robin only tests who is better; leave --non-inferiority out.")
     if flags.beta != _Flags.model_fields["beta"].default:
-        raise ConfigError("a round robin only finds who is better; leave --beta out.")
+        raise ConfigError("a round robin only tests who is better; leave --beta out.")
     rule = _rule(flags)
     pairings = len(players) * (len(players) - 1) // 2
 
@@ -169,7 +169,7 @@ def _round_robin(flags: _Flags, players: list[AnyPlayer]) -> int:
 
 def _suite(flags: _Flags, path: Path) -> int:
     if flags.non_inferiority is not None:
-        raise ConfigError("a suite has its margin in its file; leave --non-inferiority out.")
+        raise ConfigError("a suite takes its margin from its file; leave --non-inferiority out.")
     rule = SUITE_RULE.model_copy(update=_rule(flags).model_dump(include={"alpha", "beta"}))
     file = _read_suite(path)
     device = resolve_device(flags.device)
@@ -201,7 +201,7 @@ def _suite(flags: _Flags, path: Path) -> int:
 
 
 def _record(folder: Path, players: Sequence[AnyPlayer]) -> Path | None:
-    """Where pairs are kept. Pairs of a policy without a version are not kept; a warning says so."""
+    """Returns the folder for pairs. If a policy has no version, warns and returns None."""
     unkept = told_unkept(players)
     if unkept is not None:
         say_warning(unkept)
@@ -219,7 +219,7 @@ def _tell(
     report: Callable[..., str],
     matches: Sequence[Comparison],
 ) -> None:
-    """Prints and writes a result; its report last, for which games are played again."""
+    """Prints and writes a result. The report comes last, because it replays games."""
     say_lines(lines)
     write_json(flags.json_file, document)
     if flags.report is not None:
@@ -256,12 +256,12 @@ def _read_suite(path: Path) -> _SuiteFile:
 
 @contextmanager
 def _watched(total: int, what: str, *, unit: str = "pairs") -> Iterator[ProgressLine]:
-    """A progress line of what may end early and, when it is interrupted, says how to go on."""
+    """Shows a progress line for work that may end early. On Ctrl-C it tells how to resume."""
     try:
         with ProgressLine(total, what, unit=unit, at_most=True) as line:
             yield line
     except KeyboardInterrupt:
-        say_error("the pairs that ended are kept; the same command goes on from there.")
+        say_error("finished pairs are kept; the same command resumes from there.")
         raise
 
 
@@ -271,7 +271,7 @@ def _rule(flags: _Flags) -> Rule:
     if margin is None:
         return rule
     if not 0 < margin < 0.5:
-        raise ConfigError(f"non_inferiority lies between 0 and 0.5, got {margin:g}.")
+        raise ConfigError(f"non_inferiority must be between 0 and 0.5, got {margin:g}.")
     return Rule.non_inferiority(margin, alpha=rule.alpha, beta=rule.beta)
 
 

@@ -42,29 +42,30 @@ class _Flags(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     checkpoints: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """Policy checkpoints; run folders, which mean their newest; versions of a registry (7,
-    champion@pong); `random`; `human`, for the published score; `module:factory`, a policy of your
-    own: its games are kept if it has a `version`, a text such as a digest of its weights."""
+    """Each is a policy checkpoint; a run folder (its newest checkpoint); a version of a registry
+    (7, champion@pong); `random`; `human` (the published score); or `module:factory`, your own
+    policy. Games of your policy are kept if it has a `version`, a text such as a digest of its
+    weights."""
     episodes: int = 100
-    """Whole games with each."""
+    """Number of whole games for each."""
     game: str | None = None
-    """What is played, if no checkpoint says it."""
+    """Game to play, if no checkpoint determines it."""
     protocol: str | None = None
-    """How it is played: v5, machado or nature. Unset: as the checkpoint was trained to."""
+    """Protocol: v5, machado or nature. Unset: as the checkpoint was trained."""
     seed: int = 0
-    """The same seed means the same games."""
+    """Seed of the games. The same seed gives the same games."""
     device: Literal["auto", "cpu", "cuda"] = "cpu"
-    """Where networks run."""
+    """Device of the networks."""
     registry: Path | None = None
-    """Folder of the registry in which versions are. Unset: checkpoints/registry."""
+    """Folder of the registry with the versions. Unset: checkpoints/registry."""
     json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None
-    """Write the evaluations to this file, with all that was done in every game: `rlarcade watch`
-    plays it again. Games are kept beside it as they end, so that an interrupted evaluation goes
-    on."""
+    """Write the evaluations to this file, with every action of every game. `rlarcade watch` can
+    replay it. Finished games are kept in a file next to it, so that an interrupted evaluation can
+    resume."""
     report: Path | None = None
-    """Write a page to look at to this file (.html)."""
+    """Write a report to this file (.html)."""
     video: Path | None = None
-    """Write the game with the median score, of the first one named, to this file (.mp4)."""
+    """Write the median-score game of the first player to this file (.mp4)."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -103,13 +104,13 @@ def _evaluate_command(argv: Sequence[str]) -> int:
         recording = median_game(recordings_of(evaluations[0]))
         write_video(flags.video, recording, values_of_its_player(recording, load))
         say(f"video: {flags.video}")
-    for record in filter(None, records):  # not before the last: a stop then loses none
+    for record in filter(None, records):  # delete all at the end, so that no stop loses games
         record.unlink(missing_ok=True)
     return EXIT_OK
 
 
 def _check(flags: _Flags) -> None:
-    """Refuses what cannot be done before any game is played."""
+    """Finds invalid flags before any game is played."""
     if not flags.checkpoints:
         raise ConfigError("no checkpoint was named. Name at least one, or the folder of a run.")
     check_seed(flags.seed)
@@ -117,13 +118,13 @@ def _check(flags: _Flags) -> None:
     check_outputs({"--json": flags.json_file, "--report": flags.report, "--video": flags.video})
     if set(flags.checkpoints) == {HUMAN} and (flags.report or flags.video):
         raise ConfigError(
-            f"{HUMAN} is a published score: no game is played that a report or a video could show. "
-            "Name a checkpoint beside it, or leave --report and --video out."
+            f"{HUMAN} is a published score, so there is no game for a report or a video. Name a "
+            "checkpoint, too, or leave --report and --video out."
         )
 
 
 def _record(flags: _Flags, player: AnyPlayer) -> Path | None:
-    """Where games are kept until all are played; those of a policy without a version nowhere."""
+    """Returns the file for finished games, or None without --json or without a version."""
     if flags.json_file is None:
         return None
     if player.version is None:
@@ -146,7 +147,7 @@ def _evaluated(flags: _Flags, player: AnyPlayer, record: Path | None) -> Evaluat
             )
     except KeyboardInterrupt:
         if record is not None:
-            say_error("the games that ended are kept; the same command goes on from there.")
+            say_error("finished games are kept; the same command resumes from there.")
         raise
 
 

@@ -1,4 +1,4 @@
-"""`python -m rlarcade.watch CHECKPOINT|RECORDING`: shows games, and confirms recorded scores."""
+"""`python -m rlarcade.watch CHECKPOINT|RECORDING`: shows games, and verifies recorded scores."""
 
 import sys
 from collections.abc import Sequence
@@ -38,19 +38,19 @@ class _Flags(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     what: Annotated[Path, tyro.conf.Positional]
-    """A checkpoint, run folder or version (7, champion@pong), which plays; or a document with
-    recorded games: what `evaluate --json` or `compare --json` wrote, a run's result.json, the
-    record of a match."""
+    """A player: a checkpoint, run folder or version (7, champion@pong). Or a document with recorded
+    games: a file from `evaluate --json` or `compare --json`, a run's result.json, or the record of
+    a match."""
     verify: bool = False
-    """Play every recorded game again and confirm its score to the point."""
+    """Replay every recorded game and verify every point."""
     episode: int = 0
-    """Which game is shown; of a checkpoint, the one that `evaluate` plays in this place."""
+    """Index of the game to show. For a checkpoint: the game that `evaluate` plays at this index."""
     seed: int = 0
-    """Of a checkpoint's games, as in `evaluate`."""
+    """Seed of a checkpoint's games, as in `evaluate`."""
     video: Path | None = None
     """Write the game to this file (.mp4, 60 frames a second)."""
     registry: Path | None = None
-    """Folder of the registry in which versions are. Unset: checkpoints/registry."""
+    """Folder of the registry with the versions. Unset: checkpoints/registry."""
     picture: Path | None = None
     """Write six moments of the game to this file (.png)."""
 
@@ -90,16 +90,16 @@ def _watch_command(argv: Sequence[str]) -> int:
 
 
 def _played(agent: DQNAgent, seed: int, place: int) -> Recording:
-    """The game that `evaluate --seed` plays in this place."""
+    """Plays the game that `evaluate --seed` plays at this index."""
     job = Scheduled(as_player(agent), derived_seed(seed, SeedUse.EVALUATION, place))
     ((_, episode),) = play_games([job], num_lanes=1)
     return Recording(agent.game, agent.protocol, agent.name, agent.version, episode)
 
 
 def _all_verified(recordings: list[Recording], problems: list[str]) -> bool:
-    """Plays every game again, on all cores, and tells which do not reproduce."""
+    """Replays every game on all cores, and reports the games that do not reproduce."""
     for problem in problems:
-        say_error(f"{problem}. The document was altered, or games were taken out.")
+        say_error(f"{problem}. The document was altered, or games were removed.")
     bad = 0
     with ProgressLine(len(recordings), "verifying", unit="games") as line:
         for done, wrong in enumerate(verified(recordings), start=1):
@@ -109,7 +109,7 @@ def _all_verified(recordings: list[Recording], problems: list[str]) -> bool:
             line.update(done)
     say(f"{len(recordings) - bad} of {len(recordings)} games reproduced to the point")
     if failed := sum(recording.episode.ended == "failed" for recording in recordings):
-        say(f"{failed} of them say that the player failed, which only the player can confirm")
+        say(f"{failed} of them say that the player failed; only the player itself can confirm that")
     return not bad and not problems
 
 
@@ -121,7 +121,7 @@ def _list(recordings: list[Recording]) -> None:
             f"{episode.score:8,.0f}  {episode.steps:6,} steps  {episode.ended}  {recording.player}"
         )
     say()
-    say("to look at one: --episode N --video F.mp4, or --picture F.png; to confirm all: --verify")
+    say("to look at one: --episode N --video F.mp4, or --picture F.png; to verify all: --verify")
 
 
 def _show(recording: Recording, agent: DQNAgent | None, flags: _Flags) -> None:

@@ -1,4 +1,4 @@
-"""Playing checkpoints online, step by step, and what they scored."""
+"""Plays policies in the emulator: scores, matches, suites and round robins."""
 
 from rlarcade.evaluation.documents import Comparison, EpisodeResult, Evaluation, PairResult
 from rlarcade.evaluation.match import compare_agents

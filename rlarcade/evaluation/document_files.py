@@ -1,4 +1,4 @@
-"""Result documents as files: read with care, and held to what they say of themselves."""
+"""Reads result documents from files, and checks that their claims are consistent."""
 
 import json
 import math
@@ -26,12 +26,12 @@ _LARGEST_DOCUMENT = 200_000_000  # bytes; a game has about a thousand
 
 
 class Recorded(NamedTuple):
-    """What a document holds."""
+    """Contents of a document."""
 
     recordings: list[Recording]
     """Games with their actions, in order."""
     problems: list[str]
-    """What cannot be true of the document as a whole, whatever its games are."""
+    """Contradictions in the document, found without replaying a game."""
 
 
 def load_recordings(path: Path) -> list[Recording]:
@@ -40,14 +40,14 @@ def load_recordings(path: Path) -> list[Recording]:
 
 
 def load_recorded(path: Path) -> Recorded:
-    """Reads a document: its games, and what is wrong with it beside them.
+    """Reads the games of a document, and checks the document as a whole.
 
-    The games must be those that the seed asks for, from the first one on, none left out; a match
-    ends where its rule says; and the figures that were written must follow from the games.
+    The games must be those of the schedule, from the first one on, with none left out. A match
+    must end where its rule decides. All written figures must follow from the games.
 
     Args:
-        path: what `evaluate --json` or `compare --json` wrote, a run's `result.json`, or the record
-            of a match under `checkpoints/matches`.
+        path: a file that `evaluate --json` or `compare --json` wrote, a run's `result.json`, or the
+            record of a match under `checkpoints/matches`.
 
     Raises:
         RecordingError: there is no such document at the path, or it keeps no games.
@@ -69,8 +69,8 @@ def load_recorded(path: Path) -> Recorded:
     except (ValidationError, ValueError, TypeError, KeyError, RecursionError) as error:
         what = reason(error).rstrip(".")
         raise RecordingError(
-            f"{path} is no result document, or it is damaged: {printable(what, 200)}. Name what "
-            "evaluate --json or compare --json wrote, or the record of a match."
+            f"{path} is no result document, or it is damaged: {printable(what, 200)}. Name a file "
+            "that evaluate --json or compare --json wrote, or the record of a match."
         ) from error
     kept = [recording for recording in found if recording.episode.trace is not None]
     if not kept:
@@ -85,7 +85,7 @@ _Written = tuple[BaseModel, dict[str, Any]]
 def _documents(text: str) -> Iterator[_Written]:
     document = json.loads(text)
     if not isinstance(document, dict):
-        raise ValueError("it holds no object")
+        raise ValueError("it contains no JSON object")
     if "matches" in document:  # suites and round robins have many
         kind = SuiteComparison if "guard" in document else RoundRobin
         yield kind.model_validate(document), document
@@ -124,7 +124,7 @@ def _record_of_a_match(text: str) -> Iterator[_Written]:
 
 
 def _problems(document: BaseModel, written: dict[str, Any]) -> Iterator[str]:
-    """Yields what cannot be true of a document, whatever its games are."""
+    """Yields the contradictions in a document, without replaying its games."""
     if isinstance(document, Comparison):
         versions = (document.champion.version, document.candidate.version)
         seeds = [pair.seed for pair in document.results]
@@ -151,11 +151,11 @@ def _problems(document: BaseModel, written: dict[str, Any]) -> Iterator[str]:
 
 
 def _after_its_end(match: Comparison) -> Iterator[str]:
-    """A match that is decided plays no more pairs: who goes on chooses where to stop."""
+    """Finds pairs after the decision. A match that plays on could choose where to stop."""
     counts = Counts()
     for place, pair in enumerate(match.results):
         if match.rule.verdict(counts) is not None:
-            yield f"the match was decided after {place} pairs, but holds {len(match.results)}"
+            yield f"the match was decided after {place} pairs, but has {len(match.results)}"
             return
         counts = counts.after(pair.outcome)
 
@@ -165,7 +165,7 @@ def _first_difference(found: Sequence[int], wanted: Sequence[int]) -> int | None
 
 
 def _same(written: Any, value: Any) -> bool:
-    """Whether a figure is what was written, up to the last digits of another machine."""
+    """Whether a written figure equals the computed one, up to rounding on another machine."""
     if isinstance(value, BaseModel):
         value = value.model_dump(mode="json")
     if isinstance(value, dict):

@@ -1,6 +1,6 @@
-"""Results are documents: frozen, and the same after a round trip through JSON.
+"""Result documents. They are frozen, and a round trip through JSON does not change them.
 
-They keep what was done in every game, so that each claimed score can be played again.
+They keep the actions of every game, so that every score can be verified by replay.
 """
 
 import hashlib
@@ -39,9 +39,9 @@ from rlarcade.seeding import LARGEST_WORD, checked_seed
 
 
 def short_version(version: str | None) -> str:
-    """Returns the beginning of a digest, or another version in few plain letters, for file names.
+    """Returns a short form of a version for file names. Different versions have different names.
 
-    Different versions have different names.
+    A digest becomes its first 12 characters. Any other version becomes a short ASCII name.
     """
     if version is None:
         return "none"
@@ -53,8 +53,8 @@ def short_version(version: str | None) -> str:
     return f"{plain[:_LONGEST_NAME]}-{hashlib.sha256(version.encode()).hexdigest()[:12]}"
 
 
-_LONGEST_NAME = 40  # letters of a version in a file's name
-_MOST_POINTS = 1e14  # 2**31 in each of 27,000 steps; sums of them are still finite
+_LONGEST_NAME = 40  # characters of a version in a file name
+_MOST_POINTS = 1e14  # above 2**31 points in each of 27,000 steps; sums of scores stay finite
 
 _Score = Annotated[float, Field(ge=-_MOST_POINTS, le=_MOST_POINTS, allow_inf_nan=False)]
 _Seed = Annotated[int, BeforeValidator(partial(checked_seed, largest=LARGEST_WORD))]
@@ -63,18 +63,18 @@ _Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
 class Trace(ShortlyShown):
-    """What was done in a game and what it paid: enough to play it again, step by step."""
+    """Actions and rewards of a game: enough to replay it step by step."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     actions: PackedBytes
     """uint8 (T,), as bytes."""
     rewards: PackedBytes
-    """int32 (T,), little-endian, as bytes: raw points, to say where another emulator departs."""
+    """int32 (T,), little-endian, as bytes: raw points. They show at which step a replay departs."""
 
     @classmethod
     def of(cls, actions: list[int], rewards: list[float]) -> Self:
-        """Makes a trace of T actions and T rewards, whole points each."""
+        """Makes a trace of T actions and T rewards. Rewards are whole numbers of points."""
         return cls(
             actions=PackedBytes(np.array(actions, dtype=np.uint8).tobytes()),
             rewards=PackedBytes(np.array(rewards, dtype="<i4").tobytes()),
@@ -82,7 +82,7 @@ class Trace(ShortlyShown):
 
     @property
     def steps(self) -> list[tuple[int, int]]:
-        """Each step's action and reward; found anew each time, so keep them in a loop."""
+        """(action, reward) of each step. Computed at each access, so store it before a loop."""
         rewards: NDArray[np.int32] = np.frombuffer(bytes(self.rewards), dtype="<i4")
         return list(zip(self.actions, rewards.tolist(), strict=True))
 
@@ -106,21 +106,21 @@ class EpisodeResult(ShortlyShown):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     seed: _GameSeed
-    """Of the emulator and, with the game, protocol and actions, the whole episode."""
+    """Seed of the emulator. Game, protocol, seed and actions determine the whole episode."""
     score: _Score
     """Raw, undiscounted, unclipped sum of game rewards."""
     steps: Annotated[int, Field(ge=0, le=LONGEST_GAME)]
-    """Agent steps; emulator frames are four times as many."""
+    """Agent steps. Each step is four emulator frames."""
     ended: Literal[Ending, "failed"]
-    """terminated: game over. truncated: cut by the frame cap. failed: the policy did, in a match;
-    the score is what it had by then, and its pair is lost."""
+    """terminated: game over. truncated: cut by the frame cap. failed: the policy failed in a match;
+    the score is what it had reached, and the pair is lost."""
     failure: str | None = None
-    """What the policy did wrong."""
+    """Why the policy failed."""
     trace: Trace | None = None
-    """The game itself, if it was kept."""
+    """Actions and rewards, if they were kept."""
 
     def shown(self) -> Shown:
-        """What it scored; the game itself by its length."""
+        """Seed, score and length, without the trace."""
         yield from {"seed": self.seed, "score": self.score, "steps": self.steps}.items()
         yield "ended", self.ended
         if self.failure is not None:
@@ -128,20 +128,20 @@ class EpisodeResult(ShortlyShown):
 
 
 class Evaluation(ShortlyShown):
-    """What one policy scored in one game."""
+    """Scores of one policy in one game."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     checkpoint: str
-    """Where it was loaded from, or what it is called."""
+    """Path of the checkpoint, or name of the policy."""
     version: str | None
-    """sha256 of its weights, or what else tells it from every other; None: nothing does."""
+    """sha256 of the weights, or another unique text; None if the policy has no version."""
     game: str
     protocol: Protocol
     epsilon: _Share
     """Share of random actions."""
     seed: _Seed
-    """The seed that the episodes' seeds follow from."""
+    """All episode seeds follow from this seed."""
     episodes: Annotated[tuple[EpisodeResult, ...], Field(min_length=1, max_length=MOST_GAMES)]
 
     @computed_field  # type: ignore[prop-decorator]
@@ -165,13 +165,13 @@ class Evaluation(ShortlyShown):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def iqm_interval(self) -> tuple[float, float] | None:
-        """95 % bootstrap interval of it, over games; None of one game."""
+        """95 % bootstrap interval of `iqm`, over games; None for a single game."""
         return iqm_interval([episode.score for episode in self.episodes])
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def human_normalized(self) -> float | None:
-        """(mean − random) / (human − random); None where no human score is published."""
+        """(mean − random) / (human − random); None if no human score is published."""
         return human_normalised_score(self.game, self.mean)
 
     def shown(self) -> Shown:
@@ -195,9 +195,9 @@ class Contestant(ShortlyShown):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     checkpoint: str
-    """Where it was loaded from, or what it is called."""
+    """Path of the checkpoint, or name of the policy."""
     version: str | None
-    """sha256 of its weights, or what else tells it from every other; None: nothing does."""
+    """sha256 of the weights, or another unique text; None if the policy has no version."""
 
     def shown(self) -> Shown:
         """Its name and the beginning of its version."""
@@ -223,7 +223,7 @@ class PairResult(ShortlyShown):
 
     @property
     def seed(self) -> int:
-        """Of both games."""
+        """Seed of both games."""
         return self.champion.seed
 
     def shown(self) -> Shown:
@@ -236,7 +236,7 @@ class PairResult(ShortlyShown):
     def outcome(self) -> float:
         """1 if the candidate scored more, ½ for a tie, 0 if it scored less.
 
-        A side whose policy failed has lost to any score, and ties with another that failed.
+        A side that failed loses to any score. Two sides that failed tie.
         """
         return outcome_of(
             *(
@@ -247,7 +247,7 @@ class PairResult(ShortlyShown):
 
 
 class Comparison(ShortlyShown):
-    """A match between two versions, decided or as far as it was played."""
+    """A match between two versions, decided or unfinished."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -257,15 +257,15 @@ class Comparison(ShortlyShown):
     protocol: Protocol
     rule: Rule
     seed: _Seed
-    """The seed that the pairs' seeds follow from."""
+    """All seeds of the pairs follow from this seed and from both versions."""
     same_dice: bool = True
-    """Whether both sides' random actions come from the same numbers."""
+    """Whether both sides draw their random actions from the same random numbers."""
     max_pairs: Annotated[int, Field(ge=1)]
-    """After so many undecided pairs the match is inconclusive."""
+    """The match is inconclusive if it is undecided after this many pairs."""
     notes: tuple[str, ...] = ()
-    """What a reader of the verdict should know."""
+    """Warnings for the reader of the verdict."""
     results: Annotated[tuple[PairResult, ...], Field(max_length=MOST_GAMES)]
-    """The pairs that count, in their order."""
+    """The pairs that count, in schedule order."""
 
     @model_validator(mode="after")
     def _no_pair_twice(self) -> Self:
@@ -273,41 +273,41 @@ class Comparison(ShortlyShown):
         twice = [seed for seed, count in seeds.items() if count > 1]
         if twice:
             raise ValueError(
-                f"the pair with seed {twice[0]} is there {seeds[twice[0]]} times, but is one piece "
-                "of evidence"
+                f"the pair with seed {twice[0]} is there {seeds[twice[0]]} times; each pair counts "
+                "only once"
             )
         return self
 
     @property
     def counts(self) -> Counts:
-        """The outcomes, the candidate's."""
+        """The candidate's wins, ties and losses."""
         outcomes = [pair.outcome for pair in self.results]
         return Counts(outcomes.count(1.0), outcomes.count(0.5), outcomes.count(0.0))
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def verdict(self) -> Literal["promote", "reject", "inconclusive"] | None:
-        """What the rule says; None while the match is on."""
+        """Verdict of the rule; None while the match is unfinished."""
         decided = self.rule.verdict(self.counts)
         over = len(self.results) >= self.max_pairs or self.same_version
         return decided or ("inconclusive" if over else None)
 
     @property
     def same_version(self) -> bool:
-        """Whether both sides are the same player, so that nothing needs playing."""
+        """Whether both sides are the same version, so that no game has to be played."""
         version = self.champion.version
         return self.same_dice and version is not None and version == self.candidate.version
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def pairs(self) -> int:
-        """Pairs that count."""
+        """Number of pairs that count."""
         return len(self.results)
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def wins(self) -> int:
-        """The candidate's."""
+        """Pairs that the candidate won."""
         return self.counts.wins
 
     @computed_field  # type: ignore[prop-decorator]
@@ -319,7 +319,7 @@ class Comparison(ShortlyShown):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def losses(self) -> int:
-        """The candidate's."""
+        """Pairs that the candidate lost."""
         return self.counts.losses
 
     @computed_field  # type: ignore[prop-decorator]
@@ -331,13 +331,13 @@ class Comparison(ShortlyShown):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def e_value_futility(self) -> float:
-        """Evidence that it is not usefully better."""
+        """Evidence that the candidate is not usefully better."""
         return self.rule.evidence(self.counts).e_value_futility
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def p_value(self) -> float:
-        """That of the candidate being no better; valid at every look: 1 / the largest e-value."""
+        """p-value of "the candidate is no better": 1 / the largest e-value; valid at every look."""
         return anytime_p([pair.outcome for pair in self.results], self.rule.null)
 
     @computed_field  # type: ignore[prop-decorator]
@@ -349,11 +349,11 @@ class Comparison(ShortlyShown):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def interval(self) -> tuple[float, float]:
-        """Where the true probability of improvement lies, at every look with 1 − α."""
+        """Interval of the true probability of improvement; holds at all looks with 1 − α."""
         return confidence_interval([pair.outcome for pair in self.results], self.rule.alpha)
 
     def shown(self) -> Shown:
-        """The verdict, and what it rests on."""
+        """The verdict and the counts."""
         yield "game", self.game
         yield "champion", self.champion.checkpoint
         yield "candidate", self.candidate.checkpoint

@@ -1,8 +1,9 @@
 """A match: two versions play the same games, pair after pair, until the evidence is enough.
 
-Pairs count in the order in which they were scheduled, never in that in which they end. Otherwise
-short games are counted first, and whoever loses slowly is promoted: with 40 games in flight and
-losses that last three times as long as wins, an equal candidate in 63 % of matches instead of 5 %.
+Pairs count in schedule order, never in the order in which they end. Otherwise short games would
+count first, and a candidate that loses slowly would be promoted. Example: 40 games in flight, and
+losses that last three times as long as wins. An equal candidate would be promoted in 63 % of
+matches instead of 5 %.
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -29,10 +30,10 @@ from rlarcade.evaluation.sequential import Rule
 from rlarcade.seeding import LARGEST_WORD, checked_seed
 
 PairDone = Callable[[Comparison], None]
-"""Called with the match as it stands after a pair."""
+"""Called with the match after each new pair."""
 
-_LANES = 16  # with more, more is thrown away when a match is decided early
-_FEW_DISTINCT = 0.05  # share of different games below which repetitions are suspected
+_LANES = 16  # with more lanes, an early decision throws more unfinished games away
+_FEW_DISTINCT = 0.05  # below this share of different games, a note warns of repeated games
 
 
 def compare_agents(
@@ -48,34 +49,34 @@ def compare_agents(
     on_pair: PairDone | None = None,
     on_record: RecordFound | None = None,
 ) -> Comparison:
-    """Plays same-seed pairs of whole games until the rule decides, or `max_pairs` have been played.
+    """Plays same-seed pairs of whole games until the rule decides or `max_pairs` are played.
 
-    A player that crashes, takes too long or chooses no action of the game has lost that pair.
+    A player that crashes, takes too long or returns an invalid action loses that pair.
 
     Args:
         champion: the version in use: a `DQNAgent`, or a `Player` around any other policy.
-        candidate: the version that is to replace it.
-        rule: when the match is decided; by default α = 0.05, β = 0.10.
-        max_pairs: after so many undecided pairs the verdict is inconclusive.
-        seed: of the match. The games' seeds follow from it and from both versions, so no two
-            matches share games, nor does a match with training or evaluation, other than by a
-            chance of one in two billion (see `SeedUse`). Equal versions are not played: they could
-            only tie.
-        record: folder to keep the match in. One that was interrupted or killed goes on there, and
-            one that is decided is not played again. Its games count once the emulator has confirmed
-            them, action by action.
-        same_dice: draw both sides' random actions from the same numbers. Without, a version can be
-            matched against itself.
-        num_lanes: games at a time. Changes the time it takes, never the outcome.
+        candidate: the version that may replace it.
+        rule: decides the match; by default α = 0.05, β = 0.10.
+        max_pairs: the verdict is inconclusive if this many pairs do not decide.
+        seed: seed of the match. The seeds of the games follow from it and from both versions.
+            Two matches share no games, and a match shares none with training or evaluation. Any
+            two games are equal by chance once in two billion (see `SeedUse`). Equal versions are
+            not played, because they could only tie.
+        record: folder that keeps the match. With it, an interrupted or killed match resumes, and a
+            decided match is not played again. Recorded games count after the emulator has
+            replayed every action.
+        same_dice: draw both sides' random actions from the same random numbers. With False, a
+            version can play against itself.
+        num_lanes: number of games in parallel. It changes the run time, never the outcome.
         on_pair: called after each pair that is played.
-        on_record: called once, if pairs are taken from a record.
+        on_record: called once if pairs are taken from a record.
 
     Returns:
         A `Comparison` with every pair.
 
     Raises:
         ConfigError: the two cannot be compared, or every game would be the same.
-        RunFolderError: the record is in use, damaged, altered, or of a match with another rule.
+        RunFolderError: the record is in use, damaged, altered, or from a match with another rule.
     """
     check_count("max_pairs", max_pairs)
     check_count("num_lanes", num_lanes)
@@ -102,7 +103,7 @@ Sides = tuple[AnyPlayer, AnyPlayer]
 def new_match(
     sides: Sides, *, rule: Rule, max_pairs: int, seed: int, same_dice: bool = True
 ) -> Comparison:
-    """Returns a match that has no pairs yet.
+    """Returns a match without pairs.
 
     Raises:
         ConfigError: the two cannot be compared, or every game would be the same.
@@ -132,20 +133,20 @@ def pairs_of_match(
     *,
     suite: dict[str, Any] | None = None,
 ) -> Iterator[tuple[tuple[PairResult, ...], Iterator[PairResult]]]:
-    """Gives the pairs of a match that were played before, and plays those that were not.
+    """Gives (pairs from the record, iterator that plays the remaining pairs) of a match.
 
-    With a record, a new pair is on the disk before it is yielded. `suite` describes the
-    suite that the match is a part of.
+    With a record, each new pair is on the disk before it is yielded. `suite` describes the suite
+    that contains the match.
 
     Raises:
-        ConfigError: a player has no version, by which the record is found again.
-        RunFolderError: the record is in use, damaged, or of a match with another rule.
+        ConfigError: a player has no version, so its record could not be identified.
+        RunFolderError: the record is in use, damaged, altered, or from a match with another rule.
     """
     versions = (sides[0].version, sides[1].version)
     if record is not None and None in versions:
         raise ConfigError(
-            "a match can only be kept between players with a version, by which its record is "
-            "found again. Leave record out, or give each Player its version."
+            "a match can only be kept between players with a version, because the versions "
+            "identify its record. Leave record out, or give each Player a version."
         )
     seeds = islice(match_seeds(match.seed, versions), match.max_pairs)
     with nullcontext() if record is None else closing(_record(record, match, suite)) as kept:
@@ -161,10 +162,10 @@ def pairs_of_match(
 
 
 def _record(folder: Path, match: Comparison, suite: dict[str, Any] | None) -> Record[PairResult]:
-    """Opens `GAME-CHAMPION-CANDIDATE-seedN.jsonl`, with the beginnings of both digests."""
+    """Opens `GAME-CHAMPION-CANDIDATE-seedN.jsonl`, with short forms of both versions."""
     sides = (match.champion.version, match.candidate.version)
     name = "-".join([match.game, *map(short_version, sides), f"seed{match.seed}"])
-    # all but the length, which an e-value does not mind
+    # max_pairs is left out: the e-value is valid for any length, so it may change.
     identity = match.model_dump(
         mode="json", include={"game", "protocol", "rule", "seed", "same_dice"}
     )
@@ -192,18 +193,19 @@ def _check_earlier(
     earlier: Sequence[PairResult],
     seeds: Sequence[int],
 ) -> None:
-    """Finds out whether recorded pairs are what they say; a record is no proof of itself.
+    """Replays recorded pairs, because a record alone proves nothing.
 
-    Every game is simulated again from its actions. That a player failed only the player can
-    confirm: such a pair is played once more, and has to go the same way.
+    Every game is simulated again from its actions. A replay cannot confirm that a player failed.
+    So a pair with a failure is played again with both players, and must end the same way.
 
     Raises:
-        RunFolderError: they are of other games, or go another way.
+        RunFolderError: the pairs belong to another match, or do not reproduce.
     """
     if [pair.seed for pair in earlier] != list(seeds):
         raise RunFolderError(
-            f"the record of the match, {path}, has other games than this match: it was written by "
-            "another rlarcade, or altered. Move it away to play the match from its beginning."
+            f"the record of the match, {path}, has other games than this match. Another version of "
+            "rlarcade wrote it, or it was altered. Move it away to play the match from its "
+            "beginning."
         )
     recordings = [
         Recording(match.game, match.protocol, side.checkpoint, side.version, episode)
@@ -218,11 +220,11 @@ def _check_earlier(
         for pair, played in zip(failed, again, strict=True):
             if _how(pair) != _how(played):
                 wrong = (
-                    f"the games with seed {pair.seed} ended otherwise when they were played again"
+                    f"the games with seed {pair.seed} ended differently when they were played again"
                 )
     if wrong is not None:
         raise RunFolderError(
-            f"the record of the match, {path}, cannot be believed: {wrong.rstrip('.')}. Move it "
+            f"the record of the match, {path}, cannot be trusted: {wrong.rstrip('.')}. Move it "
             "away to play the match from its beginning."
         )
 
@@ -239,7 +241,7 @@ def play_pairs(
     candidates_dice: int = 0,
     num_lanes: int = _LANES,
 ) -> Generator[PairResult]:
-    """Yields pairs in the order of their seeds, whatever ends first."""
+    """Plays pairs in parallel and yields them in the order of `seeds`."""
     schedule = (
         game
         for seed in seeds
@@ -267,19 +269,19 @@ def _check_comparable(champion: AnyPlayer, candidate: AnyPlayer) -> None:
     if different:
         raise ConfigError(
             f"the two play by different protocols: {', '.join(different)}. Their scores cannot be "
-            "compared; train the candidate with the champion's --protocol."
+            "compared. Train the candidate with the champion's --protocol."
         )
     protocol = champion.protocol
     if protocol.sticky == 0 and protocol.evaluation_epsilon == 0 and protocol.max_noops == 0:
         raise ConfigError(
             "nothing in this protocol is random (sticky 0, epsilon 0, no random starts): every "
-            "pair would be the same two games, which are one piece of evidence however often they "
-            "are played. Choose a protocol with sticky actions, epsilon or random starts."
+            "pair would repeat the same two games and add no evidence. Choose a protocol with "
+            "sticky actions, epsilon or random starts."
         )
 
 
 def match_notes(results: Sequence[PairResult]) -> tuple[str, ...]:
-    """Returns what a reader of the verdict should know about the games."""
+    """Returns warnings about the games, for the reader of the verdict."""
     notes = []
     for side in ("champion", "candidate"):
         failed: list[EpisodeResult] = [
@@ -287,7 +289,7 @@ def match_notes(results: Sequence[PairResult]) -> tuple[str, ...]:
         ]
         if failed:
             notes.append(
-                f"the {side} failed in {len(failed)} of {len(results)} games, which it lost; first "
+                f"the {side} failed in {len(failed)} of {len(results)} games and lost them; first "
                 f"at step {failed[0].steps} of seed {failed[0].seed}: {failed[0].failure}"
             )
     for side in ("champion", "candidate"):
@@ -300,7 +302,7 @@ def match_notes(results: Sequence[PairResult]) -> tuple[str, ...]:
     distinct = len(set(games))
     if distinct < _FEW_DISTINCT * len(games):
         notes.append(
-            f"only {distinct} of {len(games)} games differ in score or length: they may "
-            "repeat each other, and then count for more than they are worth"
+            f"only {distinct} of {len(games)} games differ in score or length: games may repeat, "
+            "and repeated games overstate the evidence"
         )
     return tuple(notes)

@@ -1,4 +1,4 @@
-"""What a command line names as a player: a checkpoint, `random`, or `module:factory`."""
+"""Loads the players that a command line names: a checkpoint, `random`, or `module:factory`."""
 
 import importlib
 import os
@@ -36,25 +36,27 @@ def named_players(
     device: str = "cpu",
     load: Callable[[str], Checkpoint] = load_playable,
 ) -> list[AnyPlayer]:
-    """Loads players by name; all are there before the first game, so a bad one is told at once.
+    """Loads players by name. All are loaded before the first game, so errors come early.
 
     Args:
-        names: of each a checkpoint or run folder; `random`; or `module:factory`, of which
-            `factory(game)` returns a `Policy` or an object with `predict`. It runs that module's
-            code, and looks for it in the working directory too. A `version` of the policy's own
-            tells it from every other; without one it has none.
-        game: what players play that are no checkpoints. Unset: what the checkpoints play.
-        protocol: how all play. Unset: as the checkpoints were trained to, or `v5`.
-        device: where networks run.
-        load: reads a checkpoint by its name.
+        names: each is a checkpoint or run folder, `random`, or `module:factory`. `factory(game)`
+            returns a `Policy` or an object with `predict`. Loading it runs the code of the module,
+            which may be in the working directory. The policy may have a `version` attribute;
+            otherwise its version is None.
+        game: game of the players that are not checkpoints. Unset: the game of the checkpoints.
+        protocol: protocol of all players. Unset: the protocol that the checkpoints were trained
+            under, or `v5`.
+        device: device of the networks.
+        load: loads a checkpoint by name.
 
     Raises:
         CheckpointError: a checkpoint is missing, damaged, foreign or hostile.
-        ConfigError: a name means no player, or no game is known, or it is another one's.
+        ConfigError: a name is not a player, the game is unknown, or a checkpoint plays another
+            game.
     """
     if HUMAN in names:
         raise ConfigError(
-            f"{HUMAN} is a published score and nobody who could play. Name a checkpoint, or random."
+            f"{HUMAN} is a published score and cannot play. Name a checkpoint, or random."
         )
     if not names:
         return []
@@ -81,7 +83,7 @@ def named_players(
 
 
 def _is_entry_point(name: str) -> bool:
-    # os.path's takes a name that is too long for a file, too
+    # os.path.exists accepts a name that is too long for a file; Path.exists raises.
     return _ENTRY_POINT.fullmatch(name) is not None and not os.path.exists(name)  # noqa: PTH110
 
 
@@ -95,7 +97,7 @@ def _check_game(agent: DQNAgent, game: str | None) -> None:
 def _play_under(agent: DQNAgent, rules: Protocol) -> None:
     if rules.full_action_space != agent.protocol.full_action_space:
         raise ConfigError(
-            f"{agent.name} was trained under {agent.protocol.name}, whose actions are not those of "
+            f"{agent.name} was trained under {agent.protocol.name}, which has other actions than "
             f"{rules.name}. Leave --protocol out."
         )
     agent.protocol = rules
@@ -115,33 +117,33 @@ def _other(name: str, game: str, rules: Protocol) -> AnyPlayer:
         return Player(policy, game=game, protocol=rules, name=name, version=version)
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # it is the user's own code, and may do anything, even exit
-        if made and isinstance(error, ConfigError):  # rlarcade's, of what was made
+    except BaseException as error:  # user code may raise anything, even SystemExit
+        if made and isinstance(error, ConfigError):  # rlarcade's own error about the policy
             raise
         raise ConfigError(
-            f"{name} gave no policy: {own_words(error)}. It is called as {factory}({game!r}) and "
-            "returns a function of an observation, or an object with predict."
+            f"{name} gave no policy: {own_words(error)}. {factory}({game!r}) must return a "
+            "function of an observation, or an object with predict."
         ) from error
 
 
 def _version_of(policy: Any, name: str) -> str | None:
-    """Returns what tells a policy from every other, if it says so itself.
+    """Returns a policy's own unique version, or None.
 
-    Its source file says nothing: the weights lie elsewhere, and may have changed.
+    Its source file cannot identify it: the weights are elsewhere and may have changed.
     """
     version = getattr(policy, "version", None)
     if version is None:
         return None
     if not isinstance(version, str) or not _VERSION.fullmatch(version):
         raise ConfigError(
-            f"{name} has version {printable(repr(version), 60)}. A version is a text of 1 to 200 "
-            "printable ASCII characters, such as a digest of the policy's weights."
+            f"{name} has version {printable(repr(version), 60)}. A version must be a text of 1 to "
+            "200 printable ASCII characters, such as a digest of the policy's weights."
         )
     return f"{name}@{version}"
 
 
 def told_unkept(players: Sequence[AnyPlayer]) -> str | None:
-    """Returns what a user should know of games that cannot be kept; None if they can."""
+    """Returns a warning about games that cannot be kept; None if all can."""
     unknown = list(dict.fromkeys(player.name for player in players if player.version is None))
     if not unknown:
         return None

@@ -1,7 +1,7 @@
-"""Bytes that a document keeps packed, and that stay packed in memory until somebody looks at them.
+"""Compressed bytes in documents. They stay compressed in memory until they are used.
 
-A whole game is a few hundred letters of JSON and a hundred kilobytes unpacked. A document of ten
-megabytes could be unpacked to gigabytes, and nobody would look at most of them.
+A whole game is a few hundred characters of JSON, and a hundred kilobytes uncompressed. A document
+of ten megabytes could expand to gigabytes, and most of these bytes are never used.
 """
 
 import base64
@@ -14,23 +14,24 @@ from pydantic import GetCoreSchemaHandler
 from pydantic_core import core_schema
 
 LONGEST_GAME = 27_000
-"""Agent steps: as many as the largest frame cap of any protocol lets a game have."""
+"""Agent steps of the longest game: the largest frame cap of any protocol allows this many."""
 _MOST_BYTES = 4 * LONGEST_GAME
 
 
 class PackedBytes:
-    """Bytes of a game; in JSON, base64 of their zlib stream. They compare as their content does.
+    """Bytes of a game. In JSON they are the base64 text of a zlib stream.
 
-    `bytes(packed)` unpacks them, each time anew; `len` is known without.
+    Two objects are equal if their uncompressed bytes are equal. `bytes(packed)` decompresses at
+    each call; `len(packed)` does not.
     """
 
     __slots__ = ("_data", "_length", "_packed")
 
     def __init__(self, data: bytes, *, packed: bool = False) -> None:
-        """Takes bytes as they are or, packed, their zlib stream.
+        """Takes uncompressed bytes or, with `packed`, their zlib stream.
 
         Raises:
-            ValueError: it is no such stream, or one of more bytes than a game has.
+            ValueError: the stream is invalid, or has more bytes than a game can have.
         """
         self._data, self._packed = data, packed
         self._length = len(_unzipped(data)) if packed else len(data)

@@ -1,4 +1,4 @@
-"""Recorded games as pictures and videos: 60 frames a second, with score and values beside them."""
+"""Draws recorded games as pictures and videos (60 frames a second), with score and values."""
 
 import io
 from collections.abc import Callable, Iterator
@@ -35,11 +35,11 @@ _INK, _FAINT, _PAPER = (235, 235, 235), (140, 140, 140), (24, 24, 27)
 _CHOSEN, _BAR = (86, 180, 233), (90, 90, 96)
 
 Drawn = Callable[[int, int], None]
-"""Called with how many agent steps are drawn, and how many there are."""
+"""Called with (number of drawn agent steps, number of all agent steps)."""
 
 
 class _Beside(NamedTuple):
-    """What a picture says beside the screen."""
+    """Text and values beside the screen."""
 
     title: str
     step: int
@@ -50,7 +50,7 @@ class _Beside(NamedTuple):
 
 
 def values_of(agent: ValuesActions, recording: Recording) -> NDArray[np.float32]:
-    """Returns what an agent thinks of each action at each step of a game, float32 (T, A)."""
+    """Returns an agent's action values at each step of a game, float32 (T, A)."""
     env = GameEnv(recording.game, protocol=recording.protocol)
     observation, _ = env.reset(seed=recording.episode.seed)
     rows = []
@@ -63,8 +63,12 @@ def values_of(agent: ValuesActions, recording: Recording) -> NDArray[np.float32]
 def values_of_its_player(
     recording: Recording, load: Callable[[str], Checkpoint] = load_playable
 ) -> NDArray[np.float32] | None:
-    """What the agent that played thought, if its checkpoint is still found by its name."""
-    from rlarcade.learning.agent import DQNAgent  # and torch with it
+    """Action values (T, A) of the agent that played, or None.
+
+    None: its checkpoint is not found by its name, is another version, or has values that are not
+    finite.
+    """
+    from rlarcade.learning.agent import DQNAgent  # here, because it imports torch
 
     with suppress(RlarcadeError, OSError, ValueError):  # a name need not be a path
         agent = DQNAgent.load(load(recording.player))
@@ -79,14 +83,14 @@ def values_of_its_player(
 def pictures(
     recording: Recording, values: NDArray[np.float32] | None = None
 ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """Yields every frame's agent step, -1 before the first, and its picture.
+    """Yields (agent step, picture) of every frame. The step is -1 before the first action.
 
     Args:
         recording: the game.
-        values: float32 (T, A), shown as bars; `values_of` finds them.
+        values: float32 (T, A), drawn as bars. `values_of` computes them.
 
     Raises:
-        RecordingError: the game pays other points than were recorded.
+        RecordingError: the game does not reproduce.
     """
     for frame, beside in _told_frames(recording, values):
         yield frame.step, _draw(frame.picture, beside)
@@ -95,7 +99,7 @@ def pictures(
 def _told_frames(
     recording: Recording, values: NDArray[np.float32] | None
 ) -> Iterator[tuple[Frame, "_Beside"]]:
-    """Yields every frame with what is to be said beside it."""
+    """Yields every frame with the text and values to draw beside it."""
     trace = recording.episode.trace
     steps = trace.steps if trace else []
     names = GameVectorEnv(recording.game, 1, protocol=recording.protocol).action_names
@@ -144,13 +148,13 @@ def write_video(
 ) -> None:
     """Writes a recorded game as an MP4 video (H.264) of 60 frames a second.
 
-    The file is whole or not there.
+    On failure no incomplete file is left.
 
     Args:
-        path: ends in `.mp4`.
+        path: file that ends in `.mp4`.
         recording: the game.
         values: as for `pictures`.
-        on_step: called as it is drawn.
+        on_step: called after each frame.
 
     Raises:
         RecordingError: the file cannot be written, or the game does not reproduce.
@@ -161,7 +165,7 @@ def write_video(
     temporary = path.with_name(f"{unfinished(path).name}.mp4")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.touch()  # ffmpeg's own message would be a page
+        temporary.touch()  # fails with a short message here; ffmpeg's would be a page long
         with closing(
             imageio_ffmpeg.write_frames(
                 str(temporary),
@@ -170,7 +174,7 @@ def write_video(
                 codec="libx264",
                 macro_block_size=2,
                 ffmpeg_log_level="error",
-                # a player can begin before it has the whole file
+                # A video player can start before it has the whole file.
                 output_params=["-movflags", "+faststart"],
             )
         ) as video:
@@ -182,7 +186,7 @@ def write_video(
         temporary.replace(path)
     except OSError as error:
         raise _unwritable(path, error) from error
-    except RuntimeError as error:  # imageio-ffmpeg finds no ffmpeg
+    except RuntimeError as error:  # imageio-ffmpeg did not find ffmpeg
         raise RecordingError(
             f"{path} cannot be written: {error}. Use --picture instead."
         ) from error
@@ -219,7 +223,7 @@ def picture_of(recording: Recording, values: NDArray[np.float32] | None = None) 
     columns, rows = 3, 2
     last = len(recording.episode.trace.actions) - 1 if recording.episode.trace else -1
     wanted = [round(last * part / (columns * rows - 1)) for part in range(columns * rows)]
-    # of the four frames of a step, the last one
+    # The dict keeps the last of the four frames of each step.
     found = {
         frame.step: (frame, beside)
         for frame, beside in _told_frames(recording, values)
@@ -238,7 +242,7 @@ def picture_of(recording: Recording, values: NDArray[np.float32] | None = None) 
 
 def _check_path(path: Path, suffix: str) -> None:
     if path.suffix.lower() != suffix:
-        raise RecordingError(f"{path} must end in {suffix}: no other kind can be written.")
+        raise RecordingError(f"{path} must end in {suffix}: no other format is supported.")
     try:
         check_output(path, "file")
     except ConfigError as error:
@@ -252,14 +256,14 @@ def _unwritable(path: Path, error: OSError) -> RecordingError:
 
 
 def _draw(screen: NDArray[np.uint8], beside: _Beside) -> NDArray[np.uint8]:
-    """A frame: the screen enlarged, and what is said beside it, uint8 (420, 520, 3)."""
+    """One picture: the enlarged screen with the panel beside it, uint8 (420, 520, 3)."""
     picture = np.empty((SIZE[1], SIZE[0], 3), dtype=np.uint8)
     picture[:, : _SCREEN[0]] = screen.repeat(_SCALE, axis=0).repeat(_SCALE, axis=1)
     picture[:, _SCREEN[0] :] = _panel(beside)
     return picture
 
 
-@lru_cache(maxsize=1)  # a step's four frames mostly share theirs
+@lru_cache(maxsize=1)  # the four frames of a step mostly share one panel
 def _panel(beside: _Beside) -> NDArray[np.uint8]:
     from PIL import Image, ImageDraw
 
@@ -287,7 +291,7 @@ def _font(size: int) -> "ImageFont.FreeTypeFont":
 def _draw_values(
     draw: "ImageDraw.ImageDraw", beside: _Beside, font: "ImageFont.FreeTypeFont"
 ) -> None:
-    """A bar for each action's value, from the lowest to the highest at this step."""
+    """Draws a bar for each action's value, scaled from the lowest to the highest at this step."""
     assert beside.values is not None
     low, high = min(beside.values), max(beside.values)
     height = min(22, 310 // len(beside.names))

@@ -1,10 +1,10 @@
-"""Plays whole games: every episode is its own seeded reset, so it can be checked and repeated.
+"""Plays whole games. Every episode starts with its own seeded reset, so it can be replayed.
 
-One emulator a lane, each with its own game. A batched policy drives them in two groups by turns, so
-that emulators and policy work side by side, and a few threads keep the slow seeded resets (0.13 s
-each) off the critical path. Emulators are kept for the next evaluation. An episode's score depends
-on nothing but the policy, the protocol and the episode's seed: not on lanes, threads, neighbours or
-what was played before.
+Each lane is one emulator with its own game. A batched policy drives the lanes in two groups by
+turns: while one group's emulators step, the policy chooses the other group's actions. A few threads
+run the slow seeded resets (0.13 s each) beside this. Emulators are kept for the next evaluation.
+An episode's score depends only on the policy, the protocol and the episode's seed. It does not
+depend on the number of lanes or threads, on the other games or on earlier games.
 """
 
 import atexit
@@ -36,15 +36,15 @@ from rlarcade.seeding import SeedUse, derived_seed, generator
 from rlarcade.text import said
 
 DEFAULT_LANES = 24
-_ROWS_STEP = 4  # of a batch: see `DQNAgent.q_values`
+_ROWS_STEP = 4  # batch sizes are multiples of this: see `DQNAgent.q_values`
 _RESET_THREADS = 2
 _MOST_IDLE = 2 * DEFAULT_LANES
-_GIVES_WAY = 10  # in niceness: a tenth of the share of a core
+_GIVES_WAY = 10  # added niceness; it leaves a tenth of the normal share of a core
 
 EpisodeDone = Callable[[EpisodeResult, int, int], None]
-"""Called with an episode that ended, how many have ended, and how many there will be."""
+"""Called with (episode that ended, number of ended episodes, total number of episodes)."""
 RecordFound = Callable[[Path, int], None]
-"""Called with the file of a record and how many games or pairs are taken from it."""
+"""Called with (file of a record, number of games or pairs that are taken from it)."""
 
 
 def evaluate_agent(
@@ -61,25 +61,25 @@ def evaluate_agent(
     """Plays whole games and reports raw scores.
 
     Args:
-        agent: a `DQNAgent`, or a `Player` around any other policy. Plays with its protocol's
-            evaluation ε.
-        episodes: how many games.
-        seed: the episodes' seeds follow from it; the same seed means the same games.
-        use: what the evaluation is for: other uses have other seeds.
-        record: file to keep the games in as they end. An evaluation that was interrupted or killed
-            goes on there: its games count once the emulator has confirmed them, action by action.
-            The file stays.
-        num_lanes: games at a time. Changes the time it takes, never a score.
+        agent: a `DQNAgent`, or a `Player` around any other policy. It plays with the evaluation ε
+            of its protocol.
+        episodes: number of games.
+        seed: all episode seeds follow from it. The same seed gives the same games.
+        use: purpose of the evaluation. Each use has its own seeds.
+        record: file that keeps each game as it ends. With it, an interrupted or killed evaluation
+            resumes. Recorded games count after the emulator has replayed every action. The file
+            is not deleted.
+        num_lanes: number of games in parallel. It changes the run time, never a score.
         on_episode: called after each game that is played.
-        on_record: called once, if games are taken from a record.
+        on_record: called once if games are taken from a record.
 
     Returns:
-        An `Evaluation`, its episodes in the order of their seeds.
+        An `Evaluation` with its episodes in schedule order.
 
     Raises:
-        ConfigError: fewer than one episode or lane; or a record, and the agent has no version.
-        PolicyError: the agent crashed, took too long or chose no action of the game.
-        RunFolderError: the record is in use, damaged, altered, or of another evaluation.
+        ConfigError: fewer than one episode or lane, or a record for an agent without a version.
+        PolicyError: the agent crashed, took too long or returned an invalid action.
+        RunFolderError: the record is in use, damaged, altered, or belongs to another evaluation.
     """
     check_count("num_lanes", num_lanes)
     player = as_player(agent)
@@ -122,7 +122,7 @@ class _Game(BaseModel):
 def _left(
     schedule: "Iterable[Scheduled]", done: Container[int], begun: list[int]
 ) -> "Iterator[Scheduled]":
-    """Yields the games that are not done yet, and notes the place of each as it is begun."""
+    """Yields the unfinished games and appends the index of each to `begun` when it starts."""
     for index, game in enumerate(schedule):
         if index not in done:
             begun.append(index)
@@ -132,10 +132,10 @@ def _left(
 def _check_earlier(
     path: Path, player: AnyPlayer, games: Mapping[int, EpisodeResult], seed: int, use: SeedUse
 ) -> None:
-    """Finds out whether recorded games are what they say; a record is no proof of itself.
+    """Replays recorded games, because a record alone proves nothing.
 
     Raises:
-        RunFolderError: they are of another evaluation, or go another way.
+        RunFolderError: the games belong to another evaluation, or do not reproduce.
     """
     recordings = [
         Recording(player.game, player.protocol, player.name, player.version, episode)
@@ -148,16 +148,16 @@ def _check_earlier(
     if wrong is not None:
         why = str(wrong).rstrip(".")
         raise RunFolderError(
-            f"the record of the evaluation, {path}, cannot be believed: {why}. It was written by "
-            "another rlarcade, or altered. Move it away to play all games."
+            f"the record of the evaluation, {path}, cannot be trusted: {why}. Another version of "
+            "rlarcade wrote it, or it was altered. Move it away to play all games."
         )
 
 
 def _opened(path: Path, player: AnyPlayer, seed: int, use: SeedUse) -> Record[_Game]:
     if player.version is None:
         raise ConfigError(
-            f"games of {player.name} cannot be kept: it has no version, by which they would be "
-            "found again. Leave record out, or give the Player its version."
+            f"games of {player.name} cannot be kept: it has no version to identify them by. "
+            "Leave record out, or give the Player a version."
         )
     identity = {
         "game": player.game,
@@ -170,26 +170,26 @@ def _opened(path: Path, player: AnyPlayer, seed: int, use: SeedUse) -> Record[_G
 
 
 class Scheduled(NamedTuple):
-    """A game that is to be played."""
+    """A game to play."""
 
     player: AnyPlayer
     seed: int
-    """Of the emulator and, with `dice`, of the player's own random actions."""
+    """Seed of the emulator. Together with `dice` it also seeds the player's random actions."""
     dice: int = 0
-    """Which of the streams of random actions that belong to the seed."""
+    """Index of the stream of random actions. Each seed has several independent streams."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One decision in an evaluated game, and what came of it."""
+    """One decision in an evaluated game, and its result."""
 
     observation: NDArray[np.uint8] = field(repr=False)
-    """uint8 (4, 84, 84), newest frame last: what was decided upon."""
+    """uint8 (4, 84, 84), newest frame last: the observation before the action."""
     q_values: NDArray[np.float32] | None = field(repr=False)
-    """float32 (A,); None if the policy does not value actions."""
+    """float32 (A,); None if the policy has no action values."""
     action: int
     explored: bool
-    """Whether the action was drawn at random, with the protocol's evaluation ε."""
+    """Whether the action was random, because of the protocol's evaluation ε."""
     reward: float
     """Raw points."""
     terminated: bool
@@ -197,13 +197,13 @@ class Step:
     next_observation: NDArray[np.uint8] = field(repr=False)
     """uint8 (4, 84, 84)."""
     episode: EpisodeResult | None
-    """The game, if it ended with this step."""
+    """The finished game, if this step ended it."""
     seed: int
-    """Of the game."""
+    """Seed of the game."""
     number: int
-    """Steps of the game before this one."""
+    """Index of this step in the game, from 0."""
     score: float
-    """Of the game so far, this step's reward included."""
+    """Score of the game so far, including this step's reward."""
 
 
 def play_steps(
@@ -214,7 +214,7 @@ def play_steps(
     seed: int = 0,
     use: SeedUse = SeedUse.EVALUATION,
 ) -> Iterator[Step]:
-    """Plays whole games step by step: `evaluate_agent` with one lane, its games and its scores.
+    """Plays whole games step by step, with the games and scores of `evaluate_agent`.
 
         env = make_env("SpaceInvaders", render_mode="rgb_array")
         for step in play_steps(agent, env):
@@ -222,18 +222,18 @@ def play_steps(
 
     Args:
         agent: as for `evaluate_agent`.
-        env: the game to play in, for its pictures; of the agent's game and protocol.
-        episodes: how many games.
-        seed: the games' seeds follow from it, as in `evaluate_agent`.
-        use: what the games are for, likewise.
+        env: environment to play in, if you want to render it. It has the agent's game and protocol.
+        episodes: number of games.
+        seed: as for `evaluate_agent`.
+        use: as for `evaluate_agent`.
 
     Yields:
-        Every step, before the next one is decided upon.
+        Every step, before the next action is chosen.
 
     Raises:
-        ConfigError: fewer than one episode, or `env` is of another game or protocol, or has no
-            screen for a policy that sees it.
-        PolicyError: the agent crashed, took too long or chose no action of the game.
+        ConfigError: fewer than one episode; `env` has another game or protocol; or the policy
+            needs the screen and `env` does not render it.
+        PolicyError: the agent crashed, took too long or returned an invalid action.
     """
     player = as_player(agent)
     if env is not None:
@@ -246,7 +246,7 @@ def play_steps(
         )
     if env is not None and player.sees_screen and env.render_mode is None:
         raise ConfigError(
-            f"{player.name} sees the screen, which this environment does not show. Make it with "
+            f"{player.name} sees the screen, but this environment does not render it. Make it with "
             "render_mode='rgb_array'."
         )
     schedule = _schedule(player, episodes, seed, use)
@@ -256,19 +256,19 @@ def play_steps(
 def play_games(
     schedule: Iterable[Scheduled], num_lanes: int = DEFAULT_LANES, *, failures_count: bool = False
 ) -> Iterator[tuple[int, EpisodeResult]]:
-    """Plays games as lanes become free, all players of one game and protocol.
+    """Plays scheduled games in parallel lanes. All players have one game and protocol.
 
     Args:
-        schedule: the games, begun in this order. Read no further ahead than there are lanes.
-        num_lanes: games at a time.
-        failures_count: a player that fails ends its game, not everything.
+        schedule: the games. They start in this order; at most `num_lanes` are read ahead.
+        num_lanes: number of games in parallel.
+        failures_count: a player that fails ends only its own game. Without this, it raises.
 
     Yields:
-        Episodes as they end, each with its place in the schedule. Short ones overtake long ones:
-        whoever stops early must go by places, or favours whatever ends quickly.
+        (index in the schedule, episode), in the order in which episodes end. Short games end
+        before long ones. A caller that stops early must count by index, or it favours short games.
 
     Raises:
-        PolicyError: a player failed, unless failures count.
+        PolicyError: a player failed, and `failures_count` is False.
     """
     for lanes in _rounds(schedule, num_lanes, failures_count=failures_count):
         for lane in lanes:
@@ -288,10 +288,10 @@ def _rounds(
     env: GameEnv | None = None,
     failures_count: bool = False,
 ) -> Iterator[list["_Lane"]]:
-    """Yields the lanes that have just moved, until the schedule is played.
+    """Yields the lanes that have just stepped, until all scheduled games are played.
 
-    Lanes move in two groups by turns: while the emulators of one work, the other's actions are
-    chosen.
+    Lanes step in two groups by turns: while one group's emulators run, the actions of the other
+    group are chosen.
     """
     waiting = _Queue(schedule)
     lanes = [_Lane(env) for _ in range(num_lanes)]
@@ -303,7 +303,7 @@ def _rounds(
         for lane in lanes if env is None else ():
             stack.callback(lane.leave)
         pool = ThreadPoolExecutor(_RESET_THREADS)
-        # who is stopped does not wait for games that have not begun
+        # On an early exit, do not wait for games that have not begun.
         stack.callback(pool.shutdown, cancel_futures=True)
         while True:
             busy = [*opening.values(), *(lane.player for lane in [*ready, *moving])]
@@ -316,7 +316,7 @@ def _rounds(
             for future in opened:
                 ready.append(future.result())
                 del opening[future]
-            # Half of the lanes, in whole steps of the rows that a forward has anyway.
+            # Half of the lanes, rounded up to a multiple of _ROWS_STEP.
             in_play = len(ready) + len(moving)
             group = _next_group(ready, -(-in_play // (2 * _ROWS_STEP)) * _ROWS_STEP)
             _send_actions(group, failures_count)
@@ -330,7 +330,7 @@ def _rounds(
 
 
 def _next_group(ready: list["_Lane"], size: int) -> list["_Lane"]:
-    """Takes out the lanes to move next: of the player with the most of them, for a full batch."""
+    """Removes and returns the lanes to step next: those of the player with most ready lanes."""
     counts = Counter(id(lane.player) for lane in ready)
     most = counts.most_common(1)[0][0] if ready else 0
     group = [lane for lane in ready if id(lane.player) == most][:size]
@@ -339,14 +339,18 @@ def _next_group(ready: list["_Lane"], size: int) -> list["_Lane"]:
 
 
 class _Queue:
-    """The games to play, in order; one whose player cannot be in two games holds up the rest."""
+    """The games to play, in order.
+
+    A player with `one_at_a_time` plays one game at a time. Its next game waits, and so do all games
+    after it.
+    """
 
     def __init__(self, schedule: Iterable[Scheduled]) -> None:
         self._jobs = enumerate(schedule)
         self._first: tuple[int, Scheduled] | None = None
 
     def next(self, busy: list[AnyPlayer]) -> tuple[int, Scheduled] | None:
-        """Returns the next game and its place, or None if there is none to begin now."""
+        """Returns (index, next game), or None if no game can begin now."""
         job = self._first or next(self._jobs, None)
         held_up = job is not None and job[1].player.one_at_a_time and job[1].player in busy
         self._first = job if held_up else None
@@ -354,21 +358,22 @@ class _Queue:
 
 
 class _IdleEmulators:
-    """Emulators without a game, kept for the next evaluation.
+    """Idle emulators, kept for the next evaluation.
 
-    Starting one takes as long as a seeded reset, and Python stands still meanwhile. It is done in a
-    thread of low priority, which theirs inherit: emulators have a whole turn for a step, and many
-    on few cores would hold up the one thread that chooses the other group's actions.
+    Starting an emulator takes as long as a seeded reset and blocks Python. It runs in a thread of
+    low priority, and the emulator's threads inherit that priority. An emulator has a whole turn to
+    finish its step. At normal priority, many emulators on few cores would delay the one thread
+    that chooses the other group's actions.
     """
 
     def __init__(self, most: int = _MOST_IDLE) -> None:
-        self._envs: deque[GameEnv] = deque(maxlen=most)  # those unused for longest go first
+        self._envs: deque[GameEnv] = deque(maxlen=most)  # drops the oldest
         self._lock = threading.Lock()
         self._starter = ThreadPoolExecutor(1, initializer=_give_way)
         atexit.register(self._envs.clear)  # their threads must end before the interpreter does
 
     def take(self, player: AnyPlayer) -> GameEnv:
-        """Returns an emulator of the player's game and protocol, with a screen if it sees one."""
+        """Returns an emulator of the player's game and protocol; it renders for `sees_screen`."""
         kind = (player.game, player.protocol, "rgb_array" if player.sees_screen else None)
         with self._lock:
             for env in self._envs:
@@ -381,15 +386,15 @@ class _IdleEmulators:
         ).result()
 
     def give(self, env: GameEnv) -> None:
-        """Takes back an emulator that waits for no step."""
+        """Takes back an emulator. It must not have an unfinished step."""
         with self._lock:
             self._envs.append(env)
 
 
 def _give_way() -> None:
-    """Lowers the priority of this thread, and of those that it starts, where threads have one."""
+    """Lowers the priority of this thread and of threads that it starts (Linux only)."""
     if sys.platform == "linux":
-        with suppress(OSError):  # then it takes longer
+        with suppress(OSError):  # without it, evaluation is only slower
             thread = threading.get_native_id()
             lower = os.getpriority(os.PRIO_PROCESS, thread) + _GIVES_WAY
             os.setpriority(os.PRIO_PROCESS, thread, min(lower, 19))
@@ -418,7 +423,7 @@ class _Lane:
         self._sent = False
 
     def open(self, index: int, job: Scheduled) -> "_Lane":
-        """Begins an episode; takes long, so it runs in a thread."""
+        """Begins an episode. This is slow, so it runs in a thread."""
         player = job.player
         if self._env is None or (player.sees_screen and self._env.render_mode is None):
             self.leave()
@@ -439,14 +444,14 @@ class _Lane:
         return len(self._actions)
 
     def view(self) -> View:
-        """What the player decides upon."""
+        """What the player sees now."""
         assert self._env is not None
         seen = self._env.render() if self.player.sees_screen else self.observation
         assert seen is not None
         return View(seen, self._memory, self.num_actions)
 
     def send(self, choice: Choice) -> None:
-        """Sends what was chosen or, with probability ε, what the episode's own dice say."""
+        """Sends the chosen action or, with probability ε, a random one from the episode's rng."""
         assert self._env is not None
         self.values = choice.values
         self.explored = bool(self.rng.random() < self.player.protocol.evaluation_epsilon)
@@ -456,8 +461,8 @@ class _Lane:
         self._env.send(self.action)
 
     def recv(self) -> None:
-        """Takes in what the sent action did."""
-        if self.result is not None:  # it failed, and sent none
+        """Receives the result of the sent action."""
+        if self.result is not None:  # the player failed, so no action was sent
             return
         assert self._env is not None
         self.before = self.observation
@@ -470,13 +475,13 @@ class _Lane:
             self._end("terminated" if terminated else "truncated")
 
     def leave(self) -> None:
-        """Lets the emulator go, for other games unless it is in the middle of a step."""
+        """Releases the emulator. It is kept for other games, unless a step is unfinished."""
         if self._env is not None and not self._sent:
             _idle.give(self._env)
         self._env = None
 
     def fail(self, error: Exception) -> None:
-        """Ends the episode where its player failed."""
+        """Ends the episode because its player failed."""
         self._end("failed", _failure(error))
 
     def _end(
@@ -493,7 +498,7 @@ class _Lane:
 
 
 def _send_actions(lanes: list[_Lane], failures_count: bool) -> None:
-    """Lets the player of these lanes look at all of them at once."""
+    """Lets the player of these lanes choose all their actions in one call, and sends them."""
     if not lanes:
         return
     choices = lanes[0].player.choose([lane.view() for lane in lanes])
@@ -519,7 +524,7 @@ def _checked(choice: Choice | Exception, num_actions: int) -> Choice | Exception
 
 
 def _failure(error: Exception) -> str:
-    """Returns what a player did wrong: its own error with its kind and line, or ours as it is."""
+    """Describes why a player failed: a `PolicyError` as it is, any other with type and line."""
     return said(error) if isinstance(error, PolicyError) else own_words(error)
 
 

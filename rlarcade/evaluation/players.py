@@ -1,7 +1,7 @@
-"""Whatever plays: rlarcade's agents, functions, objects with `predict`, all behind one face.
+"""One interface for everything that plays: agents, functions, and objects with `predict`.
 
-An agent that values actions looks at all its games in one batch. Any other policy is asked about
-one game at a time, so that its answers cannot depend on what else is being played.
+An agent with action values sees all its games in one batch. Any other policy sees one game at a
+time, so that its actions cannot depend on other games.
 """
 
 import queue
@@ -25,15 +25,15 @@ from rlarcade.text import quoted, said
 
 _SEES = ("observation", "screen")
 _DECISION_SECONDS = 60.0
-_LONGEST_SECONDS = 1e9  # that Python can wait for
+_LONGEST_SECONDS = 1e9  # Python cannot wait much longer
 
 
 class _TooSlowError(PolicyError):
-    """A policy has not decided in time."""
+    """A policy did not return an action in time."""
 
 
 def own_words(error: BaseException) -> str:
-    """Returns an error with its kind and, of somebody's own code, the line where it was raised."""
+    """Describes an error: its type, its message and, in the user's own code, the line."""
     text = said(error)
     what = f"{type(error).__name__}: {text}" if text else type(error).__name__
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_own(frame)]
@@ -47,7 +47,7 @@ _OTHERS = (
     Path(__file__).parents[1],
     *(Path(sysconfig.get_path(kind)) for kind in ("stdlib", "platstdlib", "purelib", "platlib")),
 )
-"""Where code lies that is not the user's own: rlarcade, Python and what is installed."""
+"""Folders with code that is not the user's: rlarcade, Python and installed packages."""
 
 
 def _is_own(frame: traceback.FrameSummary) -> bool:
@@ -56,26 +56,29 @@ def _is_own(frame: traceback.FrameSummary) -> bool:
 
 
 class Policy(Interface):
-    """Anything that chooses actions; a plain function is one.
+    """Anything that chooses actions, such as a plain function.
 
-    A few more attributes are used if a policy has them. `reset(rng)` is called before each game,
-    for a policy with a memory or with dice: `rng` is a NumPy generator that belongs to the game, so
-    that the game can be repeated. `sees = "screen"` asks for the screen as it is in place of the
-    observation, for a policy with its own preprocessing. `version`, a text that tells it from every
-    other, such as a digest of its weights, lets commands keep its games from one process to the
-    next: without one, nobody could know whether the weights have changed.
+    A policy may have these attributes:
+
+    - `reset(rng)` is called before each game. Use it for a policy with memory or randomness. `rng`
+      is a NumPy generator that is seeded by the game, so that the game can be repeated.
+    - `sees = "screen"` gives the policy the RGB screen instead of the observation. Use it for a
+      policy with its own preprocessing.
+    - `version` is a unique text, such as a digest of the weights. With it, commands can keep the
+      policy's games on disk. Without it, changed weights would not be noticed.
     """
 
     def __call__(self, observation: NDArray[np.uint8], /) -> int:
         """Returns an action.
 
         Args:
-            observation: uint8 (4, 84, 84), newest frame last; or the screen, uint8 (210, 160, 3).
+            observation: uint8 (4, 84, 84), newest frame last. With `sees = "screen"`, the screen
+                as uint8 (210, 160, 3).
         """
 
 
 class Predicts(Interface):
-    """Anything with the `predict` of Stable-Baselines3, recurrent or not."""
+    """Anything with the `predict` method of Stable-Baselines3, recurrent or not."""
 
     def predict(
         self,
@@ -88,43 +91,43 @@ class Predicts(Interface):
 
 
 class ValuesActions(Interface):
-    """An agent that plays ε-greedily by its values, as `DQNAgent` does.
+    """An agent that plays ε-greedily by its action values, as `DQNAgent` does.
 
-    It may have a `name`, for results, and a `version` that tells it from every other.
+    It may have a `name`, which appears in results, and a unique `version`.
     """
 
     game: str
     protocol: Protocol
 
     def q_values(self, observation: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Returns (B, A) values of observations (B, 4, 84, 84)."""
+        """Returns float32 (B, A) values of uint8 (B, 4, 84, 84) observations."""
 
 
 class View(NamedTuple):
-    """What a player sees of one game that waits for its action."""
+    """A player's view of one game that waits for an action."""
 
     observation: NDArray[np.uint8]
-    """uint8 (4, 84, 84), or (210, 160, 3) for who sees the screen."""
+    """uint8 (4, 84, 84), or the screen (210, 160, 3) if the player sees the screen."""
     memory: Any
-    """What `sit` returned for this game."""
+    """Return value of `sit` for this game."""
     num_actions: int
 
 
 class Choice(NamedTuple):
-    """What a player decided in one game."""
+    """A player's decision in one game."""
 
     action: int
     values: NDArray[np.float32] | None = None
-    """float32 (A,), of a player that values actions."""
+    """float32 (A,), if the player has action values."""
 
 
 class AgentPlayer:
-    """An agent that values actions, as a player.
+    """A player around an agent with action values.
 
     Args:
         agent: the agent.
-        decision_seconds: whoever takes longer for one batch has failed in all its games. rlarcade's
-            own agents are not timed: the thread that it takes would cost them speed.
+        decision_seconds: time limit for one batch. An agent that exceeds it fails in all games of
+            the batch. `DQNAgent` has no limit, because the timing thread would slow it down.
     """
 
     sees_screen = one_at_a_time = False
@@ -132,7 +135,7 @@ class AgentPlayer:
     def __init__(
         self, agent: ValuesActions, *, decision_seconds: float = _DECISION_SECONDS
     ) -> None:
-        from rlarcade.learning.agent import DQNAgent  # here, since reports load no torch
+        from rlarcade.learning.agent import DQNAgent  # here, so that reports do not import torch
 
         self._agent = agent
         self._timed = None if isinstance(agent, DQNAgent) else _Worker(decision_seconds)
@@ -141,19 +144,19 @@ class AgentPlayer:
         self.version: str | None = getattr(agent, "version", None)
 
     def sit(self, rng: np.random.Generator) -> None:
-        """Needs nothing: the dice of ε are the evaluator's."""
+        """Prepares nothing: the evaluator draws the random actions of ε."""
 
     def choose(self, views: Sequence[View]) -> list[Choice | Exception]:
-        """Decides in each game, in one batch; if that fails, in each by itself."""
+        """Chooses an action in each game, in one batch. If the batch fails, one game at a time."""
         observations = np.stack([view.observation for view in views])
         try:
             if self._timed is None:
                 values = self._agent.q_values(observations)
             else:
                 values = self._timed.call(self._agent.q_values, observations)
-        except _TooSlowError as error:  # each by itself would be waited for, too
+        except _TooSlowError as error:  # one game at a time would time out again and again
             return [error for _ in views]
-        except Exception as error:  # whatever went wrong is the agent's
+        except Exception as error:  # any error counts as the agent's failure
             if len(views) == 1:
                 return [error]
             return [choice for view in views for choice in self.choose([view])]
@@ -163,20 +166,20 @@ class AgentPlayer:
 def _greedy(values: NDArray[np.float32], num_actions: int) -> Choice | Exception:
     if values.shape != (num_actions,):
         return PolicyError(
-            f"it values {values.size} actions of a game that has {num_actions}. Was it made for "
-            "another game or action set?"
+            f"it returned {values.size} action values, but the game has {num_actions} actions. "
+            "Was it made for another game or action set?"
         )
     if not np.isfinite(values).all():
-        return PolicyError(f"its values are no finite numbers: {values.tolist()}")
+        return PolicyError(f"its action values are not finite: {values.tolist()}")
     return Choice(int(values.argmax()), values)
 
 
 class RandomPlayer:
-    """Every action with the same probability: the floor of every table.
+    """Plays every action with the same probability: the lowest baseline of every table.
 
     Args:
         game: any spelling of a game's name.
-        protocol: how it is played.
+        protocol: name of a protocol, or a `Protocol`.
     """
 
     name = version = "random"
@@ -186,28 +189,28 @@ class RandomPlayer:
         self.game, self.protocol = resolve_game(game), get_protocol(protocol)
 
     def sit(self, rng: np.random.Generator) -> np.random.Generator:
-        """Takes the game's dice."""
+        """Returns the random generator of the game."""
         return rng
 
     def choose(self, views: Sequence[View]) -> list[Choice | Exception]:
-        """Throws each game's dice."""
+        """Draws an action for each game from the game's random generator."""
         return [Choice(int(view.memory.integers(view.num_actions))) for view in views]
 
 
 class Player:
-    """A policy and what it plays, for `evaluate_agent`, `compare_agents` and `play_steps`.
+    """A policy with its game, for `evaluate_agent`, `compare_agents` and `play_steps`.
 
         evaluate_agent(Player(lambda observation: 0, game="Pong"))
 
-    It plays under the protocol's evaluation ε, as agents do: that share of its actions is random.
+    The protocol's evaluation ε applies, as it does to agents: that share of actions is random.
 
     Attributes:
-        name: what results call it.
-        version: tells it from every other, so that a match of it can be kept; None: nothing does.
+        name: name in results.
+        version: unique text that identifies the policy, so that its matches can be kept; or None.
         game: ROM id.
-        protocol: how it is played.
-        sees_screen: whether it is shown RGB screens.
-        one_at_a_time: whether it has a `reset`, and so cannot be in two games at once.
+        protocol: protocol of its games.
+        sees_screen: whether it sees RGB screens instead of observations.
+        one_at_a_time: whether it has a `reset`. Then it plays one game at a time.
     """
 
     def __init__(
@@ -220,23 +223,23 @@ class Player:
         version: str | None = None,
         decision_seconds: float = _DECISION_SECONDS,
     ) -> None:
-        """Takes a policy as it is.
+        """Wraps a policy.
 
         Args:
-            policy: a function, an object of the kind of `Policy`, or one with `predict`.
+            policy: a function, another `Policy`, or an object with `predict`.
             game: any spelling of a game's name.
-            protocol: how it is played.
-            name: what results call it.
-            version: what tells it from every other, such as a digest of its weights.
-            decision_seconds: whoever takes longer for one action has failed.
+            protocol: name of a protocol, or a `Protocol`.
+            name: name in results.
+            version: unique text that identifies the policy, such as a digest of its weights.
+            decision_seconds: time limit for one action. A policy that exceeds it has failed.
 
         Raises:
-            ConfigError: the policy, the game, the protocol or the time is none.
+            ConfigError: the policy, the game, the protocol or the time limit is invalid.
         """
         if not callable(policy) and not hasattr(policy, "predict"):
             raise ConfigError(
-                f"{name} is no policy: {type(policy).__name__} can neither be called with an "
-                "observation nor has it a predict method."
+                f"{name} is no policy: {type(policy).__name__} cannot be called with an "
+                "observation and has no predict method."
             )
         sees = getattr(policy, "sees", _SEES[0])
         if sees not in _SEES:
@@ -258,12 +261,12 @@ class Player:
         if self._reset is not None:
             try:
                 self._worker.call(self._reset, rng)
-            except Exception as error:  # told when it is to act, and then only this game is lost
+            except Exception as error:  # reported at its first action, so only this game is lost
                 memory.failure = error
         return memory
 
     def choose(self, views: Sequence[View]) -> list[Choice | Exception]:
-        """Decides in one game after the other."""
+        """Chooses an action in one game after the other."""
         return [self._choice(view) for view in views]
 
     def _choice(self, view: View) -> Choice | Exception:
@@ -272,7 +275,7 @@ class Player:
             return failure
         try:
             return Choice(self._worker.call(self._decide, view))
-        except Exception as error:  # whatever went wrong is the policy's
+        except Exception as error:  # any error counts as the policy's failure
             return error
 
     def _decide(self, view: View) -> int:
@@ -290,7 +293,7 @@ class Player:
 
 
 class _Memory:
-    """What a policy's one game has left behind so far."""
+    """State that belongs to one game of a policy."""
 
     def __init__(self) -> None:
         self.state: Any = None
@@ -299,7 +302,7 @@ class _Memory:
 
 
 def _whole(action: Any) -> int:
-    """The action as an int; the evaluator checks whether the game has it."""
+    """The action as an int. The evaluator checks that it is in the action set."""
     array = np.asarray(action)
     if array.size != 1 or not np.issubdtype(array.dtype, np.integer):
         raise PolicyError(f"an action is one whole number, not {quoted(action)}")
@@ -307,9 +310,9 @@ def _whole(action: Any) -> int:
 
 
 class _Worker:
-    """One thread for all calls of a policy, so that one that never returns can be left behind.
+    """A thread that runs all calls of a policy. A call that never returns can be abandoned.
 
-    One and the same thread: torch keeps a pool of workers for each thread that calls it.
+    All calls share one thread, because torch keeps a pool of workers for each calling thread.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -318,10 +321,10 @@ class _Worker:
         self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def call(self, function: Callable[[Any], Any], argument: Any) -> Any:
-        """Returns what the function does, or raises what it raises.
+        """Returns the function's result, or raises the function's error.
 
         Raises:
-            PolicyError: it has not returned in time, or ended its thread.
+            PolicyError: the function did not return in time, or ended its thread.
         """
         if self._calls is None:
             self._calls, self._answers = queue.SimpleQueue(), queue.SimpleQueue()
@@ -333,7 +336,7 @@ class _Worker:
         try:
             answer, error = self._answers.get(timeout=self._seconds)
         except queue.Empty:
-            self._calls = None  # that thread may never come back; the next call gets another
+            self._calls = None  # the thread may never return; the next call starts a new one
             raise _TooSlowError(f"it did not decide within {self._seconds:g} s") from None
         if isinstance(error, Exception):
             raise error
@@ -347,13 +350,13 @@ def _answer_calls(calls: "queue.SimpleQueue[Any]", answers: "queue.SimpleQueue[A
         function, argument = call
         try:
             answers.put((function(argument), None))
-        except BaseException as error:  # one that exits must not leave its caller waiting
+        except BaseException as error:  # the caller must not wait forever, even on SystemExit
             answers.put((None, error))
 
 
 AnyPlayer = AgentPlayer | RandomPlayer | Player
 Contender = ValuesActions | AnyPlayer
-"""What can be evaluated and compared."""
+"""Anything that can be evaluated and compared."""
 
 
 def as_player(contender: Contender) -> AnyPlayer:

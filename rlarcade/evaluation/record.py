@@ -1,6 +1,6 @@
-"""What was played so far, on disk: so that work that was interrupted or killed goes on.
+"""A record keeps finished games on disk, so that interrupted or killed work can resume.
 
-One JSON line that says what it is, then one for each part that is finished, written as it ends.
+The first JSON line identifies the work. Each finished part adds one line as it ends.
 """
 
 import errno
@@ -22,7 +22,7 @@ _LARGEST = 500_000_000  # bytes of a record; a game has about a thousand
 
 
 class Record(Generic[_Part]):
-    """The finished parts of one work in one file, which no other process may use meanwhile.
+    """The finished parts of one work in one file. The file is locked against other processes.
 
     Attributes:
         path: the file.
@@ -32,24 +32,24 @@ class Record(Generic[_Part]):
     def __init__(
         self, path: Path, part: type[_Part], identity: dict[str, Any], *, what: str, elsewhere: str
     ) -> None:
-        """Opens the record of a work, or begins one.
+        """Opens the record of a work, or creates it.
 
-        A last line that a kill cut short is removed; its part is done again.
+        A kill may cut the last line short. Such a line is removed, and its part is played again.
 
         Args:
-            path: the file; its folder is made.
-            part: what its lines are.
-            identity: what makes two works one, as JSON.
+            path: the file. Its folder is created.
+            part: model of one line.
+            identity: JSON values that identify the work. Two works with equal values are the same.
             what: the kind of work, for messages.
-            elsewhere: how to have it kept elsewhere, likewise.
+            elsewhere: the option that chooses another place for the record, for messages.
 
         Raises:
-            RunFolderError: it is in use, damaged, another work's, or cannot be written.
+            RunFolderError: the record is in use, damaged, from another work, or not writable.
         """
         self.path, self._part, self._what = path, part, what
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            # Not buffered: what a full disk refuses must not be tried again when it is closed.
+            # Not buffered: a write that fails on a full disk must not be retried on close.
             self._file = open_own(path, os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise RunFolderError(
@@ -73,7 +73,7 @@ class Record(Generic[_Part]):
                 "Wait for it, or choose another --seed."
             )
         text = self._text()
-        whole = text[: text.rfind(b"\n") + 1]  # what follows the last newline is unfinished
+        whole = text[: text.rfind(b"\n") + 1]  # text after the last newline is unfinished
         begin = json.dumps(identity).encode() + b"\n"
         if not whole and begin.startswith(text):  # nothing, or a first line that a kill cut short
             self._cut(0)
@@ -86,7 +86,7 @@ class Record(Generic[_Part]):
             parts = tuple(self._part.model_validate_json(line) for line in lines)
         except (ValidationError, ValueError, TypeError, RecursionError) as error:
             raise RunFolderError(
-                f"the record of the {self._what}, {self.path}, is damaged, or is another file. "
+                f"the record of the {self._what}, {self.path}, is damaged or is another file. "
                 f"Move it away to play the {self._what} from its beginning."
             ) from error
         self._cut(len(whole))
@@ -94,13 +94,12 @@ class Record(Generic[_Part]):
 
     def _check_identity(self, found: dict[str, Any], identity: dict[str, Any]) -> None:
         if found != identity:
-            keys = identity | found  # a suite's match says more than a match does
+            keys = identity | found  # a match of a suite has more keys than a single match
             different = sorted(key for key in keys if found.get(key) != identity.get(key))
             raise RunFolderError(
                 f"{self.path} is the record of another {self._what}, with another "
-                f"{' and '.join(printable(key, 40) for key in different[:9]) or 'content'}. What "
-                "was begun in one way goes on in that way; "
-                "choose another --seed to begin anew."
+                f"{' and '.join(printable(key, 40) for key in different[:9]) or 'content'}. "
+                "Resume with the same settings, or choose another --seed to start a new one."
             )
 
     def _text(self) -> bytes:
@@ -115,10 +114,10 @@ class Record(Generic[_Part]):
         return data
 
     def append(self, part: _Part) -> None:
-        """Adds a finished part; it is on the disk when this returns.
+        """Adds a finished part. The part is on the disk when this returns.
 
         Raises:
-            RunFolderError: the disk is full or cannot be written; the parts before are kept.
+            RunFolderError: the disk is full or cannot be written. Earlier parts are kept.
         """
         self._write(part.model_dump_json().encode() + b"\n")
 
@@ -133,7 +132,7 @@ class Record(Generic[_Part]):
             raise self._unwritten(error) from error
 
     def _cut(self, length: int) -> None:
-        """Removes what is not finished."""
+        """Cuts the file to `length` bytes, which removes an unfinished line."""
         try:
             os.ftruncate(self._file, length)
         except OSError as error:
@@ -142,9 +141,9 @@ class Record(Generic[_Part]):
     def _unwritten(self, error: OSError) -> RunFolderError:
         return RunFolderError(
             f"the record of the {self._what}, {self.path}, cannot be written: {error.strerror}. "
-            "What was written before is kept: make room, and the same command goes on from there."
+            "Earlier lines are kept. Free some space, and the same command resumes from there."
         )
 
     def close(self) -> None:
-        """Gives the record free."""
+        """Closes and unlocks the record."""
         os.close(self._file)

@@ -1,4 +1,4 @@
-"""Recorded games: those of a document, played again, and confirmed to the point."""
+"""Recorded games: finds them in documents, replays them and verifies every point."""
 
 import os
 import threading
@@ -14,7 +14,7 @@ from rlarcade.games.single import GameEnv
 
 
 class Recording(NamedTuple):
-    """One game with who played it."""
+    """One game with its player."""
 
     game: str
     protocol: Protocol
@@ -24,7 +24,7 @@ class Recording(NamedTuple):
 
 
 def recordings_of(document: Evaluation | Comparison) -> Iterator[Recording]:
-    """Yields the games of a document; a match's champion and candidate by turns."""
+    """Yields the games of a document. A match alternates champion and candidate."""
     if isinstance(document, Comparison):
         sides = [(one.checkpoint, one.version) for one in (document.champion, document.candidate)]
         yield from _of_pairs(document.game, document.protocol, sides, document.results)
@@ -36,7 +36,7 @@ def recordings_of(document: Evaluation | Comparison) -> Iterator[Recording]:
 
 
 def median_game(recordings: Iterable[Recording]) -> Recording:
-    """Returns the game in the middle, by score."""
+    """Returns the game with the median score (the lower one of an even number)."""
     ordered = sorted(recordings, key=lambda recording: recording.episode.score)
     return ordered[(len(ordered) - 1) // 2]
 
@@ -53,14 +53,14 @@ def _of_pairs(
 
 
 def verify(recording: Recording, env: GameEnv | None = None) -> None:
-    """Plays a recorded game again in the emulator and confirms every reward, its end and its score.
+    """Replays a recorded game in the emulator and checks every reward, the ending and the score.
 
     Args:
         recording: the game.
-        env: plays it, if one of that game and protocol is at hand.
+        env: environment of the same game and protocol to use. Unset: a new one.
 
     Raises:
-        RecordingError: it goes another way; says at which step.
+        RecordingError: the game does not reproduce. The message names the step.
     """
     episode = recording.episode
     if episode.trace is None:
@@ -82,7 +82,7 @@ def verify(recording: Recording, env: GameEnv | None = None) -> None:
             raise _departs(recording, step, f"the game is {ended} before its recorded end")
     if episode.ended == "failed" and ended:
         raise _departs(
-            recording, step, f"the game is {ended} by itself, but its player is said to have failed"
+            recording, step, f"the game is {ended} by itself, but the record says its player failed"
         )
     if episode.ended != "failed" and ended != episode.ended:
         raise _departs(recording, step, f"{episode.ended} was recorded, but the game goes on")
@@ -90,8 +90,8 @@ def verify(recording: Recording, env: GameEnv | None = None) -> None:
         raise _departs(
             recording,
             step,
-            f"{episode.score:g} points in {episode.steps} steps are claimed; it is {score:g} in "
-            f"{len(trace.actions)}",
+            f"{episode.score:g} points in {episode.steps} steps are claimed, but the replay has "
+            f"{score:g} in {len(trace.actions)}",
         )
 
 
@@ -103,7 +103,7 @@ def _departs(recording: Recording, step: int, how: str) -> RecordingError:
 
 
 def verified(recordings: Sequence[Recording]) -> Generator[RecordingError | None]:
-    """Plays recorded games again, on all cores; yields what is wrong with each, in their order."""
+    """Replays recorded games on all cores. Yields the error of each, or None, in their order."""
     emulators = _Emulators()
     pool = ThreadPoolExecutor(os.cpu_count())
     try:
@@ -113,13 +113,13 @@ def verified(recordings: Sequence[Recording]) -> Generator[RecordingError | None
 
 
 def first_problem(recordings: Sequence[Recording]) -> RecordingError | None:
-    """Plays recorded games again until one goes another way; returns what is wrong with it."""
+    """Replays recorded games until one does not reproduce. Returns its error, or None."""
     with closing(verified(recordings)) as problems:
         return next((problem for problem in problems if problem is not None), None)
 
 
 class _Emulators(threading.local):
-    """An emulator for each thread and for each kind of game: starting one takes long."""
+    """Keeps one emulator per thread, game and protocol, because starting one is slow."""
 
     def __init__(self) -> None:
         self._envs: dict[tuple[str, str], GameEnv] = {}

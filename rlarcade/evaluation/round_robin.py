@@ -1,7 +1,7 @@
-"""Everybody against everybody: which of several versions is better than which.
+"""A round robin: every version plays a match against every other version.
 
-Each pairing is a match of its own, with a verdict of its own; no rating is made of them. Ratings
-such as Elo assume that who beats a winner beats the beaten, which agents need not do.
+Each pairing is a match with its own verdict. There is no rating. Ratings such as Elo assume that
+"better" is transitive: if A beats B and B beats C, then A beats C. This need not hold for agents.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -28,24 +28,25 @@ class RoundRobin(ShortlyShown):
 
     players: tuple[str, ...]
     matches: tuple[Comparison, ...]
-    """Of players 0 and 1, 0 and 2, …, 1 and 2, …; the later one is the candidate. Promote: it is
-    the better one; reject: the other is; inconclusive: nobody has been shown to be."""
+    """Matches of players 0 and 1, 0 and 2, …, 1 and 2, …; the later player is the candidate.
+    Promote: the candidate is better. Reject: the champion is better. Inconclusive: neither was
+    shown to be better."""
 
     def shown(self) -> Shown:
-        """How many played, and how much is known."""
+        """Numbers of players, pairs and decided pairings."""
         verdicts = [match.verdict for match in self.matches]
         yield "players", len(self.players)
         yield "pairs", sum(match.pairs for match in self.matches)
         yield "decided", f"{sum(v in ('promote', 'reject') for v in verdicts)} of {len(verdicts)}"
 
     def shown_rows(self) -> Rows:
-        """Everybody's share of pairs against everybody, as on a terminal."""
+        """Each player's share of pairs against each other player, as on a terminal."""
         from rlarcade.evaluation.table import round_robin_rows
 
         return round_robin_rows(self)
 
     def match_of(self, one: int, other: int) -> Comparison:
-        """Returns the match between two players, by their places."""
+        """Returns the match between two players, given by index."""
         pairings = list(combinations(range(len(self.players)), 2))
         return self.matches[pairings.index((min(one, other), max(one, other)))]
 
@@ -60,7 +61,7 @@ class RoundRobin(ShortlyShown):
 
 
 PairingDone = Callable[[int, Comparison], None]
-"""Called with a pairing's place and its match as it stands, after each pair."""
+"""Called after each pair with (index of the pairing, its match so far)."""
 
 
 def compare_all(
@@ -73,15 +74,15 @@ def compare_all(
     on_pair: PairingDone | None = None,
     on_record: RecordFound | None = None,
 ) -> RoundRobin:
-    """Plays a match of every pairing until it is known who is better, or `max_pairs` are played.
+    """Plays a match of every pairing until the better player is known or `max_pairs` are played.
 
     Args:
         players: two or more.
-        alpha: probability, at most, that one pairing's verdict names the worse of the two, or one
-            of two equals. It holds for each pairing, not for all of them together.
-        max_pairs: of each pairing.
-        seed: of the matches, as in `compare_agents`.
-        record: folder to keep them in, so that one that was interrupted goes on.
+        alpha: bound on the probability that the verdict of a pairing is wrong: it names the worse
+            player, or one of two equal players. It holds for each pairing, not for all together.
+        max_pairs: largest number of pairs of each pairing.
+        seed: seed of the matches, as in `compare_agents`.
+        record: folder that keeps the matches. With it, an interrupted match resumes.
         on_pair: called after each pair that is played.
         on_record: called for each match that takes pairs from a record.
 
@@ -90,7 +91,7 @@ def compare_all(
 
     Raises:
         ConfigError: fewer than two players, or two that cannot be compared.
-        RunFolderError: a record is in use, damaged, or of a match with another rule.
+        RunFolderError: a record is in use, damaged, altered, or from a match with another rule.
     """
     require(players, Iterable, "players", "[agent, another]")
     sides = [as_player(player) for player in players]

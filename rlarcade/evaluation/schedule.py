@@ -1,6 +1,6 @@
-"""Which games are played, in which order: seeds that follow from the user's seed, and nothing else.
+"""The schedule of games: their seeds, in order, derived from the user's seed.
 
-Seeds are made as they are needed: a match of at most a billion pairs costs nothing beforehand.
+Seeds are generated lazily, so a large `max_pairs` costs nothing in advance.
 """
 
 import hashlib
@@ -14,14 +14,14 @@ from rlarcade.seeding import SeedUse, derived_seed
 from rlarcade.text import quoted
 
 MOST_GAMES = 100_000
-"""Of one evaluation, or pairs of one match: weeks of play, and a document that can be read."""
+"""Most games of an evaluation, or pairs of a match: weeks of play. The document stays readable."""
 
 
 def check_count(name: str, number: int) -> None:
-    """Refuses a number of games or pairs that is none, or that nobody can play.
+    """Checks a number of games, pairs or lanes.
 
     Raises:
-        ConfigError: it is no whole number, below 1, or above 100,000.
+        ConfigError: it is not a whole number, below 1, or above 100,000.
     """
     if not isinstance(number, int | np.integer):
         raise ConfigError(f"{name} is a whole number, got {quoted(number)}.")
@@ -32,7 +32,7 @@ def check_count(name: str, number: int) -> None:
 
 def evaluation_seeds(seed: int, use: SeedUse = SeedUse.EVALUATION) -> Iterator[int]:
     """Yields the seeds of an evaluation's games, 31 bits each, without end."""
-    derived_seed(seed, use)  # a seed that is none is told now, not at the first game
+    derived_seed(seed, use)  # an invalid seed raises now, not at the first game
     return (derived_seed(seed, use, index) for index in count())
 
 
@@ -43,6 +43,6 @@ def match_seeds(seed: int, versions: tuple[str | None, str | None] = (None, None
     given: set[int] = set()
     for index in count():
         found = derived_seed(seed, SeedUse.MATCH, word, index)
-        if found not in given:  # one game counted twice would not be two pieces of evidence
+        if found not in given:  # a repeated game adds no evidence, so it must not count again
             given.add(found)
             yield found

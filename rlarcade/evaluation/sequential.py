@@ -1,13 +1,14 @@
-"""The sequential test of a match: is a candidate better, or is it luck, however often one looks?
+"""The sequential test of a match: is the candidate better, or only lucky?
 
-Two versions play pairs of games with the same seed. A pair's outcome Y is 1 if the candidate scores
-more, ½ for a tie, 0 if it scores less; E[Y] is its *probability of improvement*. Against the
-hypothesis E[Y] ≤ p₀ someone bets a share λ of their money on every pair: it is multiplied by
-1 + λ(Y − p₀), which on average is at most 1 if the hypothesis is true, whatever the scores look
-like and however one pair depends on those before. So their money, the *e-value*, exceeds 1/α with a
-probability of at most α at any time at all (Ville 1939): the match may be watched, stopped and gone
-on with at will. Twenty-four bets, from timid to bold, are made side by side and averaged, since the
-best one depends on how much better the candidate is.
+Two versions play pairs of games with the same seed. The outcome Y of a pair is 1 if the candidate
+scores more, ½ for a tie, and 0 if it scores less. E[Y] is the *probability of improvement*.
+
+The test bets against the hypothesis E[Y] ≤ p₀. It starts with one coin and stakes a share λ of its
+money on every pair. Each pair multiplies the money by 1 + λ(Y − p₀). If the hypothesis is true,
+the mean of this factor is at most 1, for any distribution of scores and any dependence on earlier
+pairs. The money is the *e-value*. The probability that it ever reaches 1/α is at most α (Ville
+1939). So the match may be watched, stopped and resumed at any time. The best λ depends on how much
+better the candidate is. Therefore 24 bets, from small to large, run side by side and are averaged.
 
 Waudby-Smith & Ramdas (2024), https://arxiv.org/abs/2010.09686; Ramdas et al. (2023),
 https://arxiv.org/abs/2210.01948. With a single bet it is Wald's sequential probability ratio test.
@@ -27,18 +28,18 @@ from pydantic import ConfigDict, Field, model_validator
 from rlarcade.checked import Checked, number_of
 
 _NUM_BETS = 24
-# Shares of 1/p₀, the largest bet that cannot lose more than everything.
+# Bets λ as shares of 1/p₀. A larger bet could lose more than all the money.
 _SHARES = np.geomspace(0.02, 0.98, _NUM_BETS)
-LARGEST_LOG = 700.0  # of a float64 that is still finite
-_HARDLY = 1e-9  # between a candidate that is no better and one that is no worse
-_GRID = 1001  # means that an interval is made of
-_RUNNING = 16  # sequences at a time, 0.4 MB each: as many as games of a suite or matches on show
+LARGEST_LOG = 700.0  # exp of this is still finite in float64
+_HARDLY = 1e-9  # gap between `null` and `useful`, which must not be equal
+_GRID = 1001  # points of the grid of means for an interval
+_RUNNING = 16  # kept sequences, 0.4 MB each: for the games of a suite or several matches at once
 
 _Open = Annotated[float, Field(gt=0, lt=1)]
 
 
 class Counts(NamedTuple):
-    """Outcomes of pairs so far, the candidate's. Their order does not matter to the e-value."""
+    """The candidate's wins, ties and losses so far. The e-value does not depend on their order."""
 
     wins: int = 0
     ties: int = 0
@@ -55,11 +56,11 @@ class Counts(NamedTuple):
         return (self.wins + self.ties / 2) / self.pairs if self.pairs else None
 
     def swapped(self) -> "Counts":
-        """Returns the same pairs as the champion counts them."""
+        """Returns the counts from the champion's side."""
         return Counts(self.losses, self.ties, self.wins)
 
     def after(self, outcome: float) -> "Counts":
-        """Returns the counts with one more pair: 1 won, ½ tied, 0 lost.
+        """Returns the counts after one more pair with outcome 1 (won), ½ (tied) or 0 (lost).
 
         Raises:
             ValueError: any other outcome.
@@ -74,7 +75,7 @@ def outcome_of(champion: float, candidate: float) -> float:
     """Returns a pair's outcome, 1, ½ or 0, from the two scores.
 
     Raises:
-        ValueError: a score is no number.
+        ValueError: a score is NaN.
     """
     if math.isnan(champion) or math.isnan(candidate):
         raise ValueError(f"scores of a pair must be numbers, got {champion} and {candidate}")
@@ -93,7 +94,7 @@ def log_e_value(counts: Counts, null: float = 0.5) -> float:
 
 
 def log_mean_wealth(counts: Counts, null: float, bets: NDArray[np.float64]) -> float:
-    """Logarithm of the mean over bets λ, float64 (K,), of the money that each has become."""
+    """Logarithm of the mean wealth over the bets λ, float64 (K,), after these counts."""
     money = (
         counts.wins * np.log1p(bets * (1 - null))
         + counts.ties * np.log1p(bets * (0.5 - null))
@@ -103,9 +104,9 @@ def log_mean_wealth(counts: Counts, null: float, bets: NDArray[np.float64]) -> f
 
 
 def log_e_values(outcomes: Sequence[float], null: float = 0.5) -> NDArray[np.float64]:
-    """The same after each outcome, float64 (T,); outcomes may be any numbers from 0 to 1.
+    """`log_e_value` after each outcome, float64 (T,).
 
-    So they may be means: of a round of pairs, one in each of several games.
+    Outcomes may be any numbers from 0 to 1, such as the mean of a round of pairs in several games.
 
     Raises:
         ValueError: an outcome or `null` is out of range.
@@ -117,9 +118,9 @@ def log_e_values(outcomes: Sequence[float], null: float = 0.5) -> NDArray[np.flo
 
 
 def anytime_p(outcomes: Sequence[float], null: float = 0.5) -> float:
-    """The p-value of E[Y] ≤ `null` that may be looked at after every pair: 1 / the largest e-value.
+    """The p-value of E[Y] ≤ `null`: 1 / the largest e-value. It is valid after every pair.
 
-    Args and errors are those of `log_e_values`; without outcomes it is 1.
+    Args and errors are those of `log_e_values`. Without outcomes it is 1.
     """
     path = log_e_values(outcomes, null) if len(outcomes) else np.zeros(1)
     return float(np.exp(-max(float(path.max()), 0.0)))
@@ -140,16 +141,16 @@ def _bets(null: float) -> NDArray[np.float64]:
 
 
 class Evidence(NamedTuple):
-    """What a match has shown so far."""
+    """Both e-values of a match."""
 
     e_value: float
-    """Against the hypothesis that the candidate is no better: promote from 1/α on."""
+    """Evidence against "the candidate is no better". From 1/α on: promote."""
     e_value_futility: float
-    """Against the hypothesis that it is usefully better: reject from 1/β on."""
+    """Evidence against "the candidate is usefully better". From 1/β on: reject."""
 
 
 class Rule(Checked, use_attribute_docstrings=True):
-    """When a match is decided."""
+    """The rule that decides a match."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -158,9 +159,9 @@ class Rule(Checked, use_attribute_docstrings=True):
     beta: _Open = 0.10
     """Bound on the probability of rejecting a candidate whose E[Y] is at least `useful`."""
     null: _Open = 0.5
-    """Probability of improvement that has to be exceeded."""
+    """p₀: the probability of improvement that a candidate has to exceed."""
     useful: _Open = 0.6
-    """Probability of improvement from which on the candidate should be found better."""
+    """A candidate with at least this probability of improvement should be promoted."""
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -173,9 +174,9 @@ class Rule(Checked, use_attribute_docstrings=True):
 
     @classmethod
     def non_inferiority(cls, margin: float, *, alpha: float = 0.05, beta: float = 0.10) -> Self:
-        """A candidate only has to be hardly worse: E[Y] > ½ − margin. An equal one should pass.
+        """Rule for a candidate that must not be much worse: E[Y] > ½ − margin.
 
-        A margin of 0.1 lets a candidate pass that wins 40 of 100 pairs.
+        An equal candidate should pass. With a margin of 0.1, the bar is to win 40 of 100 pairs.
 
         Raises:
             ConfigError: the margin is not between 0 and ½.
@@ -185,9 +186,10 @@ class Rule(Checked, use_attribute_docstrings=True):
 
     @classmethod
     def which_is_better(cls, alpha: float = 0.05) -> Self:
-        """Either side may win: promote means that the candidate is better, reject that it is worse.
+        """Two-sided rule: promote means that the candidate is better, reject that it is worse.
 
-        Each of the two is wrong with probability α/2 at most, so between equals one of them with α.
+        Each verdict is wrong with probability at most α/2. Between equals, the probability that
+        either verdict comes is at most α.
 
         Raises:
             ConfigError: α is not between 0 and 1.
@@ -202,7 +204,10 @@ class Rule(Checked, use_attribute_docstrings=True):
         return Evidence(*(math.exp(min(value, LARGEST_LOG)) for value in (better, futile)))
 
     def verdict(self, counts: Counts) -> Literal["promote", "reject"] | None:
-        """Returns the verdict if these counts, reached for the first time, decide the match."""
+        """Returns the verdict if these counts decide the match, else None.
+
+        Call it after each pair: the first decision ends the match.
+        """
         evidence = self.evidence(counts)
         if evidence.e_value >= 1 / self.alpha:
             return "promote"
@@ -210,11 +215,11 @@ class Rule(Checked, use_attribute_docstrings=True):
 
 
 def confidence_interval(outcomes: Sequence[float], alpha: float = 0.05) -> tuple[float, float]:
-    """The means E[Y] that the pairs so far have not ruled out: the last of `confidence_sequence`.
+    """The means E[Y] that the pairs have not ruled out: the last of `confidence_sequence`.
 
-    Asked again after more pairs, as a progress line does, it goes on from where it was.
+    A later call with more outcomes of the same match reuses the earlier result, for progress lines.
 
-    Args and errors are those of `confidence_sequence`; without pairs every mean is left.
+    Args and errors are those of `confidence_sequence`. Without pairs the interval is (0, 1).
     """
     return _running.interval([float(outcome) for outcome in outcomes], alpha)
 
@@ -222,18 +227,18 @@ def confidence_interval(outcomes: Sequence[float], alpha: float = 0.05) -> tuple
 def confidence_sequence(
     outcomes: Sequence[float], alpha: float = 0.05
 ) -> list[tuple[float, float]]:
-    """The means E[Y] that are not ruled out after each pair; valid at every time at once.
+    """The means E[Y] that are not ruled out after each pair. Valid at all times at once.
 
-    All means are tested side by side, each from above and from below with half of α; once ruled
-    out, a mean stays so. To be shown, never to decide: the verdict is the test's.
+    Each mean is tested from above and from below, with half of α each. A mean that was ruled out
+    stays ruled out. The sequence is only for display; `Rule.verdict` decides.
 
     Args:
-        outcomes: of the pairs, 0 … 1 each, in the order in which they count.
-        alpha: probability, at most, that the true mean is ever ruled out.
+        outcomes: outcomes of the pairs, 0 … 1 each, in schedule order.
+        alpha: bound on the probability that the true mean is ever ruled out.
 
     Returns:
-        The lowest and the highest mean left after each pair, on a grid of thousandths, widened to
-        its next point.
+        (lowest, highest) remaining mean after each pair, on a grid of thousandths, widened by one
+        grid point on each side.
 
     Raises:
         ValueError: an outcome is out of range.
@@ -243,12 +248,12 @@ def confidence_sequence(
 
 
 class ConfidenceSequence:
-    """`confidence_sequence`, pair by pair: each takes as long as the first.
+    """`confidence_sequence` pair by pair, in constant time per pair.
 
     Attributes:
-        alpha: probability, at most, that the true mean is ever ruled out.
-        outcomes: of the pairs so far.
-        interval: the lowest and the highest mean left.
+        alpha: bound on the probability that the true mean is ever ruled out.
+        outcomes: outcomes of the pairs so far.
+        interval: (lowest, highest) remaining mean.
     """
 
     def __init__(self, alpha: float = 0.05) -> None:
@@ -260,7 +265,7 @@ class ConfidenceSequence:
         self._left = np.ones(len(self._means), dtype=bool)
 
     def add(self, outcome: float) -> tuple[float, float]:
-        """Takes in the next pair; returns the interval after it.
+        """Adds the next pair and returns the interval after it.
 
         Raises:
             ValueError: the outcome is not 0 … 1.
@@ -276,7 +281,7 @@ class ConfidenceSequence:
         if left.size:
             step = 1 / (_GRID - 1)
             self.interval = (float(left[0]) - step, float(left[-1]) + step)
-        else:  # with probability alpha at most
+        else:  # every mean was ruled out; this happens with probability at most alpha
             mean = float(np.mean(self.outcomes))
             self.interval = (mean, mean)
         return self.interval
@@ -284,13 +289,13 @@ class ConfidenceSequence:
 
 @cache
 def _stakes() -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """The means (M,), and what is bet on more and on less than each, (M, bets)."""
+    """The means (M,), and the bets on more and on less than each mean, (M, K) each."""
     means = np.linspace(0, 1, _GRID)[1:-1]
     return means, _SHARES / means[:, None], _SHARES / (1 - means)[:, None]
 
 
 class _Running:
-    """The sequences that were asked about last, so that those that have grown only go on."""
+    """Keeps the most recent sequences, so that a longer one continues from a shorter one."""
 
     def __init__(self) -> None:
         self._known: deque[ConfidenceSequence] = deque(maxlen=_RUNNING)
@@ -305,7 +310,7 @@ class _Running:
             return sequence.interval
 
     def _begun(self, outcomes: list[float], alpha: float) -> ConfidenceSequence:
-        """Takes out the longest known sequence that these outcomes begin with, or begins one."""
+        """Removes and returns the longest kept sequence that is a prefix, or starts a new one."""
         fitting = [
             known
             for known in self._known

@@ -1,7 +1,7 @@
-"""How a result shows itself in Python: one short line, and in a notebook a small table.
+"""How results are displayed in Python: as one short line, or as a small table in a notebook.
 
-What a document keeps of every game is for files and reports. A `repr` of all of it was 29,000
-characters a game.
+The details of every game are only in files and reports. A full `repr` would have 29,000 characters
+per game.
 """
 
 import html
@@ -13,9 +13,9 @@ from rlarcade.checked import Checked
 from rlarcade.text import printable
 
 Shown = Iterator[tuple[str, Any]]
-"""Names and values, few and short."""
+"""(name, value) of a few short values."""
 Rows = Sequence[tuple[str, ...]]
-"""Rows of a table. A row's first cell says what the row is about."""
+"""Rows of a table. The first cell of a row is its heading."""
 
 _LONGEST_VALUE, _LONGEST_CELL = 40, 200
 
@@ -25,7 +25,7 @@ class ShortlyShown(Checked, ABC):
 
     @abstractmethod
     def shown(self) -> Shown:
-        """Yields what the line says."""
+        """Yields the names and values of the line."""
 
     def shown_rows(self) -> Rows:
         """Returns the rows of the table that a notebook shows."""
@@ -36,7 +36,7 @@ class ShortlyShown(Checked, ABC):
             yield name, printable(value, _LONGEST_VALUE) if isinstance(value, str) else value
 
     def _repr_html_(self) -> str:
-        """Returns the table, which loads nothing and whose texts are escaped."""
+        """Returns the table as self-contained HTML with escaped text."""
         caption = f"<caption>{type(self).__name__}</caption>"
         return f"<table>{caption}{''.join(map(_row, self.shown_rows()))}</table>"
 

@@ -1,6 +1,6 @@
-"""What is reported of scores, and never decided on: the verdict on two versions is the match's.
+"""Descriptive statistics of scores. They decide nothing: only a match decides between versions.
 
-scipy is loaded when a figure is asked for: training asks for none before its end.
+scipy is imported when a statistic is computed, so training does not need it before its end.
 """
 
 from collections.abc import Sequence
@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-_TRIMMED = 0.25  # of the scores, at each end
+_TRIMMED = 0.25  # share of the scores that is left out at each end
 _RESAMPLES = 2_000
 _SIGN_FLIPS = 9_999
-_MOST_DRAWN = 20_000_000  # scores at a time, 160 MB
+_MOST_DRAWN = 20_000_000  # resampled scores in memory at a time, 160 MB
 
 
 class Overall(BaseModel):
@@ -22,17 +22,17 @@ class Overall(BaseModel):
     iqm: float
     """Interquartile mean over all games' episodes."""
     iqm_interval: tuple[float, float] | None
-    """95 % bootstrap interval of it; each game's episodes are drawn anew among themselves. None if
-    a game has one episode only."""
+    """95 % bootstrap interval of `iqm`, resampled within each game. None if a game has only one
+    episode."""
     optimality_gap: float
-    """Mean of what an episode fell short of the human score; 0 if none did."""
+    """Mean over episodes of how far each is below the human score (0 if it is not below)."""
 
 
 def interquartile_mean(scores: Sequence[float]) -> float:
-    """Mean of the middle half of the scores: less at the mercy of a few than the mean.
+    """Mean of the middle half of the scores. Outliers change it less than the mean.
 
-    Agarwal et al. (2021), https://arxiv.org/abs/2108.13264. A quarter of the scores, rounded down,
-    is left out at each end.
+    Agarwal et al. (2021), https://arxiv.org/abs/2108.13264. At each end a quarter of the scores,
+    rounded down, is left out.
 
     Raises:
         ValueError: there are no scores.
@@ -46,8 +46,8 @@ def interquartile_mean(scores: Sequence[float]) -> float:
 def iqm_interval(scores: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:
     """Percentile bootstrap interval of the interquartile mean over these games.
 
-    It tells how much the figure owes to the luck of the games played, not to that of the training
-    run. The same scores always give the same interval; one score has none, so it is None.
+    It measures the randomness of the games, not that of the training run. The same scores always
+    give the same interval. A single score has no interval: None.
 
     Raises:
         ValueError: there are no scores.
@@ -73,10 +73,10 @@ def iqm_interval(scores: Sequence[float], confidence: float = 0.95) -> tuple[flo
 
 
 def overall(scores: Sequence[Sequence[float]]) -> Overall:
-    """Sums up several games, as Agarwal et al. (2021) do.
+    """Aggregates several games, as Agarwal et al. (2021) do.
 
     Args:
-        scores: of each game its episodes' human-normalised scores.
+        scores: for each game, the human-normalised scores of its episodes.
 
     Raises:
         ValueError: a game has no scores, or there are no games.
@@ -94,7 +94,7 @@ def overall(scores: Sequence[Sequence[float]]) -> Overall:
         between = None
     elif any(np.ptp(game) > 0 for game in games):
         low, high = bootstrap(
-            games,  # each a sample of its own, which is what stratified means
+            games,  # each game is its own sample: a stratified bootstrap
             lambda *drawn, axis: trim_mean(np.concatenate(drawn, axis=axis), _TRIMMED, axis=axis),
             n_resamples=_RESAMPLES,
             method="percentile",
@@ -107,17 +107,17 @@ def overall(scores: Sequence[Sequence[float]]) -> Overall:
 
 
 def sign_flip_p(differences: Sequence[float]) -> float:
-    """One-sided permutation p of paired differences having a mean of at most 0.
+    """One-sided permutation p-value of "the mean of paired differences is at most 0".
 
-    For a number of pairs that was fixed beforehand: whoever looks and goes on until it is small
-    finds what is not there. If version and version are alike, each difference might as well have
-    had the other sign (Fisher 1935).
+    If both versions are equal, each difference could equally have the other sign (Fisher 1935).
+    The p-value is only valid for a number of pairs that was fixed in advance. Playing on until it
+    is small finds differences that do not exist.
 
     Args:
-        differences: one of each pair, candidate − champion.
+        differences: candidate − champion, one per pair.
 
     Raises:
-        ValueError: there are none.
+        ValueError: there are no differences.
     """
     from scipy.stats import permutation_test
 
@@ -139,7 +139,7 @@ def sign_flip_p(differences: Sequence[float]) -> float:
 
 
 def _batch(count: int) -> int:
-    """How many resamples of so many scores are drawn at a time: all of them where there is room."""
+    """Number of resamples of `count` scores that fit in memory at a time, at least 1."""
     return max(1, _MOST_DRAWN // count)
 
 

@@ -1,14 +1,14 @@
-"""A match over several games at once: better on the whole, and in no game worse.
+"""A suite: one match over several games. Is a version better overall, and worse in no game?
 
-One round is one pair in each game, and its outcome the mean of theirs, in [0, 1]; the test is that
-of a single game, on those means. The mean alone would let a version pass that is better in four
-games and has collapsed in the fifth, so each game has a guard:
+A round is one pair in each game. Its outcome is the mean of the pairs' outcomes, in [0, 1]. The
+test of a single game is applied to these means. The mean alone would promote a version that is
+better in four games and has collapsed in the fifth. So each game has a guard:
 
-- `prove`: every game's own pairs must have shown that the candidate is not worse in it by `margin`.
-  P(promote | worse by that in some game) ≤ α: all must pass, so no correction is needed (Berger
-  1982, https://doi.org/10.1080/00401706.1982.10487790).
-- `alarm`: the match is rejected once a game's pairs show, at α shared among the games, that the
-  candidate is worse in it. No alarm does not mean that all is well.
+- `prove`: each game's own pairs must show that the candidate is not worse there by `margin`.
+  P(promote | worse by `margin` in some game) ≤ α. All games must pass, so no correction is needed
+  (Berger 1982, https://doi.org/10.1080/00401706.1982.10487790).
+- `alarm`: the match is rejected when one game's pairs show that the candidate is worse there. The
+  games share α. No alarm is no proof that all games are well.
 - `none`: only the mean counts.
 """
 
@@ -45,41 +45,42 @@ from rlarcade.text import quoted
 
 Guard = Literal["prove", "alarm", "none"]
 
-_LANES = 4  # of each game
-_MOST_GAMES = 200  # of one document: the Arcade Learning Environment has fewer
+_LANES = 4  # per game
+_MOST_GAMES = 200  # games in one document; the Arcade Learning Environment has fewer
 
 SUITE_RULE = Rule(useful=0.58)
-"""Of a suite: a mean over games varies less than one game, so less is worth finding."""
+"""Default rule of a suite. A mean over games varies less than one game, so the test can find a
+smaller improvement."""
 
 
 class Reached(NamedTuple):
-    """The rounds after which evidence first reached its bound; None: after none so far.
+    """The rounds after which each e-value first reached its bound; None if it has not.
 
-    What was reached once stays so: an e-value may be lower again after the last round.
+    A bound that was reached once counts, even if the e-value falls again later.
     """
 
     better: int | None
-    """That the candidate is better on the whole."""
+    """Evidence that the candidate is better overall."""
     futile: int | None
-    """That it is not usefully better."""
+    """Evidence that the candidate is not usefully better."""
     guards: tuple[int | None, ...]
-    """Each game's guard; empty where there is none."""
+    """Guard of each game; empty without guards."""
 
 
 class SuiteComparison(ShortlyShown):
-    """A match over several games, decided or as far as it was played."""
+    """A match over several games, decided or unfinished."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     rule: Rule
-    """Of the rounds' means."""
+    """Rule for the means of the rounds."""
     guard: Guard
     margin: Annotated[float, Field(gt=0, lt=0.5)]
-    """By how much a candidate may be worse in one game."""
+    """The candidate may be worse by less than this in each game (guard `prove`)."""
     max_rounds: Annotated[int, Field(ge=1)]
-    """After so many undecided rounds the match is inconclusive."""
+    """The match is inconclusive if it is undecided after this many rounds."""
     matches: Annotated[tuple[Comparison, ...], Field(max_length=_MOST_GAMES)]
-    """One of each game, with a pair of every round; what they say by themselves decides nothing."""
+    """One match per game, with one pair per round. Their own verdicts decide nothing."""
 
     @model_validator(mode="after")
     def _a_pair_of_every_round(self) -> Self:
@@ -93,7 +94,7 @@ class SuiteComparison(ShortlyShown):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def rounds(self) -> int:
-        """Rounds that count."""
+        """Number of rounds that count."""
         return len(self.matches[0].results) if self.matches else 0
 
     @property
@@ -105,27 +106,27 @@ class SuiteComparison(ShortlyShown):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def e_value(self) -> float:
-        """Evidence that the candidate is better on the whole, after the last round."""
+        """Evidence that the candidate is better overall, after the last round."""
         return _last(log_e_values(self.means, self.rule.null))
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def e_value_futility(self) -> float:
-        """Evidence that it is not usefully better."""
+        """Evidence that the candidate is not usefully better."""
         return _last(self._futility())
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def p_value(self) -> float:
-        """That of the candidate being no better on the whole; valid at every look."""
+        """p-value of "the candidate is no better overall"; valid at every look."""
         return anytime_p(self.means, self.rule.null)
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def human_normalized(self) -> dict[str, Overall]:
-        """Champion's and candidate's scores in all games that have a published human score.
+        """Aggregated scores of both sides in the games with a published human score.
 
-        Empty without such games, or without rounds.
+        Empty if there are no such games or no rounds.
         """
         games = [match for match in self.matches if match.results and published_scores(match.game)]
         return {
@@ -136,7 +137,7 @@ class SuiteComparison(ShortlyShown):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def guards(self) -> tuple[float, ...]:
-        """Each game's evidence: that the candidate is not worse (prove), or that it is (alarm)."""
+        """Evidence per game that the candidate is not worse (prove), or is worse (alarm)."""
         return tuple(_last(path) for path in self._guards())
 
     @computed_field  # type: ignore[prop-decorator]
@@ -148,7 +149,7 @@ class SuiteComparison(ShortlyShown):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def interval(self) -> tuple[float, float]:
-        """Where its true value lies, at every look with 1 − α."""
+        """Interval of the true probability of improvement; holds at all looks with 1 − α."""
         return confidence_interval(self.means, self.rule.alpha)
 
     @property
@@ -164,13 +165,13 @@ class SuiteComparison(ShortlyShown):
 
     @property
     def guard_bound(self) -> float:
-        """What a game's guard has to reach: to let a candidate pass, or to raise the alarm."""
+        """Bound of a game's guard. From it on, the candidate passes (prove) or is worse (alarm)."""
         games = len(self.matches) if self.guard == "alarm" else 1
         return games / self.rule.alpha
 
     @property
     def reached(self) -> Reached:
-        """When each evidence reached its bound."""
+        """The rounds after which each e-value first reached its bound."""
         guard_bound = log(self.guard_bound)
         return Reached(
             _first(log_e_values(self.means, self.rule.null), log(1 / self.rule.alpha)),
@@ -181,7 +182,7 @@ class SuiteComparison(ShortlyShown):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def verdict(self) -> Literal["promote", "reject", "inconclusive"] | None:
-        """What the rule and the guards say; None while the match is on."""
+        """Verdict of the rule and the guards; None while the match is unfinished."""
         reached = self.reached
         better = [reached.better, *(reached.guards if self.guard == "prove" else ())]
         worse = [reached.futile, *(reached.guards if self.guard == "alarm" else ())]
@@ -193,7 +194,7 @@ class SuiteComparison(ShortlyShown):
         return "inconclusive" if over else None
 
     def shown(self) -> Shown:
-        """The verdict, and what it rests on."""
+        """The verdict and the number of games and rounds."""
         yield "games", len(self.matches)
         yield "rounds", self.rounds
         yield "verdict", self.verdict
@@ -208,7 +209,7 @@ class SuiteComparison(ShortlyShown):
 
     @property
     def same_versions(self) -> bool:
-        """Whether no game has a candidate of its own, so that nothing needs playing."""
+        """Whether both sides are the same version in every game, so that nothing is played."""
         return all(match.same_version for match in self.matches)
 
     def _futility(self) -> NDArray[np.float64]:
@@ -231,7 +232,7 @@ def _normalised(match: Comparison, side: str) -> list[float]:
 
 
 def _first(path: NDArray[np.float64], bound: float) -> int | None:
-    """The number of rounds after which evidence first reaches a bound, if it does."""
+    """The number of rounds after which a path first reaches a bound, or None."""
     reached = np.flatnonzero(path >= bound)
     return int(reached[0]) + 1 if reached.size else None
 
@@ -246,7 +247,7 @@ def _last(path: NDArray[np.float64]) -> float:
 
 
 def _after(suite: SuiteComparison, pairs: Sequence[PairResult]) -> SuiteComparison:
-    """The match with one more round."""
+    """The suite with one more round."""
     matches = [
         match.model_copy(update={"results": (*match.results, pair)})
         for match, pair in zip(suite.matches, pairs, strict=True)
@@ -259,7 +260,7 @@ def _same(match: Comparison) -> tuple[str, ...]:
 
 
 def _identity(suite: SuiteComparison) -> dict[str, Any]:
-    """What a suite keeps to the end: what is dropped on the way would be chosen by peeking."""
+    """Settings that may not change on resume. A change could be chosen after seeing results."""
     return {
         "rule": suite.rule.model_dump(mode="json"),
         "guard": suite.guard,
@@ -279,7 +280,7 @@ def _sides_of(pair: tuple[Contender, Contender]) -> Sides:
 
 
 RoundDone = Callable[[SuiteComparison], None]
-"""Called with the match as it stands after a round."""
+"""Called with the suite after each new round."""
 
 
 def compare_suite(
@@ -295,27 +296,28 @@ def compare_suite(
     on_round: RoundDone | None = None,
     on_record: RecordFound | None = None,
 ) -> SuiteComparison:
-    """Plays rounds of same-seed pairs, one in each game, until rule and guards decide.
+    """Plays rounds of same-seed pairs, one pair in each game, until rule and guards decide.
 
     Args:
-        games: champion and candidate of each game.
-        rule: when the mean over the games is decided.
-        guard: what keeps a candidate from passing that is worse in one game.
-        margin: by how much it may be worse.
-        max_rounds: after so many undecided rounds the verdict is inconclusive.
-        seed: of the match, as in `compare_agents`.
-        record: folder to keep the games' pairs in; a match that was interrupted goes on there.
-        num_lanes: games at a time of each pair of players. Changes the time it takes only.
-        on_round: called after each round that counts.
+        games: (champion, candidate) of each game.
+        rule: decides on the mean over the games.
+        guard: stops a candidate that is worse in one game: `prove`, `alarm` or `none`.
+        margin: the candidate may be worse by less than this in each game (guard `prove`).
+        max_rounds: the verdict is inconclusive if this many rounds do not decide.
+        seed: seed of the match, as in `compare_agents`.
+        record: folder that keeps the pairs of each game. With it, an interrupted suite resumes.
+        num_lanes: number of games in parallel, for each game of the suite. It only changes the
+            run time.
+        on_round: called after each round that is played.
         on_record: called for each game that takes pairs from a record.
 
     Returns:
         A `SuiteComparison` with every pair.
 
     Raises:
-        ConfigError: no games, one of them twice, or two players that cannot be compared.
-        RunFolderError: a record is in use, damaged, or of a suite with another rule, guard or
-            other games.
+        ConfigError: no games, a game that is there twice, or two players that cannot be compared.
+        RunFolderError: a record is in use, damaged, altered, or from a suite with another rule,
+            another guard or other games.
     """
     require(games, Iterable, "games", "[(champion, candidate)]")
     require(rule, Rule, "rule", "Rule(alpha=0.05)")

@@ -1,4 +1,4 @@
-"""Evaluations as a table on a terminal."""
+"""Results as lines on a terminal and as rows of a table in a notebook."""
 
 from collections.abc import Sequence
 from statistics import fmean
@@ -12,7 +12,7 @@ from rlarcade.games.names import display_name
 from rlarcade.games.scores import published_scores
 from rlarcade.text import counted, printable
 
-_MOST_CELLS = 9  # of a row, in 80 columns
+_MOST_CELLS = 9  # cells of a row in 80 columns
 _MOST_NOTES = 5
 
 
@@ -61,7 +61,7 @@ def _interval(interval: tuple[float, float] | None) -> str:
 
 
 def score_rows(evaluation: Evaluation) -> Rows:
-    """Returns the same as rows of a table."""
+    """Returns an evaluation's scores as rows of a table."""
     if not evaluation.episodes:
         return [("games", "0")]
     scores = [episode.score for episode in evaluation.episodes]
@@ -79,7 +79,7 @@ def score_rows(evaluation: Evaluation) -> Rows:
 
 
 def human_line(game: str) -> str:
-    """Returns a line with the published score of a human; nobody plays for it."""
+    """Returns a line with the published human score. No game is played for it."""
     published = published_scores(game)
     if published is None:
         return f"{display_name(game)}, human: no score is published"
@@ -99,7 +99,7 @@ _SAME_VERSION = "both are the same version, so nothing was played; the champion 
 
 
 def suite_lines(suite: SuiteComparison) -> list[str]:
-    """Returns lines that say how a match over several games ended and why."""
+    """Returns lines with the result of a suite."""
     low, high = suite.interval
     share = suite.improvement_probability
     verdict, meaning = suite_meaning(suite)
@@ -134,7 +134,7 @@ def suite_lines(suite: SuiteComparison) -> list[str]:
 
 
 def suite_meaning(suite: SuiteComparison) -> tuple[str, str]:
-    """Returns the verdict, of a suite that is on "inconclusive", and what it means in words."""
+    """Returns a suite's verdict and its meaning. An unfinished suite is "inconclusive"."""
     verdict = suite.verdict or "inconclusive"
     if verdict == "inconclusive":
         if suite.matches and suite.same_versions:
@@ -145,14 +145,14 @@ def suite_meaning(suite: SuiteComparison) -> tuple[str, str]:
         return verdict, _MEANINGS[verdict]
     if verdict == "promote":
         proven = f", and in no game worse by {suite.margin:g}" if suite.guard == "prove" else ""
-        return verdict, f"{_MEANINGS[verdict]} on the whole{proven}"
+        return verdict, f"{_MEANINGS[verdict]} overall{proven}"
     if alarms := games_with_alarm(suite):
         return verdict, f"the candidate is worse in {' and '.join(alarms)}"
-    return verdict, f"{_MEANINGS[verdict]} on the whole"
+    return verdict, f"{_MEANINGS[verdict]} overall"
 
 
 def games_with_alarm(suite: SuiteComparison) -> list[str]:
-    """Returns the games whose pairs have shown that the candidate is worse; none unless asked."""
+    """Returns the games that raised the alarm; none for another guard than `alarm`."""
     if suite.guard != "alarm":
         return []
     reached = zip(suite.matches, suite.reached.guards, strict=True)
@@ -166,10 +166,10 @@ _GUARDS = {
 
 
 def suite_rows(suite: SuiteComparison) -> Rows:
-    """Returns how a match over several games stands, as rows of a table."""
+    """Returns a suite's verdict and each game's outcomes as rows of a table."""
     verdict, meaning = suite_meaning(suite)
     rows: list[tuple[str, ...]] = [
-        ("verdict", verdict if suite.verdict else "the match is still on", meaning),
+        ("verdict", verdict if suite.verdict else "the match is unfinished", meaning),
         ("rounds", f"{suite.rounds:,}", ""),
     ]
     for match in suite.matches:
@@ -190,8 +190,8 @@ def round_robin_lines(table: RoundRobin) -> list[str]:
     return [
         *lines,
         "",
-        f"share of pairs won by the row against the column, of {pairs} in all; * better, with an "
-        f"error of at most {2 * table.matches[0].rule.alpha:g} a pairing",
+        f"share of pairs won by the row against the column, of {pairs} in all; *: better, with "
+        f"an error probability of at most {2 * table.matches[0].rule.alpha:g} per pairing",
     ]
 
 
@@ -203,7 +203,7 @@ def _cell(table: RoundRobin, one: int, other: int) -> str:
 
 
 def round_robin_rows(table: RoundRobin) -> Rows:
-    """Returns the same as rows of a table."""
+    """Returns each player's share of pairs won as rows of a table."""
     places = range(len(table.players))
     rows: list[tuple[str, ...]] = [("", *map(str, places))]
     for one, name in enumerate(table.players):
@@ -221,7 +221,7 @@ def _evidence_line(document: Comparison | SuiteComparison) -> str:
 
 
 def meaning_of(match: Comparison) -> tuple[str, str]:
-    """Returns the verdict, of a match that is on "inconclusive", and what it means in words."""
+    """Returns a match's verdict and its meaning. An unfinished match is "inconclusive"."""
     verdict = match.verdict or "inconclusive"
     margin = 0.5 - match.rule.null
     if match.same_version and verdict == "inconclusive":
@@ -237,7 +237,7 @@ def meaning_of(match: Comparison) -> tuple[str, str]:
 
 
 def how_played(match: Comparison) -> str:
-    """Returns a line that says what was played, and how."""
+    """Returns a line with game, protocol and ε of a match."""
     return (
         f"{display_name(match.game)}, protocol {match.protocol}, epsilon "
         f"{match.protocol.evaluation_epsilon:g}, same-seed pairs of whole games, raw scores"
@@ -245,7 +245,7 @@ def how_played(match: Comparison) -> str:
 
 
 def standing(match: Comparison) -> str:
-    """Returns a few words that say how a match stands; the interval is that of winning a pair."""
+    """Returns a match's counts, interval of the probability of improvement, and e-value so far."""
     low, high = match.interval
     return (
         f"{match.wins} won  {match.ties} tied  {match.losses} lost  "
@@ -254,7 +254,7 @@ def standing(match: Comparison) -> str:
 
 
 def suite_standing(suite: SuiteComparison) -> str:
-    """Returns a few words that say how a match over several games stands; games come last."""
+    """Returns a suite's e-value and interval so far, then the counts of each game."""
     low, high = suite.interval
     won = "  ".join(f"{match.wins}/{match.ties}/{match.losses}" for match in suite.matches)
     return (
@@ -264,7 +264,7 @@ def suite_standing(suite: SuiteComparison) -> str:
 
 
 def match_lines(match: Comparison) -> list[str]:
-    """Returns lines that say how a match ended and why."""
+    """Returns lines with the result of a match."""
     low, high = match.interval
     share = match.improvement_probability
     verdict, meaning = meaning_of(match)
@@ -289,7 +289,7 @@ def match_lines(match: Comparison) -> list[str]:
 
 
 def match_rows(match: Comparison) -> Rows:
-    """Returns how a match stands, as rows of a table."""
+    """Returns a match's result so far as rows of a table."""
     verdict, meaning = meaning_of(match)
     low, high = match.interval
     share = match.improvement_probability
@@ -298,7 +298,7 @@ def match_rows(match: Comparison) -> Rows:
         ("game", f"{display_name(match.game)}, protocol {match.protocol}"),
         ("champion", match.champion.checkpoint),
         ("candidate", match.candidate.checkpoint),
-        ("verdict", f"{verdict}: {meaning}" if match.verdict else "the match is still on"),
+        ("verdict", f"{verdict}: {meaning}" if match.verdict else "the match is unfinished"),
         ("pairs", f"{match.pairs:,}: {_outcomes(match)}"),
         ("probability of improvement", between),
         *(("note", note) for note in match.notes[:_MOST_NOTES]),
@@ -314,7 +314,7 @@ def _sides(match: Comparison) -> str:
 
 
 def _both_fitted(match: Comparison, between: str, indent: int) -> tuple[str, str]:
-    """Both names, each with half of what a line has room for."""
+    """Both names, shortened so that they fit on one line."""
     names = [match.champion.checkpoint, match.candidate.checkpoint]
     champion, candidate = (
         fitted(name, indent + len(between) + len(fitted(other, 41)))

@@ -1,4 +1,4 @@
-"""Words for numbers and names, the same on a terminal, in a notebook and in a report."""
+"""Formats names and short texts for the terminal, notebooks and reports."""
 
 import shutil
 import sys
@@ -11,12 +11,13 @@ _SHORTEST_NAME = 24
 
 
 def fitted(name: str, taken: int = 2) -> str:
-    """Returns a name, such as a path, that fits into a line of the terminal.
+    """Shortens a name, such as a path, to fit on a line of the terminal.
 
-    It is shortened in its middle, since a path's beginning and end tell most. A file has room.
+    The middle is left out, because the start and the end of a path say most. If the output is not
+    a terminal, the name is not shortened.
 
     Args:
-        name: of any length.
+        name: name of any length.
         taken: columns that the rest of the line takes.
     """
     if sys.stdout is None or sys.stdout.closed or not sys.stdout.isatty():
@@ -26,7 +27,7 @@ def fitted(name: str, taken: int = 2) -> str:
 
 
 def wrapped(*parts: str) -> list[str]:
-    """Returns parts as indented lines of at most 80 columns, unless one alone is longer."""
+    """Joins parts to indented lines of at most 80 columns. A longer part has its own line."""
     lines = [""]
     for part in parts:
         if len(lines[-1]) + len(part) + 3 > _COLUMNS and lines[-1]:
@@ -38,7 +39,7 @@ def wrapped(*parts: str) -> list[str]:
 def crashed(
     match: Comparison, champion: str = "the champion", candidate: str = "the candidate"
 ) -> str:
-    """Returns who failed in every game of a match, as a sentence; nothing if nobody did."""
+    """Returns a sentence that names the sides that failed in every game; empty if none did."""
     failed = [
         name
         for side, name in (("champion", champion), ("candidate", candidate))

@@ -1,4 +1,4 @@
-"""What is played: protocols, the native vector environment, lanes for training, known scores."""
+"""Games: protocols, the native vector environment, training lanes, and published scores."""
 
 from rlarcade.games.curves import PublishedPoint, published_curve
 from rlarcade.games.episodes import Episode, EpisodeTracker

@@ -1,4 +1,4 @@
-"""Published learning curves: what a healthy run should show after so many frames."""
+"""Published learning curves: scores that a healthy run should reach, by frames."""
 
 import csv
 from collections import defaultdict
@@ -9,7 +9,7 @@ from importlib import resources
 
 @dataclass(frozen=True, slots=True)
 class PublishedPoint:
-    """Mean training return of the million frames up to here, and its spread over seeds."""
+    """Mean training return of the last million frames before `frames`, with its sd over seeds."""
 
     frames: int
     mean: float
@@ -17,11 +17,12 @@ class PublishedPoint:
 
 
 def published_curve(game: str, algorithm: str, torso: str) -> tuple[PublishedPoint, ...]:
-    """Returns the points of a curve, in order of frames; empty where none was published.
+    """Returns the points of a curve, in order of frames; empty if none was published.
 
-    From Castro et al. (2018), Dopamine, https://github.com/google/dopamine, commit 5873f54,
-    baselines/atari/data: 60 games, five seeds (four in a few), sticky actions 0.25, whole games,
-    ε 0.01 while training, lost lives not learned from. A selection of its points, to five digits.
+    Source: Castro et al. (2018), Dopamine, https://github.com/google/dopamine, commit 5873f54,
+    baselines/atari/data. It has 60 games with five seeds (a few have four), sticky actions 0.25,
+    whole games, ε 0.01 while training, and lost lives are not learned from. This is a selection of
+    its points, rounded to five digits.
 
     Args:
         game: ROM id.

@@ -1,4 +1,4 @@
-"""Counts whole games: never lives, never clipped rewards."""
+"""Tracks whole games: single lives and clipped rewards do not count."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,19 +20,19 @@ class Episode:
     score: float
     """Raw, undiscounted, unclipped sum of game rewards."""
     steps: int
-    """Agent steps; emulator frames are four times as many."""
+    """Agent steps. Each step is four emulator frames."""
     ended: Ending
 
 
 class EpisodeTracker:
-    """Adds up scores and lengths of the games in E lanes."""
+    """Adds up the scores and lengths of the games in E lanes."""
 
     def __init__(self, num_envs: int) -> None:
         self._score = np.zeros(num_envs, dtype=np.float64)
         self._steps = np.zeros(num_envs, dtype=np.int64)
 
     def observe(self, step: LaneStep) -> tuple[Episode, ...]:
-        """Takes in one step of all lanes and returns the games that ended with it."""
+        """Adds one step of all lanes and returns the games that ended with it."""
         played = ~step.reset
         self._score[played] += step.reward[played]
         self._steps[played] += 1
@@ -54,6 +54,6 @@ class EpisodeTracker:
         return {"score": self._score.copy(), "steps": self._steps.copy()}
 
     def restore(self, state: Mapping[str, NDArray[np.generic]]) -> None:
-        """Goes on from a `state()`."""
+        """Restores a `state()`."""
         self._score = state["score"].astype(np.float64)
         self._steps = state["steps"].astype(np.int64)

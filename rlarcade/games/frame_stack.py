@@ -1,4 +1,4 @@
-"""The one stack for single frames, zero-padded as the vector environment's own."""
+"""The frame stack for single frames. It is zero-padded like that of the vector environment."""
 
 import numpy as np
 from numpy.typing import NDArray

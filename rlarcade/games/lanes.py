@@ -1,9 +1,8 @@
-"""Games for training: many lanes in step, rebuilt exactly after a kill.
+"""Games for training: many lanes that step together and can be rebuilt exactly after a kill.
 
-The emulator's state cannot be saved through the vector interface, but a lane's game is a function
-of its last seed and the actions since. So lanes remember both, and a lane whose history has grown
-long is given a new seed, right after one of its episodes ended and started anew. To rebuild, the
-histories are played again.
+The vector interface cannot save the emulator's state. But a lane's game is a function of its last
+seed and the actions since then. So each lane remembers both, and rebuilding replays these actions.
+When a lane's history has grown long, the lane gets a new seed, right after a new episode starts.
 """
 
 import time
@@ -19,37 +18,37 @@ from rlarcade.games.vector import GameVectorEnv
 from rlarcade.seeding import SeedUse, derived_seed
 
 Progress = Callable[[int, int], None]
-"""Called with (done, total) while something slow goes on."""
+"""Called with (done, total) during slow work."""
 
 _LANES_A_TIME = 4
 
 
 @dataclass(frozen=True, slots=True)
 class LaneStep:
-    """What one step of E lanes returned."""
+    """Result of one step of E lanes."""
 
     observation: NDArray[np.uint8] = field(repr=False)
-    """(E, 4, 84, 84), after the action; the true last observation where an episode ended."""
+    """(E, 4, 84, 84), after the action. Where an episode ended, its true last observation."""
     reward: NDArray[np.float32]
     """(E,), raw points."""
     terminated: NDArray[np.bool_]
     """(E,), the game is over."""
     truncated: NDArray[np.bool_]
-    """(E,), cut off by the frame cap; a learner bootstraps here."""
+    """(E,), the game was cut by the frame cap; a learner bootstraps here."""
     life_lost: NDArray[np.bool_]
-    """(E,), a life was lost in this step; the episode goes on unless terminated."""
+    """(E,), a life was lost in this step; the episode continues unless terminated."""
     reset: NDArray[np.bool_]
-    """(E,), the action was ignored and `observation` opens an episode: not a transition."""
+    """(E,), the action was ignored and `observation` starts an episode: not a transition."""
 
 
 class TrainingLanes:
-    """E games in step that can be rebuilt from seeds and actions.
+    """E games that step together and can be rebuilt from seeds and actions.
 
     Attributes:
-        observation: uint8 (E, 4, 84, 84), what the next actions answer to.
+        observation: uint8 (E, 4, 84, 84), the newest observations, for the next actions.
         age: int64 (E,), steps since the first observation of each lane's episode.
         ended: bool (E,), the episode is over: the next action is ignored and resets the lane.
-        reseed_seconds: wall time that giving lanes new seeds has taken.
+        reseed_seconds: wall time spent on new seeds for lanes.
     """
 
     def __init__(
@@ -62,12 +61,12 @@ class TrainingLanes:
         reseed_interval: int = 10_000,
         num_threads: int = 0,
     ) -> None:
-        """Starts the emulators (about 0.25 s of one core each); `start` or `rebuild` comes next."""
+        """Starts the emulators (about 0.25 s of one core each). Call `start` or `rebuild` next."""
         self._env = GameVectorEnv(game, num_envs, protocol=protocol, num_threads=num_threads)
         self._seed = seed
         self._reseed_interval = reseed_interval
         self._num_reseeds = np.zeros(num_envs, dtype=np.int64)
-        # Rows of actions since the oldest seed in use, uint8 (E,) each; lane e's history begins
+        # Rows of actions since the oldest seed in use, uint8 (E,) each. Lane e's history begins
         # at row `_since[e]`.
         self._rows: list[NDArray[np.uint8]] = []
         self._since = np.zeros(num_envs, dtype=np.int64)
@@ -91,13 +90,17 @@ class TrainingLanes:
         return self._env.num_actions
 
     def start(self, progress: Progress | None = None, *, num_reseeds: int = 0) -> None:
-        """Gives every lane its first seed, or that after `num_reseeds`, and opens an episode.
+        """Seeds every lane and starts its first episode.
 
-        A seeded reset reloads the ROM, about 0.13 s of one core, so lanes start a few at a time
-        and `progress` is told.
+        A seeded reset reloads the ROM and takes about 0.13 s of one core. So lanes start a few at
+        a time, and `progress` is called after each group.
+
+        Args:
+            progress: called with (started lanes, all lanes).
+            num_reseeds: index of the seed to use in each lane; 0 is the lane's first seed.
         """
         self._num_reseeds[:] = num_reseeds
-        # One full reset first (ALE asks for it), unseeded and cheap; then seeds, a few at a time.
+        # ALE requires one full reset first. It is unseeded and cheap. Then seed a few at a time.
         self._env.reset()
         seeds = self._seeds()
         for first in range(0, self.num_envs, _LANES_A_TIME):
@@ -111,16 +114,16 @@ class TrainingLanes:
         self.ended = np.zeros(self.num_envs, dtype=np.bool_)
 
     def send(self, actions: NDArray[np.int64]) -> None:
-        """Sends (E,) actions and returns at once; `recv` waits for the outcome.
+        """Sends (E,) actions and returns at once; `recv` waits for the result.
 
         Raises:
-            ActionError: an action outside the game's action set.
+            ActionError: an action is outside the game's action set.
         """
         self._env.send(actions)
         self._actions = actions.astype(np.uint8)
 
     def recv(self) -> LaneStep:
-        """Waits for the emulators and returns what the sent actions did."""
+        """Waits for the emulators and returns the result of the sent actions."""
         assert self._actions is not None, "recv() without send()"
         observation, reward, terminated, truncated, info = self._env.recv()
         self._rows.append(self._actions)
@@ -143,7 +146,7 @@ class TrainingLanes:
         )
 
     def _reseed(self, reset: NDArray[np.bool_]) -> None:
-        """Seeds lanes anew whose history is long and whose episode has just begun."""
+        """Gives a new seed to each lane that has a long history and has just begun an episode."""
         length = len(self._rows) - self._since
         due = reset & (length >= self._reseed_interval)
         if not due.any():
@@ -169,7 +172,7 @@ class TrainingLanes:
         )
 
     def state(self) -> dict[str, NDArray[np.generic]]:
-        """Returns what `rebuild` needs, as arrays; grows with history, not with the run."""
+        """Returns the arrays that `rebuild` needs. They grow with the histories, not the run."""
         return {
             "num_reseeds": self._num_reseeds.copy(),
             "since": self._since.copy(),
@@ -182,14 +185,15 @@ class TrainingLanes:
     def rebuild(
         self, state: Mapping[str, NDArray[np.generic]], progress: Progress | None = None
     ) -> None:
-        """Plays the histories of `state()` again until every game stands where it stood.
+        """Replays the histories of `state()` until every game is in its saved state.
 
-        All lanes step for as long as the longest history; each gets its seeded reset when exactly
-        its own number of steps remains. Takes lanes × longest history ÷ emulator speed.
+        All lanes step as often as the longest history requires. Each lane gets its seeded reset
+        when exactly its own number of steps remains. Run time: lanes × longest history ÷ emulator
+        speed.
 
         Raises:
-            CheckpointError: the games do not arrive at the saved screens, so this emulator is not
-                the one that the state was saved with.
+            CheckpointError: a game does not reach its saved screen. This emulator differs from the
+                one that saved the state.
         """
         self._num_reseeds = state["num_reseeds"].astype(np.int64)
         self._since = state["since"].astype(np.int64)
@@ -206,7 +210,7 @@ class TrainingLanes:
                     seed=seeds[due], options={"reset_mask": due}
                 )
             if step < len(actions):
-                # lanes whose history begins later play along; their own reset wipes it out
+                # Lanes with a shorter history step, too. Their seeded reset discards these steps.
                 self.observation, *_, info = self._env.step(actions[step].astype(np.int64))
             if progress is not None and step % 256 == 0:
                 progress(step - (len(actions) - longest), longest)
@@ -219,5 +223,5 @@ class TrainingLanes:
             raise CheckpointError(
                 f"the games in flight could not be rebuilt: lanes {lanes} of {self.num_envs} show "
                 "another screen than the saved one. The installed ale-py differs from the one this "
-                "run was saved with; install that version, or start anew in another --run-dir."
+                "run was saved with. Install that version, or start anew in another --run-dir."
             )

@@ -1,4 +1,4 @@
-"""Names of games: every spelling users write, resolved to one ROM id."""
+"""Names of games: resolves every common spelling to a ROM id."""
 
 import difflib
 import re
@@ -10,9 +10,9 @@ from rlarcade.checked import require
 from rlarcade.errors import GameError
 from rlarcade.text import quoted
 
-_LONGEST_NAME = 100  # letters; to look for near names of a long one takes long
+_LONGEST_NAME = 100  # characters; the search for close names is slow for long names
 MULTIPLAYER_ONLY = frozenset({"combat", "joust", "maze_craze", "warlords"})
-"""ROMs that ship with ALE but have no single-player mode, so nobody can train on them."""
+"""ROMs of ALE without a single-player mode. Training on them is impossible."""
 
 _ENV_ID_DECORATION = re.compile(r"(-ram)?(NoFrameskip|Deterministic)?(-v\d+)?$")
 
@@ -24,23 +24,23 @@ def all_games() -> tuple[str, ...]:
 
 
 def resolve_game(name: str) -> str:
-    """Turns a user's spelling of a game into its ROM id.
+    """Resolves a spelling of a game's name to its ROM id.
 
     `SpaceInvaders`, `space_invaders`, `space-invaders`, `ALE/SpaceInvaders-v5` and
     `SpaceInvadersNoFrameskip-v4` all mean `space_invaders`.
 
     Raises:
-        GameError: the game is unknown (with the nearest names) or has no single-player mode.
+        GameError: the game is unknown or has no single-player mode. The message names close games.
     """
     if not isinstance(name, str) or len(name) > _LONGEST_NAME:
-        raise GameError(f"a game is named by a text such as 'SpaceInvaders', got {quoted(name)}.")
+        raise GameError(f"a game's name is a text such as 'SpaceInvaders', got {quoted(name)}.")
     key = _squash(_ENV_ID_DECORATION.sub("", name.strip().removeprefix("ALE/")))
     by_key = {_squash(game): game for game in (*all_games(), *MULTIPLAYER_ONLY)}
     game = by_key.get(key)
     if game in MULTIPLAYER_ONLY:
         raise GameError(
-            f"game {quoted(name)} cannot be trained: its ROM has no single-player mode "
-            f"(so have {', '.join(sorted(MULTIPLAYER_ONLY - {game}))}). Choose another game."
+            f"game {quoted(name)} cannot be trained: its ROM has no single-player mode (the same "
+            f"holds for {', '.join(sorted(MULTIPLAYER_ONLY - {game}))}). Choose another game."
         )
     if game is None:
         near = difflib.get_close_matches(key, by_key, n=3, cutoff=0.6)
@@ -53,7 +53,7 @@ def resolve_game(name: str) -> str:
 
 
 def display_name(game: str) -> str:
-    """Returns the name users know: `space_invaders` -> `SpaceInvaders`."""
+    """Returns the name that users know: `space_invaders` -> `SpaceInvaders`."""
     require(game, str, "a game", "'space_invaders'")
     return game.title().replace("_", "")
 

@@ -1,4 +1,4 @@
-"""A game played again from its seed and its actions, with every frame that the emulator drew."""
+"""Replays a game from its seed and its actions, with every frame of the emulator."""
 
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -18,27 +18,27 @@ class Frame(NamedTuple):
     picture: NDArray[np.uint8]
     """uint8 (210, 160, 3)."""
     step: int
-    """Agent step that it belongs to; -1 before the first."""
+    """Agent step of the frame; -1 before the first action."""
     reward: float
-    """Raw points that this frame paid."""
+    """Raw points of this frame."""
 
 
 def play_back(
     game: str, protocol: str | Protocol, seed: int, actions: Iterable[int]
 ) -> Iterator[Frame]:
-    """Yields every frame of a game, up to its end or that of the actions.
+    """Yields every frame of a game, until the game or the actions end.
 
-    An action is given for four frames, as in training and evaluation, so the game is the same one.
+    Each action is repeated for four frames, as in training and evaluation, so the game is the same.
 
     Args:
-        game: any spelling of its name.
-        protocol: how it was played.
-        seed: of the emulator.
-        actions: one an agent step.
+        game: any spelling of a game's name.
+        protocol: protocol of the recorded game.
+        seed: seed of the emulator.
+        actions: one action per agent step.
 
     Raises:
-        ActionError: an action is none of the game's.
-        ConfigError: the seed is none.
+        ActionError: an action is outside the game's action set.
+        ConfigError: the seed is invalid.
     """
     env = GameVectorEnv(game, 1, protocol=protocol, num_threads=1, rgb=True, every_frame=True)
     pictures, _ = env.reset(seed=[seed])

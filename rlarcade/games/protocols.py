@@ -1,4 +1,4 @@
-"""Protocols: how a game is played. A score means nothing without one.
+"""Protocols: how a game is played. A score without its protocol means nothing.
 
 All protocols: frameskip 4, max-pool of the last two frames, 84×84 grey, a stack of 4 frames
 zero-padded at the start, whole games, raw scores. A lost life never ends an episode.
@@ -16,7 +16,7 @@ from rlarcade.text import quoted
 FRAMESKIP = 4
 STACK = 4
 SCREEN = 84
-MOST_ACTIONS = 18  # of the joystick
+MOST_ACTIONS = 18  # all joystick actions
 
 MOST_NOOPS = 255
 LARGEST_FRAME_CAP = 108_000
@@ -33,11 +33,11 @@ class Protocol(Checked):
 
         Protocol(name="sticky10", sticky=0.1)  # else as v5
 
-    is accepted wherever a protocol's name is. What differs from the protocols that come with the
-    package has a name of its own, so that a name in a table always means the same.
+    is accepted wherever a protocol's name is accepted. The names of the package's protocols are
+    reserved for their exact values, so that a name in a table always means the same.
 
     Raises:
-        ConfigError: a value is out of bounds, or the name belongs to a protocol with other values.
+        ConfigError: a value is out of bounds, or the name is reserved for other values.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,22 +46,22 @@ class Protocol(Checked):
     sticky: _Share = 0.25
     """Probability that the emulator repeats the previous action, per frame."""
     full_action_space: bool = False
-    """All 18 joystick actions, or only those the game reacts to."""
+    """True: all 18 joystick actions. False: only actions that have an effect in the game."""
     max_noops: Annotated[int, Field(ge=0, le=MOST_NOOPS)] = 0
-    """An episode starts with 0 to this many no-op frames, drawn from its seed."""
+    """An episode starts with 0 to this many no-op frames; the seed decides how many."""
     frame_cap: Annotated[int, Field(gt=0, le=LARGEST_FRAME_CAP)] = LARGEST_FRAME_CAP
-    """Emulator frames (60 a second) after which an episode is truncated, counted from its first
-    observation: no-ops and a game's own start-up frames are not among them."""
+    """An episode is truncated after this many emulator frames (60 per second). They count from the
+    first observation, without no-ops and the game's own start-up frames."""
     evaluation_epsilon: _Share = 0.01
-    """Share of random actions while a policy is evaluated."""
+    """Share of random actions in evaluation."""
 
     @model_validator(mode="after")
     def _is_what_its_name_says(self) -> Self:
         shipped = _VALUES.get(self.name)
         if shipped is not None and (unlike := self._unlike(shipped)):
             raise ValueError(
-                f"protocol {self.name} has {' and '.join(unlike)}. Another way of playing has a "
-                "name of its own"
+                f"protocol {self.name} has {' and '.join(unlike)}. Use another name for other "
+                "values"
             )
         return self
 
@@ -70,16 +70,16 @@ class Protocol(Checked):
         return [f"{k} {values[k]:g}, not {found[k]:g}" for k in values if found[k] != values[k]]
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """Returns a protocol with some values changed, its name among them; checked as a new one.
+        """Returns a copy with some values changed. Changed values need another `name`, too.
 
         Raises:
-            ConfigError: as of a new one.
+            ConfigError: as for a new `Protocol`.
         """
         del deep  # nothing in it can change
         return type(self)(**{**self.model_dump(), **(update or {})})
 
     def __str__(self) -> str:
-        """The name and, of one that does not come with the package, how it differs from v5."""
+        """The name. A protocol that is not from the package adds its differences to v5."""
         if self.name in _VALUES:
             return self.name
         values = {name: getattr(self, name) for name in _VALUES["v5"]}
@@ -87,7 +87,7 @@ class Protocol(Checked):
         return f"{self.name} (v5 but {', '.join(unlike)})" if unlike else f"{self.name} (as v5)"
 
     def vector_env_settings(self) -> dict[str, Any]:
-        """Arguments for `ale_py.vector_env.AtariVectorEnv`; every trap default made explicit."""
+        """Arguments for `ale_py.vector_env.AtariVectorEnv`, with every dangerous default set."""
         return {
             "max_num_frames_per_episode": self.frame_cap,
             "repeat_action_probability": self.sticky,
@@ -133,10 +133,10 @@ _PROTOCOLS = {name: Protocol(name=name, **values) for name, values in _VALUES.it
 
 
 def get_protocol(name: str | Protocol) -> Protocol:
-    """Looks a protocol up by name; a Protocol is returned as it is.
+    """Returns the protocol with this name. A `Protocol` is returned unchanged.
 
     Raises:
-        ConfigError: there is no protocol of that name.
+        ConfigError: there is no protocol with this name.
     """
     if isinstance(name, Protocol):
         return name

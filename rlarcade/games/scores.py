@@ -8,7 +8,7 @@ from importlib import resources
 
 @dataclass(frozen=True, slots=True)
 class PublishedScores:
-    """What a random player and a professional human tester scored in one game."""
+    """Scores of a random player and of a professional human tester in one game."""
 
     random: float
     human: float
@@ -16,10 +16,11 @@ class PublishedScores:
 
 
 def published_scores(game: str) -> PublishedScores | None:
-    """Returns the published scores of a ROM id, or None where there are none.
+    """Returns the published scores of a ROM id, or None if there are none.
 
-    No-op starts, 108,000-frame cap, as tabulated in DQN Zoo's `atari_data.py` (Quan & Ostrovski,
-    2020, https://github.com/google-deepmind/dqn_zoo), the table of most DQN papers.
+    The games had no-op starts and a cap of 108,000 frames. Source: `atari_data.py` of DQN Zoo (Quan
+    & Ostrovski, 2020, https://github.com/google-deepmind/dqn_zoo), the table that most DQN papers
+    use.
     """
     return _table().get(game)
 

@@ -16,9 +16,9 @@ from rlarcade.text import quoted
 class GameEnv(gymnasium.Env[NDArray[np.uint8], np.int64]):
     """One game under a protocol, with Gymnasium's single-environment interface.
 
-    Every episode begins with a seeded reset of the emulator, so it is a function of
-    (game, protocol, seed, actions); `reset()` without a seed draws the next seed from
-    `np_random`. Observations are uint8 (4, 84, 84), newest frame last; rewards are raw points.
+    Every episode begins with a seeded reset of the emulator, so it is a function of (game,
+    protocol, seed, actions). `reset()` without a seed draws the next seed from `np_random`.
+    Observations are uint8 (4, 84, 84), newest frame last. Rewards are raw points.
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012  (as gymnasium.Env declares it)
@@ -53,20 +53,20 @@ class GameEnv(gymnasium.Env[NDArray[np.uint8], np.int64]):
         """Starts an episode.
 
         Args:
-            seed: a whole number, 0 or more, makes the episode reproducible; without one the next is
-                drawn.
+            seed: whole number, 0 or more, that makes the episode reproducible. Without it, the next
+                seed is drawn from `np_random`.
             options: not used.
 
         Returns:
-            The first observation, and info with `seed`, the emulator's seed of this episode, and
+            The first observation, and info with `seed` (the emulator's seed of this episode) and
             `lives`.
 
         Raises:
-            ConfigError: the seed is negative, or no whole number.
+            ConfigError: the seed is negative or not a whole number.
         """
         given = None if seed is None else checked_seed(seed)
         super().reset(seed=given, options=options)
-        # Each episode has its own 31-bit seed; a given one that fits is used as it is.
+        # Each episode has its own 31-bit seed. A given seed of at most 31 bits is used unchanged.
         episode_seed = (
             given
             if given is not None and given <= LARGEST_SEED
@@ -85,13 +85,13 @@ class GameEnv(gymnasium.Env[NDArray[np.uint8], np.int64]):
         """Plays one action for four frames.
 
         Raises:
-            ActionError: the action is not one of the game's, or the episode is over.
+            ActionError: the action is outside the game's action set, or the episode is over.
         """
         self.send(action)
         return self.recv()
 
     def send(self, action: np.int64 | int) -> None:
-        """Begins a step; other work can be done until `recv`. Errors as of `step`."""
+        """Begins a step. Other work can be done before `recv`. Errors are those of `step`."""
         if self._over:
             raise ActionError("the episode is over (or never began): call reset() before step().")
         actions = np.array([checked_action(action, self._lane.num_actions)])
@@ -100,10 +100,10 @@ class GameEnv(gymnasium.Env[NDArray[np.uint8], np.int64]):
             self._twin.send(actions)
 
     def recv(self) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
-        """Ends the step that was begun; returns what `step` does.
+        """Waits for the step that `send` began. Returns what `step` returns.
 
         Raises:
-            ActionError: none was begun.
+            ActionError: no step was begun.
         """
         observation, reward, terminated, truncated, info = self._lane.recv()
         if self._twin is not None:

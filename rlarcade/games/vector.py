@@ -1,4 +1,4 @@
-"""The one environment path: ALE's native vector environment under a protocol."""
+"""ALE's native vector environment under a protocol. All of rlarcade plays through it."""
 
 import atexit
 import operator
@@ -19,7 +19,7 @@ from rlarcade.seeding import checked_seed
 from rlarcade.text import quoted
 
 LARGEST_SEED = 2**31 - 1
-"""That an emulator takes; a negative one would silently mean none."""
+"""Largest seed of an emulator. A negative seed would silently mean unseeded."""
 _MOST_GAMES = 1024
 _UNSEEDED = -1
 
@@ -32,7 +32,7 @@ _running: "weakref.WeakSet[GameVectorEnv]" = weakref.WeakSet()
 
 @atexit.register
 def _let_go() -> None:
-    """Ends the emulators of a script's globals; left to the interpreter, they print of leaks."""
+    """Ends emulators in a script's globals. At interpreter shutdown they would print leaks."""
     for env in list(_running):
         vars(env).pop("ale", None)
 
@@ -40,13 +40,13 @@ def _let_go() -> None:
 class GameVectorEnv(AtariVectorEnv):
     """`AtariVectorEnv` with a protocol, and with actions checked before they reach C++.
 
-    Observations are uint8 (num_envs, 4, 84, 84), newest frame last; rewards are raw int32.
+    Observations are uint8 (num_envs, 4, 84, 84), newest frame last. Rewards are raw int32 points.
     Autoreset is NEXT_STEP: the step after an ending ignores its action and returns the first
     observation of the next episode, with reward 0.
 
     Attributes:
         game: ROM id.
-        protocol: how it is played.
+        protocol: protocol of all games.
     """
 
     def __init__(
@@ -63,17 +63,17 @@ class GameVectorEnv(AtariVectorEnv):
 
         Args:
             game: any spelling of a game's name.
-            num_envs: how many games run side by side.
-            protocol: how they are played.
-            num_threads: emulator threads; 0 lets ALE choose. Never changes a trajectory.
-            rgb: observations are single 210×160 RGB frames, uint8 (num_envs, 1, 210, 160, 3),
-                of the very same game that the 84×84 environment plays under the same seeds.
-            every_frame: a step is one frame of the emulator's 60 a second, not four frames with the
-                last two merged. The same game if each action is given four times.
+            num_envs: number of games side by side, 1 to 1,024.
+            protocol: name of a protocol, or a `Protocol`.
+            num_threads: emulator threads; 0 lets ALE choose. It never changes a trajectory.
+            rgb: observations are single 210×160 RGB frames, uint8 (num_envs, 1, 210, 160, 3). With
+                the same seeds and actions, the game is the same as with 84×84 observations.
+            every_frame: a step is one frame (60 per second) instead of four frames with the last
+                two merged. The game is the same if each action is given four times.
 
         Raises:
             GameError: unknown game.
-            ConfigError: unknown protocol, or not 1 to 1,024 environments.
+            ConfigError: unknown protocol, or `num_envs` is not 1 to 1,024.
         """
         whole = isinstance(num_envs, int | np.integer) and not isinstance(num_envs, bool)
         if not whole or not 1 <= num_envs <= _MOST_GAMES:
@@ -108,27 +108,27 @@ class GameVectorEnv(AtariVectorEnv):
 
     @property
     def action_names(self) -> tuple[str, ...]:
-        """What each action is called, such as ("NOOP", "FIRE", …)."""
+        """Name of each action, such as ("NOOP", "FIRE", …)."""
         return tuple(str(action.name) for action in self.ale.get_action_set())
 
     def reset(
         self, *, seed: Seeds | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Starts episodes, as `gymnasium.vector.VectorEnv` says.
+        """Starts episodes, as `gymnasium.vector.VectorEnv.reset` specifies.
 
         Args:
-            seed: of the games: a whole number s seeds game i with s + i, a sequence has a seed for
-                each game, or None for one without. Game i then plays what `make_env` plays after
-                `reset` with the same seed. With a mask, a sequence may also have only the seeds of
-                the games that are reset.
-            options: `reset_mask`, bool (num_envs,), says which games are reset; all were before.
+            seed: a whole number s seeds game i with s + i. A sequence has one seed per game, or
+                None for an unseeded game. With a mask, a sequence may have only the seeds of the
+                games that are reset. A game plays what `make_env` plays with the same seed.
+            options: `reset_mask`, bool (num_envs,), selects the games to reset. Without it, all
+                games are reset. The first reset must reset all games.
 
         Returns:
-            The first observations, of games that go on the current ones; and info.
+            First observations (of games that are not reset: the current ones), and info.
 
         Raises:
-            ConfigError: a seed is negative or no whole number, there are too many or too few, or
-                the mask is none.
+            ConfigError: a seed is negative or not a whole number, the number of seeds is wrong, or
+                the mask is invalid.
         """
         mask = self._checked_mask(options)
         seeds = None if seed is None else _emulator_seeds(seed, mask)
@@ -148,25 +148,28 @@ class GameVectorEnv(AtariVectorEnv):
                 f"them True, got {quoted(mask)}."
             )
         if not self._begun and not mask.all():
-            raise ConfigError("the first reset must be one of all games: leave reset_mask out.")
+            raise ConfigError("the first reset must reset all games: leave reset_mask out.")
         checked: NDArray[np.bool_] = mask
         return checked
 
     def step(self, actions: NDArray[np.integer[Any]]) -> _Results:
-        """Plays one action in each game: observations, rewards, terminated, truncated and info.
+        """Plays one action in each game.
+
+        Returns:
+            Observations, rewards, terminated, truncated and info.
 
         Raises:
-            ActionError: as of `send`.
+            ActionError: as for `send`.
         """
         self.send(actions)
         return self.recv()
 
     def send(self, actions: NDArray[np.integer[Any]]) -> None:
-        """Sends one action to each game; `recv` returns what happened.
+        """Sends one action to each game; `recv` returns the result.
 
         Raises:
-            ActionError: wrong shape, not integers, or outside the action set: ALE itself would
-                hang on such an action. Or no episode has begun.
+            ActionError: the actions have a wrong shape, are not integers, or are outside the action
+                set (ALE itself would hang on them); or no episode has begun.
         """
         if not self._begun:
             raise ActionError("no episode has begun: call reset() before step().")
@@ -174,10 +177,10 @@ class GameVectorEnv(AtariVectorEnv):
         self._sent = True
 
     def recv(self) -> _Results:
-        """Waits for the games and returns what `step` does.
+        """Waits for the games and returns what `step` returns.
 
         Raises:
-            ActionError: no actions were sent: ALE itself would wait for ever.
+            ActionError: no actions were sent. ALE itself would wait forever.
         """
         if not self._sent:
             raise ActionError("no actions were sent: call send() before recv().")
@@ -187,11 +190,11 @@ class GameVectorEnv(AtariVectorEnv):
 
 
 def _emulator_seeds(seed: Seeds, mask: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """Seeds of the games that are reset, int32 (their number,), in their order."""
+    """Seeds of the games that are reset, int32 (number of these games,), in lane order."""
     lanes = np.flatnonzero(mask)
     if isinstance(seed, np.ndarray) and seed.dtype == np.int32 and seed.shape == lanes.shape:
         ready: NDArray[np.int32] = seed.astype(np.int32, copy=False)
-        if ready.min() >= 0:  # as the training lanes have them
+        if ready.min() >= 0:  # a fast path for TrainingLanes
             return ready
     several = isinstance(seed, Sequence | np.ndarray) and not isinstance(seed, str | bytes)
     if not several or getattr(seed, "shape", (1,)) == ():
@@ -202,7 +205,7 @@ def _emulator_seeds(seed: Seeds, mask: NDArray[np.bool_]) -> NDArray[np.int32]:
         given = [given[lane] for lane in lanes]
     if len(given) != len(lanes):
         raise ConfigError(
-            f"{len(lanes)} games are reset, but {len(given)} seeds were given. Give each game its "
+            f"{len(lanes)} games are reset, but {len(given)} seeds were given. Give each game a "
             "seed, or give one whole number for all."
         )
     return np.array(
@@ -212,7 +215,7 @@ def _emulator_seeds(seed: Seeds, mask: NDArray[np.bool_]) -> NDArray[np.int32]:
 
 
 def _emulator_seed(seed: int) -> int:
-    """A seed of 31 bits: a given one that fits as it is, or what is drawn from it otherwise."""
+    """A seed of 31 bits: the given one if it fits, else one that is derived from it."""
     if seed <= LARGEST_SEED:
         return seed
     rng, _ = seeding.np_random(seed)
@@ -220,12 +223,12 @@ def _emulator_seed(seed: int) -> int:
 
 
 def checked_action(action: Any, num_actions: int) -> int:
-    """Returns one action as an int, or says what is wrong with it.
+    """Returns one action as an int.
 
-    As in Gymnasium's own `Discrete` space, an array that holds an action is no action itself.
+    As in Gymnasium's `Discrete` space, an array that contains an action is not an action.
 
     Raises:
-        ActionError: no whole number, or outside 0 … num_actions - 1.
+        ActionError: the action is not a whole number, or outside 0 … num_actions - 1.
     """
     try:
         shape = np.shape(action)
@@ -250,10 +253,11 @@ def checked_action(action: Any, num_actions: int) -> int:
 
 
 def checked_actions(actions: object, num_envs: int, num_actions: int) -> NDArray[np.int64]:
-    """Returns the actions as int64 (num_envs,), or says what is wrong with them.
+    """Returns the actions as int64 (num_envs,).
 
     Raises:
-        ActionError: wrong shape, not integers, or outside 0 … num_actions - 1.
+        ActionError: the actions have a wrong shape, are not integers, or are outside
+            0 … num_actions - 1.
     """
     try:
         array = np.asarray(actions)
@@ -284,7 +288,7 @@ def checked_actions(actions: object, num_envs: int, num_actions: int) -> NDArray
 def make_vec_env(
     game: str, num_envs: int, *, protocol: str | Protocol = "v5", num_threads: int = 0
 ) -> GameVectorEnv:
-    """Makes the vector environment that rlarcade itself trains and evaluates on.
+    """Makes the vector environment that rlarcade itself uses for training and evaluation.
 
     Args and errors are those of `GameVectorEnv`.
     """

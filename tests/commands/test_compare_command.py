@@ -51,11 +51,11 @@ def test_the_same_weights_are_inconclusive_at_once(command, here):
         (["--seed", "-1"], "seed must be 0 to 4294967295, got -1"),
         (["--alpha", "0"], "'alpha' must be above 0, not 0.0"),
         (["--beta", "1.5"], "'beta' must be below 1, not 1.5"),
-        (["--non-inferiority", "0.5"], "non_inferiority lies between 0 and 0.5, got 0.5"),
+        (["--non-inferiority", "0.5"], "non_inferiority must be between 0 and 0.5, got 0.5"),
         (["--device", "tpu"], "--device is one of auto, cpu, cuda"),
         (["--suite", "x.toml"], "name two checkpoints or a --suite, not both"),
         ([LATE, "--non-inferiority", "0.1"], "leave --non-inferiority out"),
-        ([LATE, "--beta", "0.2"], "a round robin only finds who is better; leave --beta out"),
+        ([LATE, "--beta", "0.2"], "a round robin only tests who is better; leave --beta out"),
     ],
 )
 def test_flags_that_cannot_be_used_are_refused(command, here, flags, message):
@@ -319,7 +319,7 @@ def test_a_match_that_is_killed_or_interrupted_goes_on_to_the_same_verdict(here)
     assert until(2, signal.SIGKILL)[1] == -signal.SIGKILL
     told, code = until(4, signal.SIGTERM)
     assert code == 130
-    assert "the same command goes on from there" in told
+    assert "the same command resumes from there" in told
     documents = []
     for folder in ("checkpoints/matches", "another"):
         flags = ["--seed", "3", "--dir", folder, "--json", f"{len(documents)}.json"]

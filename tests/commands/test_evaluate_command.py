@@ -84,7 +84,7 @@ def test_an_evaluation_that_was_stopped_goes_on_and_leaves_only_its_document(
         patched.setattr(play, "play_games", interrupted)
         code, _, err = command("evaluate", *flags)
     assert code == 130
-    assert "the games that ended are kept; the same command goes on from there." in err
+    assert "finished games are kept; the same command resumes from there." in err
     assert not file.exists()
     with monkeypatch.context() as patched:
         patched.setattr(play, "play_games", counted)
@@ -189,7 +189,10 @@ def test_a_game_without_a_human_score_shows_a_dash():
         (["CHECKPOINT", "--protocol", "v6"], "unknown protocol 'v6'"),
         (["CHECKPOINT", "--episodes", 0], "episodes must be at least 1, got 0"),
         (["CHECKPOINT", "--seed", -1], "seed must be 0 to 4294967295, got -1"),
-        (["human", "--game", "pong", "--video", "x.mp4"], "no game is played that a report or a"),
+        (
+            ["human", "--game", "pong", "--video", "x.mp4"],
+            "there is no game for a report or a video",
+        ),
         (["CHECKPOINT", "--json", "/proc/x/y.json", "--episodes", 1], "cannot be written"),
         (["CHECKPOINT", "--report", "/proc/x/y.html", "--episodes", 1], "cannot be written"),
         (["CHECKPOINT", "--video", "/proc/x/y.mp4", "--episodes", 1], "cannot be written"),

@@ -108,9 +108,9 @@ def test_a_relabelled_ending_and_a_pair_taken_out_do_not_verify(command, tmp_pat
     path.write_text(json.dumps(relabelled))
     code, out, err = command("watch", path, "--verify")
     assert code == 1
-    assert "by itself, but its player is said to have failed" in err
+    assert "by itself, but the record says its player failed" in err
     assert "5 of 6 games reproduced to the point" in out
-    assert "1 of them say that the player failed, which only the player can confirm" in out
+    assert "1 of them say that the player failed; only the player itself can confirm that" in out
 
     path.write_text(json.dumps(document | {"results": document["results"][1:]}))
     code, out, err = command("watch", path, "--verify")

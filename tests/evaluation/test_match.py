@@ -229,8 +229,8 @@ def test_of_games_that_failed_the_first_is_told_and_how_many_were_cut():
         pair_of(4, (0.0, 5, "failed"), (0.0, 9, "failed")),
     ]
     assert match_notes(pairs) == (
-        "the champion failed in 1 of 4 games, which it lost; first at step 5 of seed 4: crash 4",
-        "the candidate failed in 3 of 4 games, which it lost; first at step 7 of seed 2: crash 2",
+        "the champion failed in 1 of 4 games and lost them; first at step 5 of seed 4: crash 4",
+        "the candidate failed in 3 of 4 games and lost them; first at step 7 of seed 2: crash 2",
         "2 of the champion's 4 games were cut by the frame cap",
         "1 of the candidate's 4 games were cut by the frame cap",
     )
@@ -334,7 +334,7 @@ def test_a_document_in_which_a_pair_counts_twice_is_refused(scripted):
     document = compare_agents(*sides(), max_pairs=3).model_dump(mode="json")
     assert Comparison.model_validate(document).pairs == 3
     document["results"].append(document["results"][1])
-    with pytest.raises(ValueError, match=r"seed \d+ is there 2 times, but is one piece of evid"):
+    with pytest.raises(ValueError, match=r"seed \d+ is there 2 times; each pair counts"):
         Comparison.model_validate(document)
 
 
@@ -534,7 +534,7 @@ def test_a_recorded_failure_is_believed_if_it_comes_again_exactly_as_it_was(
         assert compare_agents(*sides(DIGESTS), record=tmp_path, max_pairs=3) == first
         assert played == [pair.seed for pair in first.results[:2] for _ in range(2)]
     else:
-        with pytest.raises(RunFolderError, match=r"believed: the games with seed \d+ ended otherw"):
+        with pytest.raises(RunFolderError, match=r"trusted: the games with seed \d+ ended differ"):
             compare_agents(*sides(DIGESTS), record=tmp_path, max_pairs=3)
 
 
@@ -550,7 +550,7 @@ def test_nothing_is_played_again_of_a_record_that_no_emulator_confirms(monkeypat
     compare_agents(*sides(DIGESTS), record=tmp_path, max_pairs=2)
     del played[:]
     monkeypatch.setattr(match, "first_problem", lambda recordings: "made up.")
-    with pytest.raises(RunFolderError, match="cannot be believed: made up. Move it away"):
+    with pytest.raises(RunFolderError, match="cannot be trusted: made up. Move it away"):
         compare_agents(*sides(DIGESTS), record=tmp_path, max_pairs=2)
     assert played == []
 
@@ -565,7 +565,7 @@ def test_a_suite_and_a_match_of_the_same_two_share_no_record(scripted, tmp_path)
             assert len(earlier) + len(list(pairs)) == 2
     assert json.loads(lines(tmp_path)[1][0])["suite"] == games
     with (
-        pytest.raises(RunFolderError, match="record of another match, with another suite. What"),
+        pytest.raises(RunFolderError, match="record of another match, with another suite. Resume"),
         pairs_of_match(asked, players, tmp_path, 2),
     ):
         pass
@@ -573,7 +573,10 @@ def test_a_suite_and_a_match_of_the_same_two_share_no_record(scripted, tmp_path)
 
 @pytest.mark.parametrize(
     ("more", "told"),
-    [({"\x1b[2J": 1}, r"another \\x1b\[2J. What"), ({"nothing": None}, "another content. What")],
+    [
+        ({"\x1b[2J": 1}, r"another \\x1b\[2J. Resume"),
+        ({"nothing": None}, "another content. Resume"),
+    ],
 )
 def test_a_record_whose_first_line_says_more_is_another_ones(scripted, tmp_path, more, told):
     scripted(winning(0.55))
@@ -617,7 +620,7 @@ def test_a_full_disk_ends_the_match_and_keeps_what_was_played(scripted, tmp_path
 
     with monkeypatch.context() as patch:
         patch.setattr(record.os, "fsync", full)
-        with pytest.raises(RunFolderError, match=r"No space left on device.*goes on from there"):
+        with pytest.raises(RunFolderError, match=r"No space left on device.*resumes from there"):
             compare_agents(*sides(DIGESTS), **kept)
     told = []
     assert compare_agents(*sides(DIGESTS), on_pair=told.append, **kept) == expected

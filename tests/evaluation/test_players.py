@@ -241,7 +241,7 @@ class Values:
 
 @pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
 def test_values_that_are_no_numbers_are_told(number):
-    with pytest.raises(PolicyError, match="its values are no finite numbers"):
+    with pytest.raises(PolicyError, match="its action values are not finite"):
         evaluate_agent(Values(number), episodes=2)
 
 
@@ -282,7 +282,7 @@ def test_in_a_match_who_fails_loses_that_pair_and_no_other(side):
             assert len(actions_of(game)) == game.steps < 40
             assert actions_of(getattr(pair, names[1 - side]))[: game.steps] == actions_of(game)
     assert (
-        f"the {names[side]} failed in {sum(failed)} of {len(failed)} games, which it lost"
+        f"the {names[side]} failed in {sum(failed)} of {len(failed)} games and lost them"
         in match.notes[0]
     )
 
@@ -394,7 +394,7 @@ def test_what_is_no_policy_is_refused():
         def __call__(self, observation):
             return 0
 
-    with pytest.raises(ConfigError, match="mine is no policy: int can neither be called"):
+    with pytest.raises(ConfigError, match="mine is no policy: int cannot be called"):
         player(3, name="mine")
     with pytest.raises(ConfigError, match="A policy sees 'observation' or 'screen'"):
         player(Blind())

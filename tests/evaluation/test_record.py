@@ -108,7 +108,7 @@ def test_a_forged_record_of_a_match_is_refused_and_kept(recorded, forgery):
     path = one_file(recorded)
     changed(path, forgery)
     forged = path.read_bytes()
-    with pytest.raises(RunFolderError, match=r"cannot be believed|has other games") as refused:
+    with pytest.raises(RunFolderError, match=r"cannot be trusted|has other games") as refused:
         match(recorded, max_pairs=3)
     assert str(path) in str(refused.value)
     assert path.read_bytes() == forged
@@ -139,7 +139,7 @@ def test_a_recorded_failure_counts_only_if_the_player_fails_again(tmp_path):
     assert "failed" in {pair.champion.ended for pair in first.results}
     assert played(3).results == first.results
     crashes[0] = False
-    with pytest.raises(RunFolderError, match="ended otherwise when they were played again"):
+    with pytest.raises(RunFolderError, match="ended differently when they were played again"):
         played(3)
 
 
@@ -151,7 +151,7 @@ def test_a_forged_record_of_an_evaluation_is_refused(tmp_path):
         games[1]["episode"]["score"] += 10
 
     changed(path, better)
-    with pytest.raises(RunFolderError, match="cannot be believed: v1's game with seed"):
+    with pytest.raises(RunFolderError, match="cannot be trusted: v1's game with seed"):
         evaluate_agent(player(), episodes=3, record=path)
 
 
@@ -161,7 +161,7 @@ def test_a_forged_record_of_an_evaluation_is_refused(tmp_path):
 def test_a_foreign_file_at_a_records_path_is_not_touched(recorded, content):
     path = one_file(recorded)
     path.write_bytes(content)
-    with pytest.raises(RunFolderError, match="is damaged, or is another file"):
+    with pytest.raises(RunFolderError, match="is damaged or is another file"):
         match(recorded, max_pairs=1)
     assert path.read_bytes() == content
 
@@ -204,7 +204,7 @@ def test_a_full_disk_is_one_error_and_the_record_stays_whole(recorded, monkeypat
             patched.setattr(record_module.os, "fsync", lambda _: full(None, b""))
         else:
             patched.setattr(record_module.os, "write", full)
-        with pytest.raises(RunFolderError, match=r"No space left on device.*goes on from there"):
+        with pytest.raises(RunFolderError, match=r"No space left on device.*resumes from there"):
             match(recorded, max_pairs=4)
     assert path.read_bytes() == whole
     assert match(recorded, max_pairs=4).pairs == 4

@@ -140,7 +140,7 @@ def test_a_match_says_what_its_verdict_is_about(played, match_page):
         "needs several training runs of each." in text
     )
     assert "only a few games differ" in text
-    assert "the match is still on: 28 of 400 pairs are played" in text
+    assert "the match is unfinished: 28 of 400 pairs are played" in text
     described = match_page.one("section", id="scores-section").text
     assert "not gated on" in described
     assert "fixed-N, not for peeking" in described
@@ -155,7 +155,7 @@ def test_the_guarantee_of_the_verdict_is_in_words():
     assert "improvement were 0.6 or more, a match would end in rejection" in words["reject"]
     assert "with a probability of at most 0.1, however often" in words["reject"]
     assert "improvement were 0.4 or less" in words["promote, not inferior"]
-    assert "neither e-value reached its bound" in words["inconclusive"]
+    assert "Neither e-value reached its bound" in words["inconclusive"]
 
 
 # Histories
@@ -633,13 +633,13 @@ def test_a_learning_curve_that_cannot_be_read_is_told(run):
     folder, checkpoint = run
     (folder / "metrics.jsonl").unlink()
     (folder / "metrics.jsonl").mkdir()
-    with pytest.raises(RlarcadeError, match=r"figures of run .*run cannot be read: it is a folder"):
+    with pytest.raises(RlarcadeError, match=r"metrics of run .*run cannot be read: it is a folder"):
         learning_curve(checkpoint)
 
 
 def test_a_learning_curve_has_a_score_at_every_step():
     for steps, scores in (((), ()), ((1, 2), (1.0,))):
-        with pytest.raises(ValueError, match="a score at every step"):
+        with pytest.raises(ValueError, match="one score per step"):
             LearningCurve("x", steps, scores)
 
 

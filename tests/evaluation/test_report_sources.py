@@ -116,7 +116,7 @@ def test_figures_that_are_a_fifo_are_refused_without_waiting(run):
     thread.start()
     thread.join(20)
     assert said == [
-        f"the figures of run {run} cannot be read: it is a FIFO, not a regular file. Mend the "
+        f"the metrics of run {run} cannot be read: it is a FIFO, not a regular file. Repair the "
         "file, or leave its learning curve out."
     ]
 

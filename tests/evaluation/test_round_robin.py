@@ -58,7 +58,7 @@ def test_the_table_shows_rows_against_columns(table):
     row = next(line for line in lines if line.strip().startswith("1 ") and "*" in line)
     assert row.split()[1:3] == ["1.00*", "–"]
     assert f"of {sum(match.pairs for match in table.matches)} in all" in lines[-1]
-    assert "error of at most 0.05 a pairing" in lines[-1]
+    assert "error probability of at most 0.05 per pairing" in lines[-1]
 
 
 def test_a_table_is_the_same_after_a_round_trip_through_json(table):

@@ -62,7 +62,7 @@ def test_the_table_has_every_share_from_either_side(page):
 def test_who_is_better_than_whom_is_in_words(page):
     words = page.one("section", id="who").text
     assert (
-        "A is better than D; B is better than A, C and D; C is better than A. Nobody was shown to "
+        "A is better than D; B is better than A, C and D; C is better than A. Neither was shown to "
         "be better in 1 of 6 pairings." in words
     )
     assert "a probability of at most 0.05, however often one looks" in words
@@ -147,10 +147,10 @@ def test_pairings_that_were_not_played_or_go_on_are_told():
     verdicts = {row["pairing"]: row["verdict"] for row in page.one("div", id="pairings").records()}
     assert verdicts == {
         "B against A": "too close to tell",
-        "C against A": "still on: 0 of 400 pairs",
-        "C against B": "still on: 1 of 2 pairs",
+        "C against A": "unfinished: 0 of 400 pairs",
+        "C against B": "unfinished: 1 of 2 pairs",
     }
-    assert "Nobody was shown to be better than anybody." in page.text
+    assert "No contestant was shown to be better than another." in page.text
     assert "C against A: both are the same version" in page.text
     assert page.one("div", id="matrix").rows()[2][1] == "–"
     assert {"pairs-A-B", "pairs-B-C"} == {

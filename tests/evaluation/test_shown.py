@@ -135,7 +135,7 @@ def test_the_table_says_what_a_terminal_says():
     cells = read(match([(1, 2)] * 20)._repr_html_()).text
     for text in ("promote: the candidate is better", "20: 20 won, 0 tied, 0 lost"):
         assert text in cells
-    assert "the match is still on" in read(played((1, 2))._repr_html_()).text
+    assert "the match is unfinished" in read(played((1, 2))._repr_html_()).text
     cells = read(round_robin(["a", "b"], {(0, 1): [(1, 2)] * 20})._repr_html_()).text
     assert "0 a" in cells
     assert "1.00*" in cells

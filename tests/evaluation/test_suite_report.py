@@ -92,10 +92,10 @@ def test_a_suite_shows_the_verdict_and_what_it_means_as_the_terminal_does(name):
 
 def test_the_meaning_says_what_decided():
     meanings = {name: suite_lines(document)[-1] for name, document in SUITES.items()}
-    assert "better on the whole, and in no game worse by 0.1" in meanings["proven"]
+    assert "better overall, and in no game worse by 0.1" in meanings["proven"]
     for name in ("no alarm", "unguarded"):
-        assert meanings[name] == "verdict: PROMOTE – the candidate is better on the whole"
-    assert "the candidate is not usefully better on the whole" in meanings["futile"]
+        assert meanings[name] == "verdict: PROMOTE – the candidate is better overall"
+    assert "the candidate is not usefully better overall" in meanings["futile"]
     assert "REJECT – the candidate is worse in Pong" in meanings["alarmed"]
     assert "too close to tell" in meanings["unproven"]
 
@@ -118,7 +118,7 @@ def test_the_guarantee_of_each_verdict_is_in_words():
         in (words["alarmed"])
     )
     for name in ("too close", "still on"):
-        assert "neither e-value reached its bound" in words[name]
+        assert "Neither e-value reached its bound" in words[name]
     assert "No rounds were played." in words["not begun"]
     assert "several training runs of each" in words["proven"]
 
@@ -128,13 +128,13 @@ def test_what_is_not_proven_of_a_game_is_said():
     first = next(n for n in range(1, 21) if slow_e_value(means[:n]) >= 20)
     assert max(slow_e_value(outcomes[:n], 0.4) for n in range(1, 21)) < 20
     assert (
-        f"better on the whole after round {first}, but not that it is not worse by 0.1 in Boxing."
-        in verdict_of("unproven").text
+        f"better overall after round {first}. But it was not ruled out that it is worse by 0.1 in "
+        "Boxing." in verdict_of("unproven").text
     )
 
 
 def test_a_suite_that_goes_on_or_has_no_guard_is_told():
-    assert "the match is still on: 1 of 400 rounds are done" in verdict_of("still on").text
+    assert "the match is unfinished: 1 of 400 rounds are done" in verdict_of("still on").text
     assert "no game was guarded" in verdict_of("unguarded").text
     for name in ("proven", "alarmed"):
         assert not list(verdict_of(name).all("ul"))

@@ -91,7 +91,7 @@ def test_an_unknown_game_is_a_config_error_that_names_some_games(name):
 )
 def test_what_is_no_name_of_a_game_is_refused_in_one_short_line(name):
     with pytest.raises(
-        GameError, match="a game is named by a text such as 'SpaceInvaders', got"
+        GameError, match="a game's name is a text such as 'SpaceInvaders', got"
     ) as e:
         resolve_game(name)
     assert len(str(e.value)) < 150

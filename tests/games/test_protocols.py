@@ -37,7 +37,7 @@ def test_a_name_means_the_published_values(name):
     [("sticky", 0.1), ("max_noops", 7), ("frame_cap", 400), ("evaluation_epsilon", 0.5)],
 )
 def test_no_other_values_go_under_a_published_name(name, field, value):
-    with pytest.raises(ConfigError, match=f"protocol {name} has {field} .*name of its own"):
+    with pytest.raises(ConfigError, match=f"protocol {name} has {field} .*Use another name"):
         get_protocol(name).model_copy(update={field: value})
     other = get_protocol(name).model_copy(update={field: value, "name": "mine"})
     assert getattr(other, field) == value

@@ -138,7 +138,7 @@ def test_a_mask_that_is_none_is_refused(games, mask):
 
 def test_the_first_reset_is_one_of_all_games():
     games = make_vec_env(GAME, 2)
-    with pytest.raises(ConfigError, match="first reset must be one of all games"):
+    with pytest.raises(ConfigError, match="first reset must reset all games"):
         games.reset(options={"reset_mask": np.array([True, False])})
 
 

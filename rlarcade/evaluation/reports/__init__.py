@@ -1,8 +1,8 @@
-"""Results as one HTML file to look at, to send and to keep; it loads nothing from anywhere.
+"""Reports: each renders result documents as one self-contained HTML file.
 
-An evaluation's report shows what checkpoints scored; a match's, which of two versions is better and
-how that came out; a suite's the same over several games; a round robin's, who of several is better
-than whom. The same documents give the same bytes.
+There are four kinds: the scores of checkpoints (evaluation), which of two versions is better
+(match), the same over several games (suite), and which of several versions are better than which
+(round robin). The same documents give the same bytes.
 """
 
 from rlarcade.evaluation.reports.beside import Clip, LearningCurve, learning_curve

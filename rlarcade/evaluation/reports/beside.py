@@ -1,4 +1,4 @@
-"""What stands beside a document in its report: learning curves, and pictures of games."""
+"""Additions to a report: learning curves, and pictures or videos of games."""
 
 import base64
 import json
@@ -20,26 +20,26 @@ from rlarcade.games.names import display_name
 
 _TRAINING_SCORE = "rollout/ep_rew_mean"
 _LARGEST_FIGURE = 1e15
-_MOST_POINTS = 50_000  # of a curve: those of a run of 50 million steps; a plot shows some hundred
+_MOST_POINTS = 50_000  # points of a curve, as in a run of 50 million steps; a plot shows fewer
 
 
 @dataclass(frozen=True, slots=True)
 class LearningCurve:
-    """Scores of a run while it was training."""
+    """Training scores of a run."""
 
     name: str
-    """Of the run."""
+    """Name of the run."""
     steps: tuple[int, ...] = field(repr=False)
     """Agent steps."""
     scores: tuple[float, ...] = field(repr=False)
-    """Mean of the last hundred games at each."""
+    """Mean score of the last hundred games, at each of `steps`."""
     game: str | None = None
-    """ROM id, if it is known: curves of one game share a plot."""
+    """ROM id if known. Curves of one game share a plot."""
 
     def __post_init__(self) -> None:
         if not self.steps or len(self.steps) != len(self.scores):
             raise ValueError(
-                f"a learning curve has a score at every step, got {len(self.steps)} steps and "
+                f"a learning curve has one score per step, got {len(self.steps)} steps and "
                 f"{len(self.scores)} scores"
             )
 
@@ -58,18 +58,18 @@ class Clip:
 
 
 def learning_curve(path: Path) -> LearningCurve | None:
-    """Reads the scores of a run while it was training.
+    """Reads the training scores of a run.
 
     Args:
-        path: of the run, or of a checkpoint in it.
+        path: folder of the run, or of a checkpoint in it.
 
     Returns:
-        The curve, or None if there is none: the checkpoint lies outside its run, say.
+        The curve, or None if there is none. For example, the checkpoint is outside its run folder.
 
     Raises:
-        RlarcadeError: there is one, but it cannot be read.
+        RlarcadeError: the curve exists but cannot be read.
     """
-    from rlarcade.learning.metrics import each_metric  # and torch with it
+    from rlarcade.learning.metrics import each_metric  # here, because it imports torch
 
     path = path.parent if path.name in (WEIGHTS, MANIFEST) else path
     absolute = path.absolute()
@@ -84,7 +84,7 @@ def learning_curve(path: Path) -> LearningCurve | None:
         except (OSError, RecursionError) as error:
             reason = error.strerror if isinstance(error, OSError) else "a line is nested too deeply"
             raise RlarcadeError(
-                f"the figures of run {run} cannot be read: {reason}. Mend the file, or leave its "
+                f"the metrics of run {run} cannot be read: {reason}. Repair the file, or leave its "
                 "learning curve out."
             ) from error
         if steps:
@@ -95,7 +95,7 @@ def learning_curve(path: Path) -> LearningCurve | None:
 def _in_order(
     steps: "array[int]", scores: "array[float]"
 ) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """Steps in their order, each once, with the score that was written last."""
+    """Sorts the steps and keeps each once, with the score that was written last."""
     ordered, last = np.unique(np.array(steps)[::-1], return_index=True)
     chosen = np.unique(np.linspace(0, len(ordered) - 1, _MOST_POINTS).astype(int))
     points = chosen if len(ordered) > _MOST_POINTS else np.arange(len(ordered))
@@ -105,7 +105,7 @@ def _in_order(
 
 def _has_score(figures: Mapping[str, Any]) -> bool:
     score, step = figures.get(_TRAINING_SCORE), figures["step"]
-    real = isinstance(score, int | float) and abs(score) < _LARGEST_FIGURE  # NaN is not below it
+    real = isinstance(score, int | float) and abs(score) < _LARGEST_FIGURE  # False for NaN
     return real and 0 <= step < _LARGEST_FIGURE
 
 
@@ -113,17 +113,17 @@ def _game_of(run: Path) -> str | None:
     try:
         game = json.loads(read_bounded(run / "run.json"))["train"]["game"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        # a curve without a game is still a curve
+        # The curve is still shown without its game.
         return None
     return game if isinstance(game, str) else None
 
 
 def curves_section(curves: Sequence[LearningCurve], *, first: int) -> Html:
-    """Returns learning curves, a plot for each game; nothing if there are none.
+    """Returns learning curves, one plot per game; nothing if there are none.
 
     Args:
-        curves: of any games.
-        first: place of the first curve among the page's series, lest it be taken for another.
+        curves: curves of any games.
+        first: index of the first curve among the series of the page, so that its colour is unused.
     """
     games: dict[str | None, list[LearningCurve]] = {}
     for curve in curves:

@@ -1,4 +1,4 @@
-"""The report of evaluations: what checkpoints scored."""
+"""The report of evaluations: scores of checkpoints."""
 
 from collections.abc import Sequence
 
@@ -31,12 +31,12 @@ def evaluation_report(
     learning_curves: Sequence[LearningCurve] = (),
     clips: Sequence[Clip] = (),
 ) -> str:
-    """Renders evaluations, those of one game and protocol together.
+    """Renders evaluations, grouped by game, protocol and ε.
 
     Args:
         evaluations: at least one.
-        learning_curves: of the runs they come from.
-        clips: to look at.
+        learning_curves: curves of the checkpoints' runs.
+        clips: pictures or videos of games.
 
     Returns:
         The whole HTML file.
@@ -47,7 +47,7 @@ def evaluation_report(
     if not evaluations or not all(one.episodes for one in evaluations):
         raise ValueError("a report needs evaluations, with at least one episode each")
     groups: dict[tuple[str, str, float], list[Evaluation]] = {}
-    for one in evaluations:  # scores under different protocols do not compare
+    for one in evaluations:  # scores under different protocols cannot be compared
         rules = (one.game, one.protocol.model_dump_json(), one.epsilon)
         groups.setdefault(rules, []).append(one)
     games = list(dict.fromkeys(display_name(one.game) for one in evaluations))
@@ -63,15 +63,15 @@ def evaluation_report(
         clips_section(clips),
         element(
             "p",
-            "The intervals tell how much a figure owes to the luck of these games. Which of two "
-            "checkpoints is better is for a match to say: rlarcade compare.",
+            "The intervals show how much a figure depends on the luck of these games. To find out "
+            "which of two checkpoints is better, play a match: rlarcade compare.",
             class_="aside",
         ),
     )
 
 
 def _played(evaluations: Sequence[Evaluation]) -> str:
-    """How the games were played."""
+    """Protocols, ε and numbers of games."""
     lengths = sorted({len(one.episodes) for one in evaluations})
     protocols = dict.fromkeys(str(one.protocol) for one in evaluations)
     epsilons = dict.fromkeys(f"{one.epsilon:g}" for one in evaluations)
@@ -83,7 +83,7 @@ def _played(evaluations: Sequence[Evaluation]) -> str:
 
 
 def _group(evaluations: Sequence[Evaluation], name: str, *, alone: bool) -> Html:
-    """Evaluations whose scores compare."""
+    """Renders evaluations with one game, protocol and ε, so that their scores can be compared."""
     game = evaluations[0].game
     contestants = [(one.checkpoint, one.episodes) for one in evaluations]
     keyed = dict(zip(keys_of(len(evaluations)), evaluations, strict=True))

@@ -1,4 +1,4 @@
-"""The plots of evidence: what bets have become, and how probable it is to win a pair."""
+"""Plots of evidence: e-values over time, and probabilities of improvement."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,42 +24,42 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Bet:
-    """What one coin has become, and what it has to become."""
+    """An e-value over time (the money that one coin became), and its bound."""
 
     place: int
-    """Among the series of the page."""
+    """Index among the series of the page."""
     values: Sequence[float]
-    """Before the first pair or round and after each."""
+    """e-values before the first pair or round and after each."""
     bound: float
     wins: str
-    """What reaching the bound means, in a word."""
+    """Meaning of reaching the bound, in a word."""
 
 
 class Share(NamedTuple):
-    """How probable it is to win a pair."""
+    """A probability of improvement with its interval."""
 
     key: str
-    """Of what: short."""
+    """Short label of the row."""
     place: int
-    """Among the series of the page."""
+    """Index among the series of the page."""
     value: float
     interval: tuple[float, float]
 
 
 def evidence_plot(name: str, label: str, bets: Sequence[Bet], unit: str) -> Html:
-    """Draws e-values over time, and what each has to reach.
+    """Draws e-values over time, with their bounds.
 
     Args:
-        name: of the plot.
-        label: what it shows, in words.
-        bets: one line each, of the same length.
-        unit: what time is counted in, in the plural.
+        name: id of the plot.
+        label: description of the plot for screen readers.
+        bets: one line each, all of the same length.
+        unit: unit of time, in the plural: "pairs" or "rounds".
     """
     count = len(bets[0].values)
     shown = thinned(count)
     bounds = sorted({(bet.bound, bet.wins): bet.place for bet in bets}.items(), key=_highest_first)
     values = [value for bet in bets for value in bet.values]
-    # money that is almost lost, or piled up after the verdict, must not squeeze the rest
+    # Very small values, or large ones after the verdict, must not squeeze the rest of the plot.
     lowest = max(1e-3, min(values))
     largest = max(bet.bound for bet in bets)
     highest = max(largest, min(1e3 * largest, max(values)))
@@ -72,7 +72,7 @@ def evidence_plot(name: str, label: str, bets: Sequence[Bet], unit: str) -> Html
         for below, ((bound, wins), place) in enumerate(bounds):
             shade = colour(place) if len(bounds) == len(bets) else INK
             axes.axhline(bound, color=shade, linewidth=1, linestyle=DOTTED)
-            # two may be close: the higher one is named above its line
+            # Two bounds may be close: label the higher one above its line, the others below.
             note(axes, f"{wins} from {bound:g}", (0.01, bound), below=below > 0)
         axes.set(yscale="log", ylim=(lowest / 2, highest * 2.5), xlim=(0, max(1, count - 1)))
         axes.set(xlabel=unit, ylabel="e-value")
@@ -97,12 +97,12 @@ def interval_plot(
     """Draws the mean outcome so far and the interval around it.
 
     Args:
-        name: of the plot.
-        label: what it shows, in words.
-        outcomes: in order.
-        intervals: before the first outcome and after each.
-        rule: of the match.
-        unit: what the outcomes are of, in the plural.
+        name: id of the plot.
+        label: description of the plot for screen readers.
+        outcomes: outcomes in order.
+        intervals: intervals before the first outcome and after each.
+        rule: rule of the match.
+        unit: unit of time, in the plural: "pairs" or "rounds".
     """
     shares, won = [], 0.0
     for count, outcome in enumerate(outcomes, 1):
@@ -115,7 +115,7 @@ def interval_plot(
         lows, highs = zip(*(intervals[look] for look in looks), strict=True)
         axes.fill_between(looks, lows, highs, color=colour(CANDIDATE), alpha=0.18, linewidth=0)
         axes.plot([i + 1 for i in shown], [shares[i] for i in shown], **line_style(CANDIDATE))
-        # the mean need not lie within: what an interval once ruled out stays so
+        # The mean may lie outside: what the interval once ruled out stays ruled out.
         end = len(shares)
         axes.plot([end, end], [lows[-1], highs[-1]], "_-", color=colour(CANDIDATE), markersize=9)
         axes.plot(end, shares[-1], "o", color=colour(CANDIDATE))
@@ -133,10 +133,10 @@ def shares_plot(name: str, label: str, shares: Sequence[Share], marks: Sequence[
     """Draws probabilities with their intervals, one below the other.
 
     Args:
-        name: of the plot.
-        label: what it shows, in words.
+        name: id of the plot.
+        label: description of the plot for screen readers.
         shares: rows, from the top.
-        marks: probabilities to draw a line at.
+        marks: probabilities to mark with a vertical line.
     """
 
     def draw(axes: "Axes") -> None:

@@ -1,4 +1,4 @@
-"""The file of a report."""
+"""Writes the file of a report."""
 
 from pathlib import Path
 
@@ -8,13 +8,13 @@ from rlarcade.outputs import check_output
 
 
 def check_writable(path: Path | None, what: str = "report") -> None:
-    """Finds out whether a file, if one is asked for, can be written: before hours go into it.
+    """Checks that a file can be written, before hours of play.
 
-    Nothing is left behind, and what stands at `path` stays as it is.
+    The check leaves no file behind and does not change an existing file.
 
     Args:
-        path: the file; None if none was asked for.
-        what: it is called in the error.
+        path: the file; None if the user asked for none.
+        what: name of the file in the error.
 
     Raises:
         ConfigError: the file cannot be written.
@@ -24,7 +24,7 @@ def check_writable(path: Path | None, what: str = "report") -> None:
 
 
 def write_report(path: Path, html: str) -> None:
-    """Writes a report; what stood at `path` is replaced only by a whole one.
+    """Writes a report. It replaces an existing file only when it is complete.
 
     Raises:
         RlarcadeError: the file cannot be written.

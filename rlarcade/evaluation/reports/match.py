@@ -1,4 +1,4 @@
-"""The report of a match: which of two versions is better, and how that came out."""
+"""The report of a match: which of two versions is better, with the evidence."""
 
 from collections.abc import Sequence
 
@@ -32,12 +32,12 @@ def match_report(
     learning_curves: Sequence[LearningCurve] = (),
     clips: Sequence[Clip] = (),
 ) -> str:
-    """Renders a match, decided or as far as it was played.
+    """Renders a match, decided or unfinished.
 
     Args:
-        match: with any number of pairs, none included.
-        learning_curves: of the runs the two versions come from.
-        clips: to look at.
+        match: match with any number of pairs, including none.
+        learning_curves: curves of the runs of both versions.
+        clips: pictures or videos of games.
 
     Returns:
         The whole HTML file.
@@ -60,7 +60,7 @@ def match_report(
             _notes(match),
         ),
         *(_played(match, history, intervals) if match.results else ()),
-        # neither side's colour: who trained which is not known here
+        # Do not use the sides' colours: it is not known here which run made which version.
         curves_section(learning_curves, first=len(SIDES)),
         clips_section(clips),
         _pairs(match, history) if match.results else "",
@@ -79,7 +79,8 @@ def _notes(match: Comparison) -> list[str]:
     notes = [*match.notes]
     if match.verdict is None:
         notes.append(
-            f"the match is still on: {match.pairs} of {counted(match.max_pairs, 'pair')} are played"
+            f"the match is unfinished: {match.pairs} of {counted(match.max_pairs, 'pair')} are "
+            "played"
         )
     return notes
 
@@ -102,7 +103,7 @@ def _in_words(match: Comparison, verdict: str) -> str:
             f"If its probability of improvement were {rule.useful:g} or more, a match would end in "
             f"rejection with a probability of at most {rule.beta:g}, however often one looks."
         )
-    return played + "Neither bet against luck has been won: neither e-value reached its bound."
+    return played + "Neither e-value reached its bound."
 
 
 def _played(

@@ -1,4 +1,4 @@
-"""The page of a report: elements that escape what they are given, numbers, tables, figures."""
+"""The page of a report: elements with escaped text, numbers, tables, figures."""
 
 import html
 from collections.abc import Sequence
@@ -10,19 +10,19 @@ _POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe
 
 
 class Html(str):
-    """Text that is HTML already. Every other string is escaped when it becomes a part of a page."""
+    """Text that is already HTML. Every other string is escaped when it is put into a page."""
 
     __slots__ = ()
 
 
 def element(name: str, /, *children: str, **attributes: str | bool) -> Html:
-    """Returns an element; children and attributes that are not `Html` are escaped.
+    """Returns an element. Children that are not `Html` are escaped, and so are all attributes.
 
     Args:
-        name: of the element.
-        *children: put one after the other.
-        **attributes: `aria_label` means `aria-label` and `class_` means `class`; True is an
-            attribute without a value, False none at all.
+        name: name of the element.
+        *children: content, one after the other.
+        **attributes: `aria_label` means `aria-label`, and `class_` means `class`. True gives an
+            attribute without a value; False gives no attribute.
     """
     opening = [name]
     for key, value in attributes.items():
@@ -42,7 +42,8 @@ def joined(*children: str, between: str = "") -> Html:
 def _escaped(text: str) -> str:
     """Escapes a text from outside.
 
-    Characters that print nothing go as well: a name must not reverse the page's writing direction.
+    Unprintable characters are replaced, so that a name cannot reverse the writing direction of the
+    page.
     """
     shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
     return html.escape(shown)
@@ -54,7 +55,7 @@ def number(value: float | None, digits: int = 1) -> str:
 
 
 def points(score: float) -> str:
-    """Returns the score of one game: whole unless it is not."""
+    """Returns the score of one game, with a decimal only if it is not whole."""
     return number(score, 0 if score == int(score) else 1)
 
 
@@ -88,11 +89,11 @@ def table(
     """Returns a table that scrolls in its own box; the first cell of a row is its heading.
 
     Args:
-        caption: what it shows, for screen readers.
+        caption: description of the table for screen readers.
         columns: headings.
-        rows: cells, as many as there are columns.
-        text: columns that hold words, not numbers.
-        name: the id of its box.
+        rows: cells of each row, one per column.
+        text: headings of the columns with words instead of numbers.
+        name: id of the box.
     """
     kinds = ["text" if column in text else "number" for column in columns]
     head = element(
@@ -109,7 +110,7 @@ def table(
         element("thead", head),
         element("tbody", joined(*body, between=Html("\n"))),
     )
-    # reachable by keyboard, or nobody without a mouse could scroll it
+    # tabindex lets users scroll the box with the keyboard.
     return element(
         "div", whole, class_="scroll", id=name, role="region", aria_label=caption, tabindex="0"
     )
@@ -122,7 +123,7 @@ def figure(picture: str, caption: str, legend: Sequence[Html] = ()) -> Html:
 
 
 def facts(rows: Sequence[tuple[str, str]], class_: str) -> Html:
-    """Returns a list of terms and what holds of them."""
+    """Returns a list of (term, value)."""
     return element(
         "dl",
         *(element("div", element("dt", term), element("dd", value)) for term, value in rows),
@@ -144,11 +145,11 @@ def details(summary: str, *children: str) -> Html:
 
 
 def page(title: str, *children: str) -> str:
-    """Returns the whole file. It loads nothing from anywhere, and its policy lets it load nothing.
+    """Returns the whole file. It is self-contained; its content security policy blocks all loads.
 
     Args:
-        title: of the window.
-        *children: of the main part.
+        title: title of the window.
+        *children: content of the main part.
     """
     head = element(
         "head",

@@ -1,4 +1,4 @@
-"""What the reports of matches, suites and round robins share: pairs and their evidence."""
+"""Shared parts of the reports of matches, suites and round robins: pairs and their evidence."""
 
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
@@ -36,13 +36,13 @@ from rlarcade.evaluation.table import how_played
 from rlarcade.games.names import display_name
 
 SIDES = {CHAMPION: "champion", CANDIDATE: "candidate"}
-"""What the two sides are called, by their places."""
+"""Names of the two sides, by index."""
 
 CLAIM_BEYOND = "that one algorithm is better than another needs several training runs of each."
-"""What no report shows."""
+"""A claim that no report supports."""
 _NOT_GATED = (
-    "Described, not gated on: the verdict looks at who won each pair, not at these figures. A "
-    "version may win most games by a little and lose some by a lot."
+    "Described, not gated on: the verdict only counts which side won each pair. A version may win "
+    "most games by a little and lose some by a lot."
 )
 _SIGNS = {"promote": "✓", "reject": "✕", "inconclusive": "?"}
 _OUTCOMES = {1.0: "won", 0.5: "tied", 0.0: "lost"}
@@ -62,13 +62,13 @@ def interval_history(outcomes: Sequence[float], alpha: float) -> list[Interval]:
 
 
 def conditions(match: Comparison) -> str:
-    """Returns how the games of a match were played, as a line below its title."""
+    """Returns protocol and ε of a match, as a line below its title."""
     how = how_played(match).removeprefix(f"{display_name(match.game)}, ")
     return how[0].upper() + how[1:]
 
 
 def sides_list(contestants: Sequence[tuple[str, str]]) -> Html:
-    """Returns who plays: what each is called on the page, and its name."""
+    """Returns a list of the players: (short key on the page, full name)."""
     items = (
         element("li", named(place, key, name)) for place, (key, name) in enumerate(contestants)
     )
@@ -76,7 +76,7 @@ def sides_list(contestants: Sequence[tuple[str, str]]) -> Html:
 
 
 def notes_list(notes: Sequence[str]) -> Html:
-    """Returns what a reader should know; nothing if there is nothing."""
+    """Returns a list of warnings for the reader; nothing if there are none."""
     items = (element("li", note) for note in notes)
     return element("ul", *items, class_="notes") if notes else Html()
 
@@ -88,7 +88,7 @@ def verdict_section(
     tiles: Sequence[tuple[str, str]],
     notes: Sequence[str],
 ) -> Html:
-    """Returns what came out, in a word, in words and in figures."""
+    """Returns the verdict: as one word, as a sentence and as figures."""
     badge = element("strong", f"{_SIGNS[verdict]} {verdict.upper()}", class_=f"badge {verdict}")
     return section(
         "Verdict",
@@ -104,7 +104,7 @@ def verdict_section(
 def evidence_tiles(
     document: Comparison | SuiteComparison, last_interval: Interval
 ) -> list[tuple[str, str]]:
-    """Returns what the evidence has come to, for a `verdict_section`."""
+    """Returns the figures of the evidence, for `verdict_section`."""
     share, rule = document.improvement_probability, document.rule
     shown = number(share, 2) if share is None else share_text(share, last_interval)
     return [
@@ -127,10 +127,10 @@ def e_values_figure(history: Sequence[Evidence], rule: Rule, unit: str, decides:
     """Returns both e-values over time.
 
     Args:
-        history: before the first pair or round and after each.
-        rule: of the match.
+        history: e-values before the first pair or round and after each.
+        rule: rule of the match.
         unit: "pair" or "round".
-        decides: a sentence on what ends the match.
+        decides: sentence that says what ends the match.
     """
     bets = [
         Bet(CANDIDATE, [one.e_value for one in history], 1 / rule.alpha, "promote"),
@@ -138,7 +138,7 @@ def e_values_figure(history: Sequence[Evidence], rule: Rule, unit: str, decides:
     ]
     return figure(
         evidence_plot("e-values", f"Both e-values after each {unit}", bets, f"{unit}s"),
-        f"What one coin has become by a bet on every {unit}: one bet that the candidate is better, "
+        f"Two bets on every {unit}, each started with one coin: one that the candidate is better, "
         f"one that it is not usefully better. {decides} Logarithmic scale.",
         legend({CANDIDATE: "e-value", CHAMPION: "futility e-value"}),
     )
@@ -150,29 +150,29 @@ def interval_figure(
     """Returns the probability of improvement over time.
 
     Args:
-        outcomes: of pairs or rounds.
-        intervals: before the first and after each.
-        rule: of the match.
+        outcomes: outcomes of pairs or rounds.
+        intervals: intervals before the first outcome and after each.
+        rule: rule of the match.
         unit: "pair" or "round".
-        mean: what the mean outcome is called.
+        mean: name of the mean outcome.
     """
     label = f"Probability of improvement and its interval after each {unit}"
     return figure(
         interval_plot("interval", label, outcomes, intervals, rule, f"{unit}s"),
-        f"{mean}, ties counting half, and where the true probability lies: with "
-        f"probability {1 - rule.alpha:g} at all looks at once. Shown, never decided "
-        f"on. Dotted: {rule.null:g}, which a better candidate exceeds, and "
-        f"{rule.useful:g}, from which it should be found better.",
+        f"{mean}, ties counting half. The band contains the true probability at all looks at once, "
+        f"with probability {1 - rule.alpha:g}. It is shown and decides nothing. Dotted: "
+        f"{rule.null:g}, which a better candidate exceeds, and {rule.useful:g}, from which it "
+        "should be promoted.",
         legend({CANDIDATE: "pairs won by the candidate"}),
     )
 
 
 def scores_grid(match: Comparison, prefix: str = "") -> Html:
-    """Returns the scores of both sides in one game, pair by pair and summed up.
+    """Returns the scores of both sides in one game, pair by pair and in summary.
 
     Args:
-        match: with at least one pair.
-        prefix: of the ids of its parts.
+        match: match with at least one pair.
+        prefix: prefix of all ids.
     """
     champion, candidate = (
         series_of(side, place, [getattr(pair, side) for pair in match.results])
@@ -200,7 +200,7 @@ def _scatter(results: Sequence[PairResult], name: str) -> Html:
         "(triangles), below it the champion (circles); squares are ties."
     )
     if any(pair.failed for pair in pairs):
-        caption += " Crossed out: a policy failed, and lost whatever it had scored."
+        caption += " Crossed out: a policy failed and lost the pair, whatever its score."
     label = "The candidate's score against the champion's, pair by pair"
     return figure(scatter_plot(name, label, pairs), caption)
 
@@ -222,8 +222,8 @@ def _sign_flip(results: Sequence[PairResult]) -> str:
     differences = [pair.candidate.score - pair.champion.score for pair in results]
     return (
         f"Mean difference of the scores {number(fmean(differences))}, its sign-flip permutation p "
-        f"{number(sign_flip_p(differences), 3)}: fixed-N, not for peeking. It only means something "
-        "if this number of pairs was fixed beforehand, which a match does not do."
+        f"{number(sign_flip_p(differences), 3)}: fixed-N, not for peeking. It is only valid if the "
+        "number of pairs was fixed in advance, and a match does not fix it."
     )
 
 
@@ -235,14 +235,14 @@ def pairs_table(
     title: str = "Every pair",
     name: str = "pairs",
 ) -> Html:
-    """Returns every pair of a match, in a part of the page that opens.
+    """Returns every pair of a match, in a part of the page that opens on a click.
 
     Args:
-        match: with at least one pair.
-        evidence: columns of e-values, after each pair.
-        sides: what champion and candidate are called here.
-        title: of the part; the number of pairs follows.
-        name: its id.
+        match: match with at least one pair.
+        evidence: columns of e-values, one value after each pair.
+        sides: names of champion and candidate in the table.
+        title: title of the part. The number of pairs is added.
+        name: id of the table.
     """
     one, other = sides
     words = [f"{other} has", f"{one} ended", f"{other} ended"]

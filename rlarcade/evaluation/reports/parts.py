@@ -1,4 +1,4 @@
-"""What all reports have in common."""
+"""Shared parts of all reports."""
 
 import json
 from collections import Counter
@@ -37,7 +37,7 @@ _PROFILE = (
 
 
 def described(game: str, episodes: Sequence[EpisodeResult]) -> dict[str, str]:
-    """Returns what sums some games up, by what it is called."""
+    """Returns summary statistics of some games, by name."""
     scores = [episode.score for episode in episodes]
     mean = fmean(scores)
     endings = Counter(episode.ended for episode in episodes)
@@ -64,14 +64,14 @@ def _between(scores: Sequence[float]) -> str:
 
 
 def ending(episode: EpisodeResult) -> str:
-    """Returns how a game ended, and why if the policy failed."""
+    """Returns how a game ended, with the reason if the policy failed."""
     reason = " ".join((episode.failure or "").split())
     reason = reason if len(reason) <= _LONGEST_REASON else f"{reason[:_LONGEST_REASON]}…"
     return f"{episode.ended}: {reason}" if reason else episode.ended
 
 
 def series_of(key: str, place: int, episodes: Sequence[EpisodeResult]) -> Series:
-    """Returns games as plots show them."""
+    """Returns games as a series for plots."""
     return Series(
         key,
         place,
@@ -81,20 +81,20 @@ def series_of(key: str, place: int, episodes: Sequence[EpisodeResult]) -> Series
 
 
 def legend(names: Mapping[int, str]) -> list[Html]:
-    """Returns the keys of a plot's lines, by their places."""
+    """Returns the legend of a plot: a swatch and a name for each index."""
     return [joined(swatch(place), element("span", name)) for place, name in names.items()]
 
 
 def named(place: int, key: str, name: str) -> Html:
-    """Returns what a version is called in plots, and its name."""
+    """Returns a version's swatch, its short key in plots, and its full name."""
     parts = [part + "/" for part in name.split("/")]
     parts[-1] = parts[-1][:-1]
-    path = joined(*parts, between=element("wbr"))  # a long path breaks between its folders
+    path = joined(*parts, between=element("wbr"))  # lets a long path wrap between folders
     return joined(swatch(place), element("b", key), " ", element("span", path, class_="name"))
 
 
 def header(kind: str, title: str, subtitle: str) -> Html:
-    """Returns what stands above everything else."""
+    """Returns the header of the page."""
     return element(
         "header",
         element("p", f"rlarcade {kind}", class_="kicker"),
@@ -104,7 +104,7 @@ def header(kind: str, title: str, subtitle: str) -> Html:
 
 
 def keys_of(count: int) -> list[str]:
-    """Returns what a page calls so many contestants."""
+    """Returns short keys for contestants: A, B, …, or 1, 2, … for more than 26."""
     return [chr(ord("A") + place) if count <= 26 else str(place + 1) for place in range(count)]
 
 
@@ -114,13 +114,13 @@ def contestants_scores(
     """Returns the scores of any number of contestants in one game, as a table and as plots.
 
     Args:
-        game: whose published scores stand beside them.
-        contestants: what each is called, and its games. One has games at least.
-        heading: what they are.
-        name: what the ids of the parts begin with.
+        game: ROM id. Its published scores are added to the table.
+        contestants: (name, games) of each. At least one has games.
+        heading: kind of the contestants, as the heading of the first column.
+        name: prefix of all ids.
     """
     keys = keys_of(len(contestants))
-    named_here = len(keys) <= _FEW  # many names are read in the table
+    named_here = len(keys) <= _FEW  # with more, the names are only in the table
     names, series = {}, []
     for place, (key, (who, games)) in enumerate(zip(keys, contestants, strict=True)):
         if games:
@@ -164,7 +164,7 @@ def scores_figures(
 
 
 def _every_game(name: str, game: str, series: Sequence[Series], legend: Sequence[Html]) -> Html:
-    """Returns every game as a dot, beside what a random player and a human score."""
+    """Returns every game as a dot, with the random and the human score as lines."""
     published = published_scores(game)
     known = {"random": published.random, "human": published.human} if published else {}
     shown = visible(known, series)
@@ -174,7 +174,7 @@ def _every_game(name: str, game: str, series: Sequence[Series], legend: Sequence
         "interval over games."
     )
     if any(any(one.failed) for one in series):
-        caption += " Crosses: games in which the policy failed, at the score it had by then."
+        caption += " Crosses: games in which the policy failed, at the score it had reached."
     for reference, score in known.items():
         if reference not in shown:
             caption += f" The {reference} score, {points(score)}, lies outside the picture."
@@ -183,14 +183,14 @@ def _every_game(name: str, game: str, series: Sequence[Series], legend: Sequence
 
 
 def grid(*cells: str) -> Html:
-    """Returns cells side by side where there is room."""
+    """Returns cells side by side, or below each other on a narrow page."""
     return element("div", *cells, class_="grid")
 
 
 def settings_table(
     columns: Mapping[str, Mapping[str, str]], name: str, caption: str = "All settings"
 ) -> Html:
-    """Returns settings, as `settings_of` has them, side by side under what each column is."""
+    """Returns a table of settings from `settings_of`, one column per document."""
     fields = dict.fromkeys(field for column in columns.values() for field in column)
     rows = [[field, *(column.get(field, "–") for column in columns.values())] for field in fields]
     heads = ["setting", *columns]
@@ -198,7 +198,7 @@ def settings_table(
 
 
 def settings_of(document: BaseModel, without: Iterable[str]) -> dict[str, str]:
-    """Returns the fields of a document but some and its computed ones, named as in its JSON."""
+    """Returns a document's fields by their JSON names, except computed fields and `without`."""
     fields = set(type(document).model_fields) - set(without)
     return dict(_flat(document.model_dump(mode="json", include=fields)))
 

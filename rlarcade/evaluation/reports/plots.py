@@ -1,4 +1,4 @@
-"""The plots of scores."""
+"""Plots of scores."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 CHAMPION, CANDIDATE = 0, 1
-"""Places of the two sides among the series of a match, and of a suite."""
+"""Indices of the two sides among the series of a match or a suite."""
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """The games of one version, as plots show them."""
+    """The games of one version, for plots."""
 
     key: str
-    """What a plot calls it: short."""
+    """Short label in plots."""
     place: int
-    """Among the series of the page; its colour and dashes follow."""
+    """Index among the series of the page. It selects the colour and the dashes."""
     scores: tuple[float, ...]
     failed: tuple[bool, ...]
-    """Whether the policy failed in the game."""
+    """Whether the policy failed, for each game."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +49,9 @@ class Point:
 
 
 def performance_profile(scores: Sequence[float]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Returns the scores that occur, rising, and the share of games that scored more than each."""
+    """Returns the distinct scores, ascending, and the share of games that scored more than each."""
     ordered = sorted(scores)
-    # of equal scores the last one has only larger ones after it
+    # The dict keeps the last index of equal scores. All scores after it are larger.
     last = {score: index for index, score in enumerate(ordered)}
     return tuple(last), tuple((len(ordered) - 1 - index) / len(ordered) for index in last.values())
 
@@ -72,12 +72,12 @@ def profile_plot(name: str, label: str, series: Sequence[Series]) -> Html:
 
 
 def _height(rows: int) -> float:
-    """Inches for a plot of so many versions; two plots of them stand side by side."""
+    """Height in inches for `rows` versions, shared by the two plots that are side by side."""
     return max(3.7, 1 + 0.6 * rows)
 
 
 def visible(references: Mapping[str, float], series: Sequence[Series]) -> dict[str, float]:
-    """Returns the references that a plot of these scores can show without shrinking them much."""
+    """Returns the references close enough to the scores that a plot can show both."""
     low, high = limits(score for one in series for score in one.scores)
     room = 0.5 * (high - low)
     return {name: score for name, score in references.items() if low - room <= score <= high + room}
@@ -89,10 +89,10 @@ def scores_plot(
     """Draws every game as a dot in the row of its version, with quartiles, median and IQM.
 
     Args:
-        name: of the plot.
-        label: what it shows, in words.
+        name: id of the plot.
+        label: description of the plot for screen readers.
         series: rows, from the top.
-        references: scores to draw a line at.
+        references: scores to mark with a vertical line, by name.
     """
 
     def draw(axes: "Axes") -> None:
@@ -101,7 +101,7 @@ def scores_plot(
             _games(axes, row, one)
         for text, score in references.items():
             axes.axvline(score, color=INK, linewidth=1, linestyle=DOTTED)
-            # two may be close: the lower one is named on its left
+            # Two references may be close: label the lower one on its left.
             side = "right" if score < max(references.values()) else "left"
             top = ("data", "axes fraction")
             axes.annotate(f" {text} ", (score, 1), xycoords=top, ha=side, fontsize=11)
@@ -129,7 +129,7 @@ def _quartiles(axes: "Axes", row: int, one: Series) -> None:
 
 
 def _games(axes: "Axes", row: int, one: Series) -> None:
-    # a golden-ratio sequence: spread evenly, and the same every time
+    # Heights follow a golden-ratio sequence: evenly spread and reproducible.
     places = [
         (score, row + 0.46 * (i * 0.618034 % 1 - 0.5)) for i, score in enumerate(one.scores, 1)
     ]
@@ -195,10 +195,10 @@ def curves_plot(
     """Draws training scores over agent steps.
 
     Args:
-        name: of the plot.
-        label: what it shows, in words.
-        curves: steps and scores of each.
-        first: place of the first among the series of the page.
+        name: id of the plot.
+        label: description of the plot for screen readers.
+        curves: (steps, scores) of each curve.
+        first: index of the first curve among the series of the page.
     """
     from matplotlib.ticker import EngFormatter, MaxNLocator
 

@@ -1,4 +1,4 @@
-"""The report of a round robin: who of several versions is better than whom."""
+"""The report of a round robin: which of several versions are better than which."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -42,13 +42,13 @@ from rlarcade.text import counted
 
 
 class _Pairing(NamedTuple):
-    """A match of the table; the candidate is the later of the two."""
+    """One match of the round robin. The candidate is the later player of the two."""
 
     champion: int
     candidate: int
-    """Their places."""
+    """Indices of the players."""
     sides: tuple[str, str]
-    """What the page calls them."""
+    """Their keys on the page: champion, candidate."""
     match: Comparison
 
     @property
@@ -65,9 +65,9 @@ def round_robin_report(
     """Renders a round robin.
 
     Args:
-        round_robin: with at least one match, of any number of pairs.
-        learning_curves: of the runs the contestants come from.
-        clips: to look at.
+        round_robin: round robin with at least one match. A match may have any number of pairs.
+        learning_curves: curves of the contestants' runs.
+        clips: pictures or videos of games.
 
     Returns:
         The whole HTML file.
@@ -117,10 +117,10 @@ def _who_beats_whom(
         _pairings_table(pairings),
         element(
             "p",
-            "Each pairing is a match of its own: between equals, it names one of them the better "
-            f"with a probability of at most {rule.alpha + rule.beta:g}, however often one looks. "
-            "That holds for each pairing, not for all of them together. There is no rating: who "
-            "beats a winner need not beat the beaten. All this is about these versions; "
+            "Each pairing is a match of its own. Between equals, it calls one of them better with "
+            f"a probability of at most {rule.alpha + rule.beta:g}, however often one looks. This "
+            "holds for each pairing, not for all of them together. There is no rating: if A beats "
+            "B and B beats C, A need not beat C. All this is about these versions; "
             f"{CLAIM_BEYOND}",
             class_="aside",
         ),
@@ -129,7 +129,7 @@ def _who_beats_whom(
 
 
 def _in_words(round_robin: RoundRobin, keys: Sequence[str]) -> str:
-    """Who has been shown to be better than whom."""
+    """Sentences that say which versions were shown to be better than which."""
     places = range(len(keys))
     found = []
     for one in places:
@@ -139,8 +139,8 @@ def _in_words(round_robin: RoundRobin, keys: Sequence[str]) -> str:
     open_ = sum(match.verdict not in ("promote", "reject") for match in round_robin.matches)
     total = len(round_robin.matches)
     if not found:
-        return "Nobody was shown to be better than anybody."
-    rest = f" Nobody was shown to be better in {open_} of {total} pairings." if open_ else ""
+        return "No contestant was shown to be better than another."
+    rest = f" Neither was shown to be better in {open_} of {total} pairings." if open_ else ""
     return f"{'; '.join(found)}.{rest}"
 
 
@@ -183,8 +183,8 @@ def _shares_figure(pairings: Sequence[_Pairing]) -> Html:
     certain = 1 - pairings[0].match.rule.alpha
     return figure(
         shares_plot("shares", "Probability of winning a pair, by pairing", shares, (0.5,)),
-        "Share of pairs won by the first against the second, ties counting half, and where the "
-        f"true probability lies: with probability {certain:g} at all looks at once. Dotted: 0.5, "
+        "Share of pairs won by the first against the second, ties counting half. The bar contains "
+        f"the true probability at all looks at once, with probability {certain:g}. Dotted: 0.5, "
         "equals.",
     )
 
@@ -212,7 +212,7 @@ def _pairings_table(pairings: Sequence[_Pairing]) -> Html:
                 _verdict(pairing),
             ]
         )
-    title = "Every pairing, as the first of the two counts it"
+    title = "Every pairing, counted for the first of the two"
     return table(title, heads, rows, text=("pairing", "verdict"), name="pairings")
 
 
@@ -222,7 +222,7 @@ def _verdict(pairing: _Pairing) -> str:
     if match.same_version:
         return "the same version twice"
     if match.verdict is None:
-        return f"still on: {match.pairs} of {counted(match.max_pairs, 'pair')}"
+        return f"unfinished: {match.pairs} of {counted(match.max_pairs, 'pair')}"
     if reason := crashed(match, champion, candidate):
         return reason
     return {
@@ -233,13 +233,13 @@ def _verdict(pairing: _Pairing) -> str:
 
 
 def _scores(round_robin: RoundRobin, pairings: Sequence[_Pairing]) -> Html:
-    """What each contestant scored against all others together."""
+    """Scores of each contestant, over all its pairings."""
     games: list[list[EpisodeResult]] = [[] for _ in round_robin.players]
     for pairing in pairings:
         for pair in pairing.match.results:
             games[pairing.champion].append(pair.champion)
             games[pairing.candidate].append(pair.candidate)
-    # players without a version meet all others with the same seeds: one game is not several
+    # Players without a version play the same seeds in every pairing. Count an equal game once.
     contestants = [
         (who, list(dict.fromkeys(own))) for who, own in zip(round_robin.players, games, strict=True)
     ]
@@ -248,8 +248,8 @@ def _scores(round_robin: RoundRobin, pairings: Sequence[_Pairing]) -> Html:
         *contestants_scores(round_robin.matches[0].game, contestants, "contestant", "contestants"),
         element(
             "p",
-            "All different games of each contestant, in all its pairings: both sides of a pair "
-            "play alone. Described, not gated on.",
+            "All different games of each contestant, in all its pairings. The two sides of a pair "
+            "play separate games. Described, not gated on.",
             class_="aside",
         ),
         name="scores-section",

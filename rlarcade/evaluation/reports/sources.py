@@ -1,4 +1,4 @@
-"""What a report shows beside its document: learning curves, and moments of games."""
+"""Finds the learning curves and the pictures of games for a report."""
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -21,12 +21,15 @@ def sources_of(
 ) -> dict[str, Any]:
     """Returns `learning_curves` and `clips` for a report on these documents.
 
-    Curves are there for checkpoints that lie in their run's folder. Clips show each player's game
-    with the median score, with its values if its checkpoint is still there; `load` reads it by the
-    name that the documents call it.
+    A checkpoint has a curve if it is in the folder of its run. A clip shows the median-score game
+    of a player. It shows action values if the player's checkpoint still exists.
+
+    Args:
+        documents: documents of the report.
+        load: loads a checkpoint by the player's name in the documents.
 
     Raises:
-        RlarcadeError: figures of a run cannot be read.
+        RlarcadeError: the metrics of a run cannot be read.
         RecordingError: a game does not reproduce.
     """
     players: dict[tuple[str, str], list[Recording]] = {}
@@ -43,7 +46,7 @@ def sources_of(
 
 
 def _curves(names: Iterable[str]) -> list[LearningCurve]:
-    """One of each run: two checkpoints of a run have the same."""
+    """Returns one curve per run, because the checkpoints of a run share it."""
     curves = {}
     for name in names:
         if _is_there(name) and (curve := learning_curve(Path(name))):
@@ -52,10 +55,10 @@ def _curves(names: Iterable[str]) -> list[LearningCurve]:
 
 
 def _is_there(name: str) -> bool:
-    """Whether a player's name is a path. A document from elsewhere may call it anything."""
+    """Whether a player's name is an existing path. Documents may contain any name."""
     try:
         return Path(name).exists()
-    except (OSError, ValueError):  # too long for a path, or with letters that none has
+    except (OSError, ValueError):  # too long for a path, or with characters that paths cannot have
         return False
 
 

@@ -1,4 +1,4 @@
-"""The report of a suite: whether a version is better over several games, and worse in none."""
+"""The report of a suite: is a version better over several games, and worse in none?"""
 
 from collections.abc import Sequence
 from statistics import fmean
@@ -42,16 +42,16 @@ from rlarcade.text import counted
 
 _OUTCOMES = {"wins": "won", "ties": "tied", "losses": "lost"}
 _DECIDES = {
-    "prove": "The first to reach its dotted line decides, but for promotion every game's guard "
-    "must have reached its own, too.",
+    "prove": "The first to reach its dotted line decides. For promotion, every game's guard must "
+    "have reached its own line, too.",
     "alarm": "The first to reach its dotted line decides, if no game's guard raises the alarm.",
     "none": "The first to reach its dotted line decides.",
 }
 _GUARDS = {
     "prove": "The same bet on each game's own pairs: that the candidate is not worse by {margin:g} "
-    "there. Promotion needs every line to have reached the dotted one once.",
+    "there. For promotion, every line must have reached the dotted line once.",
     "alarm": "A bet on each game's own pairs: that the candidate is worse there. The first line to "
-    "reach the dotted one ends the match. No alarm is no proof that all is well.",
+    "reach the dotted line ends the match. No alarm is no proof that all is well.",
 }
 
 
@@ -61,12 +61,12 @@ def suite_report(
     learning_curves: Sequence[LearningCurve] = (),
     clips: Sequence[Clip] = (),
 ) -> str:
-    """Renders a match over several games, decided or as far as it was played.
+    """Renders a suite, decided or unfinished.
 
     Args:
-        suite: with at least one game, and any number of rounds, none included.
-        learning_curves: of the runs the versions come from.
-        clips: to look at.
+        suite: suite with at least one game and any number of rounds, including none.
+        learning_curves: curves of the versions' runs.
+        clips: pictures or videos of games.
 
     Returns:
         The whole HTML file.
@@ -85,8 +85,8 @@ def suite_report(
             "suite",
             f"{' and '.join(games) if len(games) < 3 else f'{len(games)} games'}: candidate "
             "against champion",
-            "One match over all games: a round is one same-seed pair of whole games in each, its "
-            "outcome the mean of theirs",
+            "One match over all games. A round is one same-seed pair of whole games in each; its "
+            "outcome is the mean of the pairs' outcomes",
         ),
         verdict_section(
             verdict,
@@ -109,7 +109,7 @@ def _games(suite: SuiteComparison) -> list[str]:
 
 
 def _place(index: int) -> int:
-    """Of a game among the series of the page: the two sides come first."""
+    """Returns a game's index among the series of the page. The two sides come first."""
     return len(SIDES) + index
 
 
@@ -162,10 +162,10 @@ def _in_words(suite: SuiteComparison, verdict: str) -> str:
     if reached.better is not None:
         open_ = [g for g, after in zip(_games(suite), reached.guards, strict=True) if after is None]
         return (
-            f"The candidate was shown to be better on the whole after round {reached.better}, but "
-            f"not that it is not worse by {suite.margin:g} in {' and '.join(open_)}."
+            f"The candidate was shown to be better overall after round {reached.better}. But it "
+            f"was not ruled out that it is worse by {suite.margin:g} in {' and '.join(open_)}."
         )
-    return "Neither bet against luck has been won: neither e-value reached its bound."
+    return "Neither e-value reached its bound."
 
 
 def _notes(suite: SuiteComparison) -> list[str]:
@@ -176,14 +176,14 @@ def _notes(suite: SuiteComparison) -> list[str]:
     ]
     if suite.verdict is None:
         most = counted(suite.max_rounds, "round")
-        notes.append(f"the match is still on: {suite.rounds} of {most} are done")
+        notes.append(f"the match is unfinished: {suite.rounds} of {most} are done")
     if suite.verdict == "promote" and suite.guard == "none":
         notes.append("no game was guarded: the candidate may be worse in one of them")
     return notes
 
 
 def _by_game(suite: SuiteComparison) -> Html:
-    """One line for each game; the plots of its scores follow further down."""
+    """Renders one line per game. The plots of its scores follow further down."""
     heads = ["game", "won", "tied", "lost", "probability of improvement"]
     if suite.guard != "none":
         heads.append(f"guard's e-value, from {suite.guard_bound:g}")
@@ -195,8 +195,8 @@ def _by_game(suite: SuiteComparison) -> Html:
         table("Games", heads, rows, text=("game",), name="games-table"),
         element(
             "p",
-            "The verdict is about all games together. A game's interval holds by itself, at all "
-            f"looks at once with probability {1 - suite.rule.alpha:g}.",
+            "The verdict is about all games together. Each game's interval holds separately: at "
+            f"all looks at once, with probability {1 - suite.rule.alpha:g}.",
             class_="aside",
         ),
         _together(suite),
@@ -205,7 +205,7 @@ def _by_game(suite: SuiteComparison) -> Html:
 
 
 def _together(suite: SuiteComparison) -> Html:
-    """All games' scores in one figure a side; nothing if no human played any of them."""
+    """Renders each side's aggregate over all games; nothing if no game has a human score."""
     rows = [
         [
             side,
@@ -222,8 +222,8 @@ def _together(suite: SuiteComparison) -> Html:
         element(
             "p",
             "Of all games with a published human score: 0 % plays like random, 100 % like a human. "
-            "The interval is a bootstrap's, of each game's episodes among themselves; the gap is "
-            "what episodes fell short of 100 %, on average. Described, not gated on.",
+            "The interval is a bootstrap interval, resampled within each game. The gap is how far "
+            "the episodes are below 100 % on average. Described, not gated on.",
             class_="aside",
         ),
     )
@@ -253,7 +253,7 @@ def _line(suite: SuiteComparison, index: int) -> list[str]:
 
 
 def _below(text: str) -> Html:
-    """A second line of a cell."""
+    """Returns the second line of a cell."""
     return joined(" ", element("span", text, class_="interval"))
 
 
@@ -289,7 +289,7 @@ def _shares_figure(suite: SuiteComparison) -> Html:
         for index, (game, match) in enumerate(zip(_games(suite), suite.matches, strict=True))
     ]
     whole = Share("all games", CANDIDATE, fmean(suite.means), suite.interval)
-    marks, dotted = [suite.rule.null], f"{suite.rule.null:g}, to be exceeded on the whole"
+    marks, dotted = [suite.rule.null], f"{suite.rule.null:g}, to be exceeded overall"
     if suite.guard == "prove":
         marks.append(0.5 - suite.margin)
         dotted += f", and {marks[1]:g}, to be exceeded in every game"
@@ -300,7 +300,7 @@ def _shares_figure(suite: SuiteComparison) -> Html:
 
 
 def _game(suite: SuiteComparison, index: int) -> Html:
-    """What was scored in one game."""
+    """Renders the scores of one game."""
     match, prefix = suite.matches[index], f"game-{index + 1}-"
     evidence = {}
     if suite.guard != "none":

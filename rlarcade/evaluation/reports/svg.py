@@ -1,8 +1,8 @@
-"""How a report draws: one style, and SVG that lives inside a page.
+"""Draws the plots of a report as SVG inside the page, in one style.
 
-Texts stay texts in the page's font and colours follow its light and dark styles. matplotlib is
-loaded when something is drawn. Every plot starts from matplotlib's own defaults, whatever the
-user's are, so the same scores are the same bytes.
+Texts stay texts in the page's font. Colours follow the page's light and dark styles. matplotlib is
+imported when something is drawn. Every plot starts from matplotlib's built-in defaults and ignores
+the user's settings, so the same scores give the same bytes.
 """
 
 import io
@@ -17,19 +17,20 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe & Ito (2008), https://jfly.uni-koeln.de/color/, told apart by the colour-blind; their yellow
-# is too light for a line. The page's style sheet has a lighter shade of each for dark screens.
+# Okabe & Ito (2008), https://jfly.uni-koeln.de/color/: colour-blind readers can tell them apart.
+# Their yellow is left out, because it is too light for a line. The page's style sheet has a lighter
+# shade of each for dark screens.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#6b7280")
 INK, FAINT = "#1c2430", "#c3c9d2"
 _VARIABLES = {INK: "--ink", FAINT: "--faint"} | {
     colour: f"--s{index}" for index, colour in enumerate(_COLOURS)
 }
-# Four dashes and seven colours make 28 different lines; in black and white, four.
+# Four dashes and seven colours give 28 different lines. In black and white there are four.
 _DASHES: tuple[tuple[float, ...], ...] = ((), (6, 2), (2, 1.5), (7, 2, 2, 2))
 DOTTED, DASHED = (0, (1.5, 2)), (0, (4, 3))
 
 _WIDTH, _HEIGHT = 6.0, 3.7  # inches of 72 units
-_MOST_POINTS = 400  # of a line; more would not be seen
+_MOST_POINTS = 400  # points of a line; more would not be visible
 _SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "rlarcade",
@@ -55,12 +56,12 @@ _NO_METADATA = {"Creator": None, "Date": None, "Format": None, "Type": None}
 
 
 def colour(place: int) -> str:
-    """Returns the colour of the series in this place among the series of a page."""
+    """Returns the colour of the series with this index on the page."""
     return _COLOURS[place % len(_COLOURS)]
 
 
 def line_style(place: int) -> dict[str, Any]:
-    """Returns colour and dashes of the series in this place."""
+    """Returns colour and dashes of the series with this index on the page."""
     dashes = _DASHES[place % len(_DASHES)]
     return {"color": colour(place), "linestyle": (0, dashes) if dashes else "solid"}
 
@@ -82,7 +83,7 @@ def swatch(place: int) -> Html:
 
 
 def limits(scores: Iterable[float]) -> tuple[float, float]:
-    """Returns the range of scores with a margin; around equal ones, too."""
+    """Returns the range of scores with a margin, which is never empty."""
     values = list(scores)
     low, high = min(values), max(values)
     margin = 0.05 * (high - low) or 0.1 * abs(low) or 1.0
@@ -97,20 +98,20 @@ def thinned(count: int) -> list[int]:
 
 
 def whole_numbers(axes: "Axes") -> None:
-    """Lets the horizontal axis count."""
+    """Puts ticks of the horizontal axis only at whole numbers."""
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
 
 
 def note(axes: "Axes", text: str, at: tuple[float, float], *, below: bool) -> None:
-    """Writes on a horizontal line.
+    """Writes a note at a horizontal line.
 
     Args:
-        axes: of the plot.
-        text: of the note.
-        at: share of the width, and height in data.
-        below: under the line, not above it.
+        axes: axes of the plot.
+        text: text of the note.
+        at: (share of the width, height in data units).
+        below: whether the note is below the line instead of above it.
     """
     axes.annotate(
         text,
@@ -129,16 +130,16 @@ def drawn(
     """Draws a plot.
 
     Args:
-        name: a page's names are different; every id within the plot begins with it.
-        label: what it shows, for those who do not see it.
+        name: unique name on the page. Every id in the plot begins with it.
+        label: description of the plot for screen readers.
         draw: called with empty axes.
-        height: in inches.
+        height: height in inches.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
     with mpl.rc_context(), warnings.catch_warnings():
-        # the browser, not matplotlib, has the glyphs
+        # The browser draws the text, so matplotlib's fonts need not have the glyphs.
         warnings.filterwarnings("ignore", r"Glyph .* missing from font")
         mpl.rcdefaults()
         mpl.rcParams.update(_SETTINGS)
@@ -154,13 +155,13 @@ def _saved(figure: "Figure") -> str:
 
 
 def _for_page(svg: str, name: str, label: str) -> Html:
-    """Turns a file of its own into a part of a page: own ids, the page's colours and font."""
-    # what stands before is a file's: XML, document type, namespaces, a size in points
+    """Turns an SVG file into a part of a page: unique ids, and the page's colours and font."""
+    # Drop what only a file needs: XML declaration, document type, namespaces, size in points.
     opening, svg = svg[svg.index("<svg") :].split(">", 1)
     box = re.search(r'viewBox="([^"]*)"', opening)
     assert box is not None, "matplotlib writes a viewBox"
     svg = svg[: svg.rindex("</svg>")].strip()
-    # its rule for * would style the page around it
+    # Drop its style element: its rule for * would style the whole page.
     svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)
     svg = re.sub(r'( id="|url\(#|href="#)', rf"\1{name}-", svg)
