@@ -9,6 +9,7 @@ from rlarcade.checkpoint import load_checkpoint
 from rlarcade.evaluation import evaluate_agent
 from rlarcade.learning.agent import DQNAgent
 
+GAMES_OF = "Atari"
 DATA = Path(__file__).parent / "data"
 EARLY, LATE = DATA / "space-invaders-early", DATA / "space-invaders-late"
 
