@@ -11,6 +11,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+from tiers import quick
 
 from rlarcade import console, interrupts
 from rlarcade.errors import ConfigError, DivergenceError
@@ -71,12 +72,11 @@ def test_the_traceback_of_an_unforeseen_error_can_be_asked_for(capsys, monkeypat
     assert "Traceback" in capsys.readouterr().err
 
 
-def ends(default, *others):
-    """Ways in which output is lost: each costs a process that loads PyTorch."""
-    return [*default, *(pytest.param(end, marks=pytest.mark.slow) for end in others)]
+# Ways in which output is lost. Each costs a process that loads PyTorch.
+LOST = ["| true", "> /dev/full", "2>&- >&-", ">&-", "2> /dev/full"]
 
 
-@pytest.mark.parametrize("end", ends(["| true"], "> /dev/full", "2>&- >&-", ">&-", "2> /dev/full"))
+@pytest.mark.parametrize("end", quick(LOST, LOST[:1]))
 def test_output_that_cannot_be_delivered_changes_no_outcome(end):
     shell = f'"$@" {end}; exit "${{PIPESTATUS[0]}}"'
     ran = subprocess.run(
@@ -86,7 +86,7 @@ def test_output_that_cannot_be_delivered_changes_no_outcome(end):
     assert ran.stderr == ""
 
 
-@pytest.mark.parametrize("end", ends([], "> /dev/full", "| true", ">&-"))
+@pytest.mark.parametrize("end", quick(["> /dev/full", "| true", ">&-"], []))
 def test_help_that_cannot_be_delivered_is_help_all_the_same(end):
     ran = subprocess.run(
         ["bash", "-c", f'"$@" {end}; exit "${{PIPESTATUS[0]}}"', "bash", *EQUALS, "--help"],

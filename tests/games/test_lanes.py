@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 from ale_py.vector_env import AtariVectorEnv
+from tiers import quick
 
 from rlarcade.errors import ActionError, CheckpointError, GameError
 from rlarcade.games import LaneStep, Protocol, TrainingLanes, get_protocol
@@ -351,10 +352,7 @@ def assert_rebuilt(lanes: TrainingLanes, game: str, protocol: Protocol, **settin
 
 @pytest.mark.parametrize(
     "situation",
-    [
-        name if name in QUICK_SITUATIONS else pytest.param(name, marks=pytest.mark.slow)
-        for name in SITUATIONS
-    ],
+    quick(SITUATIONS, QUICK_SITUATIONS),
 )
 def test_rebuilt_lanes_go_on_as_if_nothing_had_happened(situation):
     protocol, interval, steps = SITUATIONS[situation]

@@ -663,18 +663,16 @@ class Rollouts:
 
 @pytest.mark.parametrize(
     "settings",
-    [
-        {},
-        {"rollout_steps": 1, "batch_size": 5, "total_timesteps": 200},
-        *(
-            pytest.param(more, marks=pytest.mark.slow)
-            for more in (
-                {"q_lambda": 1.0, "terminal_on_life_loss": False},
-                {"q_lambda": 0.0, "reward_clip": False, "num_epochs": 1},
-                {"noisy": True, "batch_size": 30, "rollout_steps": 40, "total_timesteps": 1000},
-            )
-        ),
-    ],
+    quick(
+        [
+            {},
+            {"rollout_steps": 1, "batch_size": 5, "total_timesteps": 200},
+            {"q_lambda": 1.0, "terminal_on_life_loss": False},
+            {"q_lambda": 0.0, "reward_clip": False, "num_epochs": 1},
+            {"noisy": True, "batch_size": 30, "rollout_steps": 40, "total_timesteps": 1000},
+        ],
+        [{}, {"rollout_steps": 1, "batch_size": 5, "total_timesteps": 200}],
+    ),
     ids=str,
 )
 def test_rollouts_are_learned_with_the_targets_of_the_definition(settings):
