@@ -101,7 +101,7 @@ class Manifest(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A checkpoint whose digest was checked."""
+    """A checkpoint with a verified digest."""
 
     path: Path
     manifest: Manifest

@@ -14,7 +14,9 @@ _SMALL = 256_000_000  # bytes; less is never refused
 
 
 def require_memory_to_learn(config: TrainConfig, num_actions: int) -> None:
-    """Refuses settings whose update does not fit into memory, such as a large batch of quantiles.
+    """Refuses settings if an update with them does not fit into memory.
+
+    An example is a large batch with many quantiles.
 
     Raises:
         ResourceError: it does not fit; the message names both sizes and the settings to lower.
