@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from rlarcade.learning.replay import Batch, Replay
     from rlarcade.learning.state import TrainingState
     from rlarcade.learning.training import TrainingProgress, train_agent
-    from rlarcade.promotion.registry import Registry
+    from rlarcade.registry.registry import Registry
 
 _HOMES = {
     "ActionError": "errors",
@@ -70,7 +70,7 @@ _HOMES = {
     "PolicyError": "errors",
     "Protocol": "games",
     "RandomPlayer": "evaluation",
-    "Registry": "promotion.registry",
+    "Registry": "registry.registry",
     "RegistryError": "errors",
     "Replay": "learning.replay",
     "ResourceError": "errors",

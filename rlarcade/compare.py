@@ -48,8 +48,8 @@ from rlarcade.evaluation.table import (
 )
 from rlarcade.learning.hardware import resolve_device
 from rlarcade.outputs import check_outputs
+from rlarcade.playing.references import load_named
 from rlarcade.progress import ProgressLine
-from rlarcade.promotion.references import load_named
 from rlarcade.text import counted
 
 _EXITS = {"promote": EXIT_OK, "reject": EXIT_REJECTED, "inconclusive": EXIT_INCONCLUSIVE}

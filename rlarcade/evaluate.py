@@ -33,8 +33,8 @@ from rlarcade.evaluation.table import human_line, score_lines
 from rlarcade.games.names import resolve_game
 from rlarcade.learning.hardware import resolve_device
 from rlarcade.outputs import check_outputs
+from rlarcade.playing.references import load_named
 from rlarcade.progress import ProgressLine
-from rlarcade.promotion.references import load_named
 from rlarcade.text import counted
 
 

@@ -33,16 +33,16 @@ from rlarcade.games.names import resolve_game
 from rlarcade.outputs import check_outputs
 from rlarcade.progress import ProgressLine
 from rlarcade.promotion import table
-from rlarcade.promotion.audit import read_receipt
-from rlarcade.promotion.database import DATABASE
-from rlarcade.promotion.documents import Alias, Receipt, Version
 from rlarcade.promotion.gate import Gate, load_gate
 from rlarcade.promotion.pipeline import approve, deny, reigning, run_pipeline, verdict_of
-from rlarcade.promotion.registration import check as check_checkpoint
-from rlarcade.promotion.registry import CHAMPION, DEFAULT_REGISTRY, Registry
-from rlarcade.promotion.states import Mode, Submission
-from rlarcade.promotion.store import is_registry
 from rlarcade.promotion.submissions import submissions_of
+from rlarcade.registry.audit import read_receipt
+from rlarcade.registry.database import DATABASE
+from rlarcade.registry.documents import Alias, Receipt, Version
+from rlarcade.registry.registration import check as check_checkpoint
+from rlarcade.registry.registry import CHAMPION, DEFAULT_REGISTRY, Registry
+from rlarcade.registry.states import Mode, Submission
+from rlarcade.registry.store import is_registry
 
 _EXITS = {
     "passed": EXIT_OK,

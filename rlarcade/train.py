@@ -79,9 +79,9 @@ from rlarcade.learning.state import (
 from rlarcade.learning.state_store import StateStore
 from rlarcade.learning.training import train_agent
 from rlarcade.outputs import check_outputs
+from rlarcade.playing.references import load_named
 from rlarcade.progress import ProgressLine, duration
 from rlarcade.promotion.gate import Gate, load_gate
-from rlarcade.promotion.references import load_named
 from rlarcade.seeding import SeedUse
 from rlarcade.train_flags import as_toml, parse_settings
 
@@ -408,8 +408,8 @@ class _Run:
             return
         # Imported here, so that training without a pipeline loads no database.
         from rlarcade.promotion.pipeline import send_checkpoint
-        from rlarcade.promotion.registry import DEFAULT_REGISTRY
         from rlarcade.promotion.table import submission_line
+        from rlarcade.registry.registry import DEFAULT_REGISTRY
 
         try:
             current = send_checkpoint(

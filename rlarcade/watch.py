@@ -27,8 +27,8 @@ from rlarcade.evaluation.recordings import Recording, verified
 from rlarcade.games.names import display_name
 from rlarcade.learning.agent import DQNAgent
 from rlarcade.outputs import check_outputs
+from rlarcade.playing.references import load_named
 from rlarcade.progress import ProgressLine
-from rlarcade.promotion.references import load_named
 from rlarcade.seeding import SeedUse, derived_seed
 
 _DOCUMENTS = (".json", ".jsonl")

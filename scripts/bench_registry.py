@@ -32,9 +32,9 @@ from rlarcade.checkpoint import Counters, Manifest, library_versions, save_check
 from rlarcade.files import sync_folder
 from rlarcade.games.protocols import get_protocol
 from rlarcade.outputs import output_file
-from rlarcade.promotion import registration, versions
-from rlarcade.promotion.blobs import sha256
-from rlarcade.promotion.registry import Registry
+from rlarcade.registry import registration, versions
+from rlarcade.registry.blobs import sha256
+from rlarcade.registry.registry import Registry
 
 _GOALS = {"register beyond copying": 100, "promote": 50, "roll back": 50, "list": 300}  # ms
 _GAME = "space_invaders"

@@ -3,7 +3,7 @@
 python scripts/draw_states.py  # the diagram in docs/promoting.md
 """
 
-from rlarcade.promotion.states import TRANSITIONS
+from rlarcade.registry.states import TRANSITIONS
 
 
 def diagram() -> str:

@@ -25,10 +25,10 @@ from rlarcade.games import display_name, get_protocol, make_env, resolve_game
 from rlarcade.learning.agent import DQNAgent
 from rlarcade.learning.state import TrainingState
 from rlarcade.learning.training import train_agent
+from rlarcade.playing.references import load_named
 from rlarcade.promotion.gate import load_gate
-from rlarcade.promotion.references import load_named
-from rlarcade.promotion.registry import Registry
-from rlarcade.promotion.store import default_actor
+from rlarcade.registry.registry import Registry
+from rlarcade.registry.store import default_actor
 
 EARLY = Path(__file__).parent / "data" / "space-invaders-early"
 LONG = "x" * 5_000

@@ -1,4 +1,1 @@
-"""How a checkpoint becomes its game's champion: registry, gate, pipeline.
-
-This file imports nothing, so training does not load SQLAlchemy.
-"""
+"""How a version becomes its game's champion: gate, checks, submissions, pipeline."""

@@ -18,10 +18,10 @@ import math
 import sys
 
 from rlarcade.errors import UnusableRegistryError
-from rlarcade.promotion import audit
 from rlarcade.promotion.gate import Attempt, Gate
-from rlarcade.promotion.registry import Registry
-from rlarcade.promotion.states import Submission
+from rlarcade.registry import audit
+from rlarcade.registry.registry import Registry
+from rlarcade.registry.states import Submission
 
 _OPENED = ("submission.opened",)
 

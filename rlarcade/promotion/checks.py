@@ -17,7 +17,6 @@ from rlarcade.evaluation.sequential import LARGEST_LOG, log_e_value
 from rlarcade.files import UnfitFileError, own_folder
 from rlarcade.games.protocols import SCREEN, STACK
 from rlarcade.learning.agent import DQNAgent
-from rlarcade.promotion.documents import Alias, Version
 from rlarcade.promotion.gate import (
     Attempt,
     Check,
@@ -28,7 +27,8 @@ from rlarcade.promotion.gate import (
     Outcome,
     RandomCheck,
 )
-from rlarcade.promotion.registry import Registry
+from rlarcade.registry.documents import Alias, Version
+from rlarcade.registry.registry import Registry
 from rlarcade.seeding import SeedUse
 
 MATCHES = "matches"  # folder in the registry, with the records of a gate's matches

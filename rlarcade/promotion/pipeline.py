@@ -23,16 +23,16 @@ from rlarcade.errors import (
     UnusableRegistryError,
 )
 from rlarcade.promotion.attempts import attempt_of
-from rlarcade.promotion.audit import storable
 from rlarcade.promotion.checks import CheckBegins, PairDone, make_verdict
-from rlarcade.promotion.documents import Alias, Version
 from rlarcade.promotion.gate import Gate, GateVerdict
-from rlarcade.promotion.people import checked_name
-from rlarcade.promotion.registration import check as check_checkpoint
-from rlarcade.promotion.registry import CHAMPION, Registry, default_actor
-from rlarcade.promotion.states import Approval, Mode, Submission
-from rlarcade.promotion.store import is_registry
 from rlarcade.promotion.submissions import add_approval, move, open_submission, submissions_of
+from rlarcade.registry.audit import storable
+from rlarcade.registry.documents import Alias, Version
+from rlarcade.registry.people import checked_name
+from rlarcade.registry.registration import check as check_checkpoint
+from rlarcade.registry.registry import CHAMPION, Registry, default_actor
+from rlarcade.registry.states import Approval, Mode, Submission
+from rlarcade.registry.store import is_registry
 
 Release = Callable[[Registry, Submission, str], Submission]
 """Releases an approved submission in the actor's name; returns it promoted or stale."""

@@ -14,13 +14,13 @@ from sqlalchemy import Connection, Select, func, insert, select, update
 
 from rlarcade.errors import RegistryError, StaleError, UnusableRegistryError
 from rlarcade.games.names import display_name
-from rlarcade.promotion import audit, replay
-from rlarcade.promotion.documents import Problem, Version
 from rlarcade.promotion.gate import Gate, GateVerdict
-from rlarcade.promotion.people import same_person, system_user
-from rlarcade.promotion.registry import Registry
-from rlarcade.promotion.states import TRANSITIONS, Approval, Mode, Submission, SubmissionState
-from rlarcade.promotion.tables import approvals, submissions
+from rlarcade.registry import audit, replay
+from rlarcade.registry.documents import Problem, Version
+from rlarcade.registry.people import same_person, system_user
+from rlarcade.registry.registry import Registry
+from rlarcade.registry.states import TRANSITIONS, Approval, Mode, Submission, SubmissionState
+from rlarcade.registry.tables import approvals, submissions
 from rlarcade.text import quoted
 
 _TOWARDS_PROMOTION = ("approved", "promoted")

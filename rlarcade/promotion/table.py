@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from rlarcade.games.names import display_name
-from rlarcade.promotion.documents import Alias, AliasMove, Event, Version
 from rlarcade.promotion.gate import Attempt, Check, GateVerdict
-from rlarcade.promotion.states import Submission
+from rlarcade.registry.documents import Alias, AliasMove, Event, Version
+from rlarcade.registry.states import Submission
 
 _MARKS = {"pass": "pass   ", "fail": "FAIL   ", "unknown": "unknown"}
 

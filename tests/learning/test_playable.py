@@ -13,7 +13,7 @@ from rlarcade.config import TrainConfig
 from rlarcade.errors import CheckpointError
 from rlarcade.evaluation.named import named_players
 from rlarcade.learning.agent import DQNAgent
-from rlarcade.promotion.references import load_named
+from rlarcade.playing.references import load_named
 
 SIZE = 1_900_000_000
 

@@ -18,8 +18,8 @@ from rlarcade.promotion import table
 from rlarcade.promotion.attempts import attempt_of, share
 from rlarcade.promotion.gate import Attempt
 from rlarcade.promotion.pipeline import deny, run_pipeline, verdict_of
-from rlarcade.promotion.registry import Registry
 from rlarcade.promotion.submissions import submissions_of
+from rlarcade.registry.registry import Registry
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 NO_SMOKE = {"enabled": False}

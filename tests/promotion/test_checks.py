@@ -21,7 +21,7 @@ from rlarcade.learning.agent import DQNAgent
 from rlarcade.promotion import checks
 from rlarcade.promotion.checks import make_verdict
 from rlarcade.promotion.gate import Gate
-from rlarcade.promotion.registry import Registry
+from rlarcade.registry.registry import Registry
 from rlarcade.seeding import SeedUse
 
 DATA = Path(__file__).parents[1] / "data"

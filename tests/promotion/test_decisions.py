@@ -11,12 +11,13 @@ from promoting import play_by_strength, quick_gate, saved_agent
 from registry_helpers import blob_file, sql, whole
 
 from rlarcade.errors import ConfigError, RegistryError
-from rlarcade.promotion import states, submissions
-from rlarcade.promotion.audit import canonical_json
-from rlarcade.promotion.database import Database
+from rlarcade.promotion import submissions
 from rlarcade.promotion.pipeline import approve, deny, move_alias_at_once, run_pipeline, verdict_of
-from rlarcade.promotion.registry import Registry
 from rlarcade.promotion.submissions import submissions_of
+from rlarcade.registry import states
+from rlarcade.registry.audit import canonical_json
+from rlarcade.registry.database import Database
+from rlarcade.registry.registry import Registry
 
 GATE = quick_gate(smoke={"enabled": False})
 TWO = quick_gate(smoke={"enabled": False}, approvals={"required": 2})

@@ -10,12 +10,13 @@ from sqlalchemy import update
 
 from rlarcade.errors import ConfigError, RegistryError, RunFolderError, StaleError
 from rlarcade.promotion import pipeline as pipelines
-from rlarcade.promotion import submissions, tables
+from rlarcade.promotion import submissions
 from rlarcade.promotion.gate import GateVerdict
 from rlarcade.promotion.pipeline import approve, deny, run_pipeline, verdict_of
-from rlarcade.promotion.registry import Registry
-from rlarcade.promotion.states import TRANSITIONS
 from rlarcade.promotion.submissions import submissions_of
+from rlarcade.registry import tables
+from rlarcade.registry.registry import Registry
+from rlarcade.registry.states import TRANSITIONS
 
 
 def quick_gate(**parts):

@@ -52,11 +52,11 @@ from rlarcade.learning.agent import DQNAgent
 from rlarcade.learning.run_folder import code_commit
 from rlarcade.outputs import output_file
 from rlarcade.promotion import checks, pipeline
-from rlarcade.promotion.aliases import MOVES
-from rlarcade.promotion.registry import Registry
-from rlarcade.promotion.states import Submission
-from rlarcade.promotion.store import Store
 from rlarcade.promotion.submissions import submissions_of
+from rlarcade.registry.aliases import MOVES
+from rlarcade.registry.registry import Registry
+from rlarcade.registry.states import Submission
+from rlarcade.registry.store import Store
 
 PHASES = ("opening", "register", "submission", "checks", "match", "approve", "alias move")
 PHASES += ("rollback", "elsewhere")

@@ -32,8 +32,8 @@ from rlarcade.checkpoint import Counters, save_checkpoint
 from rlarcade.errors import RegistryError, StaleError
 from rlarcade.games.protocols import get_protocol
 from rlarcade.outputs import output_file
-from rlarcade.promotion.documents import Alias
-from rlarcade.promotion.registry import Registry
+from rlarcade.registry.documents import Alias
+from rlarcade.registry.registry import Registry
 
 _GAMES = ("space_invaders", "pong")
 _ACTIONS = ("register", "promote", "roll back")

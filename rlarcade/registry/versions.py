@@ -15,10 +15,10 @@ from rlarcade.errors import RegistryError, UnusableRegistryError
 from rlarcade.files import LARGEST_TEXT
 from rlarcade.games.names import resolve_game
 from rlarcade.games.protocols import FRAMESKIP, SCREEN, STACK, Protocol
-from rlarcade.promotion import tables
-from rlarcade.promotion.audit import canonical_json, storable
-from rlarcade.promotion.blobs import Blobs, DamagedBlobError, sha256
-from rlarcade.promotion.documents import Version
+from rlarcade.registry import tables
+from rlarcade.registry.audit import canonical_json, storable
+from rlarcade.registry.blobs import Blobs, DamagedBlobError, sha256
+from rlarcade.registry.documents import Version
 from rlarcade.text import quoted
 
 ALIAS_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")

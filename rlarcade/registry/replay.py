@@ -7,9 +7,9 @@ from typing import Any, get_args
 from sqlalchemy import ColumnElement, Connection, select, true
 
 from rlarcade.errors import RegistryError, UnusableRegistryError
-from rlarcade.promotion import aliases, audit, registration, tables
-from rlarcade.promotion.documents import Event, Problem
-from rlarcade.promotion.states import TRANSITIONS, Submission, SubmissionState
+from rlarcade.registry import aliases, audit, registration, tables
+from rlarcade.registry.documents import Event, Problem
+from rlarcade.registry.states import TRANSITIONS, Submission, SubmissionState
 from rlarcade.text import quoted
 
 Rows = dict[Any, dict[str, Any]]

@@ -12,9 +12,9 @@ from sqlalchemy import Connection, Engine, NullPool, create_engine, event
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from rlarcade.errors import RegistryError, UnusableRegistryError
-from rlarcade.promotion import tables
-from rlarcade.promotion.locks import holder_of, only_one
-from rlarcade.promotion.schema import tables_found
+from rlarcade.registry import tables
+from rlarcade.registry.locks import holder_of, only_one
+from rlarcade.registry.schema import tables_found
 
 DATABASE = "registry.sqlite"
 LARGEST = 1 << 30

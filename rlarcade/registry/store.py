@@ -24,10 +24,10 @@ from sqlalchemy import Connection
 from rlarcade.checked import path_of, reason, require
 from rlarcade.errors import RegistryError, UnusableRegistryError
 from rlarcade.files import open_own, own_folder, sync_folder
-from rlarcade.promotion import aliases, audit, registration
-from rlarcade.promotion.blobs import LARGEST_DOCUMENT, Blobs, DamagedBlobError
-from rlarcade.promotion.database import DATABASE, LARGEST, Database
-from rlarcade.promotion.documents import Event, Problem, Receipt
+from rlarcade.registry import aliases, audit, registration
+from rlarcade.registry.blobs import LARGEST_DOCUMENT, Blobs, DamagedBlobError
+from rlarcade.registry.database import DATABASE, LARGEST, Database
+from rlarcade.registry.documents import Event, Problem, Receipt
 from rlarcade.text import shown_path
 
 _OWN_KINDS = frozenset({*aliases.MOVES, *registration.CHANGES, "register"})

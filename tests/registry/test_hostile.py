@@ -22,14 +22,14 @@ from rlarcade import promote
 from rlarcade.checkpoint import load_checkpoint
 from rlarcade.errors import CheckpointError, ConfigError, RegistryError, RlarcadeError
 from rlarcade.evaluation import Rule
-from rlarcade.promotion import locks, registration
-from rlarcade.promotion.archive import _header
+from rlarcade.playing.references import load_named
 from rlarcade.promotion.checks import make_verdict
 from rlarcade.promotion.gate import load_gate
 from rlarcade.promotion.pipeline import approve, run_pipeline, verdict_of
-from rlarcade.promotion.references import load_named
-from rlarcade.promotion.registry import Registry
 from rlarcade.promotion.submissions import submissions_of
+from rlarcade.registry import locks, registration
+from rlarcade.registry.archive import _header
+from rlarcade.registry.registry import Registry
 
 GOLDEN = Path(__file__).parent.parent / "data" / "written-by-0.1.0" / "registry"
 AGENTS = [GOLDEN.parent.parent / f"space-invaders-{name}" for name in ("early", "late")]
@@ -507,7 +507,7 @@ def test_somebody_who_may_not_write_the_folder_reads_it(golden):
         code = (
             "import os, sys\n"
             "from pathlib import Path\n"
-            "from rlarcade.promotion.registry import Registry\n"
+            "from rlarcade.registry.registry import Registry\n"
             "def look(folder):\n"
             "    with Registry.open(Path(folder), create=False) as r:\n"
             "        return len(r.versions()), r.verify(), r.load(1).manifest.game\n"

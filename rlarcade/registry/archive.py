@@ -17,10 +17,10 @@ from typing import IO
 
 from rlarcade.errors import RegistryError, UnusableRegistryError
 from rlarcade.files import open_regular, sync_folder
-from rlarcade.promotion.blobs import LARGEST as LARGEST_BLOB
-from rlarcade.promotion.blobs import Blobs, DamagedBlobError
-from rlarcade.promotion.database import DATABASE, Database
-from rlarcade.promotion.database import LARGEST as LARGEST_DATABASE
+from rlarcade.registry.blobs import LARGEST as LARGEST_BLOB
+from rlarcade.registry.blobs import Blobs, DamagedBlobError
+from rlarcade.registry.database import DATABASE, Database
+from rlarcade.registry.database import LARGEST as LARGEST_DATABASE
 from rlarcade.text import quoted
 
 _BLOCK = 512

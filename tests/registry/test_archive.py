@@ -10,7 +10,7 @@ from registry_helpers import blob_file, flip_a_byte, sql, whole
 
 from rlarcade import Rule
 from rlarcade.errors import RegistryError, UnusableRegistryError
-from rlarcade.promotion.registry import Registry
+from rlarcade.registry.registry import Registry
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def members(file):
 
 def pack(file, contents):
     """Packs members as `write` would, but with any contents."""
-    from rlarcade.promotion.archive import _header
+    from rlarcade.registry.archive import _header
 
     with file.open("wb") as target:
         for name, data in contents:
@@ -80,7 +80,7 @@ def test_an_export_is_a_tar_that_other_programs_read(exported, tmp_path):
 
 
 def test_an_export_is_consistent_while_others_write(registry, add, tmp_path, monkeypatch):
-    from rlarcade.promotion.database import Database
+    from rlarcade.registry.database import Database
 
     copy_to = Database.copy_to
 
@@ -117,7 +117,7 @@ def test_an_export_that_cannot_be_written_leaves_nothing(registry, add, tmp_path
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("rlarcade.promotion.archive.os.fsync", full)
+    monkeypatch.setattr("rlarcade.registry.archive.os.fsync", full)
     with pytest.raises(RegistryError, match=r"e\.tar cannot be written: No space left on device"):
         registry.export(tmp_path / "e.tar")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["pong-1", "registry"]
@@ -127,7 +127,7 @@ def test_an_import_that_cannot_be_written_leaves_nothing(exported, tmp_path, mon
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("rlarcade.promotion.archive.os.fsync", full)
+    monkeypatch.setattr("rlarcade.registry.archive.os.fsync", full)
     refused(exported, tmp_path, "cannot be imported into .*new: No space left on device")
     refused(tmp_path / "nothing.tar", tmp_path, "cannot be imported .*No such file")
 
@@ -350,7 +350,7 @@ def test_a_database_that_is_none_is_refused(exported, tmp_path):
 
 
 def test_somebody_who_takes_the_folder_meanwhile_keeps_it(exported, tmp_path, monkeypatch):
-    from rlarcade.promotion import verification
+    from rlarcade.registry import verification
 
     def meanwhile(connection, blobs):
         (tmp_path / "new").mkdir()

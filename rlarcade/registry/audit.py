@@ -16,9 +16,9 @@ from pydantic import ValidationError
 from sqlalchemy import Connection, Row, select, update
 
 from rlarcade.errors import ConfigError, RegistryError, UnusableRegistryError
-from rlarcade.promotion.blobs import sha256
-from rlarcade.promotion.documents import Event, Problem, Receipt
-from rlarcade.promotion.tables import events, meta
+from rlarcade.registry.blobs import sha256
+from rlarcade.registry.documents import Event, Problem, Receipt
+from rlarcade.registry.tables import events, meta
 from rlarcade.text import quoted
 
 _RECEIPT = re.compile(r"([0-9]{1,18}):([0-9a-f]{64})")

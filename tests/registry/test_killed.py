@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from registry_helpers import sql, tiny
 
-from rlarcade.promotion.registry import Registry
+from rlarcade.registry.registry import Registry
 
 HERE = Path(__file__).parent
 
@@ -21,7 +21,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {here!r})
 from registry_helpers import tiny
-from rlarcade.promotion.registry import Registry
+from rlarcade.registry.registry import Registry
 folder, begin = Path(sys.argv[1]), int(sys.argv[2])
 with Registry.open(folder) as registry:
     print("ready", flush=True)
@@ -41,7 +41,7 @@ RACER = """
 import json, sys, time
 from pathlib import Path
 from rlarcade.errors import StaleError
-from rlarcade.promotion.registry import Registry
+from rlarcade.registry.registry import Registry
 folder, mine, until = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
 won, lost = [], 0
 with Registry.open(folder) as registry:
@@ -165,7 +165,7 @@ def test_eight_processes_that_race_lose_no_move_and_every_loser_is_told(
 @pytest.mark.slow
 def test_processes_that_make_one_registry_at_once_make_one(folder):
     code = (
-        "import sys; from pathlib import Path; from rlarcade.promotion.registry import Registry; "
+        "import sys; from pathlib import Path; from rlarcade.registry.registry import Registry; "
         "print('ready', flush=True); sys.stdin.readline(); "
         "registry = Registry.open(Path(sys.argv[1])); "
         "context = registry.transaction('hello', {}); "

@@ -8,8 +8,8 @@ from sqlalchemy import text
 
 from rlarcade import Rule
 from rlarcade.errors import GameError, RegistryError, StaleError
-from rlarcade.promotion.aliases import stack
-from rlarcade.promotion.documents import Alias, AliasMove
+from rlarcade.registry.aliases import stack
+from rlarcade.registry.documents import Alias, AliasMove
 
 
 def promote(registry, number, *, game="pong", kind="promote", **settings):

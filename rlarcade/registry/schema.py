@@ -14,7 +14,7 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from rlarcade.errors import RegistryError, UnusableRegistryError
-from rlarcade.promotion import tables
+from rlarcade.registry import tables
 
 _SHOWN, _LONGEST = 5, 40  # names in a message; characters of each
 _MOST = 1000  # tables, indexes etc. that are examined; a registry has a dozen

@@ -35,7 +35,7 @@ def load_named(name: str | Path, folder: Path | None = None) -> Checkpoint:
     if not is_reference(text):
         return load_playable(name)
     # Imported here, because reading a path needs no database.
-    from rlarcade.promotion.registry import DEFAULT_REGISTRY, Registry
+    from rlarcade.registry.registry import DEFAULT_REGISTRY, Registry
 
     with Registry.open(folder or DEFAULT_REGISTRY, create=False) as registry:
         number = re.fullmatch("[0-9]{1,18}", text)  # no version's number has more digits

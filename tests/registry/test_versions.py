@@ -10,8 +10,8 @@ from registry_helpers import EARLY, LATE, blob_file, flip_a_byte, sql, tiny, who
 from rlarcade.checkpoint import load_checkpoint
 from rlarcade.errors import CheckpointError, GameError, RegistryError
 from rlarcade.games import get_protocol
-from rlarcade.promotion.documents import Version
-from rlarcade.promotion.registry import Registry, default_actor
+from rlarcade.registry.documents import Version
+from rlarcade.registry.registry import Registry, default_actor
 
 
 def test_a_registered_checkpoint_is_a_version_with_all_that_its_manifest_says(registry):
@@ -99,7 +99,7 @@ def test_a_checkpoint_that_changes_while_it_is_read_is_refused(registry, tmp_pat
         tiny(path, 2)
         return loaded
 
-    monkeypatch.setattr("rlarcade.promotion.registry.load_checkpoint", then_another)
+    monkeypatch.setattr("rlarcade.registry.registry.load_checkpoint", then_another)
     with pytest.raises(CheckpointError, match="changed while it was read"):
         registry.register(path)
     assert registry.versions() == []
@@ -109,7 +109,7 @@ def test_a_checkpoint_that_changes_while_it_is_read_is_refused(registry, tmp_pat
         shutil.rmtree(path)
         return loaded
 
-    monkeypatch.setattr("rlarcade.promotion.registry.load_checkpoint", then_none)
+    monkeypatch.setattr("rlarcade.registry.registry.load_checkpoint", then_none)
     with pytest.raises(CheckpointError, match="changed while it was read"):
         registry.register(path)
 

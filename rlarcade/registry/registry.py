@@ -13,11 +13,11 @@ from rlarcade.checked import path_of
 from rlarcade.checkpoint import Checkpoint, load_checkpoint
 from rlarcade.errors import RegistryError, UnusableRegistryError
 from rlarcade.games.names import resolve_game
-from rlarcade.promotion import aliases, archive, audit, registration, tables, verification, versions
-from rlarcade.promotion.blobs import sha256
-from rlarcade.promotion.documents import Alias, AliasMove, MoveKind, Problem, Version
-from rlarcade.promotion.replay import CHAMPION
-from rlarcade.promotion.store import Store, default_actor
+from rlarcade.registry import aliases, archive, audit, registration, tables, verification, versions
+from rlarcade.registry.blobs import sha256
+from rlarcade.registry.documents import Alias, AliasMove, MoveKind, Problem, Version
+from rlarcade.registry.replay import CHAMPION
+from rlarcade.registry.store import Store, default_actor
 
 __all__ = ["CHAMPION", "DEFAULT_REGISTRY", "Registry", "default_actor"]
 

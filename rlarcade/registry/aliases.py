@@ -8,9 +8,9 @@ from sqlalchemy import Connection, Row, select, update
 
 from rlarcade.errors import RegistryError, StaleError, UnusableRegistryError
 from rlarcade.games.names import display_name
-from rlarcade.promotion import audit, tables, versions
-from rlarcade.promotion.documents import Alias, AliasMove, Event, MoveKind
-from rlarcade.promotion.people import system_user
+from rlarcade.registry import audit, tables, versions
+from rlarcade.registry.documents import Alias, AliasMove, Event, MoveKind
+from rlarcade.registry.people import system_user
 
 MOVES: tuple[str, ...] = get_args(MoveKind)
 _table = tables.aliases

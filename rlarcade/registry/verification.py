@@ -8,11 +8,11 @@ from sqlalchemy import Connection, Row, select
 
 from rlarcade.checkpoint import Checkpoint, parse_tensors
 from rlarcade.errors import CheckpointError, RegistryError, UnusableRegistryError
-from rlarcade.promotion import aliases, audit, registration, tables, versions
-from rlarcade.promotion.blobs import Blobs, DamagedBlobError
-from rlarcade.promotion.database import Database
-from rlarcade.promotion.documents import Problem
-from rlarcade.promotion.replay import CHAMPION, ReplayError, differences, replay
+from rlarcade.registry import aliases, audit, registration, tables, versions
+from rlarcade.registry.blobs import Blobs, DamagedBlobError
+from rlarcade.registry.database import Database
+from rlarcade.registry.documents import Problem
+from rlarcade.registry.replay import CHAMPION, ReplayError, differences, replay
 
 
 def load(database: Database, blobs: Blobs, row: Row[Any], actor: str) -> Checkpoint:

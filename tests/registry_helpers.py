@@ -1,16 +1,19 @@
-"""What the registry's tests share: tiny checkpoints, and looks past the library at its files."""
+"""Tiny checkpoints, fixtures of a registry, and looks past the library at its files."""
 
+import os
 import sqlite3
+import tempfile
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from rlarcade.checkpoint import Counters, save_checkpoint
 from rlarcade.games import get_protocol
-from rlarcade.promotion.registry import Registry
+from rlarcade.registry.registry import Registry
 
-DATA = Path(__file__).parent.parent / "data"
+DATA = Path(__file__).parent / "data"
 EARLY, LATE = DATA / "space-invaders-early", DATA / "space-invaders-late"
 
 
@@ -49,3 +52,33 @@ def flip_a_byte(path: Path) -> None:
 
 def whole(registry: Registry) -> bool:
     return registry.verify() == [] and registry.verify_audit() is None
+
+
+@pytest.fixture
+def tmp_path(tmp_path):
+    """In memory, if there is such a folder: on a busy disk thousands of fsyncs take minutes."""
+    memory = Path("/dev/shm")
+    if not os.access(memory, os.W_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=memory) as path:
+        yield Path(path)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "registry"
+
+
+@pytest.fixture
+def registry(folder):
+    with Registry.open(folder) as opened:
+        yield opened
+
+
+@pytest.fixture
+def add(registry, tmp_path):
+    """Registers a tiny checkpoint."""
+    return lambda content, game="pong": registry.register(
+        tiny(tmp_path / f"{game}-{content}", content, game), actor="tester"
+    )

@@ -8,10 +8,10 @@ from sqlalchemy import select
 
 from rlarcade import Rule
 from rlarcade.errors import ConfigError, RegistryError
-from rlarcade.promotion import tables
-from rlarcade.promotion.audit import read_receipt
-from rlarcade.promotion.documents import Event, Problem
-from rlarcade.promotion.registry import Registry
+from rlarcade.registry import tables
+from rlarcade.registry.audit import read_receipt
+from rlarcade.registry.documents import Event, Problem
+from rlarcade.registry.registry import Registry
 
 
 @pytest.fixture
@@ -203,7 +203,7 @@ def test_a_clock_that_goes_backwards_changes_nothing(registry, add, monkeypatch)
         def now(cls, tz=None):
             return datetime(next(years), 1, 1, tzinfo=UTC)
 
-    monkeypatch.setattr("rlarcade.promotion.audit.datetime", Backwards)
+    monkeypatch.setattr("rlarcade.registry.audit.datetime", Backwards)
     for content in range(3):
         add(content)
         registry.move_alias(

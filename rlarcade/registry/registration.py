@@ -9,8 +9,8 @@ from sqlalchemy import Connection, Row, func, select, update
 from rlarcade.checkpoint import MANIFEST, WEIGHTS, Checkpoint, Manifest, load_checkpoint
 from rlarcade.errors import CheckpointError, RegistryError, UnusableRegistryError
 from rlarcade.files import LARGEST_TEXT, read_bounded
-from rlarcade.promotion import audit, tables, versions
-from rlarcade.promotion.blobs import Blobs, sha256
+from rlarcade.registry import audit, tables, versions
+from rlarcade.registry.blobs import Blobs, sha256
 
 CHANGES = ("broken", "repair", "archive")
 """Kinds of events that change the state of a version."""

@@ -15,8 +15,8 @@ from registry_helpers import LATE, blob_file, sql, tiny, whole
 
 from rlarcade import Rule
 from rlarcade.errors import RegistryError, RlarcadeError, StaleError
-from rlarcade.promotion import tables
-from rlarcade.promotion.registry import DEFAULT_REGISTRY, Registry
+from rlarcade.registry import tables
+from rlarcade.registry.registry import DEFAULT_REGISTRY, Registry
 
 NOBODY = 65534
 
@@ -178,9 +178,9 @@ def test_a_full_disk_leaves_the_registry_as_it_was(registry, add, tmp_path, monk
 
     with monkeypatch.context() as patch:
         if call == "write":
-            patch.setattr("rlarcade.promotion.blobs.os.fdopen", _Full)
+            patch.setattr("rlarcade.registry.blobs.os.fdopen", _Full)
         elif call == "fsync":
-            patch.setattr("rlarcade.promotion.blobs.os.fsync", full)
+            patch.setattr("rlarcade.registry.blobs.os.fsync", full)
         else:
             patch.setattr(Path, "replace", full)
         with pytest.raises(RegistryError, match="cannot be written: No space left on device. Noth"):

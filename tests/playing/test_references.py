@@ -7,8 +7,8 @@ import pytest
 from promoting import play_by_strength, saved_agent
 
 from rlarcade.errors import CheckpointError, RegistryError, RlarcadeError
-from rlarcade.promotion.references import is_reference, load_named
-from rlarcade.promotion.registry import Registry
+from rlarcade.playing.references import is_reference, load_named
+from rlarcade.registry.registry import Registry
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""Who plays, and how whole games are played: players, games, recordings."""
