@@ -27,27 +27,29 @@ if TYPE_CHECKING:
     )
     from rlarcade.evaluation import (
         Comparison,
-        EpisodeResult,
         Evaluation,
         PairResult,
-        Player,
-        Policy,
-        RandomPlayer,
         RoundRobin,
         Rule,
-        Step,
         SuiteComparison,
         compare_agents,
         compare_all,
         compare_suite,
         evaluate_agent,
-        play_steps,
     )
     from rlarcade.games import FrameStack, Protocol, get_protocol, make_env, make_vec_env
     from rlarcade.learning.agent import DQNAgent
     from rlarcade.learning.replay import Batch, Replay
     from rlarcade.learning.state import TrainingState
     from rlarcade.learning.training import TrainingProgress, train_agent
+    from rlarcade.playing import (
+        EpisodeResult,
+        Player,
+        Policy,
+        RandomPlayer,
+        Step,
+        play_steps,
+    )
     from rlarcade.registry.registry import Registry
 
 _HOMES = {
@@ -59,17 +61,17 @@ _HOMES = {
     "ConfigError": "errors",
     "DQNAgent": "learning.agent",
     "DivergenceError": "errors",
-    "EpisodeResult": "evaluation",
+    "EpisodeResult": "playing",
     "Evaluation": "evaluation",
     "FrameStack": "games",
     "GameError": "errors",
     "Manifest": "checkpoint",
     "PairResult": "evaluation",
-    "Player": "evaluation",
-    "Policy": "evaluation",
+    "Player": "playing",
+    "Policy": "playing",
     "PolicyError": "errors",
     "Protocol": "games",
-    "RandomPlayer": "evaluation",
+    "RandomPlayer": "playing",
     "Registry": "registry.registry",
     "RegistryError": "errors",
     "Replay": "learning.replay",
@@ -79,7 +81,7 @@ _HOMES = {
     "Rule": "evaluation",
     "RunFolderError": "errors",
     "StaleError": "errors",
-    "Step": "evaluation",
+    "Step": "playing",
     "SuiteComparison": "evaluation",
     "TrainConfig": "config",
     "TrainingProgress": "learning.training",
@@ -92,7 +94,7 @@ _HOMES = {
     "load_checkpoint": "checkpoint",
     "make_env": "games",
     "make_vec_env": "games",
-    "play_steps": "evaluation",
+    "play_steps": "playing",
     "train_agent": "learning.training",
 }
 

@@ -27,29 +27,29 @@ from rlarcade.console import (
 )
 from rlarcade.errors import ConfigError
 from rlarcade.evaluation import Comparison, Rule, compare_agents
-from rlarcade.evaluation.named import named_players, told_unkept
-from rlarcade.evaluation.players import AnyPlayer
-from rlarcade.evaluation.reports import (
+from rlarcade.evaluation.round_robin import compare_all
+from rlarcade.evaluation.suite import SUITE_RULE, Guard, compare_suite
+from rlarcade.learning.hardware import resolve_device
+from rlarcade.outputs import check_outputs
+from rlarcade.playing.named import named_players, told_unkept
+from rlarcade.playing.players import AnyPlayer
+from rlarcade.playing.references import load_named
+from rlarcade.playing.schedule import check_count
+from rlarcade.progress import ProgressLine
+from rlarcade.reports import (
     match_report,
     round_robin_report,
     sources_of,
     suite_report,
     write_report,
 )
-from rlarcade.evaluation.round_robin import compare_all
-from rlarcade.evaluation.schedule import check_count
-from rlarcade.evaluation.suite import SUITE_RULE, Guard, compare_suite
-from rlarcade.evaluation.table import (
+from rlarcade.reports.lines import (
     match_lines,
     round_robin_lines,
     standing,
     suite_lines,
     suite_standing,
 )
-from rlarcade.learning.hardware import resolve_device
-from rlarcade.outputs import check_outputs
-from rlarcade.playing.references import load_named
-from rlarcade.progress import ProgressLine
 from rlarcade.text import counted
 
 _EXITS = {"promote": EXIT_OK, "reject": EXIT_REJECTED, "inconclusive": EXIT_INCONCLUSIVE}

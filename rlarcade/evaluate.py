@@ -21,20 +21,21 @@ from rlarcade.console import (
     write_json,
 )
 from rlarcade.errors import ConfigError
-from rlarcade.evaluation import EpisodeResult, Evaluation, evaluate_agent
-from rlarcade.evaluation.documents import short_version
-from rlarcade.evaluation.named import HUMAN, named_players, told_unkept
-from rlarcade.evaluation.pictures import values_of_its_player, write_video
-from rlarcade.evaluation.players import AnyPlayer
-from rlarcade.evaluation.recordings import median_game, recordings_of
-from rlarcade.evaluation.reports import evaluation_report, sources_of, write_report
-from rlarcade.evaluation.schedule import check_count
-from rlarcade.evaluation.table import human_line, score_lines
+from rlarcade.evaluation import Evaluation, evaluate_agent
+from rlarcade.evaluation.documents import recordings_of, short_version
 from rlarcade.games.names import resolve_game
 from rlarcade.learning.hardware import resolve_device
 from rlarcade.outputs import check_outputs
+from rlarcade.playing import EpisodeResult
+from rlarcade.playing.named import HUMAN, named_players, told_unkept
+from rlarcade.playing.players import AnyPlayer
+from rlarcade.playing.recordings import median_game
 from rlarcade.playing.references import load_named
+from rlarcade.playing.schedule import check_count
 from rlarcade.progress import ProgressLine
+from rlarcade.reports import evaluation_report, sources_of, write_report
+from rlarcade.reports.lines import human_line, score_lines
+from rlarcade.reports.pictures import values_of_its_player, write_video
 from rlarcade.text import counted
 
 

@@ -27,12 +27,10 @@ from rlarcade.console import (
 )
 from rlarcade.errors import ConfigError, StaleError
 from rlarcade.evaluation import Comparison
-from rlarcade.evaluation.table import standing
 from rlarcade.files import read_bounded_text
 from rlarcade.games.names import resolve_game
 from rlarcade.outputs import check_outputs
 from rlarcade.progress import ProgressLine
-from rlarcade.promotion import table
 from rlarcade.promotion.gate import Gate, load_gate
 from rlarcade.promotion.pipeline import approve, deny, reigning, run_pipeline, verdict_of
 from rlarcade.promotion.submissions import submissions_of
@@ -43,6 +41,8 @@ from rlarcade.registry.registration import check as check_checkpoint
 from rlarcade.registry.registry import CHAMPION, DEFAULT_REGISTRY, Registry
 from rlarcade.registry.states import Mode, Submission
 from rlarcade.registry.store import is_registry
+from rlarcade.reports import registry_lines as table
+from rlarcade.reports.lines import standing
 
 _EXITS = {
     "passed": EXIT_OK,

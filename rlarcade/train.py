@@ -37,7 +37,6 @@ from rlarcade.errors import (
     RunFolderError,
 )
 from rlarcade.evaluation import evaluate_agent
-from rlarcade.evaluation.table import score_lines
 from rlarcade.files import write_file
 from rlarcade.games import FRAMESKIP, display_name, resolve_game
 from rlarcade.learning.agent import DQNAgent
@@ -82,6 +81,7 @@ from rlarcade.outputs import check_outputs
 from rlarcade.playing.references import load_named
 from rlarcade.progress import ProgressLine, duration
 from rlarcade.promotion.gate import Gate, load_gate
+from rlarcade.reports.lines import score_lines
 from rlarcade.seeding import SeedUse
 from rlarcade.train_flags import as_toml, parse_settings
 
@@ -408,8 +408,8 @@ class _Run:
             return
         # Imported here, so that training without a pipeline loads no database.
         from rlarcade.promotion.pipeline import send_checkpoint
-        from rlarcade.promotion.table import submission_line
         from rlarcade.registry.registry import DEFAULT_REGISTRY
+        from rlarcade.reports.registry_lines import submission_line
 
         try:
             current = send_checkpoint(

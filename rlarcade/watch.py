@@ -20,15 +20,15 @@ from rlarcade.console import (
 )
 from rlarcade.errors import ConfigError
 from rlarcade.evaluation.document_files import load_recorded
-from rlarcade.evaluation.pictures import values_of, values_of_its_player, write_picture, write_video
-from rlarcade.evaluation.play import Scheduled, play_games
-from rlarcade.evaluation.players import as_player
-from rlarcade.evaluation.recordings import Recording, verified
 from rlarcade.games.names import display_name
 from rlarcade.learning.agent import DQNAgent
 from rlarcade.outputs import check_outputs
+from rlarcade.playing.play import Scheduled, play_games
+from rlarcade.playing.players import as_player
+from rlarcade.playing.recordings import Recording, verified
 from rlarcade.playing.references import load_named
 from rlarcade.progress import ProgressLine
+from rlarcade.reports.pictures import values_of, values_of_its_player, write_picture, write_video
 from rlarcade.seeding import SeedUse, derived_seed
 
 _DOCUMENTS = (".json", ".jsonl")

@@ -82,10 +82,10 @@ from rlarcade import (
     make_vec_env,
     play_steps,
 )
-from rlarcade.evaluation.play import DEFAULT_LANES
 from rlarcade.games import GameVectorEnv, display_name  # display_name: SB3 wants ALE's spelling
 from rlarcade.learning.run_folder import code_commit  # so that a result says what made it
 from rlarcade.outputs import output_file
+from rlarcade.playing.play import DEFAULT_LANES
 
 _GOALS = {"share": 0.70, "ratio": 3.0}
 _FORWARDS = 100  # timed at once

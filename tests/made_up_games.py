@@ -162,7 +162,7 @@ ALE = ale_py.ALEVectorInterface
 
 def put_in_place(emulator, monkeypatch) -> None:
     """From now on games are played on this emulator, and none that was started before is used."""
-    from rlarcade.evaluation import play
+    from rlarcade.playing import play
 
     monkeypatch.setattr(ale_py, "ALEVectorInterface", emulator)
     monkeypatch.setattr(play, "_idle", play._IdleEmulators())
@@ -209,7 +209,7 @@ def short_games(monkeypatch):
 
     A whole game of an untrained agent takes a second, longer than to train it.
     """
-    from rlarcade.evaluation import play
+    from rlarcade.playing import play
 
     monkeypatch.setattr(play, "GameEnv", _short_game)
     monkeypatch.setattr(play, "_idle", play._IdleEmulators())

@@ -5,8 +5,8 @@ import hashlib
 from scripted_games import Script, play_instead
 
 from rlarcade.config import TrainConfig
-from rlarcade.evaluation import RandomPlayer
 from rlarcade.learning.agent import DQNAgent
+from rlarcade.playing import RandomPlayer
 from rlarcade.promotion.gate import Gate
 
 QUICK = {

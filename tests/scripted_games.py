@@ -1,6 +1,6 @@
 """Games that nobody plays: their scores and durations are made up."""
 
-from rlarcade.evaluation import EpisodeResult
+from rlarcade.playing import EpisodeResult
 
 
 def episode(seed, score, steps=10):

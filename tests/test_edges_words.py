@@ -26,7 +26,7 @@ from rlarcade import (
 from rlarcade.command_line import parse_flags
 from rlarcade.config import load_preset
 from rlarcade.errors import ConfigError, PolicyError
-from rlarcade.evaluation.named import named_players
+from rlarcade.playing.named import named_players
 from rlarcade.promotion.gate import load_gate
 
 DEEP = ".".join("a" for _ in range(20_000)) + " = 1"

@@ -7,7 +7,18 @@ import rlarcade
 
 PACKAGE = Path(rlarcade.__file__).parent
 ROOMS = [
-    {"errors", "checked", "seeding", "files", "locks", "text", "numbers", "interrupts", "outputs"},
+    {
+        "errors",
+        "checked",
+        "seeding",
+        "files",
+        "locks",
+        "text",
+        "numbers",
+        "interrupts",
+        "outputs",
+        "shown",
+    },
     {"games"},
     {"config"},
     {"checkpoint"},
@@ -15,6 +26,7 @@ ROOMS = [
     {"playing"},
     {"evaluation"},
     {"promotion"},
+    {"reports"},
     {"command_line"},
     {"console"},
     {"progress"},
@@ -22,7 +34,7 @@ ROOMS = [
     {"train", "evaluate", "compare", "watch", "promote", "sweep", "__main__"},
 ]
 # whatever a room holds, those may use that lie in the lowest one themselves
-SHARED = {"errors", "checked", "seeding", "files", "locks", "text", "numbers", "outputs"}
+SHARED = {"errors", "checked", "seeding", "files", "locks", "text", "numbers", "outputs", "shown"}
 LEVEL = {name: level for level, names in enumerate(ROOMS) for name in names}
 
 

@@ -12,19 +12,18 @@ from rlarcade import config
 from rlarcade.errors import RlarcadeError
 from rlarcade.evaluation import (
     Comparison,
-    Player,
     Rule,
     compare_agents,
     compare_all,
     compare_suite,
     evaluate_agent,
-    play_steps,
 )
 from rlarcade.evaluation.document_files import load_recordings
 from rlarcade.games import display_name, get_protocol, make_env, resolve_game
 from rlarcade.learning.agent import DQNAgent
 from rlarcade.learning.state import TrainingState
 from rlarcade.learning.training import train_agent
+from rlarcade.playing import Player, play_steps
 from rlarcade.playing.references import load_named
 from rlarcade.promotion.gate import load_gate
 from rlarcade.registry.registry import Registry

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from rlarcade.errors import ConfigError, RlarcadeError
-from rlarcade.evaluation.pictures import write_picture, write_video
 from rlarcade.outputs import check_output, check_outputs, output_file
+from rlarcade.reports.pictures import write_picture, write_video
 
 LATE = Path(__file__).parent / "data" / "space-invaders-late"
 MATCH = Path(__file__).parent / "data" / "written-by-0.1.0" / "comparison.json"
@@ -187,7 +187,7 @@ def test_every_command_refuses_a_format_that_it_cannot_make(
     command, tmp_path, monkeypatch, files, words, remedy
 ):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("rlarcade.evaluation.play.GameEnv", None)  # no game is played
+    monkeypatch.setattr("rlarcade.playing.play.GameEnv", None)  # no game is played
     code, out, err = command(*words)
     assert (code, out) == (2, "")
     assert remedy in err

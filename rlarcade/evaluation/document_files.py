@@ -11,14 +11,20 @@ from pydantic import BaseModel, ValidationError
 
 from rlarcade.checked import reason
 from rlarcade.errors import RecordingError
-from rlarcade.evaluation.documents import Comparison, Contestant, Evaluation, PairResult
-from rlarcade.evaluation.recordings import Recording, recordings_of
+from rlarcade.evaluation.documents import (
+    Comparison,
+    Contestant,
+    Evaluation,
+    PairResult,
+    recordings_of,
+)
 from rlarcade.evaluation.round_robin import RoundRobin
-from rlarcade.evaluation.schedule import evaluation_seeds, match_seeds
 from rlarcade.evaluation.sequential import Counts
 from rlarcade.evaluation.suite import SuiteComparison
 from rlarcade.files import read_bounded_text
 from rlarcade.games.protocols import Protocol
+from rlarcade.playing.recordings import Recording
+from rlarcade.playing.schedule import evaluation_seeds, match_seeds
 from rlarcade.seeding import SeedUse
 from rlarcade.text import printable, shown_path
 

@@ -7,12 +7,11 @@ import hashlib
 import math
 import re
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from functools import partial
 from statistics import fmean, median
 from typing import Annotated, Literal, Self
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import (
     BeforeValidator,
     ConfigDict,
@@ -21,8 +20,6 @@ from pydantic import (
     model_validator,
 )
 
-from rlarcade.evaluation.packed import LONGEST_GAME, PackedBytes
-from rlarcade.evaluation.schedule import MOST_GAMES
 from rlarcade.evaluation.sequential import (
     Counts,
     Rule,
@@ -30,12 +27,14 @@ from rlarcade.evaluation.sequential import (
     confidence_interval,
     outcome_of,
 )
-from rlarcade.evaluation.shown import Rows, ShortlyShown, Shown
 from rlarcade.evaluation.statistics import interquartile_mean, iqm_interval
-from rlarcade.games.episodes import Ending
 from rlarcade.games.protocols import Protocol
 from rlarcade.games.scores import human_normalised_score
+from rlarcade.playing.episodes import EpisodeResult
+from rlarcade.playing.recordings import Recording
+from rlarcade.playing.schedule import MOST_GAMES
 from rlarcade.seeding import LARGEST_WORD, checked_seed
+from rlarcade.shown import Rows, ShortlyShown, Shown
 
 
 def short_version(version: str | None) -> str:
@@ -54,77 +53,8 @@ def short_version(version: str | None) -> str:
 
 
 _LONGEST_NAME = 40  # characters of a version in a file name
-_MOST_POINTS = 1e14  # above 2**31 points in each of 27,000 steps; sums of scores stay finite
-
-_Score = Annotated[float, Field(ge=-_MOST_POINTS, le=_MOST_POINTS, allow_inf_nan=False)]
 _Seed = Annotated[int, BeforeValidator(partial(checked_seed, largest=LARGEST_WORD))]
-_GameSeed = Annotated[int, Field(ge=0, lt=2**31)]
 _Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-
-
-class Trace(ShortlyShown):
-    """Actions and rewards of a game: enough to replay it step by step."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    actions: PackedBytes
-    """uint8 (T,), as bytes."""
-    rewards: PackedBytes
-    """int32 (T,), little-endian, as bytes: raw points. They show at which step a replay departs."""
-
-    @classmethod
-    def of(cls, actions: list[int], rewards: list[float]) -> Self:
-        """Makes a trace of T actions and T rewards. Rewards are whole numbers of points."""
-        return cls(
-            actions=PackedBytes(np.array(actions, dtype=np.uint8).tobytes()),
-            rewards=PackedBytes(np.array(rewards, dtype="<i4").tobytes()),
-        )
-
-    @property
-    def steps(self) -> list[tuple[int, int]]:
-        """(action, reward) of each step. Computed at each access, so store it before a loop."""
-        rewards: NDArray[np.int32] = np.frombuffer(bytes(self.rewards), dtype="<i4")
-        return list(zip(self.actions, rewards.tolist(), strict=True))
-
-    @model_validator(mode="after")
-    def _one_reward_an_action(self) -> Self:
-        if len(self.rewards) != 4 * len(self.actions):
-            raise ValueError(
-                f"{len(self.actions)} actions need {4 * len(self.actions)} bytes of rewards, "
-                f"not {len(self.rewards)}"
-            )
-        return self
-
-    def shown(self) -> Shown:
-        """Its length."""
-        yield "steps", len(self.actions)
-
-
-class EpisodeResult(ShortlyShown):
-    """One whole game."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    seed: _GameSeed
-    """Seed of the emulator. Game, protocol, seed and actions determine the whole episode."""
-    score: _Score
-    """Raw, undiscounted, unclipped sum of game rewards."""
-    steps: Annotated[int, Field(ge=0, le=LONGEST_GAME)]
-    """Agent steps. Each step is four emulator frames."""
-    ended: Literal[Ending, "failed"]
-    """terminated: game over. truncated: cut by the frame cap. failed: the policy failed in a match;
-    the score is what it had reached, and the pair is lost."""
-    failure: str | None = None
-    """Why the policy failed."""
-    trace: Trace | None = None
-    """Actions and rewards, if they were kept."""
-
-    def shown(self) -> Shown:
-        """Seed, score and length, without the trace."""
-        yield from {"seed": self.seed, "score": self.score, "steps": self.steps}.items()
-        yield "ended", self.ended
-        if self.failure is not None:
-            yield "failure", self.failure
 
 
 class Evaluation(ShortlyShown):
@@ -184,7 +114,7 @@ class Evaluation(ShortlyShown):
 
     def shown_rows(self) -> Rows:
         """The scores, as on a terminal."""
-        from rlarcade.evaluation.table import score_rows
+        from rlarcade.evaluation.summaries import score_rows
 
         return score_rows(self)
 
@@ -362,6 +292,29 @@ class Comparison(ShortlyShown):
 
     def shown_rows(self) -> Rows:
         """The verdict, as on a terminal."""
-        from rlarcade.evaluation.table import match_rows
+        from rlarcade.evaluation.summaries import match_rows
 
         return match_rows(self)
+
+
+def recordings_of(document: Evaluation | Comparison) -> Iterator[Recording]:
+    """Yields the games of a document. A match alternates champion and candidate."""
+    if isinstance(document, Comparison):
+        sides = [(one.checkpoint, one.version) for one in (document.champion, document.candidate)]
+        yield from _of_pairs(document.game, document.protocol, sides, document.results)
+        return
+    for episode in document.episodes:
+        yield Recording(
+            document.game, document.protocol, document.checkpoint, document.version, episode
+        )
+
+
+def _of_pairs(
+    game: str,
+    protocol: Protocol,
+    sides: list[tuple[str, str | None]],
+    pairs: Iterable[PairResult],
+) -> Iterator[Recording]:
+    for pair in pairs:
+        for (name, version), episode in zip(sides, (pair.champion, pair.candidate), strict=True):
+            yield Recording(game, protocol, name, version, episode)

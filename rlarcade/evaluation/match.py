@@ -14,19 +14,15 @@ from typing import Any
 
 from rlarcade.checked import path_of
 from rlarcade.errors import ConfigError, RunFolderError
-from rlarcade.evaluation.documents import (
-    Comparison,
-    Contestant,
-    EpisodeResult,
-    PairResult,
-    short_version,
-)
-from rlarcade.evaluation.play import RecordFound, Scheduled, play_games
-from rlarcade.evaluation.players import AnyPlayer, Contender, as_player
+from rlarcade.evaluation.documents import Comparison, Contestant, PairResult, short_version
+from rlarcade.evaluation.evaluate import RecordFound
 from rlarcade.evaluation.record import Record
-from rlarcade.evaluation.recordings import Recording, first_problem
-from rlarcade.evaluation.schedule import check_count, match_seeds
 from rlarcade.evaluation.sequential import Rule
+from rlarcade.playing.episodes import EpisodeResult
+from rlarcade.playing.play import Scheduled, play_games
+from rlarcade.playing.players import AnyPlayer, Contender, as_player
+from rlarcade.playing.recordings import Recording, first_problem
+from rlarcade.playing.schedule import check_count, match_seeds
 from rlarcade.seeding import LARGEST_WORD, checked_seed
 
 PairDone = Callable[[Comparison], None]

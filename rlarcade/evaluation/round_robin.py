@@ -14,11 +14,11 @@ from pydantic import ConfigDict
 from rlarcade.checked import path_of, require
 from rlarcade.errors import ConfigError
 from rlarcade.evaluation.documents import Comparison
+from rlarcade.evaluation.evaluate import RecordFound
 from rlarcade.evaluation.match import compare_agents
-from rlarcade.evaluation.play import RecordFound
-from rlarcade.evaluation.players import Contender, as_player
 from rlarcade.evaluation.sequential import Rule
-from rlarcade.evaluation.shown import Rows, ShortlyShown, Shown
+from rlarcade.playing.players import Contender, as_player
+from rlarcade.shown import Rows, ShortlyShown, Shown
 
 
 class RoundRobin(ShortlyShown):
@@ -41,7 +41,7 @@ class RoundRobin(ShortlyShown):
 
     def shown_rows(self) -> Rows:
         """Each player's share of pairs against each other player, as on a terminal."""
-        from rlarcade.evaluation.table import round_robin_rows
+        from rlarcade.evaluation.summaries import round_robin_rows
 
         return round_robin_rows(self)
 

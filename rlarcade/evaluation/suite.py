@@ -26,10 +26,8 @@ from pydantic import ConfigDict, Field, computed_field, model_validator
 from rlarcade.checked import path_of, require
 from rlarcade.errors import ConfigError
 from rlarcade.evaluation.documents import Comparison, PairResult
+from rlarcade.evaluation.evaluate import RecordFound
 from rlarcade.evaluation.match import Sides, match_notes, new_match, pairs_of_match
-from rlarcade.evaluation.play import RecordFound
-from rlarcade.evaluation.players import Contender, as_player
-from rlarcade.evaluation.schedule import check_count
 from rlarcade.evaluation.sequential import (
     LARGEST_LOG,
     Evidence,
@@ -38,9 +36,11 @@ from rlarcade.evaluation.sequential import (
     confidence_interval,
     log_e_values,
 )
-from rlarcade.evaluation.shown import Rows, ShortlyShown, Shown
 from rlarcade.evaluation.statistics import Overall, overall
 from rlarcade.games.scores import human_normalised_score, published_scores
+from rlarcade.playing.players import Contender, as_player
+from rlarcade.playing.schedule import check_count
+from rlarcade.shown import Rows, ShortlyShown, Shown
 from rlarcade.text import quoted
 
 Guard = Literal["prove", "alarm", "none"]
@@ -203,7 +203,7 @@ class SuiteComparison(ShortlyShown):
 
     def shown_rows(self) -> Rows:
         """The verdict and each game, as on a terminal."""
-        from rlarcade.evaluation.table import suite_rows
+        from rlarcade.evaluation.summaries import suite_rows
 
         return suite_rows(self)
 

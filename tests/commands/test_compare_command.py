@@ -95,7 +95,7 @@ def brief(monkeypatch):
         agent.protocol = brief
         return agent
 
-    monkeypatch.setattr("rlarcade.evaluation.named.DQNAgent.load", load)
+    monkeypatch.setattr("rlarcade.playing.named.DQNAgent.load", load)
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def test_a_report_that_cannot_be_written_after_all_leaves_the_document(
     def fail(path, data):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("rlarcade.evaluation.reports.file.write_file", fail)
+    monkeypatch.setattr("rlarcade.reports.file.write_file", fail)
     flags = ["--max-pairs", 1, "--json", "m.json", "--report", "m.html"]
     code, out, err = command("compare", "random", save(here / "pong"), *flags)
     assert code == 2

@@ -4,7 +4,7 @@ import re
 import pytest
 
 from rlarcade.config import TrainConfig
-from rlarcade.evaluation import play
+from rlarcade.evaluation import evaluate
 from rlarcade.learning.agent import DQNAgent
 
 
@@ -67,7 +67,7 @@ def test_an_evaluation_that_was_stopped_goes_on_and_leaves_only_its_document(
     file = tmp_path / "e.json"
     flags = [checkpoint, "random", "--episodes", 3, "--seed", 5, "--json", file]
     begun = []
-    played = play.play_games
+    played = evaluate.play_games
 
     def counted(schedule, num_lanes):
         games = list(schedule)
@@ -81,13 +81,13 @@ def test_an_evaluation_that_was_stopped_goes_on_and_leaves_only_its_document(
             yield ended
 
     with monkeypatch.context() as patched:
-        patched.setattr(play, "play_games", interrupted)
+        patched.setattr(evaluate, "play_games", interrupted)
         code, _, err = command("evaluate", *flags)
     assert code == 130
     assert "finished games are kept; the same command resumes from there." in err
     assert not file.exists()
     with monkeypatch.context() as patched:
-        patched.setattr(play, "play_games", counted)
+        patched.setattr(evaluate, "play_games", counted)
         code, out, _ = command("evaluate", *flags)
     assert code == 0
     for name, games in (("pong-mine-", "3 games"), ("pong-mine-random", "1 game")):
@@ -161,9 +161,10 @@ def test_a_human_score_needs_a_game_and_nobody_to_play(command):
 
 
 def test_a_game_without_a_human_score_shows_a_dash():
-    from rlarcade.evaluation import EpisodeResult, Evaluation
-    from rlarcade.evaluation.table import human_line, score_lines
+    from rlarcade.evaluation import Evaluation
     from rlarcade.games import get_protocol
+    from rlarcade.playing import EpisodeResult
+    from rlarcade.reports.lines import human_line, score_lines
 
     evaluation = Evaluation(
         checkpoint="x",

@@ -20,7 +20,7 @@ import torch
 from scripted_games import Script, play_instead
 
 from rlarcade.checkpoint import list_checkpoints, load_checkpoint
-from rlarcade.evaluation import Evaluation, evaluate_agent, match, play
+from rlarcade.evaluation import Evaluation, evaluate, evaluate_agent, match
 from rlarcade.learning import hardware
 from rlarcade.learning.agent import DQNAgent
 from rlarcade.learning.metrics import read_metrics
@@ -791,7 +791,7 @@ def test_a_stop_during_an_evaluation_on_the_way_leaves_it_to_the_run_that_goes_o
     run = tmp_path / "run"
     flags = [*TINY, "--run-dir", run, "--seed", 3, "--eval-interval", 400]
     with monkeypatch.context() as patched:
-        patched.setattr(play, "play_games", after_ctrl_c(play.play_games))
+        patched.setattr(evaluate, "play_games", after_ctrl_c(evaluate.play_games))
         code, out, _ = command("train", *flags)
     assert code == 130
     assert "stopped at step 400" in out

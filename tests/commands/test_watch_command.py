@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from rlarcade.evaluation import Evaluation, Player, RandomPlayer, compare_agents, evaluate_agent
+from rlarcade.evaluation import Evaluation, compare_agents, evaluate_agent
 from rlarcade.games import get_protocol
+from rlarcade.playing import Player, RandomPlayer
 
 LATE = Path(__file__).parent.parent / "data" / "space-invaders-late"
 SHORT = get_protocol("v5").model_copy(update={"name": "mine", "frame_cap": 200})

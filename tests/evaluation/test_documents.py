@@ -10,12 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_up_results import episode, evaluation, match, suite
 from pydantic import ValidationError
-from reports import episode, evaluation, match, suite
 
-from rlarcade.evaluation import Comparison, EpisodeResult, Evaluation, SuiteComparison
-from rlarcade.evaluation.documents import MOST_GAMES, PairResult, Trace
-from rlarcade.evaluation.packed import LONGEST_GAME, PackedBytes
+from rlarcade.evaluation import Comparison, Evaluation, SuiteComparison
+from rlarcade.evaluation.documents import MOST_GAMES, PairResult
+from rlarcade.playing import EpisodeResult
+from rlarcade.playing.episodes import Trace
+from rlarcade.playing.packed import LONGEST_GAME, PackedBytes
 
 OLD = Path(__file__).parent.parent / "data" / "written-by-0.1.0"
 

@@ -11,20 +11,13 @@ import pytest
 from scripted_games import Script, episode, play_instead
 
 from rlarcade.errors import ConfigError, RunFolderError
-from rlarcade.evaluation import (
-    Comparison,
-    PairResult,
-    Rule,
-    compare_agents,
-    match,
-    record,
-)
-from rlarcade.evaluation.documents import EpisodeResult
+from rlarcade.evaluation import Comparison, PairResult, Rule, compare_agents, match, record
 from rlarcade.evaluation.match import match_notes, new_match, pairs_of_match, play_pairs
-from rlarcade.evaluation.play import play_games
-from rlarcade.evaluation.players import as_player
-from rlarcade.evaluation.schedule import match_seeds
 from rlarcade.games import get_protocol
+from rlarcade.playing.episodes import EpisodeResult
+from rlarcade.playing.play import play_games
+from rlarcade.playing.players import as_player
+from rlarcade.playing.schedule import match_seeds
 from rlarcade.seeding import SeedUse, derived_seed
 
 SHORT = get_protocol("v5").model_copy(

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 
 from rlarcade.errors import ConfigError, GameError, PolicyError, RunFolderError
-from rlarcade.evaluation import EpisodeResult, Evaluation, evaluate_agent, play
-from rlarcade.evaluation.documents import Trace
-from rlarcade.evaluation.players import Player
+from rlarcade.evaluation import Evaluation, evaluate_agent
 from rlarcade.games import Protocol, get_protocol, make_env
+from rlarcade.playing import EpisodeResult, play
+from rlarcade.playing.episodes import Trace
+from rlarcade.playing.players import Player
 from rlarcade.seeding import SeedUse, derived_seed, generator
 
 SHORT = get_protocol("v5").model_copy(

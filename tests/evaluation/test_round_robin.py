@@ -8,10 +8,11 @@ from scipy.stats import binomtest
 from scripted_games import Script, play_instead
 
 from rlarcade.errors import ConfigError
-from rlarcade.evaluation import Player, Rule
+from rlarcade.evaluation import Rule
 from rlarcade.evaluation.round_robin import RoundRobin, compare_all
 from rlarcade.evaluation.sequential import Counts, log_e_values
-from rlarcade.evaluation.table import round_robin_lines
+from rlarcade.playing import Player
+from rlarcade.reports.lines import round_robin_lines
 
 SKILL = {"idler": 0.0, "one": 5.0, "two": 5.0}
 

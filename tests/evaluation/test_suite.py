@@ -5,16 +5,17 @@ import math
 
 import numpy as np
 import pytest
-from reports import slow_e_value
+from made_up_results import slow_e_value
 from scipy.stats import binomtest
 from scripted_games import Script, play_instead
 
 from rlarcade.errors import ConfigError, RunFolderError
-from rlarcade.evaluation import EpisodeResult, PairResult, Player, RandomPlayer, Rule
+from rlarcade.evaluation import PairResult, Rule
 from rlarcade.evaluation.documents import Comparison, Contestant
 from rlarcade.evaluation.sequential import log_e_values
 from rlarcade.evaluation.suite import SUITE_RULE, SuiteComparison, compare_suite
 from rlarcade.games import get_protocol
+from rlarcade.playing import EpisodeResult, Player, RandomPlayer
 
 SHORT = get_protocol("v5").model_copy(
     update={"name": "mine", "frame_cap": 120, "evaluation_epsilon": 0.3}

@@ -10,9 +10,9 @@ import pytest
 
 from rlarcade.errors import ActionError, ConfigError
 from rlarcade.evaluation import compare_agents, evaluate_agent
-from rlarcade.evaluation.play import play_steps
-from rlarcade.evaluation.players import Player, RandomPlayer
 from rlarcade.games import make_env, make_vec_env
+from rlarcade.playing.play import play_steps
+from rlarcade.playing.players import Player, RandomPlayer
 from rlarcade.seeding import SeedUse, checked_seed, derived_seed, generator
 
 GAME = "space_invaders"

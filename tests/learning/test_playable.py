@@ -11,8 +11,8 @@ from torch import nn
 from rlarcade.checkpoint import load_checkpoint
 from rlarcade.config import TrainConfig
 from rlarcade.errors import CheckpointError
-from rlarcade.evaluation.named import named_players
 from rlarcade.learning.agent import DQNAgent
+from rlarcade.playing.named import named_players
 from rlarcade.playing.references import load_named
 
 SIZE = 1_900_000_000

@@ -14,12 +14,12 @@ from registry_helpers import sql
 
 from rlarcade.errors import RegistryError
 from rlarcade.evaluation import Comparison
-from rlarcade.promotion import table
 from rlarcade.promotion.attempts import attempt_of, share
 from rlarcade.promotion.gate import Attempt
 from rlarcade.promotion.pipeline import deny, run_pipeline, verdict_of
 from rlarcade.promotion.submissions import submissions_of
 from rlarcade.registry.registry import Registry
+from rlarcade.reports import registry_lines as table
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 NO_SMOKE = {"enabled": False}

@@ -15,9 +15,9 @@ from promoting import play_by_strength, quick_gate, saved_agent, share_of
 
 from rlarcade.errors import PolicyError, RunFolderError
 from rlarcade.evaluation import Comparison
-from rlarcade.evaluation.schedule import match_seeds
 from rlarcade.evaluation.sequential import Counts, log_e_value
 from rlarcade.learning.agent import DQNAgent
+from rlarcade.playing.schedule import match_seeds
 from rlarcade.promotion import checks
 from rlarcade.promotion.checks import make_verdict
 from rlarcade.promotion.gate import Gate

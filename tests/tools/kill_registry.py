@@ -47,10 +47,10 @@ from sqlalchemy.engine import Engine
 import rlarcade.evaluation.match
 import rlarcade.promote
 from rlarcade.config import TrainConfig
-from rlarcade.evaluation import EpisodeResult, RandomPlayer
 from rlarcade.learning.agent import DQNAgent
 from rlarcade.learning.run_folder import code_commit
 from rlarcade.outputs import output_file
+from rlarcade.playing import EpisodeResult, RandomPlayer
 from rlarcade.promotion import checks, pipeline
 from rlarcade.promotion.submissions import submissions_of
 from rlarcade.registry.aliases import MOVES

@@ -1,0 +1,153 @@
+"""Loads the players that a command line names: a checkpoint, `random`, or `module:factory`."""
+
+import importlib
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rlarcade.checkpoint import Checkpoint
+from rlarcade.errors import ConfigError
+from rlarcade.games.names import resolve_game
+from rlarcade.games.protocols import Protocol, get_protocol
+from rlarcade.learning.agent import DQNAgent
+from rlarcade.learning.playable import load_playable
+from rlarcade.playing.players import (
+    AgentPlayer,
+    AnyPlayer,
+    Player,
+    RandomPlayer,
+    own_words,
+)
+from rlarcade.text import printable
+
+RANDOM, HUMAN = "random", "human"
+_VERSION = re.compile(r"[!-~]{1,200}")
+_ENTRY_POINT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+def named_players(
+    names: Sequence[str],
+    *,
+    game: str | None = None,
+    protocol: str | None = None,
+    device: str = "cpu",
+    load: Callable[[str], Checkpoint] = load_playable,
+) -> list[AnyPlayer]:
+    """Loads players by name. All are loaded before the first game, so errors come early.
+
+    Args:
+        names: each is a checkpoint or run folder, `random`, or `module:factory`. `factory(game)`
+            returns a `Policy` or an object with `predict`. Loading it runs the code of the module,
+            which may be in the working directory. The policy may have a `version` attribute;
+            otherwise its version is None.
+        game: game of the players that are not checkpoints. Unset: the game of the checkpoints.
+        protocol: protocol of all players. Unset: the protocol that the checkpoints were trained
+            under, or `v5`.
+        device: device of the networks.
+        load: loads a checkpoint by name.
+
+    Raises:
+        CheckpointError: a checkpoint is missing, damaged, foreign or hostile.
+        ConfigError: a name is not a player, the game is unknown, or a checkpoint plays another
+            game.
+    """
+    if HUMAN in names:
+        raise ConfigError(
+            f"{HUMAN} is a published score and cannot play. Name a checkpoint, or random."
+        )
+    if not names:
+        return []
+    agents = {
+        name: DQNAgent.load(load(name), device=device)
+        for name in dict.fromkeys(names)
+        if name != RANDOM and not _is_entry_point(name)
+    }
+    rules = None if protocol is None else get_protocol(protocol)
+    for agent in agents.values():
+        _check_game(agent, game)
+        if rules is not None:
+            _play_under(agent, rules)
+    known = list(dict.fromkeys(agent.game for agent in agents.values()))
+    if len(agents) < len(set(names)) and len(known) != 1 and game is None:
+        found = f"the checkpoints play {' and '.join(known)}" if known else "no checkpoint says"
+        raise ConfigError(f"which game should the others play? Name it with --game; {found}.")
+    game = resolve_game(game or known[0])
+    if rules is None:
+        rules = next((agent.protocol for agent in agents.values()), get_protocol("v5"))
+    return [
+        AgentPlayer(agents[name]) if name in agents else _other(name, game, rules) for name in names
+    ]
+
+
+def _is_entry_point(name: str) -> bool:
+    # os.path.exists accepts a name that is too long for a file; Path.exists raises.
+    return _ENTRY_POINT.fullmatch(name) is not None and not os.path.exists(name)  # noqa: PTH110
+
+
+def _check_game(agent: DQNAgent, game: str | None) -> None:
+    if game is not None and agent.game != resolve_game(game):
+        raise ConfigError(
+            f"{agent.name} plays {agent.game}, not {resolve_game(game)}. Leave --game out."
+        )
+
+
+def _play_under(agent: DQNAgent, rules: Protocol) -> None:
+    if rules.full_action_space != agent.protocol.full_action_space:
+        raise ConfigError(
+            f"{agent.name} was trained under {agent.protocol.name}, which has other actions than "
+            f"{rules.name}. Leave --protocol out."
+        )
+    agent.protocol = rules
+
+
+def _other(name: str, game: str, rules: Protocol) -> AnyPlayer:
+    if name == RANDOM:
+        return RandomPlayer(game, rules)
+    module_name, _, factory = name.partition(":")
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    made = False
+    try:
+        policy: Any = getattr(importlib.import_module(module_name), factory)(game)
+        made = True
+        version = _version_of(policy, name)
+        return Player(policy, game=game, protocol=rules, name=name, version=version)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # user code may raise anything, even SystemExit
+        if made and isinstance(error, ConfigError):  # rlarcade's own error about the policy
+            raise
+        raise ConfigError(
+            f"{name} gave no policy: {own_words(error)}. {factory}({game!r}) must return a "
+            "function of an observation, or an object with predict."
+        ) from error
+
+
+def _version_of(policy: Any, name: str) -> str | None:
+    """Returns a policy's own unique version, or None.
+
+    Its source file cannot identify it: the weights are elsewhere and may have changed.
+    """
+    version = getattr(policy, "version", None)
+    if version is None:
+        return None
+    if not isinstance(version, str) or not _VERSION.fullmatch(version):
+        raise ConfigError(
+            f"{name} has version {printable(repr(version), 60)}. A version must be a text of 1 to "
+            "200 printable ASCII characters, such as a digest of the policy's weights."
+        )
+    return f"{name}@{version}"
+
+
+def told_unkept(players: Sequence[AnyPlayer]) -> str | None:
+    """Returns a warning about games that cannot be kept; None if all can."""
+    unknown = list(dict.fromkeys(player.name for player in players if player.version is None))
+    if not unknown:
+        return None
+    return (
+        f"{' and '.join(unknown)} has no version, so these games are not kept for a later command. "
+        "Give the policy a `version`, a text such as a digest of its weights."
+    )

@@ -1,0 +1,108 @@
+"""The report of evaluations: scores of checkpoints."""
+
+from collections.abc import Sequence
+
+from rlarcade.evaluation.documents import Evaluation
+from rlarcade.games.names import display_name
+from rlarcade.reports.beside import Clip, LearningCurve, clips_section, curves_section
+from rlarcade.reports.page import (
+    Html,
+    details,
+    element,
+    number,
+    page,
+    points,
+    section,
+    table,
+)
+from rlarcade.reports.parts import (
+    contestants_scores,
+    ending,
+    header,
+    keys_of,
+    settings_of,
+    settings_table,
+)
+
+
+def evaluation_report(
+    evaluations: Sequence[Evaluation],
+    *,
+    learning_curves: Sequence[LearningCurve] = (),
+    clips: Sequence[Clip] = (),
+) -> str:
+    """Renders evaluations, grouped by game, protocol and ε.
+
+    Args:
+        evaluations: at least one.
+        learning_curves: curves of the checkpoints' runs.
+        clips: pictures or videos of games.
+
+    Returns:
+        The whole HTML file.
+
+    Raises:
+        ValueError: there are no evaluations, or one has no episodes.
+    """
+    if not evaluations or not all(one.episodes for one in evaluations):
+        raise ValueError("a report needs evaluations, with at least one episode each")
+    groups: dict[tuple[str, str, float], list[Evaluation]] = {}
+    for one in evaluations:  # scores under different protocols cannot be compared
+        rules = (one.game, one.protocol.model_dump_json(), one.epsilon)
+        groups.setdefault(rules, []).append(one)
+    games = list(dict.fromkeys(display_name(one.game) for one in evaluations))
+    title = " and ".join(games) if len(games) < 3 else f"{len(games)} games"
+    return page(
+        f"{title} – rlarcade evaluation",
+        header("evaluation", title, _played(evaluations)),
+        *(
+            _group(group, f"group-{place}", alone=len(groups) == 1)
+            for place, group in enumerate(groups.values(), 1)
+        ),
+        curves_section(learning_curves, first=max(map(len, groups.values()))),
+        clips_section(clips),
+        element(
+            "p",
+            "The intervals show how much a figure depends on the luck of these games. To find out "
+            "which of two checkpoints is better, play a match: rlarcade compare.",
+            class_="aside",
+        ),
+    )
+
+
+def _played(evaluations: Sequence[Evaluation]) -> str:
+    """Protocols, ε and numbers of games."""
+    lengths = sorted({len(one.episodes) for one in evaluations})
+    protocols = dict.fromkeys(str(one.protocol) for one in evaluations)
+    epsilons = dict.fromkeys(f"{one.epsilon:g}" for one in evaluations)
+    games = " to ".join(dict.fromkeys(number(end, 0) for end in (lengths[0], lengths[-1])))
+    return (
+        f"Protocol {' and '.join(protocols)}, ε {' and '.join(epsilons)}, {games} whole "
+        f"game{'' if lengths == [1] else 's'} with each checkpoint, raw scores"
+    )
+
+
+def _group(evaluations: Sequence[Evaluation], name: str, *, alone: bool) -> Html:
+    """Renders evaluations with one game, protocol and ε, so that their scores can be compared."""
+    game = evaluations[0].game
+    contestants = [(one.checkpoint, one.episodes) for one in evaluations]
+    keyed = dict(zip(keys_of(len(evaluations)), evaluations, strict=True))
+    settings = {key: settings_of(one, without=("episodes",)) for key, one in keyed.items()}
+    return section(
+        "Scores" if alone else display_name(game),
+        "" if alone else element("p", _played(evaluations), class_="subtitle"),
+        *contestants_scores(game, contestants, "checkpoint", name),
+        *(_episodes(one, key, name=f"{name}-episodes-{key}") for key, one in keyed.items()),
+        details("All settings", settings_table(settings, f"{name}-settings")),
+        name=name,
+    )
+
+
+def _episodes(evaluation: Evaluation, key: str, *, name: str) -> Html:
+    rows = [
+        [str(episode.seed), points(episode.score), number(episode.steps, 0), ending(episode)]
+        for episode in evaluation.episodes
+    ]
+    title = f"Every game of {key}, {evaluation.checkpoint} ({number(len(rows), 0)})"
+    columns = ["seed", "score", "steps", "ended"]
+    return details(title, table(title, columns, rows, text=("ended",), name=name))

@@ -1,0 +1,71 @@
+"""Finds the learning curves and the pictures of games for a report."""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rlarcade.checkpoint import Checkpoint
+from rlarcade.evaluation.documents import Comparison, Evaluation, recordings_of
+from rlarcade.games.names import display_name
+from rlarcade.learning.playable import load_playable
+from rlarcade.playing.recordings import Recording, median_game
+from rlarcade.reports.beside import Clip, LearningCurve, learning_curve
+from rlarcade.reports.pictures import picture_of, values_of_its_player
+
+_MOST_CLIPS = 4  # some tens of kilobytes each
+
+
+def sources_of(
+    documents: Sequence[Evaluation | Comparison],
+    load: Callable[[str], Checkpoint] = load_playable,
+) -> dict[str, Any]:
+    """Returns `learning_curves` and `clips` for a report on these documents.
+
+    A checkpoint has a curve if it is in the folder of its run. A clip shows the median-score game
+    of a player. It shows action values if the player's checkpoint still exists.
+
+    Args:
+        documents: documents of the report.
+        load: loads a checkpoint by the player's name in the documents.
+
+    Raises:
+        RlarcadeError: the metrics of a run cannot be read.
+        RecordingError: a game does not reproduce.
+    """
+    players: dict[tuple[str, str], list[Recording]] = {}
+    for document in documents:
+        for recording in recordings_of(document):
+            if recording.episode.trace is not None and recording.episode.steps:
+                players.setdefault((recording.game, recording.player), []).append(recording)
+    return {
+        "learning_curves": _curves(player for _, player in players),
+        "clips": [
+            _clip(median_game(games), load) for games in list(players.values())[:_MOST_CLIPS]
+        ],
+    }
+
+
+def _curves(names: Iterable[str]) -> list[LearningCurve]:
+    """Returns one curve per run, because the checkpoints of a run share it."""
+    curves = {}
+    for name in names:
+        if _is_there(name) and (curve := learning_curve(Path(name))):
+            curves[curve.name] = curve
+    return list(curves.values())
+
+
+def _is_there(name: str) -> bool:
+    """Whether a player's name is an existing path. Documents may contain any name."""
+    try:
+        return Path(name).exists()
+    except (OSError, ValueError):  # too long for a path, or with characters that paths cannot have
+        return False
+
+
+def _clip(recording: Recording, load: Callable[[str], Checkpoint]) -> Clip:
+    episode = recording.episode
+    caption = (
+        f"{recording.player}: {display_name(recording.game)}, {episode.score:g} points in "
+        f"{episode.steps:,} steps, its median game (seed {episode.seed})"
+    )
+    return Clip(caption, "image/png", picture_of(recording, values_of_its_player(recording, load)))
