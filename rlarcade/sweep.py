@@ -38,16 +38,16 @@ from rlarcade.errors import ConfigError, RlarcadeError, RunFolderError
 from rlarcade.files import open_own, open_regular, read_own, write_file
 from rlarcade.games.names import resolve_game
 from rlarcade.learning.hardware import cores, default_preset
-from rlarcade.learning.metrics import newest_metrics
-from rlarcade.learning.run_folder import (
+from rlarcade.outputs import check_outputs
+from rlarcade.progress import duration
+from rlarcade.runs.folder import (
     PARENT_PIPE,
     RUNS,
     process_in,
     read_outcome,
     read_record,
 )
-from rlarcade.outputs import check_outputs
-from rlarcade.progress import duration
+from rlarcade.runs.metrics import newest_metrics
 from rlarcade.text import printable, quoted
 
 _HEADERS = ("steps", "mean", "median", "human-normalised", "minutes")

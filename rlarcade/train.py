@@ -40,7 +40,6 @@ from rlarcade.evaluation import evaluate_agent
 from rlarcade.files import write_file
 from rlarcade.games import FRAMESKIP, display_name, resolve_game
 from rlarcade.learning.agent import DQNAgent
-from rlarcade.learning.continuing import continued, quoted
 from rlarcade.learning.frames import BLOCKED_FRAME
 from rlarcade.learning.hardware import (
     bf16_is_faster,
@@ -48,17 +47,7 @@ from rlarcade.learning.hardware import (
     require_disk,
     resolve_device,
 )
-from rlarcade.learning.metrics import MetricWriter, TrainingLog
-from rlarcade.learning.pace import steps_in
 from rlarcade.learning.replay import Replay
-from rlarcade.learning.run_folder import (
-    PARENT_PIPE,
-    RunFolder,
-    RunRecord,
-    code_commit,
-    default_run_folder,
-    new_record,
-)
 from rlarcade.learning.schedules import (
     LENGTH_TO_LEARN,
     crossed,
@@ -75,13 +64,24 @@ from rlarcade.learning.state import (
     torso_of,
     transitions_that_fit,
 )
-from rlarcade.learning.state_store import StateStore
 from rlarcade.learning.training import train_agent
 from rlarcade.outputs import check_outputs
 from rlarcade.playing.references import load_named
 from rlarcade.progress import ProgressLine, duration
 from rlarcade.promotion.gate import Gate, load_gate
 from rlarcade.reports.lines import score_lines
+from rlarcade.runs.continuing import continued, quoted
+from rlarcade.runs.folder import (
+    PARENT_PIPE,
+    RunFolder,
+    RunRecord,
+    code_commit,
+    default_run_folder,
+    new_record,
+)
+from rlarcade.runs.metrics import MetricWriter, TrainingLog
+from rlarcade.runs.pace import steps_in
+from rlarcade.runs.state_store import StateStore
 from rlarcade.seeding import SeedUse
 from rlarcade.train_flags import as_toml, parse_settings
 

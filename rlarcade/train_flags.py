@@ -23,7 +23,7 @@ from rlarcade.config import (
 from rlarcade.errors import ConfigError
 from rlarcade.games.protocols import ProtocolName
 from rlarcade.learning.hardware import default_preset
-from rlarcade.learning.run_folder import RunRecord, read_record
+from rlarcade.runs.folder import RunRecord, read_record
 
 _DESCRIPTION = (
     "`python -m rlarcade.train --game SpaceInvaders`: trains an agent; the same command resumes it."

@@ -83,9 +83,9 @@ from rlarcade import (
     play_steps,
 )
 from rlarcade.games import GameVectorEnv, display_name  # display_name: SB3 wants ALE's spelling
-from rlarcade.learning.run_folder import code_commit  # so that a result says what made it
 from rlarcade.outputs import output_file
 from rlarcade.playing.play import DEFAULT_LANES
+from rlarcade.runs.folder import code_commit  # so that a result says what made it
 
 _GOALS = {"share": 0.70, "ratio": 3.0}
 _FORWARDS = 100  # timed at once

@@ -27,8 +27,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from rlarcade import DQNAgent, RlarcadeError, TrainingState, make_vec_env, train_agent
 from rlarcade.config import load_preset, make_settings
-from rlarcade.learning.run_folder import code_commit
 from rlarcade.outputs import output_file
+from rlarcade.runs.folder import code_commit
 
 _TINY = {
     "num_envs": 4,

@@ -23,9 +23,9 @@ from bench_training import cpu_facts
 from rlarcade import RlarcadeError, TrainConfig
 from rlarcade.config import load_preset, make_settings, preset_names
 from rlarcade.learning.hardware import resolve_threads
-from rlarcade.learning.pace import measured_speed
-from rlarcade.learning.run_folder import code_commit  # so that a result says what made it
 from rlarcade.outputs import output_file
+from rlarcade.runs.folder import code_commit  # so that a result says what made it
+from rlarcade.runs.pace import measured_speed
 
 
 def main() -> int:

@@ -23,9 +23,9 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from rlarcade.learning.hardware import has_bf16_instructions
-from rlarcade.learning.metrics import read_metrics
-from rlarcade.learning.run_folder import code_commit
 from rlarcade.outputs import output_file
+from rlarcade.runs.folder import code_commit
+from rlarcade.runs.metrics import read_metrics
 from rlarcade.train import main as train
 
 _PRODUCTS = {F.conv2d, F.linear}

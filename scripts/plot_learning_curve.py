@@ -23,8 +23,8 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 
 from rlarcade.games import display_name, published_scores
-from rlarcade.learning.metrics import read_metrics
 from rlarcade.outputs import output_file
+from rlarcade.runs.metrics import read_metrics
 
 _SCORE, _EVALUATION = "rollout/ep_rew_mean", "eval/mean_reward"
 _PARTS = ("env", "act", "replay", "learn")

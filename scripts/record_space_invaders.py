@@ -35,8 +35,8 @@ from rlarcade.checkpoint import find_checkpoint
 from rlarcade.console import EXIT_INTERRUPTED
 from rlarcade.errors import CheckpointError
 from rlarcade.games import published_scores
-from rlarcade.learning.run_folder import code_commit
 from rlarcade.outputs import output_file
+from rlarcade.runs.folder import code_commit
 
 _GAME, _PROTOCOL = "SpaceInvaders", "v5"
 _EPISODES = 100

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlarcade.learning.run_folder import code_commit
 from rlarcade.outputs import output_file
 from rlarcade.promotion.attempts import share
 from rlarcade.promotion.gate import Gate
+from rlarcade.runs.folder import code_commit
 
 GATE = Gate().match
 NULL, USEFUL = 0.5, 0.6

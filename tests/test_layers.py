@@ -25,7 +25,7 @@ ROOMS = [
     {"registry", "learning"},
     {"playing"},
     {"evaluation"},
-    {"promotion"},
+    {"promotion", "runs"},
     {"reports"},
     {"command_line"},
     {"console"},

@@ -1,4 +1,6 @@
-"""Catch: a pixel game small enough to be learned in seconds."""
+"""Catch: a pixel game small enough to be learned in seconds; and what a state learned of it."""
+
+import hashlib
 
 import numpy as np
 
@@ -69,3 +71,12 @@ class CatchLanes:
             self.observation[lane, -1, row : row + _CELL, column : column + _CELL] = 255
             left = self._paddle[lane] * _CELL
             self.observation[lane, -1, -_CELL // 2 :, left : left + _CELL] = 160
+
+
+def weights_digest(state):
+    """sha256 of the weights that a state's agent plays with."""
+    digest = hashlib.sha256()
+    for name, array in sorted(state.agent.weights().items()):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

@@ -69,7 +69,7 @@ def learning_curve(path: Path) -> LearningCurve | None:
     Raises:
         RlarcadeError: the curve exists but cannot be read.
     """
-    from rlarcade.learning.metrics import each_metric  # here, because it imports torch
+    from rlarcade.runs.metrics import each_metric  # here, because it imports torch
 
     path = path.parent if path.name in (WEIGHTS, MANIFEST) else path
     absolute = path.absolute()

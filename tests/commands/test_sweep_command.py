@@ -536,7 +536,7 @@ def test_an_outcome_without_its_parts_is_made_again(command, tmp_path, trainings
 
 
 def test_a_run_that_another_process_trains_is_waited_for(command, tmp_path, trainings, monkeypatch):
-    from rlarcade.learning.run_folder import RunFolder
+    from rlarcade.runs.folder import RunFolder
 
     held = [RunFolder(tmp_path / "runs" / "space_invaders-seed0")]
     real = trainings.__call__
@@ -561,7 +561,7 @@ def test_a_run_that_another_sweep_began_in_the_same_moment_is_waited_for(
     command, tmp_path, trainings, monkeypatch
 ):
     """This one's process finds the folder locked, ends with 2, and begins nothing."""
-    from rlarcade.learning.run_folder import RunFolder
+    from rlarcade.runs.folder import RunFolder
 
     real, folder, others = trainings.__call__, tmp_path / "runs" / "space_invaders", []
 

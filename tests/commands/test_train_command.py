@@ -23,7 +23,7 @@ from rlarcade.checkpoint import list_checkpoints, load_checkpoint
 from rlarcade.evaluation import Evaluation, evaluate, evaluate_agent, match
 from rlarcade.learning import hardware
 from rlarcade.learning.agent import DQNAgent
-from rlarcade.learning.metrics import read_metrics
+from rlarcade.runs.metrics import read_metrics
 from rlarcade.train import main
 
 GOLDEN = Path(__file__).parents[1] / "data" / "written-by-0.1.0"
@@ -730,7 +730,7 @@ def test_another_thread_count_is_allowed_with_a_warning(finished, command, tmp_p
 
 
 def test_a_lock_refuses_a_second_process(command, tmp_path):
-    from rlarcade.learning.run_folder import RunFolder
+    from rlarcade.runs.folder import RunFolder
 
     folder = RunFolder(tmp_path / "run")
     code, _, err = command("train", *TINY, "--run-dir", tmp_path / "run")
@@ -993,14 +993,14 @@ def test_without_a_preset_it_is_the_one_for_the_machine(command, monkeypatch, fl
 
 def test_the_default_run_folder_is_a_function_of_game_preset_and_seed():
     from rlarcade.config import make_settings
-    from rlarcade.learning.run_folder import default_run_folder
+    from rlarcade.runs.folder import default_run_folder
 
     settings = make_settings("quick", {"game": "ALE/SpaceInvaders-v5", "seed": 4})
     assert str(default_run_folder(settings)) == "checkpoints/space_invaders-quick-seed4"
 
 
 def test_a_full_disk_on_the_way_is_told_and_training_goes_on(command, tmp_path, monkeypatch):
-    from rlarcade.learning.state_store import StateStore
+    from rlarcade.runs.state_store import StateStore
 
     real, calls = StateStore.save, []
 
@@ -1020,7 +1020,7 @@ def test_a_full_disk_on_the_way_is_told_and_training_goes_on(command, tmp_path, 
 def test_a_full_disk_at_the_end_is_an_error_and_keeps_the_last_good_state(
     command, tmp_path, monkeypatch
 ):
-    from rlarcade.learning.state_store import StateStore
+    from rlarcade.runs.state_store import StateStore
 
     real = StateStore.save
 

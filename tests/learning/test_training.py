@@ -1,7 +1,6 @@
 """rlarcade.learning.training: every composition learns; what it learns from is right."""
 
 import dataclasses
-import hashlib
 import itertools
 import os
 import re
@@ -16,28 +15,20 @@ import pytest
 import torch
 from devices import DEVICES
 from tiers import quick
-from toy_games import CatchLanes
+from toy_games import CatchLanes, weights_digest
 
 from rlarcade.checkpoint import load_checkpoint
 from rlarcade.config import TrainConfig, load_preset, preset_names
 from rlarcade.errors import CheckpointError, ConfigError, DivergenceError, ResourceError
 from rlarcade.games import LaneStep
-from rlarcade.learning import hardware, pace
+from rlarcade.learning import hardware
 from rlarcade.learning.agent import DQNAgent
 from rlarcade.learning.networks import weights_bytes
 from rlarcade.learning.replay import Batch
 from rlarcade.learning.schedules import following_length, updates_due
 from rlarcade.learning.state import TrainingState, is_torso, resolved
 from rlarcade.learning.training import train_agent
-
-
-def weights_digest(state):
-    digest = hashlib.sha256()
-    for name, array in sorted(state.agent.weights().items()):
-        digest.update(name.encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
-
+from rlarcade.runs import pace
 
 SIZES = {
     "game": "pong",  # only a name here: the lanes play catch

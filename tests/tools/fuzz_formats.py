@@ -33,11 +33,11 @@ from typing import Any
 from rlarcade import DQNAgent, Registry, RlarcadeError
 from rlarcade.config import load_preset, make_settings, shipped_config
 from rlarcade.evaluation.document_files import load_recorded
-from rlarcade.learning.metrics import read_metrics
-from rlarcade.learning.run_folder import RunFolder
-from rlarcade.learning.state_store import StateStore
 from rlarcade.outputs import output_file
 from rlarcade.promotion.gate import load_gate
+from rlarcade.runs.folder import RunFolder
+from rlarcade.runs.metrics import read_metrics
+from rlarcade.runs.state_store import StateStore
 
 DATA = Path(__file__).parents[1] / "data"
 OLD = DATA / "written-by-0.1.0"

@@ -29,9 +29,9 @@ import ale_py
 import torch
 
 from rlarcade.learning.hardware import cores
-from rlarcade.learning.metrics import read_metrics
-from rlarcade.learning.run_folder import code_commit
 from rlarcade.outputs import output_file
+from rlarcade.runs.folder import code_commit
+from rlarcade.runs.metrics import read_metrics
 
 _KILLS_A_ROUND = 24
 _MOST_WRITES = 28  # a save of these runs makes fewer; a run that survives its nth write goes on

@@ -48,7 +48,6 @@ import rlarcade.evaluation.match
 import rlarcade.promote
 from rlarcade.config import TrainConfig
 from rlarcade.learning.agent import DQNAgent
-from rlarcade.learning.run_folder import code_commit
 from rlarcade.outputs import output_file
 from rlarcade.playing import EpisodeResult, RandomPlayer
 from rlarcade.promotion import checks, pipeline
@@ -57,6 +56,7 @@ from rlarcade.registry.aliases import MOVES
 from rlarcade.registry.registry import Registry
 from rlarcade.registry.states import Submission
 from rlarcade.registry.store import Store
+from rlarcade.runs.folder import code_commit
 
 PHASES = ("opening", "register", "submission", "checks", "match", "approve", "alias move")
 PHASES += ("rollback", "elsewhere")

@@ -27,13 +27,13 @@ from rlarcade.config import TrainConfig
 from rlarcade.errors import CheckpointError
 from rlarcade.files import UNFINISHED, own_folder, remove_own, write_file, write_folder
 from rlarcade.games.lanes import Progress, TrainingLanes
-from rlarcade.learning import saved_state
 from rlarcade.learning.frames import BLOCKED_FRAME
 from rlarcade.learning.hardware import cores
 from rlarcade.learning.replay import Replay
-from rlarcade.learning.saved_rows import Segment, chunks, pack_rows, restore_rows
-from rlarcade.learning.saved_state import FORMAT_VERSION, Arrays, Document
 from rlarcade.learning.state import TrainingState, replay_capacity
+from rlarcade.runs import saved_state
+from rlarcade.runs.saved_rows import Segment, chunks, pack_rows, restore_rows
+from rlarcade.runs.saved_state import FORMAT_VERSION, Arrays, Document
 from rlarcade.text import printable
 
 _KEPT = 2  # whole states; the older one is used if the newer one is damaged

@@ -1,4 +1,4 @@
-"""rlarcade.learning.metrics: a run's figures are one unbroken curve, whatever happened to it."""
+"""rlarcade.runs.metrics: a run's figures are one unbroken curve, whatever happened to it."""
 
 import errno
 import gc
@@ -15,8 +15,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from rlarcade.config import TrainConfig
-from rlarcade.learning.metrics import MetricWriter, TrainingLog, each_metric, read_metrics
 from rlarcade.learning.training import TrainingProgress
+from rlarcade.runs.metrics import MetricWriter, TrainingLog, each_metric, read_metrics
 
 
 def write(folder, steps, *, resumed_at=0):
@@ -94,7 +94,7 @@ def resume(folder, step):
 def test_a_long_record_is_read_and_written_line_by_line(tmp_path, monkeypatch):
     text = long_record(tmp_path)
     assert peak_of(lambda: deque(each_metric(tmp_path), maxlen=0)) < len(text) / 4
-    monkeypatch.setattr("rlarcade.learning.metrics.SummaryWriter", lambda *_, **__: Mock())
+    monkeypatch.setattr("rlarcade.runs.metrics.SummaryWriter", lambda *_, **__: Mock())
     assert peak_of(lambda: resume(tmp_path, 2_000)) < len(text) / 4
     kept = (tmp_path / "metrics.jsonl").read_text()
     assert kept == "".join(text.splitlines(keepends=True)[:2_001])

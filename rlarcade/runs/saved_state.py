@@ -21,9 +21,9 @@ from rlarcade.errors import CheckpointError
 from rlarcade.files import LARGEST_TEXT, read_own
 from rlarcade.games.protocols import MOST_ACTIONS, SCREEN
 from rlarcade.learning.networks import weights_bytes
-from rlarcade.learning.saved_rows import Segment, check_segments
 from rlarcade.learning.schedules import updates_due
 from rlarcade.learning.state import replay_capacity
+from rlarcade.runs.saved_rows import Segment, check_segments
 from rlarcade.text import quoted
 
 FORMAT_VERSION = 2

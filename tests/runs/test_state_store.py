@@ -7,15 +7,14 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from test_training import weights_digest
 from tiers import quick
-from toy_games import CatchLanes
+from toy_games import CatchLanes, weights_digest
 
 from rlarcade.errors import CheckpointError, DivergenceError
-from rlarcade.learning import saved_rows, state_store
 from rlarcade.learning.state import TrainingState, resolved
-from rlarcade.learning.state_store import StateStore
 from rlarcade.learning.training import train_agent
+from rlarcade.runs import saved_rows, state_store
+from rlarcade.runs.state_store import StateStore
 
 
 @pytest.fixture(scope="module")
@@ -320,7 +319,7 @@ DAMAGE = {
 
 
 def resealed(data, **changes):
-    from rlarcade.learning.saved_state import sealed
+    from rlarcade.runs.saved_state import sealed
 
     return sealed(json.loads(data)["body"] | changes)
 

@@ -10,8 +10,8 @@ from rlarcade.checked import validated
 from rlarcade.config import Settings, TrainConfig
 from rlarcade.errors import RunFolderError
 from rlarcade.games.names import resolve_game
-from rlarcade.learning.run_folder import RESOLVED, RunChange, RunRecord
 from rlarcade.learning.state import capped_buffer, regrown_buffer
+from rlarcade.runs.folder import RESOLVED, RunChange, RunRecord
 
 # Settings that may be changed when a run is lengthened, and the promise that each costs.
 _CHANGEABLE = ("learning_rate", "learning_rate_final", "num_envs", "buffer_size")

@@ -13,7 +13,7 @@ from test_state_store import run_until
 from rlarcade.errors import CheckpointError
 from rlarcade.games.lanes import TrainingLanes
 from rlarcade.learning.state import TrainingState, resolved
-from rlarcade.learning.state_store import StateStore
+from rlarcade.runs.state_store import StateStore
 
 OLD, NEW = 240, 320
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from rlarcade.errors import RunFolderError
-from rlarcade.learning import run_folder
-from rlarcade.learning.metrics import MetricWriter, newest_metrics, read_metrics
-from rlarcade.learning.run_folder import RunFolder, code_commit, process_in
 from rlarcade.learning.state import TrainingState
-from rlarcade.learning.state_store import StateStore
+from rlarcade.runs import folder as run_folder
+from rlarcade.runs.folder import RunFolder, code_commit, process_in
+from rlarcade.runs.metrics import MetricWriter, newest_metrics, read_metrics
+from rlarcade.runs.state_store import StateStore
 
 GOLDEN = Path(__file__).parents[1] / "data" / "written-by-0.1.0"
 
