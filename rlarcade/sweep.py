@@ -106,7 +106,7 @@ class _Run:
 
     def command(self) -> list[str]:
         """Returns the command that trains the run. Its flags are the file's settings only."""
-        values = self.given | dict(self.settings.train) | dict(self.settings.run)
+        values = self.given | self.settings.train.flat() | dict(self.settings.run)
         flags = [flag for name in {"game": 0} | self.given for flag in _flag(name, values[name])]
         return [sys.executable, "-m", "rlarcade.train", *flags, "--run-dir", str(self.folder)]
 
@@ -404,7 +404,7 @@ def _progress_of(run: _Run) -> str:
         return f"{run.label}  {reason(error)}"
     if record is None:
         return f"{run.label}  beginning"
-    steps, total = figures.get("step", 0), record.train.total_timesteps
+    steps, total = figures.get("step", 0), record.train.schedule.total_timesteps
     parts = [run.label, f"{steps:,}/{total:,} steps"]
     speed = figures.get("time/fps")
     if isinstance(speed, int | float) and 0 < speed < 1e9:

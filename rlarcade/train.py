@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rlarcade.config import Settings, TrainConfig
+from rlarcade.config import FIELDS, Settings, TrainConfig
 from rlarcade.console import (
     EXIT_ERROR,
     EXIT_INTERRUPTED,
@@ -167,17 +167,17 @@ def _show_lanes(done: int, total: int) -> None:
 
 
 def _show_start(run: TrainingRun, settings: Settings) -> None:
-    config, length = run.config, run.length
+    config, machine, length = run.config, run.config.machine, run.length
     updates = updates_due(config, length)
     capacity = replay_capacity(config)
     replay = Replay.bytes_needed(capacity, BLOCKED_FRAME)
     rows = {
         "game": f"{display_name(config.game)}, protocol {config.protocol}, seed {config.seed}",
-        "device": f"{config.device}, {config.precision}, {config.torch_threads} threads",
+        "device": f"{machine.device}, {machine.precision}, {machine.torch_threads} threads",
         "preset": settings.preset,
         "length": f"{length:,} steps = {length * FRAMESKIP:,} frames",
-        "learning": f"{updates:,} updates of {config.batch_size}, replay ratio "
-        f"{config.replay_ratio:g}, {config.num_envs} games at a time",
+        "learning": f"{updates:,} updates of {config.schedule.batch_size}, replay ratio "
+        f"{config.replay_ratio:g}, {config.schedule.num_envs} games at a time",
         "replay": f"{capacity:,} transitions, {gigabytes(replay)} in memory, up to "
         f"{gigabytes(disk_bytes(config, settings.run.save_interval))} on disk",
         "run folder": str(run.folder),
@@ -188,15 +188,15 @@ def _show_start(run: TrainingRun, settings: Settings) -> None:
         say(f"{name:>10}  {value}")
     if not updates:
         say_warning(
-            f"nothing will be learned: learning_starts ({config.learning_starts:,}) is not "
-            f"below total_timesteps ({config.total_timesteps:,}). Lower --learning-starts."
+            f"nothing will be learned: learning_starts ({config.schedule.learning_starts:,}) is "
+            f"not below total_timesteps ({config.schedule.total_timesteps:,}). Lower "
+            "--learning-starts."
         )
 
 
 def _unused(config: TrainConfig) -> list[str]:
     """Returns the names of settings that were set but have no effect."""
-    fields = TrainConfig.model_fields
-    return [name for name in config.unused() if getattr(config, name) != fields[name].default]
+    return [name for name in config.unused() if config[name] != FIELDS[name].default]
 
 
 def _already_finished(run: TrainingRun, json_file: Path | None) -> int:

@@ -64,7 +64,7 @@ def parse_settings(argv: Sequence[str]) -> tuple[Settings, Path | None, bool]:
     flags.pop("preset")
     json_file, print_config = flags.pop("json_file"), flags.pop("print_config")
     settings = make_settings(name, flags)
-    buffer_by_default = settings.train.buffer_size is not None and "buffer_size" not in given
+    buffer_by_default = settings.train.memory.buffer_size is not None and "buffer_size" not in given
     notes = {
         "minutes_by_default": settings.run.minutes is not None and "minutes" not in given,
         "buffer_by_default": buffer_by_default,
@@ -90,8 +90,7 @@ def _flags(name: str, preset: dict[str, Any], argv: Sequence[str]) -> dict[str, 
             f"{name} has its own protocol, but commands only use "
             f"{', '.join(get_args(ProtocolName))}. Train in code, with train_agent."
         )
-    for field_name, group in FIELDS.items():
-        info = group.model_fields[field_name]
+    for field_name, info in FIELDS.items():
         default = preset.get(field_name, ... if info.is_required() else info.default)
         if isinstance(default, list):
             default = tuple(default)
@@ -129,7 +128,7 @@ def _settings_of(record: RunRecord) -> dict[str, Any]:
     except ConfigError:  # a preset from a file: the record has its name, not its path
         preset = {}
     preset.pop("minutes", None)  # its length is fixed
-    return {k: v for k, v in preset.items() if FIELDS[k] is RunSettings} | dict(record.train)
+    return {k: v for k, v in preset.items() if k in RunSettings.model_fields} | record.train.flat()
 
 
 def _setting(token: str) -> str | None:

@@ -160,7 +160,7 @@ class DQNAgent:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             online = build_network(num_actions, network, torso)
-        compiled = config.compile == "on"
+        compiled = config.machine.compile == "on"
         self._set_up(config, network, online, num_actions, device, precision, compiled=compiled)
         self.rng = np.random.default_rng(seed)
         self._get_ready_to_learn()
@@ -222,7 +222,7 @@ class DQNAgent:
     def acting_network(self) -> QNetwork:
         """The network that plays and that checkpoints store: `config.acting_network`."""
         # Before learning begins both are equal, and only the online network exists.
-        frozen = self.config.acting_network == "target" and "target" in self.__dict__
+        frozen = self.config.target.acting_network == "target" and "target" in self.__dict__
         return self.target if frozen else self.online
 
     def q_values(
@@ -342,9 +342,10 @@ class DQNAgent:
                 f"{q_values[bad[0]].tolist()} for observation {bad[0]} of {len(q_values)}"
             )
             if training:
+                rate = self.config.optimizer.learning_rate
                 raise DivergenceError(
                     f"{what}. Earlier saves are kept. Begin another run with a lower "
-                    f"--learning-rate (it is {self.config.learning_rate:g}) or a --max-grad-norm; "
+                    f"--learning-rate (it is {rate:g}) or a --max-grad-norm; "
                     "--init-from can start it from the last checkpoint."
                 )
             raise PolicyError(
@@ -412,13 +413,13 @@ class DQNAgent:
         """Takes one gradient step on transitions from replay."""
         self._get_ready_to_learn()
         size = len(batch.action)
-        picks = self.config.double or self.config.munchausen
+        picks = self.config.target.double or self.config.target.munchausen
         draws = _UpdateDraws(
             online=self._draws(size),
             target=self._draws(size),
             pick=self._draws(size, taus=False) if picks else None,
         )
-        if self.config.compile == "on":
+        if self.config.machine.compile == "on":
             # These are views of windows. Their strides change with the windows' length, and each
             # new stride would compile a new graph.
             batch = replace(
@@ -455,8 +456,10 @@ class DQNAgent:
     def _step(self, loss: Tensor) -> None:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        if self.config.max_grad_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.online.parameters(), self.config.max_grad_norm)
+        if self.config.optimizer.max_grad_norm is not None:
+            torch.nn.utils.clip_grad_norm_(
+                self.online.parameters(), self.config.optimizer.max_grad_norm
+            )
         self.optimizer.step()
 
     def _compute_loss(self, batch: Batch, draws: _UpdateDraws) -> _Learned:
@@ -489,9 +492,9 @@ class DQNAgent:
         With Munchausen they are the returns of all actions, weighted by the soft policy.
         """
         ahead = self.target.returns(batch.next_observation, draws.target)
-        if self.config.munchausen:
-            return Returns(soft_values(ahead.values, self.config.munchausen_tau))
-        picking = self.config.double
+        if self.config.target.munchausen:
+            return Returns(soft_values(ahead.values, self.config.target.munchausen_tau))
+        picking = self.config.target.double
         picks = self.online(batch.next_observation, draws.pick) if picking else ahead.mean()
         return ahead.of(picks.argmax(dim=1))
 
@@ -503,23 +506,23 @@ class DQNAgent:
         `ahead` comes from `_ahead`; `features` are the online network's features of s.
         """
         reward = batch.reward
-        if self.config.munchausen:
+        if self.config.target.munchausen:
             reward = reward + self._bonus(batch, draws.pick, features)
         return ahead._replace(values=td_target(reward, batch.discount, ahead.values))
 
     def _bonus(self, batch: Batch, pick: Draws | None, features: Tensor) -> Tensor:
         """Returns Munchausen's bonus, (B,), from the log-probability of the action taken."""
         config = self.config
-        if config.munchausen_policy == "target":
+        if config.target.munchausen_policy == "target":
             q_values = self.target(batch.observation, pick)
         else:
             q_values = self.online.head(features, pick).mean()
         return munchausen_bonus(
             q_values,
             batch.action,
-            alpha=config.munchausen_alpha,
-            tau=config.munchausen_tau,
-            clip=config.munchausen_clip,
+            alpha=config.target.munchausen_alpha,
+            tau=config.target.munchausen_tau,
+            clip=config.target.munchausen_clip,
         )
 
     def _losses(self, predicted: Returns, target: Returns) -> tuple[Tensor, Tensor]:
@@ -535,7 +538,7 @@ class DQNAgent:
             losses = quantile_huber_loss(predicted.values, predicted.taus, target.values)
             return losses, losses.detach()
         taken, aim = predicted.values.squeeze(1), target.values.squeeze(1)
-        losses = (huber_loss if self.config.loss == "huber" else squared_loss)(taken, aim)
+        losses = (huber_loss if self.config.optimizer.loss == "huber" else squared_loss)(taken, aim)
         return losses, (aim - taken).detach().abs()
 
     def _draws(self, batch_size: int, *, taus: bool = True) -> Draws:
@@ -560,7 +563,7 @@ class DQNAgent:
         Polyak averaging as in Lillicrap et al. (2015), https://arxiv.org/abs/1509.02971. Spectral
         norm's vectors are copied: an average of unit vectors is not a unit vector.
         """
-        tau = self.config.target_tau
+        tau = self.config.target.target_tau
         if tau == 1:
             self.sync_target()
             return
@@ -797,8 +800,12 @@ def _check_fit(network: QNetwork, tensors: dict[str, NDArray[Any]], where: Path 
 
 
 def _make_optimizer(config: TrainConfig, network: QNetwork) -> torch.optim.Optimizer:
-    parameters, rate, eps = network.parameters(), config.learning_rate, config.adam_eps
-    if config.optimizer == "radam":
+    parameters, rate, eps = (
+        network.parameters(),
+        config.optimizer.learning_rate,
+        config.optimizer.adam_eps,
+    )
+    if config.optimizer.kind == "radam":
         return torch.optim.RAdam(parameters, lr=rate, eps=eps)
     device = next(network.parameters()).device
     if device.type == "cuda":

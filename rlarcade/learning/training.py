@@ -70,8 +70,8 @@ def train_agent(run: TrainConfig | TrainingState) -> Iterator[TrainingProgress]:
     """
     require(run, TrainConfig | TrainingState, "run", "TrainConfig(game='Pong')")
     state = run if isinstance(run, TrainingState) else TrainingState.create(run)
-    learn = _learn_from_replay if state.config.memory == "replay" else _learn_from_rollouts
-    hardware.use_determinism(state.config.deterministic)  # another run may have changed it
+    learn = _learn_from_replay if state.config.memory.kind == "replay" else _learn_from_rollouts
+    hardware.use_determinism(state.config.machine.deterministic)  # another run may have changed it
     return learn(state)
 
 
@@ -83,7 +83,7 @@ def _learn_from_replay(state: TrainingState) -> Iterator[TrainingProgress]:
     # is the same: actions are chosen before the update, and the step is stored after it.
     overlap = agent.device.type == "cuda"
 
-    while state.steps < config.total_timesteps:
+    while state.steps < config.schedule.total_timesteps:
         clock.start()
         share = epsilon(config, state.steps)
         actions = agent.act(lanes.observation, share, state.explore_rng, training=True)
@@ -99,7 +99,7 @@ def _learn_from_replay(state: TrainingState) -> Iterator[TrainingProgress]:
         agent.set_learning_rate(learning_rate(config, state.steps))
         while state.updates < updates_due(config, after) and replay.can_sample:
             batch = replay.sample(
-                config.batch_size,
+                config.schedule.batch_size,
                 state.replay_rng,
                 importance_exponent=importance_exponent(config, state.steps),
                 n_steps=n_steps(config, state.steps),
@@ -114,7 +114,7 @@ def _learn_from_replay(state: TrainingState) -> Iterator[TrainingProgress]:
                 assert state.newest is not None
                 replay.set_priorities(batch.cell, state.newest.error.cpu().numpy())
                 clock.lap("replay")
-        if crossed(config.target_update_interval, state.steps, after):
+        if crossed(config.target.target_update_interval, state.steps, after):
             agent.update_target()
             clock.lap("learn")
 
@@ -136,9 +136,9 @@ def _learn_from_rollouts(state: TrainingState) -> Iterator[TrainingProgress]:
     """
     config, agent, lanes, replay = state.config, state.agent, state.lanes, state.replay
     clock = _Clock(state.seconds)
-    rows = np.arange(config.rollout_steps)
+    rows = np.arange(config.memory.rollout_steps)
 
-    while state.steps < config.total_timesteps:
+    while state.steps < config.schedule.total_timesteps:
         clock.start()
         first_row = replay.rows_added
         played: list[Cells] = []
@@ -165,7 +165,7 @@ def _learn_from_rollouts(state: TrainingState) -> Iterator[TrainingProgress]:
         targets = _rollout_targets(config, played, np.array(values[1:]))
         agent.set_learning_rate(learning_rate(config, state.steps))
         usable = np.flatnonzero(~np.array([cells.reset for cells in played]))
-        for _ in range(config.num_epochs):
+        for _ in range(config.memory.num_epochs):
             for cell in _minibatches(config, usable, state.replay_rng):
                 row, lane = np.divmod(cell, lanes.num_envs)
                 batch = replay.at(first_row + row, lane).to(agent.device)
@@ -185,11 +185,11 @@ def _rollout_targets(
     terminal = np.array([cells.terminal for cells in played])
     last = np.array([cells.last for cells in played])
     targets = lambda_targets(
-        torch.from_numpy(np.sign(reward) if config.reward_clip else reward),
-        torch.from_numpy(np.where(terminal, 0.0, config.gamma).astype(np.float32)),
+        torch.from_numpy(np.sign(reward) if config.target.reward_clip else reward),
+        torch.from_numpy(np.where(terminal, 0.0, config.target.gamma).astype(np.float32)),
         torch.from_numpy(next_values),
         torch.from_numpy(~last),
-        config.q_lambda,
+        config.target.q_lambda,
     )
     return targets.numpy()
 
@@ -202,9 +202,9 @@ def _minibatches(
     Because reset rows are not usable, a few cells are missing. The first shuffled cells then come
     twice.
     """
-    count = config.rollout_batches * config.batch_size
+    count = config.rollout_batches * config.schedule.batch_size
     order = np.resize(rng.permutation(usable), count if len(usable) else 0)
-    yield from order.reshape(-1, config.batch_size)
+    yield from order.reshape(-1, config.schedule.batch_size)
 
 
 def _progress(
@@ -224,7 +224,7 @@ def _cells(
     config: TrainConfig, actions: NDArray[np.int64], age: NDArray[np.int64], step: LaneStep
 ) -> Cells:
     terminal = step.terminated
-    if config.terminal_on_life_loss:
+    if config.target.terminal_on_life_loss:
         terminal = terminal | step.life_lost
     return Cells(
         action=actions.astype(np.uint8),

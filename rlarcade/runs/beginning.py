@@ -36,7 +36,7 @@ def prepared(
     """
     run, config = settings.run, settings.train
     resolve_game(config.game)  # a missing game or device fails before the speed is measured
-    resolve_device(config.device)
+    resolve_device(config.machine.device)
     if adapt:
         if run.minutes is not None:
             say(f"measuring how many steps fit into {run.minutes:g} minutes here …")
@@ -46,7 +46,10 @@ def prepared(
         config = _with_replay_that_fits(config, settings, warn)
     config = resolved(config)
     require_disk_for(config, run.save_interval, folder)
-    if (config.device, config.precision) == ("cpu", "bf16") and not bf16_is_faster():
+    if (config.machine.device, config.machine.precision) == (
+        "cpu",
+        "bf16",
+    ) and not bf16_is_faster():
         warn("bf16 is slower than fp32 on this CPU, as just measured. Use --precision fp32.")
     return config
 
@@ -54,13 +57,13 @@ def prepared(
 def _following(config: TrainConfig, settings: Settings, say: Tell, warn: Tell) -> TrainConfig:
     """Shortens a preset's warm-up and exploration in a short run, and says so."""
     follows = following_length(config, settings.given)
-    names = [n for n in TrainConfig.model_fields if getattr(follows, n) != getattr(config, n)]
+    names = [n for n in TrainConfig.setting_names if follows[n] != config[n]]
     if names:
-        changed = [f"{n} {getattr(follows, n):,} of {getattr(config, n):,}" for n in names]
+        changed = [f"{n} {follows[n]:,} of {config[n]:,}" for n in names]
         say(f"a short run: {', '.join(changed)}, to leave time to learn")
-    if "learning_starts" in names and config.total_timesteps < LENGTH_TO_LEARN:
+    if "learning_starts" in names and config.schedule.total_timesteps < LENGTH_TO_LEARN:
         warn(
-            f"{config.total_timesteps:,} steps are too few to learn to play. After about "
+            f"{config.schedule.total_timesteps:,} steps are too few to learn to play. After about "
             f"{LENGTH_TO_LEARN:,} steps (--preset quick, two minutes on two cores) an agent "
             "can be expected to play better than chance."
         )
@@ -69,10 +72,10 @@ def _following(config: TrainConfig, settings: Settings, say: Tell, warn: Tell) -
 
 def _with_replay_that_fits(config: TrainConfig, settings: Settings, warn: Tell) -> TrainConfig:
     """Makes a preset's replay smaller if memory is short. A flag's size is refused instead."""
-    asked, fits = config.buffer_size, transitions_that_fit()
+    asked, fits = config.memory.buffer_size, transitions_that_fit()
     if not settings.buffer_by_default or asked is None:
         return config
-    size = max(fits, config.learning_starts)
+    size = max(fits, config.schedule.learning_starts)
     if size >= capped_buffer(config, asked):
         return config
     warn(
@@ -85,7 +88,7 @@ def _with_replay_that_fits(config: TrainConfig, settings: Settings, warn: Tell) 
 def disk_bytes(config: TrainConfig, save_interval: int) -> int:
     """Returns about how many bytes a run's folder will have. Needs a resolved configuration."""
     replay = Replay.bytes_needed(replay_capacity(config), BLOCKED_FRAME)
-    saves = config.total_timesteps // save_interval + 1
+    saves = config.schedule.total_timesteps // save_interval + 1
     return int(_DISK_SHARE * replay) + 100_000_000 + saves * 8_000_000
 
 

@@ -151,8 +151,7 @@ class TrainingRun:
         run = RunSettings(
             save_interval=save_interval, eval_interval=eval_interval, eval_episodes=eval_episodes
         )
-        given = frozenset(config.model_fields_set)
-        settings = Settings(preset=preset, train=config, run=run, given=given)
+        settings = Settings(preset=preset, train=config, run=run, given=config.given)
         return cls.of_settings(
             settings, path_of(folder, "folder"), init_from=init_from, adapt=False, listener=listener
         )
@@ -217,7 +216,7 @@ class TrainingRun:
         self._folder.write_record(new_record(self._settings, config, self._state.parent))
 
     def _new_state(self, config: TrainConfig, parent: Checkpoint | None) -> TrainingState:
-        with self._listener.work("starting games", config.num_envs, "games") as update:
+        with self._listener.work("starting games", config.schedule.num_envs, "games") as update:
             return TrainingState.create(config, init_from=parent, progress=update)
 
     def _go_on(self, record: RunRecord, parent: Checkpoint | None) -> None:
@@ -230,7 +229,7 @@ class TrainingRun:
         self.outcome = None if plan.longer else self._finished()
         if self.outcome is not None:
             return
-        resolve_device(plan.config.device)  # another machine may have no GPU
+        resolve_device(plan.config.machine.device)  # another machine may have no GPU
         if plan.longer:
             save_interval = self._settings.run.save_interval
             require_disk_for(plan.config, save_interval, self.folder, already=record.train)
@@ -274,7 +273,7 @@ class TrainingRun:
                 self._save_policy(state)
             self._listener.say(f"resumed at step {state.steps}")
             if self._store.games_began_anew:
-                self._listener.say(f"its {config.num_envs} games begin anew")
+                self._listener.say(f"its {config.schedule.num_envs} games begin anew")
             self._listener.saved(path)
             return state
         if parent_sha256 is not None and parent is None:
