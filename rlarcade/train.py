@@ -174,7 +174,9 @@ def _show_start(run: TrainingRun, settings: Settings) -> None:
     rows = {
         "game": f"{display_name(config.game)}, protocol {config.protocol}, seed {config.seed}",
         "device": f"{machine.device}, {machine.precision}, {machine.torch_threads} threads",
-        "preset": settings.preset,
+        "preset": f"{settings.preset} ({note})"
+        if (note := settings.preset_note)
+        else settings.preset,
         "length": f"{length:,} steps = {length * FRAMESKIP:,} frames",
         "learning": f"{updates:,} updates of {config.schedule.batch_size}, replay ratio "
         f"{config.replay_ratio:g}, {config.schedule.num_envs} games at a time",

@@ -13,6 +13,7 @@ from rlarcade.config import (
     OptimizerSettings,
     RunSettings,
     TrainConfig,
+    described_preset,
     load_preset,
     make_settings,
     preset_names,
@@ -96,6 +97,43 @@ def test_a_preset_may_be_any_toml_file(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text("batch_size = 64\n")
     assert load_preset(str(path)) == ("mine", {"batch_size": 64})
+
+
+def test_a_preset_may_add_to_another(tmp_path):
+    mine, other = tmp_path / "mine.toml", tmp_path / "sub" / "other.toml"
+    other.parent.mkdir()
+    mine.write_text('preset = "laptop"\nbatch_size = 128\n')
+    laptop = load_preset("laptop")[1]
+    assert load_preset(str(mine)) == ("mine", laptop | {"batch_size": 128})
+    assert described_preset(str(mine)) == "1 setting of its own, the rest as in laptop"
+    # a path is relative to the file that names it; a length in steps replaces one in minutes
+    other.write_text('preset = "../mine.toml"\nn_steps = 5\ntotal_timesteps = 1e6\n')
+    without = {name: value for name, value in laptop.items() if name != "minutes"}
+    expected = without | {"batch_size": 128, "n_steps": 5, "total_timesteps": 1_000_000}
+    assert load_preset(str(other)) == ("other", expected)
+    assert TrainConfig.from_preset(str(other), game="Pong").schedule.batch_size == 128
+
+
+def test_a_preset_without_another_has_the_defaults_and_says_so(tmp_path):
+    (tmp_path / "mine.toml").write_text("batch_size = 64\nseed = 3\n")
+    said = described_preset(str(tmp_path / "mine.toml"))
+    assert said == "2 settings of its own, the rest are the defaults"
+    assert described_preset("laptop") == ""
+
+
+@pytest.mark.parametrize(
+    ("base", "message"),
+    [
+        ('"mine.toml"', "cannot be based on itself: .*mine.toml' on .*mine.toml'"),
+        ('"lap-top"', "unknown preset 'lap-top'. Did you mean 'laptop'"),
+        ('"no.toml"', r"cannot read preset .*no\.toml: No such file"),
+        ("3", r"preset in .*mine\.toml must be the name of a preset or the path of a .*, not 3"),
+    ],
+)
+def test_a_preset_that_adds_to_nothing_that_exists_is_refused(tmp_path, base, message):
+    (tmp_path / "mine.toml").write_text(f"preset = {base}\n")
+    with pytest.raises(ConfigError, match=message):
+        load_preset(str(tmp_path / "mine.toml"))
 
 
 @pytest.mark.parametrize(

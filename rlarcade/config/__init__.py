@@ -17,7 +17,13 @@ from rlarcade.config.parts import (
     ScheduleSettings,
     TargetSettings,
 )
-from rlarcade.config.presets import load_preset, preset_names, read_toml, shipped_config
+from rlarcade.config.presets import (
+    described_preset,
+    load_preset,
+    preset_names,
+    read_toml,
+    shipped_config,
+)
 from rlarcade.config.run import (
     FIELDS,
     RunSettings,
@@ -26,7 +32,7 @@ from rlarcade.config.run import (
     make_settings,
     whole_numbers,
 )
-from rlarcade.config.training import TrainConfig
+from rlarcade.config.training import PARTS, TrainConfig
 from rlarcade.config.values import (
     Compilation,
     DevicePreference,
@@ -37,6 +43,7 @@ from rlarcade.config.values import (
 
 __all__ = [
     "FIELDS",
+    "PARTS",
     "Compilation",
     "DevicePreference",
     "ExplorationSettings",
@@ -52,6 +59,7 @@ __all__ = [
     "TrainConfig",
     "check_device",
     "check_names",
+    "described_preset",
     "load_preset",
     "make_settings",
     "preset_names",

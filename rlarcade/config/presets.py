@@ -1,6 +1,7 @@
 """Presets: TOML files of settings."""
 
 import difflib
+import os
 import re
 import tomllib
 from importlib import resources
@@ -10,7 +11,7 @@ from typing import Any
 from rlarcade.config.run import check_names, whole_numbers
 from rlarcade.errors import ConfigError
 from rlarcade.files import read_bounded_text
-from rlarcade.text import quoted, shown_path
+from rlarcade.text import counted, quoted, shown_path
 
 _NO_PRESETS = ("gate.toml",)  # settings of promotion, not of training
 
@@ -29,16 +30,45 @@ def preset_names() -> tuple[str, ...]:
 def load_preset(name_or_path: str) -> tuple[str, dict[str, Any]]:
     """Reads a preset: its name, and the settings that differ from the defaults.
 
+    A file may say `preset = "laptop"` (or the path of another file). It then has the settings of
+    that preset, too, except those that it sets itself.
+
     Args:
         name_or_path: a shipped preset, or the path of a TOML file.
 
     Raises:
         ConfigError: there is no such preset or file, it is not TOML, or a setting is unknown.
     """
+    name, own, base = _read(name_or_path)
+    based_on = [name_or_path]
+    values = own
+    while base is not None:
+        if base in based_on:
+            chain = " on ".join(map(quoted, [*based_on, base]))
+            raise ConfigError(f"a preset cannot be based on itself: {chain}.")
+        based_on.append(base)
+        _, inherited, base = _read(base)
+        if "total_timesteps" in values:
+            inherited.pop("minutes", None)  # a length in steps replaces one in minutes
+        values = inherited | values
+    return name, values
+
+
+def described_preset(name_or_path: str) -> str:
+    """Describes where a preset file has its settings from; empty for a shipped preset."""
+    if name_or_path in preset_names():
+        return ""
+    _, own, base = _read(name_or_path)
+    rest = "the rest are the defaults" if base is None else f"the rest as in {base}"
+    return f"{counted(len(own), 'setting')} of its own, {rest}"
+
+
+def _read(name_or_path: str) -> tuple[str, dict[str, Any], str | None]:
+    """Returns a preset's name, the settings in its file, and the preset that it is based on."""
     for shipped in _shipped_presets():
         if shipped.name == f"{name_or_path}.toml":
             values = tomllib.loads(shipped.read_text("utf-8"))
-            return name_or_path, _checked_preset(values, shipped.name)
+            return name_or_path, _checked_preset(values, shipped.name), None
     path = Path(name_or_path)
     if path.suffix != ".toml":
         near = difflib.get_close_matches(name_or_path, preset_names(), n=1)
@@ -47,7 +77,16 @@ def load_preset(name_or_path: str) -> tuple[str, dict[str, Any]]:
             f"unknown preset {quoted(name_or_path)}. {hint}Choose one of "
             f"{', '.join(preset_names())}, or the path of a .toml file."
         )
-    return path.stem, _checked_preset(read_toml(path, "preset"), str(path))
+    values = read_toml(path, "preset")
+    base = values.pop("preset", None)
+    if base is not None and not isinstance(base, str):
+        raise ConfigError(
+            f"preset in {shown_path(path)} must be the name of a preset or the path of a .toml "
+            f"file, not {quoted(base)}."
+        )
+    if base is not None and base.endswith(".toml"):
+        base = os.path.normpath(path.parent / base)  # relative to the file that names it
+    return path.stem, _checked_preset(values, str(path)), base
 
 
 def _shipped_presets() -> list[Any]:

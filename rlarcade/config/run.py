@@ -61,6 +61,8 @@ class Settings(SettingsGroup):
     buffer_by_default: bool = False
     """Whether the size of replay comes from the preset, not from a flag. If memory is short, replay
     is then made smaller."""
+    preset_note: str = ""
+    """Where a preset file has its settings from, see `described_preset`."""
     given: frozenset[str] = frozenset()
     """Settings that were set by flags. They are not adapted to the run's length."""
 

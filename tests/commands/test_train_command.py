@@ -376,6 +376,34 @@ def test_another_preset_than_the_runs_is_named_not_thirteen_flags(finished, comm
     assert "--conv-channels" not in err
 
 
+def test_the_help_shows_everyday_flags_first_and_the_rest_under_headings(command):
+    code, out, _ = command("train", "--help")
+    assert code == 0
+    places = [out.index(f"─ {title} options ─") for title in HEADINGS]
+    assert places == sorted(places)
+    everyday = out[places[0] : places[1]]
+    for flag in ("--preset", "--game", "--total-timesteps", "--minutes", "--seed", "--run-dir"):
+        assert flag in everyday
+        assert flag not in out[places[1] :].replace("total_timesteps", "")
+    assert "--learning-rate" in out[out.index("─ optimizer") : out.index("─ exploration")]
+    assert "--save-interval" in out[out.index("─ run options") :]
+
+
+HEADINGS = (
+    *("everyday", "schedule", "network", "target", "memory", "optimizer", "exploration"),
+    *("machine", "run"),
+)
+
+
+def test_a_preset_file_adds_to_its_preset_and_the_first_screen_says_so(command, tmp_path):
+    (tmp_path / "mine.toml").write_text('preset = "quick"\nbatch_size = 16\n')
+    flags = [*TINY[:2], *TINY[4:], "--preset", tmp_path / "mine.toml", "--total-timesteps", 100]
+    code, out, _ = command("train", *flags, "--run-dir", tmp_path / "run")
+    assert code == 0
+    assert "preset  mine (1 setting of its own, the rest as in quick)\n" in out
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["preset"] == "mine"
+
+
 # Short runs
 
 
