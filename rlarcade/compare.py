@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -33,7 +32,6 @@ from rlarcade.learning.hardware import resolve_device
 from rlarcade.outputs import check_outputs
 from rlarcade.playing.named import named_players, told_unkept
 from rlarcade.playing.players import AnyPlayer
-from rlarcade.playing.references import load_named
 from rlarcade.playing.schedule import check_count
 from rlarcade.progress import ProgressLine
 from rlarcade.reports import (
@@ -119,7 +117,7 @@ def _compare_command(argv: Sequence[str]) -> int:
         game=flags.game,
         protocol=flags.protocol,
         device=resolve_device(flags.device),
-        load=partial(load_named, folder=flags.registry),
+        registry=flags.registry,
     )
     return _match(flags, *players) if len(players) == 2 else _round_robin(flags, players)
 
@@ -179,7 +177,7 @@ def _suite(flags: _Flags, path: Path) -> int:
             game=one.game,
             protocol=flags.protocol,
             device=device,
-            load=partial(load_named, folder=flags.registry),
+            registry=flags.registry,
         )
         for one in file.games
     ]
@@ -225,7 +223,7 @@ def _tell(
     if flags.report is not None:
         write_report(
             flags.report,
-            report(document, **sources_of(matches, partial(load_named, folder=flags.registry))),
+            report(document, **sources_of(matches, flags.registry)),
         )
         say(f"report: {flags.report}")
 

@@ -30,7 +30,6 @@ from rlarcade.playing import EpisodeResult
 from rlarcade.playing.named import HUMAN, named_players, told_unkept
 from rlarcade.playing.players import AnyPlayer
 from rlarcade.playing.recordings import median_game
-from rlarcade.playing.references import load_named
 from rlarcade.playing.schedule import check_count
 from rlarcade.progress import ProgressLine
 from rlarcade.reports import evaluation_report, sources_of, write_report
@@ -77,13 +76,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _evaluate_command(argv: Sequence[str]) -> int:
     flags: _Flags = parse_flags(_Flags, argv, prog="rlarcade evaluate", description=__doc__)
     _check(flags)
-    load = partial(load_named, folder=flags.registry)
     players = named_players(
         [name for name in flags.checkpoints if name != HUMAN],
         game=flags.game,
         protocol=flags.protocol,
         device=resolve_device(flags.device),
-        load=load,
+        registry=flags.registry,
     )
     records = [_record(flags, player) for player in players]
     evaluations: list[Evaluation] = []
@@ -98,12 +96,12 @@ def _evaluate_command(argv: Sequence[str]) -> int:
             say(human_line(game))
     write_json(flags.json_file, {"evaluations": [e.model_dump(mode="json") for e in evaluations]})
     if flags.report is not None and evaluations:
-        page = evaluation_report(evaluations, **sources_of(evaluations, load))
+        page = evaluation_report(evaluations, **sources_of(evaluations, flags.registry))
         write_report(flags.report, page)
         say(f"report: {flags.report}")
     if flags.video is not None and evaluations:
         recording = median_game(recordings_of(evaluations[0]))
-        write_video(flags.video, recording, values_of_its_player(recording, load))
+        write_video(flags.video, recording, values_of_its_player(recording, flags.registry))
         say(f"video: {flags.video}")
     for record in filter(None, records):  # delete all at the end, so that no stop loses games
         record.unlink(missing_ok=True)

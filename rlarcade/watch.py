@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -126,9 +125,7 @@ def _list(recordings: list[Recording]) -> None:
 
 def _show(recording: Recording, agent: DQNAgent | None, flags: _Flags) -> None:
     values = (
-        values_of(agent, recording)
-        if agent
-        else values_of_its_player(recording, partial(load_named, folder=flags.registry))
+        values_of(agent, recording) if agent else values_of_its_player(recording, flags.registry)
     )
     if flags.video is not None:
         with ProgressLine(recording.episode.steps, "drawing") as line:
