@@ -12,7 +12,8 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
@@ -27,6 +28,10 @@ _WORDS = {"INT": "a number", "PATH": "a path", "STR": "a name"}
 """Words for positional arguments, by tyro's names of their types."""
 _KINDS = {"INT": "whole number", "FLOAT": "number", "PATH": "path", "STR": "text"}
 _NARROWEST = 60  # columns; in fewer, tyro would split names of flags
+
+
+JsonFlag = Annotated[Path | None, tyro.conf.arg(name="json")]
+"""`--json FILE`, as the field `json_file`."""
 
 
 class HelpShown(SystemExit):

@@ -18,7 +18,7 @@ from typing import Any, Self, TextIO
 from pydantic import BaseModel
 
 from rlarcade.command_line import HelpShown
-from rlarcade.errors import ConfigError, RlarcadeError
+from rlarcade.errors import RlarcadeError
 from rlarcade.files import write_file
 from rlarcade.interrupts import TRACEBACK, after_the_outcome
 from rlarcade.text import error_line, printable, said
@@ -146,16 +146,6 @@ def _say_library_warning(
     """Shows a library's warning without its source line, which does not help a user."""
     del category, filename, lineno, file, line
     say_warning(str(message))
-
-
-def check_seed(seed: int) -> None:
-    """Requires a valid `--seed`.
-
-    Raises:
-        ConfigError: the seed is negative, or has more than 32 bits.
-    """
-    if not 0 <= seed < 2**32:
-        raise ConfigError(f"seed must be 0 to {2**32 - 1}, got {seed}.")
 
 
 def say(line: str = "") -> None:

@@ -12,7 +12,7 @@ import tyro
 from pydantic import BaseModel, ConfigDict
 
 from rlarcade.checkpoint import find_checkpoint
-from rlarcade.command_line import parse_flags
+from rlarcade.command_line import JsonFlag, parse_flags
 from rlarcade.console import (
     EXIT_AWAITING,
     EXIT_ERROR,
@@ -30,6 +30,7 @@ from rlarcade.evaluation import Comparison
 from rlarcade.files import read_bounded_text
 from rlarcade.games.names import resolve_game
 from rlarcade.outputs import check_outputs
+from rlarcade.play_commands import resumable
 from rlarcade.progress import ProgressLine
 from rlarcade.promotion.gate import Gate, load_gate
 from rlarcade.promotion.pipeline import approve, deny, reigning, run_pipeline, verdict_of
@@ -66,7 +67,7 @@ class _Subcommand(BaseModel, ABC):
 
     registry: Path = DEFAULT_REGISTRY
     """Folder of the registry."""
-    json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None
+    json_file: JsonFlag = None
     """Write the result to this file."""
 
     @abstractmethod
@@ -583,14 +584,10 @@ def _piped(registry: Registry, version: Version, mode: Mode, gate: Gate) -> dict
     """Runs the pipeline and prints its result."""
     if (already := _reigning(registry, version)) is not None:
         return {"submission": None, "verdict": None, "alias": already.model_dump(mode="json")}
-    try:
-        with _Progress(gate) as progress:
-            current = run_pipeline(
-                registry, version, mode, gate, on_check=progress.begins, on_pair=progress.pair
-            )
-    except KeyboardInterrupt:
-        say_error("the games played so far are kept; the same command resumes.")
-        raise
+    with resumable("games"), _Progress(gate) as progress:
+        current = run_pipeline(
+            registry, version, mode, gate, on_check=progress.begins, on_pair=progress.pair
+        )
     _tell_submission(registry, current)
     if current.state == "awaiting_approval":
         say(

@@ -25,7 +25,7 @@ from rich.text import Text
 
 from rlarcade import config, console
 from rlarcade.checked import reason, validated
-from rlarcade.command_line import parse_flags
+from rlarcade.command_line import JsonFlag, parse_flags
 from rlarcade.console import (
     EXIT_ERROR,
     EXIT_INTERRUPTED,
@@ -67,7 +67,7 @@ class _Flags(BaseModel, use_attribute_docstrings=True):
     """Folder for the runs' folders and logs. Unset: checkpoints/sweeps/NAME."""
     jobs: int | None = None
     """Runs side by side. Unset: the file's number, or the number of cores."""
-    json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None
+    json_file: JsonFlag = None
     """Write the outcome of every run to this file."""
     list_runs: Annotated[bool, tyro.conf.arg(name="list")] = False
     """Print each run's label and command, and run nothing."""

@@ -12,7 +12,6 @@ from rlarcade.command_line import parse_flags
 from rlarcade.console import (
     EXIT_ERROR,
     EXIT_OK,
-    check_seed,
     run_command,
     say,
     say_error,
@@ -22,6 +21,7 @@ from rlarcade.evaluation.document_files import load_recorded
 from rlarcade.games.names import display_name
 from rlarcade.learning.agent import DQNAgent
 from rlarcade.outputs import check_outputs
+from rlarcade.play_commands import RegistryFlag, check_seed
 from rlarcade.playing.play import Scheduled, play_games
 from rlarcade.playing.players import as_player
 from rlarcade.playing.recordings import Recording, verified
@@ -48,8 +48,7 @@ class _Flags(BaseModel):
     """Seed of a checkpoint's games, as in `evaluate`."""
     video: Path | None = None
     """Write the game to this file (.mp4, 60 frames a second)."""
-    registry: Path | None = None
-    """Folder of the registry with the versions. Unset: checkpoints/registry."""
+    registry: RegistryFlag = None
     picture: Path | None = None
     """Write six moments of the game to this file (.png)."""
 

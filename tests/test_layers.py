@@ -30,7 +30,7 @@ ROOMS = [
     {"command_line"},
     {"console"},
     {"progress"},
-    {"train_flags"},
+    {"train_flags", "play_commands"},
     {"train", "evaluate", "compare", "watch", "promote", "sweep", "__main__"},
 ]
 # whatever a room holds, those may use that lie in the lowest one themselves
