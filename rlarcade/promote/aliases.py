@@ -6,7 +6,7 @@ import tyro
 
 from rlarcade.console import EXIT_OK, say_lines
 from rlarcade.errors import ConfigError
-from rlarcade.promote.subcommand import Command, VersionName, game_of
+from rlarcade.promote.subcommand import Command, Reason, VersionName, game_of
 from rlarcade.registry.registry import CHAMPION, Registry
 from rlarcade.reports import registry_lines as table
 
@@ -45,11 +45,9 @@ class AliasSet(Command):
     name: Annotated[str, tyro.conf.Positional]
     """The alias: challenger, or a name of your choice. The champion is promoted, not set."""
     version: VersionName
-    """Its number, or the beginning of its digest."""
     generation: int | None = None
     """The generation that the alias must have now; unset: any."""
-    reason: str | None = None
-    """Why, for the record."""
+    reason: Reason = None
 
     def _run(self, registry: Registry) -> int:
         if self.name == CHAMPION:

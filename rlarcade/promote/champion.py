@@ -1,10 +1,8 @@
 """`promote promote` and `promote rollback`: which version is the champion."""
 
-from pathlib import Path
-
 from rlarcade.console import EXIT_OK, say
 from rlarcade.errors import ConfigError
-from rlarcade.promote.subcommand import Command, VersionName, game_of
+from rlarcade.promote.subcommand import Command, GateFile, Reason, VersionName, game_of
 from rlarcade.promote.submissions import exit_code, piped, tell_reigning
 from rlarcade.promotion.gate import load_gate
 from rlarcade.registry.documents import Version
@@ -15,13 +13,10 @@ class Promote(Command):
     """Sends a version through the gate; if it passes, makes it the champion of its game."""
 
     version: VersionName
-    """Its number, or the beginning of its digest."""
-    gate: Path | None = None
-    """Gate file; unset: configs/gate.toml, which explains every key."""
+    gate: GateFile = None
     force: bool = False
     """Promote without the gate, which is recorded as forced. Requires a reason."""
-    reason: str | None = None
-    """Why, for the record."""
+    reason: Reason = None
 
     def _run(self, registry: Registry) -> int:
         version = registry.version(self.version)
@@ -60,8 +55,7 @@ class Rollback(Command):
     """The earlier champion. Unset: the previous one; repeated, the one before that."""
     game: str | None = None
     """The champion's game; required if several games have a champion."""
-    reason: str | None = None
-    """Why, for the record."""
+    reason: Reason = None
 
     def _run(self, registry: Registry) -> int:
         game = game_of(registry, self.game)

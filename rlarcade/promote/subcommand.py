@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from rlarcade.checkpoint import find_checkpoint
 from rlarcade.command_line import JsonFlag
@@ -16,7 +16,16 @@ from rlarcade.registry.registration import check as check_checkpoint
 from rlarcade.registry.registry import CHAMPION, DEFAULT_REGISTRY, Registry
 from rlarcade.registry.store import is_registry
 
-VersionName = Annotated[str, tyro.conf.Positional]
+VersionName = Annotated[
+    str,
+    tyro.conf.Positional,
+    Field(description="Its number, the beginning of its digest, or ALIAS@GAME."),
+]
+GateFile = Annotated[
+    Path | None,
+    Field(description="Gate file; unset: configs/gate.toml, which explains every key."),
+]
+Reason = Annotated[str | None, Field(description="Why, for the record.")]
 
 
 class Subcommand(BaseModel, ABC):

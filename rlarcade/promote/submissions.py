@@ -1,7 +1,7 @@
 """`promote pipeline`, `approve`, `deny`: submissions of versions, and people's decisions."""
 
+from abc import abstractmethod
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any, Literal
 
 from rlarcade.console import (
@@ -17,7 +17,7 @@ from rlarcade.evaluation import Comparison
 from rlarcade.games.names import resolve_game
 from rlarcade.play_commands import resumable
 from rlarcade.progress import ProgressLine
-from rlarcade.promote.subcommand import Command, VersionName, Writes
+from rlarcade.promote.subcommand import Command, GateFile, VersionName, Writes
 from rlarcade.promotion.gate import Gate, load_gate
 from rlarcade.promotion.pipeline import approve, deny, reigning, run_pipeline, verdict_of
 from rlarcade.promotion.submissions import submissions_of
@@ -45,8 +45,7 @@ class PipelineRun(Writes):
 
     mode: Literal["ci", "delivery", "deployment"]
     """ci: checks only. delivery: then waits for approval. deployment: promotes without approval."""
-    gate: Path | None = None
-    """Gate file; unset: configs/gate.toml, which explains every key."""
+    gate: GateFile = None
 
     def _check(self) -> None:
         super()._check()
@@ -73,37 +72,37 @@ class PipelineList(Command):
         return EXIT_OK
 
 
-class _Decides(Command):
+class _Decision(Command):
     version: VersionName
-    """Its number, or the beginning of its digest."""
     by: str
     """Your name."""
     note: str
     """Your reason."""
 
-    def tell_decided(self, registry: Registry, outcome: Submission) -> None:
-        """Prints the submission's state after the decision."""
+    def _run(self, registry: Registry) -> int:
+        outcome = self._decide(registry, registry.version(self.version))
         say(table.submission_line(outcome))
         self.tell(submission_document(registry, outcome))
+        # `deny` did what it was asked to do, although the version is rejected now
+        return EXIT_OK if outcome.state == "denied" else EXITS[outcome.state]
+
+    @abstractmethod
+    def _decide(self, registry: Registry, version: Version) -> Submission:
+        """Records the decision; returns the submission after it."""
 
 
-class Approve(_Decides):
+class Approve(_Decision):
     """Approves a version that awaits approval; the last required approval promotes it."""
 
-    def _run(self, registry: Registry) -> int:
-        version = registry.version(self.version)
-        outcome = approve(registry, version, by=self.by, note=self.note)
-        self.tell_decided(registry, outcome)
-        return EXITS[outcome.state]
+    def _decide(self, registry: Registry, version: Version) -> Submission:
+        return approve(registry, version, by=self.by, note=self.note)
 
 
-class Deny(_Decides):
+class Deny(_Decision):
     """Denies a version that awaits approval."""
 
-    def _run(self, registry: Registry) -> int:
-        version = registry.version(self.version)
-        self.tell_decided(registry, deny(registry, version, by=self.by, note=self.note))
-        return EXIT_OK
+    def _decide(self, registry: Registry, version: Version) -> Submission:
+        return deny(registry, version, by=self.by, note=self.note)
 
 
 def piped(registry: Registry, version: Version, mode: Mode, gate: Gate) -> dict[str, Any]:

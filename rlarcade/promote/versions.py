@@ -42,7 +42,6 @@ class Show(Command):
     """Shows all facts about a version, and the results of its submissions."""
 
     version: VersionName
-    """Its number, the beginning of its digest, or ALIAS@GAME."""
 
     def _run(self, registry: Registry) -> int:
         version = registry.version(self.version)
@@ -79,7 +78,6 @@ class Archive(Command):
     """Hides a version that no alias or open submission uses. Nothing is ever deleted."""
 
     version: VersionName
-    """Its number, or the beginning of its digest."""
 
     def _run(self, registry: Registry) -> int:
         version = registry.archive(self.version)
