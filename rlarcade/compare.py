@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rlarcade.checked import AsWritten, validated
 from rlarcade.command_line import JsonFlag, parse_flags
-from rlarcade.config import read_toml
 from rlarcade.console import (
     EXIT_INCONCLUSIVE,
     EXIT_OK,
@@ -57,6 +56,7 @@ from rlarcade.reports.lines import (
     suite_lines,
     suite_standing,
 )
+from rlarcade.toml_files import read_toml
 
 _EXITS = {"promote": EXIT_OK, "reject": EXIT_REJECTED, "inconclusive": EXIT_INCONCLUSIVE}
 

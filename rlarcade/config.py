@@ -30,9 +30,9 @@ from pydantic import (
 from rlarcade import numbers
 from rlarcade.checked import AsWritten, Checked, did_you_mean, path_of, validated
 from rlarcade.errors import ConfigError
-from rlarcade.files import read_bounded_text
 from rlarcade.games.protocols import Protocol, ProtocolName
-from rlarcade.text import quoted, shown_path
+from rlarcade.text import quoted
+from rlarcade.toml_files import read_toml
 
 DevicePreference = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
@@ -40,11 +40,6 @@ Compilation = Literal["auto", "on", "off"]
 
 _NO_PRESETS = ("gate.toml",)  # settings of promotion, not of training
 
-_LARGEST_FILE = 1_000_000  # bytes of a file of settings; real ones have a few thousand
-_KEY_PART = r"""(?:(?<![\w-])[\w-]++|"[^"\n]*+"|'[^'\n]*+')"""
-_DEEP_KEY = re.compile(rf"{_KEY_PART}(?:[ \t]*+\.[ \t]*+{_KEY_PART}){{20}}")
-"""A dotted key with more parts than any setting has. tomllib stores every prefix of a key, so a key
-of 50,000 parts takes 5 GB."""
 _WITH_EXPONENT = re.compile(r"[+-]?\d{1,19}(\.\d{0,19})?[eE]\+?\d{1,2}")
 
 
@@ -531,36 +526,6 @@ def _shipped_configs() -> Any:
     package = resources.files("rlarcade") / "configs"
     # An editable install has the configs beside the package, a wheel has them inside it.
     return package if package.is_dir() else Path(__file__).parent.parent / "configs"
-
-
-def read_toml(path: Path, what: str) -> dict[str, Any]:
-    """Reads a TOML file from outside.
-
-    Args:
-        path: the file.
-        what: the kind of file, for messages, such as "preset".
-
-    Raises:
-        ConfigError: it cannot be read, is not a file, is too large for settings, or is not TOML.
-    """
-    deep = f"{what} {path} is nested too deeply. Settings need no more than two levels."
-    try:
-        # some editors begin a file with a byte order mark
-        text = read_bounded_text(path, _LARGEST_FILE).removeprefix("\ufeff")
-        if _DEEP_KEY.search(text):
-            raise ConfigError(deep)
-        return tomllib.loads(text)
-    except ConfigError:
-        raise
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{what} {path} is not valid TOML: {error}.") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"cannot read {what} {path}: it is not UTF-8 text.") from error
-    except RecursionError as error:
-        raise ConfigError(deep) from error
-    except (OSError, ValueError) as error:  # ValueError: not text, or a number of 5,000 digits
-        reason = getattr(error, "strerror", None) or str(error).partition("; use sys.")[0]
-        raise ConfigError(f"cannot read {what} {shown_path(path)}: {reason}.") from error
 
 
 def _checked_preset(values: dict[str, Any], where: str) -> dict[str, Any]:

@@ -49,6 +49,7 @@ from rlarcade.learning.run_folder import (
 from rlarcade.outputs import check_outputs
 from rlarcade.progress import duration
 from rlarcade.text import printable, quoted
+from rlarcade.toml_files import read_toml
 
 _HEADERS = ("steps", "mean", "median", "human-normalised", "minutes")
 _PADDING = 2 * (len(_HEADERS) + 2)  # characters between columns and beside the table
@@ -154,7 +155,7 @@ def _sweep_command(argv: Sequence[str]) -> int:
 
 
 def _read(flags: _Flags, jobs: int) -> tuple[_File, list[_Run]]:
-    document = config.read_toml(flags.file, "sweep")
+    document = read_toml(flags.file, "sweep")
     try:
         asked = {} if flags.jobs is None else {"jobs": flags.jobs}
         file = validated(_File, {"name": flags.file.stem, "jobs": jobs} | document | asked)

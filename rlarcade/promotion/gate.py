@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from rlarcade.checked import AsWritten, validated
-from rlarcade.config import read_toml, shipped_config
+from rlarcade.config import shipped_config
 from rlarcade.errors import ConfigError
+from rlarcade.toml_files import read_toml
 
 Outcome = Literal["pass", "fail", "unknown"]
 GATE_FILE = "gate.toml"
