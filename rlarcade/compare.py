@@ -56,7 +56,7 @@ from rlarcade.reports.lines import (
     suite_lines,
     suite_standing,
 )
-from rlarcade.toml_files import read_toml
+from rlarcade.toml_files import read_toml_as
 
 _EXITS = {"promote": EXIT_OK, "reject": EXIT_REJECTED, "inconclusive": EXIT_INCONCLUSIVE}
 
@@ -177,7 +177,7 @@ def _suite(flags: _Flags, path: Path) -> int:
     if flags.non_inferiority is not None:
         raise ConfigError("a suite takes its margin from its file; leave --non-inferiority out.")
     rule = SUITE_RULE.model_copy(update=_rule(flags).model_dump(include={"alpha", "beta"}))
-    file = _read_suite(path)
+    file = read_toml_as(_SuiteFile, path, "suite")
     games = [_players(flags, [one.champion, one.candidate], one.game) for one in file.games]
     record = _record(flags.folder / "suites", [side for pair in games for side in pair])
     with _watched(flags.max_pairs, "suite", record, unit="rounds") as watch:
@@ -229,14 +229,6 @@ class _SuiteFile(AsWritten):
     guard: Guard = "prove"
     margin: Annotated[float, Field(gt=0, lt=0.5)] = 0.10
     games: Annotated[list[_SuiteGame], Field(min_length=1)]
-
-
-def _read_suite(path: Path) -> _SuiteFile:
-    document = read_toml(path, "suite")
-    try:
-        return validated(_SuiteFile, document)
-    except ConfigError as error:
-        raise ConfigError(f"suite {path}: {error}") from error
 
 
 @contextmanager

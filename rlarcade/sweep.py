@@ -49,7 +49,7 @@ from rlarcade.learning.run_folder import (
 from rlarcade.outputs import check_outputs
 from rlarcade.progress import duration
 from rlarcade.text import printable, quoted
-from rlarcade.toml_files import read_toml
+from rlarcade.toml_files import errors_of, read_toml
 
 _HEADERS = ("steps", "mean", "median", "human-normalised", "minutes")
 _PADDING = 2 * (len(_HEADERS) + 2)  # characters between columns and beside the table
@@ -156,12 +156,10 @@ def _sweep_command(argv: Sequence[str]) -> int:
 
 def _read(flags: _Flags, jobs: int) -> tuple[_File, list[_Run]]:
     document = read_toml(flags.file, "sweep")
-    try:
-        asked = {} if flags.jobs is None else {"jobs": flags.jobs}
+    asked = {} if flags.jobs is None else {"jobs": flags.jobs}
+    with errors_of(f"sweep {flags.file}"):
         file = validated(_File, {"name": flags.file.stem, "jobs": jobs} | document | asked)
         return file, _expanded(file, flags.folder or RUNS / "sweeps" / file.name)
-    except ConfigError as error:
-        raise ConfigError(f"sweep {flags.file}: {error}") from error
 
 
 def _expanded(file: _File, folder: Path) -> list[_Run]:

@@ -2,9 +2,14 @@
 
 import re
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from pydantic import BaseModel
+
+from rlarcade.checked import validated
 from rlarcade.errors import ConfigError
 from rlarcade.files import read_bounded_text
 from rlarcade.text import shown_path
@@ -14,6 +19,37 @@ _KEY_PART = r"""(?:(?<![\w-])[\w-]++|"[^"\n]*+"|'[^'\n]*+')"""
 _DEEP_KEY = re.compile(rf"{_KEY_PART}(?:[ \t]*+\.[ \t]*+{_KEY_PART}){{20}}")
 """A dotted key with more parts than any setting has. tomllib stores every prefix of a key, so a key
 of 50,000 parts takes 5 GB."""
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+@contextmanager
+def errors_of(file: str) -> Iterator[None]:
+    """Puts the name of a file before the message of a `ConfigError` about its contents.
+
+    Args:
+        file: kind and path of the file, such as "gate gate.toml".
+    """
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from error
+
+
+def read_toml_as(model: type[_Model], path: Path, what: str) -> _Model:
+    """Reads a TOML file from outside into a model.
+
+    Args:
+        model: the model.
+        path: the file.
+        what: the kind of file, for messages, such as "gate".
+
+    Raises:
+        ConfigError: the file cannot be read, is not TOML, or has an unknown key or invalid value.
+    """
+    document = read_toml(path, what)
+    with errors_of(f"{what} {path}"):
+        return validated(model, document)
 
 
 def read_toml(path: Path, what: str) -> dict[str, Any]:
