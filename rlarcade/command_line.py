@@ -2,6 +2,9 @@
 
 tyro prints errors as boxes that name Python types. Here each becomes a sentence with the flag, the
 values that it takes, the given value and, if there is one, the flag that was probably meant.
+
+The sentences are made from the text in the boxes, because tyro has no public way to get an error
+as an object: its `_errors.on_parse_error` is private, and may change in any release.
 """
 
 import difflib
