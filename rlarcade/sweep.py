@@ -25,7 +25,7 @@ from rich.text import Text
 
 from rlarcade import config, console
 from rlarcade.checked import reason, validated
-from rlarcade.command_line import parse_flags
+from rlarcade.command_line import JsonFlag, parse_flags
 from rlarcade.console import (
     EXIT_ERROR,
     EXIT_INTERRUPTED,
@@ -49,6 +49,7 @@ from rlarcade.runs.folder import (
 )
 from rlarcade.runs.metrics import newest_metrics
 from rlarcade.text import printable, quoted
+from rlarcade.toml_files import errors_of, read_toml
 
 _HEADERS = ("steps", "mean", "median", "human-normalised", "minutes")
 _PADDING = 2 * (len(_HEADERS) + 2)  # characters between columns and beside the table
@@ -67,7 +68,7 @@ class _Flags(BaseModel, use_attribute_docstrings=True):
     """Folder for the runs' folders and logs. Unset: checkpoints/sweeps/NAME."""
     jobs: int | None = None
     """Runs side by side. Unset: the file's number, or the number of cores."""
-    json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None
+    json_file: JsonFlag = None
     """Write the outcome of every run to this file."""
     list_runs: Annotated[bool, tyro.conf.arg(name="list")] = False
     """Print each run's label and command, and run nothing."""
@@ -154,13 +155,11 @@ def _sweep_command(argv: Sequence[str]) -> int:
 
 
 def _read(flags: _Flags, jobs: int) -> tuple[_File, list[_Run]]:
-    document = config.read_toml(flags.file, "sweep")
-    try:
-        asked = {} if flags.jobs is None else {"jobs": flags.jobs}
+    document = read_toml(flags.file, "sweep")
+    asked = {} if flags.jobs is None else {"jobs": flags.jobs}
+    with errors_of(f"sweep {flags.file}"):
         file = validated(_File, {"name": flags.file.stem, "jobs": jobs} | document | asked)
         return file, _expanded(file, flags.folder or RUNS / "sweeps" / file.name)
-    except ConfigError as error:
-        raise ConfigError(f"sweep {flags.file}: {error}") from error
 
 
 def _expanded(file: _File, folder: Path) -> list[_Run]:

@@ -21,7 +21,6 @@ from rlarcade.config.presets import (
     described_preset,
     load_preset,
     preset_names,
-    read_toml,
     shipped_config,
 )
 from rlarcade.config.run import (
@@ -63,7 +62,6 @@ __all__ = [
     "load_preset",
     "make_settings",
     "preset_names",
-    "read_toml",
     "shipped_config",
     "whole_number",
     "whole_numbers",

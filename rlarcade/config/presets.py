@@ -2,7 +2,6 @@
 
 import difflib
 import os
-import re
 import tomllib
 from importlib import resources
 from pathlib import Path
@@ -10,16 +9,10 @@ from typing import Any
 
 from rlarcade.config.run import check_names, whole_numbers
 from rlarcade.errors import ConfigError
-from rlarcade.files import read_bounded_text
 from rlarcade.text import counted, quoted, shown_path
+from rlarcade.toml_files import read_toml
 
 _NO_PRESETS = ("gate.toml",)  # settings of promotion, not of training
-
-_LARGEST_FILE = 1_000_000  # bytes of a file of settings; real ones have a few thousand
-_KEY_PART = r"""(?:(?<![\w-])[\w-]++|"[^"\n]*+"|'[^'\n]*+')"""
-_DEEP_KEY = re.compile(rf"{_KEY_PART}(?:[ \t]*+\.[ \t]*+{_KEY_PART}){{20}}")
-"""A dotted key with more parts than any setting has. tomllib stores every prefix of a key, so a key
-of 50,000 parts takes 5 GB."""
 
 
 def preset_names() -> tuple[str, ...]:
@@ -107,36 +100,6 @@ def _shipped_configs() -> Any:
     package = resources.files("rlarcade") / "configs"
     # An editable install has the configs beside the package, a wheel has them inside it.
     return package if package.is_dir() else Path(__file__).parents[2] / "configs"
-
-
-def read_toml(path: Path, what: str) -> dict[str, Any]:
-    """Reads a TOML file from outside.
-
-    Args:
-        path: the file.
-        what: the kind of file, for messages, such as "preset".
-
-    Raises:
-        ConfigError: it cannot be read, is not a file, is too large for settings, or is not TOML.
-    """
-    deep = f"{what} {path} is nested too deeply. Settings need no more than two levels."
-    try:
-        # some editors begin a file with a byte order mark
-        text = read_bounded_text(path, _LARGEST_FILE).removeprefix("\ufeff")
-        if _DEEP_KEY.search(text):
-            raise ConfigError(deep)
-        return tomllib.loads(text)
-    except ConfigError:
-        raise
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{what} {path} is not valid TOML: {error}.") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"cannot read {what} {path}: it is not UTF-8 text.") from error
-    except RecursionError as error:
-        raise ConfigError(deep) from error
-    except (OSError, ValueError) as error:  # ValueError: not text, or a number of 5,000 digits
-        reason = getattr(error, "strerror", None) or str(error).partition("; use sys.")[0]
-        raise ConfigError(f"cannot read {what} {shown_path(path)}: {reason}.") from error
 
 
 def _checked_preset(values: dict[str, Any], where: str) -> dict[str, Any]:

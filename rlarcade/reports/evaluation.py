@@ -5,16 +5,8 @@ from collections.abc import Sequence
 from rlarcade.evaluation.documents import Evaluation
 from rlarcade.games.names import display_name
 from rlarcade.reports.beside import Clip, LearningCurve, clips_section, curves_section
-from rlarcade.reports.page import (
-    Html,
-    details,
-    element,
-    number,
-    page,
-    points,
-    section,
-    table,
-)
+from rlarcade.reports.formats import number, points
+from rlarcade.reports.page import Html, details, element, page, section, table
 from rlarcade.reports.parts import (
     contestants_scores,
     ending,

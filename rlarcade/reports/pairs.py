@@ -10,20 +10,9 @@ from rlarcade.evaluation.statistics import sign_flip_p
 from rlarcade.evaluation.suite import SuiteComparison
 from rlarcade.games.names import display_name
 from rlarcade.reports.evidence_plots import Bet, evidence_plot, interval_plot
+from rlarcade.reports.formats import evidence_value, interval, number, points
 from rlarcade.reports.lines import how_played
-from rlarcade.reports.page import (
-    Html,
-    details,
-    element,
-    evidence_value,
-    facts,
-    figure,
-    interval,
-    number,
-    points,
-    section,
-    table,
-)
+from rlarcade.reports.page import Html, details, element, facts, figure, section, table
 from rlarcade.reports.parts import (
     described,
     ending,

@@ -12,17 +12,8 @@ from rlarcade.evaluation.statistics import interquartile_mean, iqm_interval
 from rlarcade.games.names import display_name
 from rlarcade.games.scores import human_normalised_score, published_scores
 from rlarcade.playing.episodes import EpisodeResult
-from rlarcade.reports.page import (
-    Html,
-    element,
-    figure,
-    interval,
-    joined,
-    number,
-    percent,
-    points,
-    table,
-)
+from rlarcade.reports.formats import interval, number, percent, points
+from rlarcade.reports.page import Html, element, figure, joined, table
 from rlarcade.reports.plots import Series, profile_plot, scores_plot, visible
 from rlarcade.reports.svg import swatch
 

@@ -11,17 +11,8 @@ from rlarcade.games.names import display_name
 from rlarcade.playing.episodes import EpisodeResult
 from rlarcade.reports.beside import Clip, LearningCurve, clips_section, curves_section
 from rlarcade.reports.evidence_plots import Share, shares_plot
-from rlarcade.reports.page import (
-    Html,
-    details,
-    element,
-    evidence_value,
-    figure,
-    number,
-    page,
-    section,
-    table,
-)
+from rlarcade.reports.formats import evidence_value, number
+from rlarcade.reports.page import Html, details, element, figure, page, section, table
 from rlarcade.reports.pairs import (
     CLAIM_BEYOND,
     conditions,

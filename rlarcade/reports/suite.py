@@ -9,19 +9,8 @@ from rlarcade.games.names import display_name
 from rlarcade.games.scores import human_normalised_score
 from rlarcade.reports.beside import Clip, LearningCurve, clips_section, curves_section
 from rlarcade.reports.evidence_plots import Bet, Share, evidence_plot, shares_plot
-from rlarcade.reports.page import (
-    Html,
-    details,
-    element,
-    evidence_value,
-    figure,
-    joined,
-    number,
-    page,
-    percent,
-    section,
-    table,
-)
+from rlarcade.reports.formats import evidence_value, number, percent
+from rlarcade.reports.page import Html, details, element, figure, joined, page, section, table
 from rlarcade.reports.pairs import (
     SIDES,
     conditions,
