@@ -33,16 +33,14 @@ from rlarcade.learning.heads import Draws, Returns
 from rlarcade.learning.losses import (
     cross_entropy,
     huber_loss,
-    munchausen_bonus,
     project_onto_atoms,
     quantile_huber_loss,
-    soft_values,
     squared_loss,
-    td_target,
 )
 from rlarcade.learning.networks import QNetwork, build_network
 from rlarcade.learning.playable import load_playable
 from rlarcade.learning.replay import Batch
+from rlarcade.learning.targets import munchausen_bonus, soft_values, td_target
 from rlarcade.learning.torsos import ForeignTorso
 from rlarcade.seeding import checked_seed
 from rlarcade.text import quoted

@@ -15,7 +15,6 @@ from rlarcade.games.lanes import LaneStep
 from rlarcade.learning import hardware
 from rlarcade.learning.agent import Update
 from rlarcade.learning.frames import block_frames
-from rlarcade.learning.losses import lambda_targets
 from rlarcade.learning.replay import Cells
 from rlarcade.learning.schedules import (
     crossed,
@@ -26,6 +25,7 @@ from rlarcade.learning.schedules import (
     updates_due,
 )
 from rlarcade.learning.state import TrainingState
+from rlarcade.learning.targets import lambda_targets
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ import torch
 from rlarcade.config import TrainConfig
 from rlarcade.learning.agent import DQNAgent, _UpdateDraws
 from rlarcade.learning.heads import Draws, Returns
-from rlarcade.learning.losses import n_step_return
 from rlarcade.learning.replay import Batch
+from rlarcade.learning.targets import n_step_return
 
 NAN = float("nan")
 NO_DRAWS = _UpdateDraws(Draws(), Draws(), Draws())
