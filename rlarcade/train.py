@@ -39,7 +39,6 @@ from rlarcade.errors import (
 from rlarcade.evaluation import evaluate_agent
 from rlarcade.files import write_file
 from rlarcade.games import FRAMESKIP, display_name, resolve_game
-from rlarcade.learning.agent import DQNAgent
 from rlarcade.learning.frames import BLOCKED_FRAME
 from rlarcade.learning.hardware import (
     bf16_is_faster,
@@ -47,6 +46,7 @@ from rlarcade.learning.hardware import (
     require_disk,
     resolve_device,
 )
+from rlarcade.learning.policy import DQNAgent
 from rlarcade.learning.replay import Replay
 from rlarcade.learning.schedules import (
     LENGTH_TO_LEARN,

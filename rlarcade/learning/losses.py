@@ -3,9 +3,15 @@
 Shapes: B transitions in the batch, N predicted returns, M returns of the target.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from rlarcade.config import TrainConfig
+from rlarcade.learning.heads import Returns
 
 
 def huber_loss(predicted: Tensor, target: Tensor) -> Tensor:
@@ -106,6 +112,41 @@ def cross_entropy(log_probabilities: Tensor, target: Tensor) -> Tensor:
     """
     require_shape("target", target, log_probabilities.shape)
     return -(target.detach() * log_probabilities).sum(dim=1)
+
+
+TransitionLoss = Callable[[Returns, Returns], tuple[Tensor, Tensor]]
+"""Takes predicted returns (B, N) of the actions taken and a target (B, M). Returns each
+transition's loss and its error, both (B,), the error detached. Prioritised replay draws by it."""
+
+
+def loss_of(config: TrainConfig) -> TransitionLoss:
+    """Returns the loss that goes with the configured head."""
+    if config.head == "categorical":
+        return _categorical_loss
+    if config.head in ("quantile", "implicit"):
+        return _quantile_loss
+    return partial(_expected_loss, huber_loss if config.loss == "huber" else squared_loss)
+
+
+def _expected_loss(
+    loss: Callable[[Tensor, Tensor], Tensor], predicted: Returns, target: Returns
+) -> tuple[Tensor, Tensor]:
+    taken, aim = predicted.values.squeeze(1), target.values.squeeze(1)
+    return loss(taken, aim), (aim - taken).detach().abs()
+
+
+def _categorical_loss(predicted: Returns, target: Returns) -> tuple[Tensor, Tensor]:
+    assert predicted.log_probabilities is not None
+    assert target.log_probabilities is not None
+    aim = project_onto_atoms(target.values, target.log_probabilities.exp(), predicted.values)
+    losses = cross_entropy(predicted.log_probabilities, aim)
+    return losses, losses.detach()
+
+
+def _quantile_loss(predicted: Returns, target: Returns) -> tuple[Tensor, Tensor]:
+    assert predicted.taus is not None
+    losses = quantile_huber_loss(predicted.values, predicted.taus, target.values)
+    return losses, losses.detach()
 
 
 def require_shape(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:

@@ -8,7 +8,77 @@ takes a `done`, and a time limit cannot be mistaken for the end of the game.
 import torch
 from torch import Tensor
 
+from rlarcade.learning.heads import Returns
 from rlarcade.learning.losses import require_shape
+
+
+def q_target(reward: Tensor, discount: Tensor, ahead: Returns) -> Returns:
+    """Q-learning's target: y = R + discount · z(s′, a*), where a* = argmaxₐ Q̄(s′, a).
+
+    Mnih et al. (2015), Algorithm 1, https://www.nature.com/articles/nature14236. With returns z in
+    place of their mean Q̄ it is the target of C51, QR-DQN and IQN: Bellemare, Dabney & Munos (2017),
+    Algorithm 1, https://arxiv.org/abs/1707.06887.
+
+    Args:
+        reward: float32 (B,), discounted sum of the n rewards after s.
+        discount: float32 (B,), γⁿ, or 0 if the game terminated within the n steps.
+        ahead: the target network's returns of all actions in s′, (B, A, M).
+
+    Returns:
+        The possible returns of (s, a), (B, M), detached.
+    """
+    return double_target(reward, discount, ahead, ahead.mean())
+
+
+def double_target(reward: Tensor, discount: Tensor, ahead: Returns, picks: Tensor) -> Returns:
+    """Double Q-learning's target: as `q_target`, but a* = argmaxₐ Q(s′, a) of the online network.
+
+    Van Hasselt, Guez & Silver (2016), eq. 4, https://arxiv.org/abs/1509.06461.
+
+    Args:
+        reward: float32 (B,), discounted sum of the n rewards after s.
+        discount: float32 (B,), γⁿ, or 0 if the game terminated within the n steps.
+        ahead: the target network's returns of all actions in s′, (B, A, M).
+        picks: float32 (B, A), Q(s′, ·) of the online network.
+
+    Returns:
+        The possible returns of (s, a), (B, M), detached.
+    """
+    best = ahead.of(picks.argmax(dim=1))
+    return best._replace(values=td_target(reward, discount, best.values))
+
+
+def munchausen_target(
+    reward: Tensor,
+    discount: Tensor,
+    ahead: Returns,
+    q_values: Tensor,
+    action: Tensor,
+    *,
+    alpha: float,
+    tau: float,
+    clip: float,
+) -> Returns:
+    """Munchausen's target: `q_target` with a soft maximum, and the log-policy added to the reward.
+
+    y = R + α·τ log π(a|s) + discount · Σₐ′ π(a′|s′)·(z(s′, a′) − τ log π(a′|s′)), π = softmax(Q/τ).
+    Vieillard, Pietquin & Geist (2020), eq. 4, https://arxiv.org/abs/2007.14430.
+
+    Args:
+        reward: float32 (B,), discounted sum of the n rewards after s.
+        discount: float32 (B,), γⁿ, or 0 if the game terminated within the n steps.
+        ahead: the target network's returns of all actions in s′, (B, A, M).
+        q_values: float32 (B, A), Q(s, ·) of the network that gives the policy in s.
+        action: int64 (B,), the action taken in s.
+        alpha: α, the share of the log-policy that is added.
+        tau: temperature.
+        clip: lower bound of τ log π(a|s), at most 0.
+
+    Returns:
+        The possible returns of (s, a), (B, M), detached.
+    """
+    bonus = munchausen_bonus(q_values, action, alpha=alpha, tau=tau, clip=clip)
+    return Returns(td_target(reward + bonus, discount, soft_values(ahead.values, tau)))
 
 
 def td_target(reward: Tensor, discount: Tensor, values: Tensor) -> Tensor:

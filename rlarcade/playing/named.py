@@ -12,8 +12,8 @@ from rlarcade.checkpoint import Checkpoint
 from rlarcade.errors import ConfigError
 from rlarcade.games.names import resolve_game
 from rlarcade.games.protocols import Protocol, get_protocol
-from rlarcade.learning.agent import DQNAgent
 from rlarcade.learning.playable import load_playable
+from rlarcade.learning.policy import DQNAgent
 from rlarcade.playing.players import (
     AgentPlayer,
     AnyPlayer,

@@ -68,7 +68,7 @@ def values_of_its_player(
     None: its checkpoint is not found by its name, is another version, or has values that are not
     finite.
     """
-    from rlarcade.learning.agent import DQNAgent  # here, because it imports torch
+    from rlarcade.learning.policy import DQNAgent  # here, because it imports torch
 
     with suppress(RlarcadeError, OSError, ValueError):  # a name need not be a path
         agent = DQNAgent.load(load(recording.player))

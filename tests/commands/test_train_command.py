@@ -22,7 +22,7 @@ from scripted_games import Script, play_instead
 from rlarcade.checkpoint import list_checkpoints, load_checkpoint
 from rlarcade.evaluation import Evaluation, evaluate, evaluate_agent, match
 from rlarcade.learning import hardware
-from rlarcade.learning.agent import DQNAgent
+from rlarcade.learning.learner import Learner
 from rlarcade.runs.metrics import read_metrics
 from rlarcade.train import main
 
@@ -461,7 +461,7 @@ def test_a_run_that_rlarcade_0_1_0_finished_becomes_longer(command, tmp_path):
 @pytest.mark.usefixtures("real_games")
 def test_a_run_that_rlarcade_0_1_0_began_goes_on(command, tmp_path, monkeypatch):
     folder, line = begun_by_0_1_0("interrupted", tmp_path / "run")
-    real, updates = DQNAgent.update, []
+    real, updates = Learner.update, []
 
     def update(self, batch):
         updates.append(real(self, batch))
@@ -469,7 +469,7 @@ def test_a_run_that_rlarcade_0_1_0_began_goes_on(command, tmp_path, monkeypatch)
             os.kill(os.getpid(), signal.SIGINT)
         return updates[-1]
 
-    monkeypatch.setattr(DQNAgent, "update", update)
+    monkeypatch.setattr(Learner, "update", update)
     code, out, err = command("train", *line)
     assert code == 130
     assert err.strip() == "rlarcade: stopping after this step; again to quit at once"
