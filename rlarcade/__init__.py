@@ -38,7 +38,7 @@ if TYPE_CHECKING:
         evaluate_agent,
     )
     from rlarcade.games import FrameStack, Protocol, get_protocol, make_env, make_vec_env
-    from rlarcade.learning.agent import DQNAgent
+    from rlarcade.learning.policy import DQNAgent
     from rlarcade.learning.replay import Batch, Replay
     from rlarcade.learning.state import TrainingState
     from rlarcade.learning.training import TrainingProgress, train_agent
@@ -60,7 +60,7 @@ _HOMES = {
     "CheckpointError": "errors",
     "Comparison": "evaluation",
     "ConfigError": "errors",
-    "DQNAgent": "learning.agent",
+    "DQNAgent": "learning.policy",
     "DivergenceError": "errors",
     "EpisodeResult": "playing",
     "Evaluation": "evaluation",

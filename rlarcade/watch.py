@@ -19,7 +19,7 @@ from rlarcade.console import (
 from rlarcade.errors import ConfigError
 from rlarcade.evaluation.document_files import load_recorded
 from rlarcade.games.names import display_name
-from rlarcade.learning.agent import DQNAgent
+from rlarcade.learning.policy import DQNAgent
 from rlarcade.outputs import check_outputs
 from rlarcade.play_commands import RegistryFlag, check_seed
 from rlarcade.playing.play import Scheduled, play_games

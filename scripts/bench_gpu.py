@@ -27,6 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from rlarcade import DQNAgent, RlarcadeError, TrainingState, make_vec_env, train_agent
 from rlarcade.config import load_preset, make_settings
+from rlarcade.learning.learner import Learner
 from rlarcade.outputs import output_file
 from rlarcade.runs.folder import code_commit
 
@@ -100,42 +101,39 @@ def _settings(asked: argparse.Namespace) -> dict[str, Any]:
 
 def measure(state: TrainingState, seconds: float) -> dict[str, dict[str, float]]:
     """Returns the figures: training, each part of a step, and each part's limit."""
-    config, agent, replay = state.config, state.agent, state.replay
-    lanes, device = config.num_envs, agent.device
+    config, learner, replay = state.config, state.learner, state.replay
+    lanes, device = config.num_envs, learner.device
     training = _end_to_end(state, seconds)
 
     batch = replay.sample(config.batch_size, state.replay_rng).to(device)
     parts = {
         "emulators": _emulators(config.game, lanes, seconds),
-        "act": _seconds_each(
-            lambda: agent.q_values(state.lanes.observation, training=True), device, seconds
-        ),
+        "act": _seconds_each(lambda: learner.q_values(state.lanes.observation), device, seconds),
         "sample": _seconds_each(
             lambda: replay.sample(config.batch_size, state.replay_rng).to(device), device, seconds
         ),
-        "update": _seconds_each(lambda: agent.update(batch), device, seconds),
+        "update": _seconds_each(lambda: learner.update(batch), device, seconds),
     }
     with torch.no_grad():
-        forward = _seconds_each(lambda: agent.online(batch.observation), device, seconds)
-        forward_flops = _flops(lambda: agent.online(batch.observation))
-    eager = DQNAgent(  # of a compiled update the operations cannot be counted
-        config.model_copy(update={"compile": "off"}),
-        num_actions=agent.num_actions,
-        device=str(device),
-    )
+        forward = _seconds_each(lambda: learner.online(batch.observation), device, seconds)
+        forward_flops = _flops(lambda: learner.online(batch.observation))
+    # of a compiled update the operations cannot be counted
+    uncompiled = config.model_copy(update={"compile": "off"})
+    twin = DQNAgent(config, num_actions=state.agent.num_actions, device=str(device))
+    eager = Learner(twin, uncompiled)
     update_flops = _flops(lambda: eager.update(batch))
     sampled_bytes = 2 * (batch.observation.nbytes + batch.next_observation.nbytes)  # read, written
 
     updates = lanes * config.gradient_steps / config.train_freq
-    learner = updates * (parts["sample"] + parts["update"])
+    learning = updates * (parts["sample"] + parts["update"])
     times = {
         "measured": lanes / training["steps_per_second"],
         "emulators": parts["emulators"],
         "act": parts["act"],
         "sample": updates * parts["sample"],
         "update": updates * parts["update"],
-        "one_after_the_other": parts["emulators"] + parts["act"] + learner,
-        "emulators_beside_the_learner": parts["act"] + max(parts["emulators"], learner),
+        "one_after_the_other": parts["emulators"] + parts["act"] + learning,
+        "emulators_beside_the_learner": parts["act"] + max(parts["emulators"], learning),
     }
     return {
         "training": training,
@@ -146,7 +144,7 @@ def measure(state: TrainingState, seconds: float) -> dict[str, dict[str, float]]
             "updates_per_second": 1 / parts["update"],
             "forward_tflops": forward_flops / forward / 1e12,
             "update_tflops": update_flops / parts["update"] / 1e12,
-            "matrix_product_tflops": _matrix_products(agent.online.dtype, device, seconds) / 1e12,
+            "matrix_product_tflops": _matrix_products(learner.online.dtype, device, seconds) / 1e12,
             "sampling_gb_per_second": sampled_bytes / parts["sample"] / 1e9,
             "copying_gb_per_second": _copies(device, seconds) / 1e9,
         },

@@ -48,7 +48,7 @@ def observations(agent: DQNAgent, count: int) -> NDArray[np.uint8]:
 
 def dead_units(agent: DQNAgent, seen: NDArray[np.uint8]) -> dict[str, tuple[int, int]]:
     """How many units of each layer never fire, and how many there are."""
-    torso, head = agent.online.torso, agent.online.head
+    torso, head = agent.q_network.torso, agent.q_network.head
     if not hasattr(torso, "norms"):
         raise ValueError(f"{agent.name} has no nature torso")
     layers: dict[str, nn.Module] = {
@@ -68,7 +68,7 @@ def dead_units(agent: DQNAgent, seen: NDArray[np.uint8]) -> dict[str, tuple[int,
     for name in layers:
         watch(name)
     with torch.no_grad():
-        agent.online(torch.from_numpy(seen))
+        agent.q_network(torch.from_numpy(seen))
     for hook in hooks:
         hook.remove()
     return {name: (int((value <= 0).sum()), len(value)) for name, value in strongest.items()}

@@ -5,7 +5,7 @@ import hashlib
 from scripted_games import Script, play_instead
 
 from rlarcade.config import TrainConfig
-from rlarcade.learning.agent import DQNAgent
+from rlarcade.learning.policy import DQNAgent
 from rlarcade.playing import RandomPlayer
 from rlarcade.promotion.gate import Gate
 

@@ -7,7 +7,7 @@ import pytest
 
 from rlarcade.checkpoint import load_checkpoint
 from rlarcade.evaluation import evaluate_agent
-from rlarcade.learning.agent import DQNAgent
+from rlarcade.learning.policy import DQNAgent
 
 GAMES_OF = "Atari"
 DATA = Path(__file__).parent / "data"

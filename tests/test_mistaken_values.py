@@ -20,7 +20,7 @@ from rlarcade.evaluation import (
 )
 from rlarcade.evaluation.document_files import load_recordings
 from rlarcade.games import display_name, get_protocol, make_env, resolve_game
-from rlarcade.learning.agent import DQNAgent
+from rlarcade.learning.policy import DQNAgent
 from rlarcade.learning.state import TrainingState
 from rlarcade.learning.training import train_agent
 from rlarcade.playing import Player, play_steps

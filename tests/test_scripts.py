@@ -252,8 +252,8 @@ def test_dead_units_are_those_that_no_observation_makes_fire(tmp_path, monkeypat
     agent = DQNAgent(
         TrainConfig(game="pong", conv_channels=(6, 5, 4), hidden_units=8), num_actions=6
     )
-    layers = (agent.online.torso.conv1, agent.online.torso.conv2, agent.online.torso.conv3)
-    for killed, layer in enumerate((*layers, agent.online.head.hidden), start=1):
+    layers = (agent.q_network.torso.conv1, agent.q_network.torso.conv2, agent.q_network.torso.conv3)
+    for killed, layer in enumerate((*layers, agent.q_network.head.hidden), start=1):
         layer.weight.data.zero_()
         layer.bias.data.fill_(1.0)
         layer.bias.data[:killed] = -1.0

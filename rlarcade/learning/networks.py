@@ -1,12 +1,17 @@
 """The Q-network: a torso turns frames into features, a head turns features into returns."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rlarcade.checked import validated
 from rlarcade.config import NetworkSettings
+from rlarcade.errors import CheckpointError
 from rlarcade.learning.heads import Draws, Returns, make_head
 from rlarcade.learning.torsos import ForeignTorso, make_torso
 
@@ -89,3 +94,55 @@ def build_network(
         ValueError: the settings are not those of a network.
     """
     return QNetwork(num_actions, validated(NetworkSettings, settings), torso=torso)
+
+
+def arrays_of(network: QNetwork) -> dict[str, NDArray[Any]]:
+    """Returns copies of the network's tensors by name, float32."""
+    return {name: t.detach().cpu().numpy().copy() for name, t in network.state_dict().items()}
+
+
+def fill(network: QNetwork, tensors: Mapping[str, NDArray[Any]], where: Path | str) -> None:
+    """Copies arrays into a network's parameters, keeping their memory order.
+
+    Args:
+        network: the network to fill.
+        tensors: arrays by name, as `arrays_of` returns them.
+        where: source of the arrays, for messages.
+
+    Raises:
+        CheckpointError: the arrays do not fit the network.
+    """
+    check_fit(network, tensors, where)
+    with torch.no_grad():
+        for name, tensor in network.state_dict().items():
+            tensor.copy_(torch.from_numpy(np.array(tensors[name])))
+
+
+def check_fit(network: QNetwork, tensors: Mapping[str, NDArray[Any]], where: Path | str) -> None:
+    """Refuses arrays that are not the network's parameters.
+
+    Raises:
+        CheckpointError: a name, a shape or a dtype differs; the message says which.
+    """
+    own = network.state_dict()
+    kinds = {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in own.items()}
+    foreign_torso = any(name.startswith("torso.module.") for name in tensors)
+    if foreign_torso and not isinstance(network.torso, ForeignTorso):
+        raise CheckpointError(
+            f"{where} was made with a torso of your own. Pass the same module: "
+            "DQNAgent.load(path, torso=module)."
+        )
+    foreign = {name: array.shape for name, array in tensors.items() if name not in own}
+    missing = sorted(set(own) - set(tensors))
+    wrong = [
+        f"{name} is {tensors[name].dtype} {tensors[name].shape}, "
+        f"not {kinds[name]} {tuple(own[name].shape)}"
+        for name in own
+        if name in tensors
+        and (tensors[name].shape != tuple(own[name].shape) or tensors[name].dtype != kinds[name])
+    ]
+    if foreign or missing or wrong:
+        problem = wrong[0] if wrong else f"missing {missing[:2]}, unknown {sorted(foreign)[:2]}"
+        raise CheckpointError(
+            f"the tensors of {where} do not fit the network that its manifest describes: {problem}."
+        )

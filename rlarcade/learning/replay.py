@@ -20,8 +20,8 @@ from torch import Tensor
 
 from rlarcade.games.protocols import STACK
 from rlarcade.learning.hardware import sent_to
-from rlarcade.learning.losses import n_step_return
 from rlarcade.learning.priorities import SumTree
+from rlarcade.learning.targets import n_step_return
 
 _SMALLEST_ERROR = 1e-10
 BYTES_BESIDE_FRAME = 9  # action 1, reward 4, flags 3, age 1

@@ -19,9 +19,10 @@ from rlarcade.games.lanes import LaneStep, Progress, TrainingLanes
 from rlarcade.games.names import resolve_game
 from rlarcade.games.protocols import MOST_ACTIONS, STACK
 from rlarcade.learning import hardware
-from rlarcade.learning.agent import DQNAgent, Update
 from rlarcade.learning.frames import BLOCKED_FRAME
+from rlarcade.learning.learner import Learner, Update
 from rlarcade.learning.memory import require_memory_to_learn
+from rlarcade.learning.policy import DQNAgent
 from rlarcade.learning.replay import Replay
 from rlarcade.seeding import SeedUse, derived_seed, generator
 
@@ -59,7 +60,7 @@ class TrainingState:
     """Everything that a run consists of between two steps. A save keeps it to resume exactly."""
 
     config: TrainConfig
-    agent: DQNAgent
+    learner: Learner
     lanes: Lanes
     replay: Replay
     tracker: EpisodeTracker
@@ -77,6 +78,11 @@ class TrainingState:
     """The newest gradient step of this process."""
     newest_reward: Tensor | None = None
     """The rewards in the batch of `newest`, float32 (B,)."""
+
+    @property
+    def agent(self) -> DQNAgent:
+        """The agent that learns, as it plays now and as a checkpoint stores it."""
+        return self.learner.agent
 
     @classmethod
     def create(
@@ -108,7 +114,7 @@ class TrainingState:
         config = resolved(config)
         state = cls.unstarted(config, lanes=lanes, torso=torso)
         if init_from is not None:
-            whole = _take_weights(state.agent, init_from)
+            whole = _take_weights(state.learner, init_from)
             sha256 = init_from.manifest.weights_sha256
             state.parent = sha256 if whole else torso_of(sha256)
         state.lanes.start(progress)
@@ -135,17 +141,18 @@ class TrainingState:
                 seed=config.seed,
                 reseed_interval=config.schedule.reseed_interval,
             )
+        seed = derived_seed(config.seed, SeedUse.NETWORK)
         agent = DQNAgent(
             config,
             num_actions=lanes.num_actions,
             device=config.machine.device,
             precision="bf16" if config.machine.precision == "bf16" else "fp32",
-            seed=derived_seed(config.seed, SeedUse.NETWORK),
+            seed=seed,
             torso=torso,
         )
         return cls(
             config=config,
-            agent=agent,
+            learner=Learner(agent, config, seed=seed),
             lanes=lanes,
             replay=replay,
             tracker=EpisodeTracker(config.schedule.num_envs),
@@ -313,13 +320,13 @@ def _make_replay(config: TrainConfig) -> Replay:
     )
 
 
-def _take_weights(agent: DQNAgent, checkpoint: Checkpoint) -> bool:
+def _take_weights(learner: Learner, checkpoint: Checkpoint) -> bool:
     """Copies the weights of a checkpoint; if it is another game's, only those of the torso.
 
     Returns:
         Whether all weights were copied.
     """
-    manifest = checkpoint.manifest
+    manifest, agent = checkpoint.manifest, learner.agent
     try:
         theirs = NetworkSettings.model_validate(manifest.network).model_dump(mode="json")
     except ValidationError as error:
@@ -337,6 +344,6 @@ def _take_weights(agent: DQNAgent, checkpoint: Checkpoint) -> bool:
                 f"{name} = {agent.network[name]}, so the weights do not fit. Choose the preset or "
                 "the flags that the checkpoint was trained with."
             )
-    take = agent.load_weights if whole else agent.load_torso
+    take = learner.load_weights if whole else learner.load_torso
     take(dict(checkpoint.tensors), checkpoint.path)
     return whole

@@ -13,9 +13,8 @@ from rlarcade.config import TrainConfig
 from rlarcade.games.episodes import Episode
 from rlarcade.games.lanes import LaneStep
 from rlarcade.learning import hardware
-from rlarcade.learning.agent import Update
 from rlarcade.learning.frames import block_frames
-from rlarcade.learning.losses import lambda_targets
+from rlarcade.learning.learner import Update
 from rlarcade.learning.replay import Cells
 from rlarcade.learning.schedules import (
     crossed,
@@ -26,6 +25,7 @@ from rlarcade.learning.schedules import (
     updates_due,
 )
 from rlarcade.learning.state import TrainingState
+from rlarcade.learning.targets import lambda_targets
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +77,16 @@ def train_agent(run: TrainConfig | TrainingState) -> Iterator[TrainingProgress]:
 
 def _learn_from_replay(state: TrainingState) -> Iterator[TrainingProgress]:
     """Deep Q-learning with experience replay, Mnih et al. (2015), Algorithm 1."""
-    config, agent, lanes, replay = state.config, state.agent, state.lanes, state.replay
+    config, learner, lanes, replay = state.config, state.learner, state.lanes, state.replay
     clock = _Clock(state.seconds)
     # If the learner has its own processor, the emulators run while it learns. The order of events
     # is the same: actions are chosen before the update, and the step is stored after it.
-    overlap = agent.device.type == "cuda"
+    overlap = learner.device.type == "cuda"
 
     while state.steps < config.schedule.total_timesteps:
         clock.start()
         share = epsilon(config, state.steps)
-        actions = agent.act(lanes.observation, share, state.explore_rng, training=True)
+        actions = learner.act(lanes.observation, share, state.explore_rng)
         if overlap:
             state.require_finite()  # the last step's updates: acting has waited for them
         frame, age = block_frames(lanes.observation[:, -1]), lanes.age
@@ -96,7 +96,7 @@ def _learn_from_replay(state: TrainingState) -> Iterator[TrainingProgress]:
         clock.lap("env")
 
         after = state.steps + lanes.num_envs
-        agent.set_learning_rate(learning_rate(config, state.steps))
+        learner.set_learning_rate(learning_rate(config, state.steps))
         while state.updates < updates_due(config, after) and replay.can_sample:
             batch = replay.sample(
                 config.schedule.batch_size,
@@ -104,9 +104,9 @@ def _learn_from_replay(state: TrainingState) -> Iterator[TrainingProgress]:
                 importance_exponent=importance_exponent(config, state.steps),
                 n_steps=n_steps(config, state.steps),
             )
-            batch = batch.to(agent.device)
+            batch = batch.to(learner.device)
             clock.lap("replay")
-            state.learned(agent.update(batch), batch.reward)
+            state.learned(learner.update(batch), batch.reward)
             if not overlap or batch.cell is not None:  # priorities wait for the GPU anyway
                 state.require_finite()
             clock.lap("learn")
@@ -115,7 +115,7 @@ def _learn_from_replay(state: TrainingState) -> Iterator[TrainingProgress]:
                 replay.set_priorities(batch.cell, state.newest.error.cpu().numpy())
                 clock.lap("replay")
         if crossed(config.target.target_update_interval, state.steps, after):
-            agent.update_target()
+            learner.update_target()
             clock.lap("learn")
 
         if step is None:
@@ -134,7 +134,7 @@ def _learn_from_rollouts(state: TrainingState) -> Iterator[TrainingProgress]:
     https://arxiv.org/abs/2407.04811. All lanes play a rollout; then the network learns from it in a
     few passes. The targets are made from the Q-values that acting has computed anyway.
     """
-    config, agent, lanes, replay = state.config, state.agent, state.lanes, state.replay
+    config, learner, lanes, replay = state.config, state.learner, state.lanes, state.replay
     clock = _Clock(state.seconds)
     rows = np.arange(config.memory.rollout_steps)
 
@@ -146,8 +146,8 @@ def _learn_from_rollouts(state: TrainingState) -> Iterator[TrainingProgress]:
         episodes: list[Episode] = []
         for _ in rows:
             share = epsilon(config, state.steps)
-            q_values = agent.q_values(lanes.observation, training=True)
-            actions = agent.explore(q_values, share, state.explore_rng)
+            q_values = learner.q_values(lanes.observation)
+            actions = learner.explore(q_values, share, state.explore_rng)
             values.append(q_values.max(axis=1))
             frame, age = block_frames(lanes.observation[:, -1]), lanes.age
             clock.lap("act")
@@ -159,19 +159,19 @@ def _learn_from_rollouts(state: TrainingState) -> Iterator[TrainingProgress]:
             clock.lap("replay")
             episodes.extend(state.tracker.observe(step))
             state.steps += lanes.num_envs
-        values.append(agent.q_values(lanes.observation, training=True).max(axis=1))
+        values.append(learner.q_values(lanes.observation).max(axis=1))
         clock.lap("act")
 
         targets = _rollout_targets(config, played, np.array(values[1:]))
-        agent.set_learning_rate(learning_rate(config, state.steps))
+        learner.set_learning_rate(learning_rate(config, state.steps))
         usable = np.flatnonzero(~np.array([cells.reset for cells in played]))
         for _ in range(config.memory.num_epochs):
             for cell in _minibatches(config, usable, state.replay_rng):
                 row, lane = np.divmod(cell, lanes.num_envs)
-                batch = replay.at(first_row + row, lane).to(agent.device)
+                batch = replay.at(first_row + row, lane).to(learner.device)
                 clock.lap("replay")
-                target = torch.from_numpy(targets[row, lane]).to(agent.device)
-                state.learned(agent.fit(batch.observation, batch.action, target), batch.reward)
+                target = torch.from_numpy(targets[row, lane]).to(learner.device)
+                state.learned(learner.fit(batch.observation, batch.action, target), batch.reward)
                 state.require_finite()
                 clock.lap("learn")
         yield _progress(state, share, tuple(episodes))

@@ -11,7 +11,7 @@ from typing import Any
 from rlarcade.errors import ConfigError
 from rlarcade.games.names import resolve_game
 from rlarcade.games.protocols import Protocol, get_protocol
-from rlarcade.learning.agent import DQNAgent
+from rlarcade.learning.policy import DQNAgent
 from rlarcade.playing.players import (
     AgentPlayer,
     AnyPlayer,

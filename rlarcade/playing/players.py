@@ -135,7 +135,7 @@ class AgentPlayer:
     def __init__(
         self, agent: ValuesActions, *, decision_seconds: float = _DECISION_SECONDS
     ) -> None:
-        from rlarcade.learning.agent import DQNAgent  # here, so that reports do not import torch
+        from rlarcade.learning.policy import DQNAgent  # here, so that reports do not import torch
 
         self._agent = agent
         self._timed = None if isinstance(agent, DQNAgent) else _Worker(decision_seconds)

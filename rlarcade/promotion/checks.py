@@ -15,7 +15,7 @@ from rlarcade.evaluation import Comparison, Rule, compare_agents
 from rlarcade.evaluation.sequential import LARGEST_LOG, log_e_value
 from rlarcade.files import UnfitFileError, own_folder
 from rlarcade.games.protocols import SCREEN, STACK
-from rlarcade.learning.agent import DQNAgent
+from rlarcade.learning.policy import DQNAgent
 from rlarcade.playing import RandomPlayer, play_steps
 from rlarcade.playing.players import Contender
 from rlarcade.promotion.gate import (

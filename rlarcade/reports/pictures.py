@@ -71,7 +71,7 @@ def values_of_its_player(
         recording: the game.
         registry: folder of the registry, if the player is a version; None: `checkpoints/registry`.
     """
-    from rlarcade.learning.agent import DQNAgent  # here, because it imports torch
+    from rlarcade.learning.policy import DQNAgent  # here, because it imports torch
 
     with suppress(RlarcadeError, OSError, ValueError):  # a name need not be a path
         agent = DQNAgent.load(load_named(recording.player, registry))

@@ -77,7 +77,7 @@ class StateStore:
         state.require_finite()
         own_folder(self.folder)
         self._save_rows(state.replay)
-        arrays = {f"agent.{name}": array for name, array in state.agent.state().items()}
+        arrays = {f"agent.{name}": array for name, array in state.learner.state().items()}
         arrays |= {f"lanes.{name}": array for name, array in state.lanes.state().items()}
         arrays |= {f"tracker.{name}": array for name, array in state.tracker.state().items()}
         arrays |= {f"replay.{name}": array for name, array in state.replay.priorities().items()}
@@ -91,7 +91,7 @@ class StateStore:
             "segments": [[s.first, s.last, s.sha256] for s in self.segments],
             "explore_rng": state.explore_rng.bit_generator.state,
             "replay_rng": state.replay_rng.bit_generator.state,
-            "agent_rng": state.agent.rng.bit_generator.state,
+            "agent_rng": state.learner.rng.bit_generator.state,
             "arrays_sha256": hashlib.sha256(data).hexdigest(),
         }
         write_folder(self._path(state.steps), {_ARRAYS: data, _DOCUMENT: saved_state.sealed(body)})
@@ -220,17 +220,17 @@ class StateStore:
         """
         document, config = saved.document, state.config
         assert isinstance(state.lanes, TrainingLanes)
-        lanes, tracker, agent = (saved.part(name) for name in ("lanes", "tracker", "agent"))
-        saved_state.check_numbers(agent | tracker)
-        if document.updates and not any(name.startswith("adam.") for name in agent):
+        lanes, tracker, learner = (saved.part(name) for name in ("lanes", "tracker", "agent"))
+        saved_state.check_numbers(learner | tracker)
+        if document.updates and not any(name.startswith("adam.") for name in learner):
             raise CheckpointError("the optimizer's state is missing")
         num_envs = saved_state.check_games(lanes, tracker, state.lanes.num_actions)
         state.steps, state.updates = document.steps, document.updates
         state.parent = document.parent
         state.explore_rng.bit_generator.state = document.explore_rng.model_dump()
         state.replay_rng.bit_generator.state = document.replay_rng.model_dump()
-        state.agent.rng.bit_generator.state = document.agent_rng.model_dump()
-        state.agent.restore(agent, saved.path)
+        state.learner.rng.bit_generator.state = document.agent_rng.model_dump()
+        state.learner.restore(learner, saved.path)
         self.games_began_anew = num_envs != config.schedule.num_envs
         self.segments = [] if self.games_began_anew else document.files_of_rows
         restore_rows(

@@ -28,8 +28,8 @@ from rlarcade.errors import CheckpointError, RunFolderError
 from rlarcade.evaluation import evaluate_agent
 from rlarcade.files import write_file
 from rlarcade.games import FRAMESKIP
-from rlarcade.learning.agent import DQNAgent
 from rlarcade.learning.hardware import resolve_device
+from rlarcade.learning.policy import DQNAgent
 from rlarcade.learning.schedules import crossed, whole_length
 from rlarcade.learning.state import TrainingState, torso_of
 from rlarcade.learning.training import TrainingProgress, train_agent

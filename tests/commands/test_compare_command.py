@@ -15,7 +15,7 @@ from scripted_games import Script, play_instead
 from rlarcade.config import TrainConfig
 from rlarcade.evaluation import compare_agents
 from rlarcade.games import get_protocol
-from rlarcade.learning.agent import DQNAgent
+from rlarcade.learning.policy import DQNAgent
 
 AGENTS = Path(__file__).parent.parent / "data"
 EARLY, LATE = AGENTS / "space-invaders-early", AGENTS / "space-invaders-late"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from promoting import play_by_strength, saved_agent
 
-from rlarcade.learning.agent import DQNAgent
+from rlarcade.learning.policy import DQNAgent
 
 GATE = """
 [smoke]

@@ -23,7 +23,7 @@ from rlarcade.checkpoint import list_checkpoints, load_checkpoint
 from rlarcade.command_line import HelpShown
 from rlarcade.evaluation import Evaluation, evaluate, evaluate_agent, match
 from rlarcade.learning import hardware
-from rlarcade.learning.agent import DQNAgent
+from rlarcade.learning.learner import Learner
 from rlarcade.runs import beginning, training_run
 from rlarcade.runs.metrics import read_metrics
 from rlarcade.train import main
@@ -491,7 +491,7 @@ def test_a_run_that_rlarcade_0_1_0_finished_becomes_longer(command, tmp_path):
 @pytest.mark.usefixtures("real_games")
 def test_a_run_that_rlarcade_0_1_0_began_goes_on(command, tmp_path, monkeypatch):
     folder, line = begun_by_0_1_0("interrupted", tmp_path / "run")
-    real, updates = DQNAgent.update, []
+    real, updates = Learner.update, []
 
     def update(self, batch):
         updates.append(real(self, batch))
@@ -499,7 +499,7 @@ def test_a_run_that_rlarcade_0_1_0_began_goes_on(command, tmp_path, monkeypatch)
             os.kill(os.getpid(), signal.SIGINT)
         return updates[-1]
 
-    monkeypatch.setattr(DQNAgent, "update", update)
+    monkeypatch.setattr(Learner, "update", update)
     code, out, err = command("train", *line)
     assert code == 130
     assert err.strip() == "rlarcade: stopping after this step; again to quit at once"

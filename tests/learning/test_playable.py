@@ -11,7 +11,7 @@ from torch import nn
 from rlarcade.checkpoint import load_checkpoint
 from rlarcade.config import TrainConfig
 from rlarcade.errors import CheckpointError
-from rlarcade.learning.agent import DQNAgent
+from rlarcade.learning.policy import DQNAgent
 from rlarcade.playing.named import named_players
 from rlarcade.playing.references import load_named
 

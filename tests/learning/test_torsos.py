@@ -6,9 +6,10 @@ import torch
 
 from rlarcade.config import NetworkSettings, TrainConfig
 from rlarcade.errors import CheckpointError
-from rlarcade.learning.agent import DQNAgent
 from rlarcade.learning.frames import block_frames
+from rlarcade.learning.learner import Learner
 from rlarcade.learning.networks import QNetwork
+from rlarcade.learning.policy import DQNAgent
 from rlarcade.learning.replay import Batch
 from rlarcade.learning.torsos import ForeignTorso, make_norm, make_torso, with_channels
 
@@ -361,9 +362,10 @@ class Wrong(torch.nn.Module):
         return self.make(frames)
 
 
-def foreign_agent(seed=0, **settings):
+def foreign_learner(seed=0, **settings):
     config = TrainConfig(game="pong", hidden_units=16, learning_rate=1e-2, **settings)
-    return DQNAgent(config, num_actions=NUM_ACTIONS, seed=seed, torso=Mosaic(seed))
+    agent = DQNAgent(config, num_actions=NUM_ACTIONS, seed=seed, torso=Mosaic(seed))
+    return Learner(agent, config, seed=seed)
 
 
 def some_batch(size=4):
@@ -404,32 +406,34 @@ def test_a_module_of_ones_own_gives_features_of_the_networks_arithmetic():
     ids=["dqn", "noisy iqn", "normed qrdqn"],
 )
 def test_an_agent_acts_learns_and_is_saved_with_it(settings, tmp_path):
-    agent, frames = foreign_agent(**settings), random_frames(5)
-    before, weight = agent.q_values(frames), agent.online.torso.module.layer.weight.detach().clone()
-    update = agent.update(some_batch())
+    learner, frames = foreign_learner(**settings), random_frames(5)
+    agent, layer = learner.agent, learner.online.torso.module.layer
+    before, weight = agent.q_values(frames), layer.weight.detach().clone()
+    update = learner.update(some_batch())
     assert update.loss.isfinite()
-    assert (agent.online.torso.module.layer.weight != weight).any()
+    assert (layer.weight != weight).any()
     learned = agent.q_values(frames)
     assert (learned != before).any()
     agent.save(tmp_path / "policy")
 
     other = Mosaic(seed=9)
     loaded = DQNAgent.load(tmp_path / "policy", torso=other)
-    assert loaded.online.torso.module is other
+    assert loaded.q_network.torso.module is other
     np.testing.assert_array_equal(loaded.q_values(frames), learned)
     rng = np.random.default_rng
     np.testing.assert_array_equal(loaded.act(frames, 0.1, rng(0)), agent.act(frames, 0.1, rng(0)))
 
 
 def test_the_target_network_has_a_copy_of_it():
-    agent = foreign_agent()
-    agent.update(some_batch())
-    assert agent.target.torso.module is not agent.online.torso.module
-    assert (agent.target.torso.module.layer.weight != agent.online.torso.module.layer.weight).any()
+    learner = foreign_learner()
+    learner.update(some_batch())
+    frozen, learned = learner.target.torso.module, learner.online.torso.module
+    assert frozen is not learned
+    assert (frozen.layer.weight != learned.layer.weight).any()
 
 
 def test_loading_without_it_is_refused(tmp_path):
-    foreign_agent().save(tmp_path / "policy")
+    foreign_learner().agent.save(tmp_path / "policy")
     with pytest.raises(CheckpointError, match=r"with a torso of your own\. Pass the same module"):
         DQNAgent.load(tmp_path / "policy")
 
@@ -442,17 +446,18 @@ def test_a_module_with_running_averages_is_saved_and_goes_on(tmp_path):
     agent, other = (
         DQNAgent(config, num_actions=NUM_ACTIONS, torso=make(), seed=seed) for seed in (0, 1)
     )
-    agent.update(some_batch())
+    learner = Learner(agent, config)
+    learner.update(some_batch())
     agent.save(tmp_path / "policy")
     loaded = DQNAgent.load(tmp_path / "policy", torso=make())
     frames = random_frames(3)
     np.testing.assert_array_equal(loaded.q_values(frames), agent.q_values(frames))
-    other.restore(agent.state(), "a state")
+    Learner(other, config).restore(learner.state(), "a state")
     np.testing.assert_array_equal(other.q_values(frames), agent.q_values(frames))
 
 
 def test_loading_with_another_module_is_refused(tmp_path):
-    foreign_agent().save(tmp_path / "policy")
+    foreign_learner().agent.save(tmp_path / "policy")
     flat = Wrong(lambda frames: frames.flatten(1)[:, :10].float())
     with pytest.raises(CheckpointError, match=r"unknown \['torso.module.layer.bias'"):
         DQNAgent.load(tmp_path / "policy", torso=flat)

@@ -22,8 +22,9 @@ from rlarcade.config import TrainConfig, load_preset, preset_names
 from rlarcade.errors import CheckpointError, ConfigError, DivergenceError, ResourceError
 from rlarcade.games import LaneStep
 from rlarcade.learning import hardware
-from rlarcade.learning.agent import DQNAgent
+from rlarcade.learning.learner import Learner
 from rlarcade.learning.networks import weights_bytes
+from rlarcade.learning.policy import DQNAgent
 from rlarcade.learning.replay import Batch
 from rlarcade.learning.schedules import following_length, updates_due
 from rlarcade.learning.state import TrainingState, is_torso, resolved
@@ -251,7 +252,7 @@ def test_training_runs_on_the_device_and_changes_the_weights(tiny_config, device
     before = weights_digest(state)
     progress = list(train_agent(state))[-1]
     assert progress.updates == updates_due(config, 300) > 0
-    assert state.agent.online.head.values.weight.device.type == device
+    assert state.learner.online.head.values.weight.device.type == device
     assert weights_digest(state) != before
 
 
@@ -296,12 +297,12 @@ def test_on_a_gpu_captured_updates_move_the_weights_as_others_do(name):
         changed = config.model_copy(update={"compile": compiled, "total_timesteps": 800})
         state = TrainingState.create(changed, lanes=EasyCatch(config.num_envs, seed=1))
         list(train_agent(state))  # play, and nothing learned yet
-        before = state.agent.state()
+        before = state.learner.state()
         for seed in range(12):  # the first three as they are, then captured and replayed
-            state.agent.set_learning_rate(1e-4 * (1 + seed % 3))
-            update = state.agent.update(state.replay.sample(32, np.random.default_rng(seed)))
+            state.learner.set_learning_rate(1e-4 * (1 + seed % 3))
+            update = state.learner.update(state.replay.sample(32, np.random.default_rng(seed)))
             losses.setdefault(compiled, update.loss.item())
-        weights[compiled] = state.agent.state()
+        weights[compiled] = state.learner.state()
     assert losses["on"] == pytest.approx(losses["off"], rel=1e-3)
     for key, start in before.items():
         apart = np.linalg.norm(weights["on"][key] - weights["off"][key])
@@ -337,7 +338,7 @@ def test_what_an_update_says_stays_when_the_next_one_takes_its_memory():
     # as that of a CUDA graph does
     config = catch_config(total_timesteps=600)
     state = TrainingState.create(config, lanes=CatchLanes(8))
-    computed, memory = state.agent._loss, []
+    computed, memory = state.learner._loss, []
 
     def graph(*inputs):
         errors, mean_q, loss = computed(*inputs)
@@ -347,7 +348,7 @@ def test_what_an_update_says_stays_when_the_next_one_takes_its_memory():
             kept.copy_(new)
         return memory[0], memory[1], loss
 
-    state.agent._loss = graph
+    state.learner._loss = graph
     first, *_, last = (p.update for p in train_agent(state) if p.update)
     assert (first.error != last.error).all()
     assert first.mean_q != last.mean_q
@@ -358,12 +359,14 @@ def test_an_agent_that_was_trained_compiled_learns_on_elsewhere_without_a_compil
     tmp_path, monkeypatch
 ):
     monkeypatch.setattr(torch, "compile", lambda function, **_: f"compiled {function.__name__}")
-    trained = DQNAgent(catch_config(compile="on"), num_actions=6)
+    config = catch_config(compile="on")
+    trained = Learner(DQNAgent(config, num_actions=6), config)
     assert trained._loss == "compiled _compute_loss"
-    trained.save(tmp_path / "agent")
+    trained.agent.save(tmp_path / "agent")
     loaded = DQNAgent.load(tmp_path / "agent")
-    assert loaded.config.compile == "on"
-    assert loaded._loss == loaded._compute_loss
+    assert loaded.trained_with["compile"] == "on"
+    elsewhere = Learner(loaded, catch_config(compile="off"))
+    assert elsewhere._loss == elsewhere._compute_loss
 
 
 @pytest.mark.usefixtures("real_games")
@@ -437,13 +440,13 @@ def test_the_target_network_follows_at_its_interval_only():
         batch_size=4,
     )
     state = TrainingState.create(config, lanes=CatchLanes(8))
-    first = state.agent.target.head.values.weight.clone()
+    first = state.learner.target.head.values.weight.clone()
     for progress in train_agent(state):
-        frozen = state.agent.target.head.values.weight
+        frozen = state.learner.target.head.values.weight
         if progress.steps < 600:
             assert torch.equal(frozen, first)
         if progress.steps == 600:
-            assert torch.equal(frozen, state.agent.online.head.values.weight)
+            assert torch.equal(frozen, state.learner.online.head.values.weight)
             assert not torch.equal(frozen, first)
 
 
@@ -462,7 +465,7 @@ def test_every_update_tells_replay_the_errors_of_the_transitions_it_drew():
     config = composition("rainbow", total_timesteps=700, learning_starts=300, train_freq=8)
     state = TrainingState.create(config, lanes=CatchLanes(8))
     drawn, told = [], []
-    sample, update, tell = state.replay.sample, state.agent.update, state.replay.set_priorities
+    sample, update, tell = state.replay.sample, state.learner.update, state.replay.set_priorities
 
     def noted_sample(*args, **kwargs):
         drawn.append((state.steps, kwargs["importance_exponent"], sample(*args, **kwargs)))
@@ -480,7 +483,7 @@ def test_every_update_tells_replay_the_errors_of_the_transitions_it_drew():
         tell(cell, error)
 
     state.replay.sample, state.replay.set_priorities = noted_sample, noted_tell
-    state.agent.update = noted_update
+    state.learner.update = noted_update
     list(train_agent(state))
     assert len(drawn) == state.updates == 50
     assert all(len(entry) == 3 for entry in told)
@@ -489,18 +492,18 @@ def test_every_update_tells_replay_the_errors_of_the_transitions_it_drew():
 
 
 class Overlapping:
-    """An agent on the CPU whom the loop takes for one on a GPU, where emulators work meanwhile."""
+    """A learner on the CPU that the loop takes for one on a GPU, where emulators work meanwhile."""
 
-    def __init__(self, agent):
-        self.__dict__["agent"] = agent
+    def __init__(self, learner):
+        self.__dict__["learner"] = learner
 
     def __getattr__(self, name):
         if name == "device":
             return SimpleNamespace(type="cuda")
-        return getattr(self.agent, name)
+        return getattr(self.learner, name)
 
     def __setattr__(self, name, value):
-        setattr(self.agent, name, value)
+        setattr(self.learner, name, value)
 
 
 @pytest.mark.parametrize("prioritized", [False, True])
@@ -512,13 +515,13 @@ def test_learning_while_the_games_step_is_the_same_and_stops_at_a_loss_that_is_n
     plain, ahead, broken = (
         TrainingState.create(config, lanes=CatchLanes(8), torso=Pixels()) for _ in range(3)
     )
-    ahead.agent, broken.agent = Overlapping(ahead.agent), Overlapping(broken.agent)
+    ahead.learner, broken.learner = Overlapping(ahead.learner), Overlapping(broken.learner)
     for state in (plain, ahead):
         list(train_agent(state))
     assert plain.updates > 50
     assert weights_digest(plain) == weights_digest(ahead)
     with torch.no_grad():
-        broken.agent.online.head.values.weight.fill_(float("nan"))
+        broken.learner.online.head.values.weight.fill_(float("nan"))
     with pytest.raises(DivergenceError, match="the loss became nan"):
         list(train_agent(broken))
     assert broken.updates <= 2  # one more where the GPU's loss is waited for later
@@ -602,19 +605,19 @@ class Rollouts:
         self.lanes = TaggedLanes(self.config.num_envs)
         self.state = TrainingState.create(self.config, lanes=self.lanes)
         self.values, self.fits, self.progress = [], [], []
-        agent = self.state.agent
-        q_values, fit = agent.q_values, agent.fit
+        learner = self.state.learner
+        q_values, fit = learner.q_values, learner.fit
 
-        def noted_values(observation, **kwargs):
+        def noted_values(observation):
             np.testing.assert_array_equal(observation, self.lanes.seen[-1])
-            self.values.append((self.lanes.time, q_values(observation, **kwargs)))
+            self.values.append((self.lanes.time, q_values(observation)))
             return self.values[-1][1]
 
         def noted_fit(observation, action, target):
             self.fits.append((observation.clone().numpy(), action.numpy(), target.clone().numpy()))
             return fit(observation, action, target)
 
-        agent.q_values, agent.fit = noted_values, noted_fit
+        learner.q_values, learner.fit = noted_values, noted_fit
         self.progress = list(train_agent(self.state))
 
     @property
@@ -756,7 +759,7 @@ def test_a_loss_that_is_no_number_stops_the_run_at_once(name, loss):
     config = composition(name, total_timesteps=1280)
     state = TrainingState.create(config, lanes=CatchLanes(config.num_envs))
     part = "fit" if config.memory.kind == "none" else "update"
-    real, calls = getattr(state.agent, part), []
+    real, calls = getattr(state.learner, part), []
 
     def breaks(*args):
         calls.append(real(*args))
@@ -765,7 +768,7 @@ def test_a_loss_that_is_no_number_stops_the_run_at_once(name, loss):
         error = torch.full_like(calls[-1].error, loss)
         return dataclasses.replace(calls[-1], loss=torch.tensor(loss), error=error)
 
-    setattr(state.agent, part, breaks)
+    setattr(state.learner, part, breaks)
     with pytest.raises(DivergenceError) as stopped:
         list(train_agent(state))
     assert len(calls) == state.updates == 5
@@ -788,7 +791,7 @@ def test_weights_that_are_no_numbers_stop_the_run_before_it_acts_on_them(name):
         if progress.updates:
             break
     with torch.no_grad():
-        state.agent.online.head.values.weight.fill_(float("nan"))
+        state.learner.online.head.values.weight.fill_(float("nan"))
     if name not in ("rainbow", "pqn"):  # random actions do not ask it yet, but it learns
         with pytest.raises(DivergenceError, match=r"the loss became nan at step"):
             list(train_agent(state))
@@ -1021,7 +1024,7 @@ def test_of_another_game_the_torso_is_taken_and_the_head_begins_anew(tiny_config
         expected = parts_of(pong) if name.startswith("torso.") else fresh
         np.testing.assert_array_equal(array, expected[name], err_msg=name)
     assert any(name.startswith("torso.") for name in fresh)
-    for name, tensor in state.agent.target.state_dict().items():
+    for name, tensor in state.learner.target.state_dict().items():
         np.testing.assert_array_equal(tensor, parts_of(state)[name], err_msg=name)
     assert state.parent == f"torso of {sha256}"[:64]
     assert is_torso(state.parent)

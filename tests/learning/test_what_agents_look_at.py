@@ -6,7 +6,7 @@ import torch
 
 from rlarcade.config import TrainConfig
 from rlarcade.errors import PolicyError
-from rlarcade.learning.agent import DQNAgent
+from rlarcade.learning.policy import DQNAgent
 
 SHAPES = (
     r"observations are uint8 \(4, 84, 84\), or \(B, 4, 84, 84\) for B actions, newest frame last"
@@ -67,7 +67,7 @@ def test_values_are_asked_for_a_batch_only(agent, given):
 def test_values_that_are_no_numbers_are_told_and_never_become_an_action(agent, monkeypatch, bad):
     values = np.arange(12, dtype=np.float32).reshape(2, 6)
     values[1, 3] = bad
-    monkeypatch.setattr(agent, "q_values", lambda observation, training: values[: len(observation)])
+    monkeypatch.setattr(agent, "q_values", lambda observation: values[: len(observation)])
     rng = np.random.default_rng(0)
     assert agent.predict(ONE)[0] == 5
     for look in (
@@ -83,6 +83,6 @@ def test_damaged_weights_choose_nothing():
     config = TrainConfig(game="pong", conv_channels=(4, 4, 4), hidden_units=8, device="cpu")
     damaged = DQNAgent(config, num_actions=6)
     with torch.no_grad():
-        next(iter(damaged.online.parameters())).fill_(float("nan"))
+        next(iter(damaged.q_network.parameters())).fill_(float("nan"))
     with pytest.raises(PolicyError, match=r"\[nan, nan, nan, nan, nan, nan\] for observation 0"):
         damaged.predict(ONE)

@@ -7,7 +7,7 @@ import pytest
 from rlarcade.checkpoint import load_checkpoint
 from rlarcade.config import TrainConfig
 from rlarcade.errors import CheckpointError, ConfigError, GameError
-from rlarcade.learning.agent import DQNAgent
+from rlarcade.learning.policy import DQNAgent
 from rlarcade.playing.named import named_players, told_unkept
 
 

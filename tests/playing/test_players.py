@@ -11,7 +11,7 @@ from rlarcade.config import TrainConfig
 from rlarcade.errors import ConfigError, PolicyError
 from rlarcade.evaluation import compare_agents, evaluate_agent
 from rlarcade.games import get_protocol, make_env
-from rlarcade.learning.agent import DQNAgent
+from rlarcade.learning.policy import DQNAgent
 from rlarcade.playing import Player, RandomPlayer, play_steps
 from rlarcade.playing.episodes import EpisodeResult
 from rlarcade.playing.players import AgentPlayer

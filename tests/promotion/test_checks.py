@@ -16,7 +16,7 @@ from promoting import play_by_strength, quick_gate, saved_agent, share_of
 from rlarcade.errors import PolicyError, RunFolderError
 from rlarcade.evaluation import Comparison
 from rlarcade.evaluation.sequential import Counts, log_e_value
-from rlarcade.learning.agent import DQNAgent
+from rlarcade.learning.policy import DQNAgent
 from rlarcade.playing.schedule import match_seeds
 from rlarcade.promotion import checks
 from rlarcade.promotion.checks import make_verdict
@@ -133,7 +133,7 @@ def test_another_contract_than_the_champions_fails_and_says_what_differs(registr
 
 def test_an_agent_without_finite_values_fails_the_smoke_check(registry, tmp_path):
     agent = DQNAgent.load(saved_agent(tmp_path / "a"))
-    agent.online.head.values.bias.data.fill_(math.nan)
+    agent.q_network.head.values.bias.data.fill_(math.nan)
     agent.save(tmp_path / "nan")
     version = registry.register(tmp_path / "nan")
     check = found(make_verdict(registry, version, None, quick_gate()), "smoke")

@@ -12,7 +12,7 @@ from rlarcade.errors import RecordingError, RlarcadeError
 from rlarcade.evaluation import compare_agents, evaluate_agent
 from rlarcade.evaluation.documents import recordings_of
 from rlarcade.games import get_protocol
-from rlarcade.learning.agent import DQNAgent
+from rlarcade.learning.policy import DQNAgent
 from rlarcade.playing import RandomPlayer
 from rlarcade.playing.episodes import Trace
 from rlarcade.playing.recordings import median_game

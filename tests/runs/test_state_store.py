@@ -82,7 +82,7 @@ def test_every_part_of_the_state_comes_back(config, tmp_path):
         assert getattr(back, name) == getattr(state, name)
     assert back.explore_rng.bit_generator.state == state.explore_rng.bit_generator.state
     assert back.replay_rng.bit_generator.state == state.replay_rng.bit_generator.state
-    for part in ("agent", "lanes", "tracker"):
+    for part in ("learner", "lanes", "tracker"):
         old, new = getattr(state, part).state(), getattr(back, part).state()
         assert set(old) == set(new)
         for key in old:
@@ -189,11 +189,11 @@ QUICK = ("laptop", "average", "rollouts")
 
 def whole(state):
     """Everything that decides how a run goes on, by name."""
-    found = {f"agent {name}": array for name, array in state.agent.state().items()}
+    found = {f"agent {name}": array for name, array in state.learner.state().items()}
     found |= {f"replay {name}": array for name, array in state.replay.priorities().items()}
     found |= {f"lanes {name}": array for name, array in state.lanes.state().items()}
     generators = {
-        "agent": state.agent.rng,
+        "agent": state.learner.rng,
         "explore": state.explore_rng,
         "replay": state.replay_rng,
     }

@@ -10,7 +10,7 @@ from toy_games import weights_digest
 
 from rlarcade import TrainConfig, TrainingRun, evaluate_agent, load_checkpoint
 from rlarcade.errors import ConfigError, DivergenceError, RunFolderError
-from rlarcade.learning.agent import DQNAgent
+from rlarcade.learning.policy import DQNAgent
 from rlarcade.runs import training_run
 from rlarcade.runs.metrics import read_metrics
 from rlarcade.runs.state_store import StateStore

@@ -47,7 +47,7 @@ from sqlalchemy.engine import Engine
 import rlarcade.evaluation.match
 import rlarcade.promote
 from rlarcade.config import TrainConfig
-from rlarcade.learning.agent import DQNAgent
+from rlarcade.learning.policy import DQNAgent
 from rlarcade.outputs import output_file
 from rlarcade.playing import EpisodeResult, RandomPlayer
 from rlarcade.promote import submissions
@@ -442,7 +442,7 @@ def _write_agent(path: Path, name: str, seed: int, played: bool) -> str:
             update={"name": "short", "frame_cap": _SHORT_GAME}
         )
         with torch.no_grad():
-            agent.online.head.values.bias[_AGENTS.get(name, (0, 0))[1]] += 100
+            agent.q_network.head.values.bias[_AGENTS.get(name, (0, 0))[1]] += 100
     return agent.save(path).weights_sha256
 
 

@@ -1,5 +1,6 @@
-"""How rlarcade.learning.agent acts: the same values in any company, and honest dice."""
+"""How rlarcade.learning.policy acts: the same values in any company, and honest dice."""
 
+import copy
 import json
 import shutil
 import subprocess
@@ -10,14 +11,15 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 
 import rlarcade
 from rlarcade.config import TrainConfig
-from rlarcade.errors import CheckpointError, DivergenceError, PolicyError
-from rlarcade.learning import agent as agent_module
-from rlarcade.learning.agent import DQNAgent
+from rlarcade.errors import CheckpointError, PolicyError
+from rlarcade.evaluation import evaluate_agent
+from rlarcade.learning.policy import DQNAgent
 
 LATE = Path(__file__).parents[1] / "data" / "space-invaders-late"
 NUM_ACTIONS = 6
@@ -62,24 +64,11 @@ def alone(agent, batch):
 def test_values_are_those_of_the_online_network(agent):
     batch = observations(5)
     with torch.no_grad():
-        expected = agent.online(torch.from_numpy(batch)).numpy()
+        expected = agent.q_network(torch.from_numpy(batch)).numpy()
     values = agent.q_values(batch)
     assert (values.dtype, values.shape) == (np.float32, (5, NUM_ACTIONS))
     np.testing.assert_allclose(values, expected, rtol=0, atol=1e-3)
     assert (values.std(axis=0) > 1e-4).all(), "observations make a difference"
-
-
-@pytest.mark.parametrize("acting", ["online", "target"])
-def test_the_acting_network_plays_and_is_what_a_checkpoint_holds(acting, tmp_path):
-    agent = small_agent(acting_network=acting)
-    online = agent.q_values(observations(3))
-    with torch.no_grad():
-        agent.target.head.values.bias += 1
-    expected = online + (acting == "target")
-    np.testing.assert_allclose(agent.q_values(observations(3)), expected, rtol=0, atol=1e-5)
-    agent.save(tmp_path / "agent")
-    loaded = DQNAgent.load(tmp_path / "agent")
-    np.testing.assert_allclose(loaded.q_values(observations(3)), expected, rtol=0, atol=1e-5)
 
 
 def test_values_are_the_same_bits_alone_and_in_any_batch(agent):
@@ -292,15 +281,6 @@ def test_making_an_agent_leaves_torchs_own_dice_alone():
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_the_target_network_starts_as_the_online_network_and_does_not_learn():
-    agent = small_agent()
-    for online, target in zip(agent.online.parameters(), agent.target.parameters(), strict=True):
-        assert torch.equal(online, target)
-        assert online.requires_grad
-        assert not target.requires_grad
-        assert online.data_ptr() != target.data_ptr()
-
-
 def test_an_agents_version_is_what_a_checkpoint_of_its_weights_says(tmp_path):
     agent = small_agent()
     written = agent.save(tmp_path / "c")
@@ -308,7 +288,7 @@ def test_an_agents_version_is_what_a_checkpoint_of_its_weights_says(tmp_path):
     assert agent.version == loaded.version == written.weights_sha256
     assert (agent.name, loaded.name) == ("agent", str(tmp_path / "c"))
     with torch.no_grad():
-        next(loaded.online.parameters()).add_(1e-3)
+        next(loaded.q_network.parameters()).add_(1e-3)
     assert loaded.version != written.weights_sha256
 
 
@@ -331,52 +311,72 @@ def test_values_do_not_depend_on_the_number_of_threads_which_stays_what_it_was()
     assert torch.get_num_threads() == 2
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_lanes_of_training_see_the_same_values_but_for_rounding_as_a_game_played_alone(precision):
-    agent, batch = make_agent(precision=precision), observations(19)
-    together, alone_ = agent.q_values(batch, training=True), agent.q_values(batch)
-    assert (together.dtype, together.shape) == (np.float32, (19, NUM_ACTIONS))
-    np.testing.assert_allclose(together, alone_, rtol=0, atol=1e-6 if precision == "fp32" else 1e-3)
-    np.testing.assert_array_equal(together, agent.q_values(batch, training=True))
-
-
-def test_lanes_of_training_go_through_the_network_together_on_all_threads(monkeypatch):
-    agent, passes = small_agent(), []
-    forward = agent.online.forward
-
-    def counted(frames, draws=None):
-        passes.append((len(frames), torch.get_num_threads()))
-        return forward(frames, draws)
-
-    monkeypatch.setattr(agent.online, "forward", counted)
-    torch.set_num_threads(2)
-    agent.act(observations(11), 0.0, np.random.default_rng(0), training=True)
-    assert passes == [(11, 2)]
-    passes.clear()
-    agent._same_bits.update({4: False, 12: False})
-    agent.act(observations(11), 0.0, np.random.default_rng(0))
-    assert passes == [(8, 1), (8, 1)], "evaluation: rows of the same bits, on one thread"
-
-
-def test_noisy_layers_explore_in_training_and_are_off_in_evaluation():
-    agent, batch = small_agent(noisy=True), observations(5)
-    drawn = [agent.q_values(batch, training=True) for _ in range(2)]
-    assert (drawn[0] != drawn[1]).all(), "noise is drawn anew for each look"
-    np.testing.assert_array_equal(agent.q_values(batch), agent.q_values(batch))
-    assert (agent.q_values(batch) != drawn[0]).all()
-
-
 # What an agent is made of
 
 
 def test_an_agent_that_only_plays_makes_neither_an_optimizer_nor_a_target_network(monkeypatch):
-    made = []
-    monkeypatch.setattr(agent_module, "_make_optimizer", lambda *_: made.append("optimizer"))
-    monkeypatch.setattr(agent_module.copy, "deepcopy", lambda _: made.append("target"))
+    made, init = [], torch.nn.Module.__init__
+
+    def noted(module, *args, **kwargs):
+        made.append(type(module).__name__)
+        init(module, *args, **kwargs)
+
+    def refused(*_, **__):
+        raise AssertionError("an optimizer was made, or a network copied")
+
+    monkeypatch.setattr(torch.nn.Module, "__init__", noted)
+    monkeypatch.setattr(torch.optim.Optimizer, "__init__", refused)
+    monkeypatch.setattr(copy, "deepcopy", refused)
     loaded = DQNAgent.load(LATE)
     loaded.act(np.zeros((1, 4, 84, 84), dtype=np.uint8), 0.0, np.random.default_rng(0))
     assert loaded.version
-    assert made == []
+    assert made.count("QNetwork") == 2, "one without memory, to check sizes, and the one that plays"
+
+
+def with_config(folder, **changes):
+    """A copy of a golden checkpoint whose training had other settings."""
+    shutil.copytree(LATE, folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["config"] |= changes
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder, manifest["config"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"a_setting_of_tomorrow": 1},
+        {"learning_rate": 1e-4, "learning_rate_final": 1e-3},
+        {"optimizer": "an optimizer of yesterday"},
+        {"munchausen": True, "double": True},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_settings_of_training_that_are_unknown_or_forbidden_now_keep_no_agent_from_playing(
+    tmp_path, changes
+):
+    folder, config = with_config(tmp_path / "agent", **changes)
+    with pytest.raises(ValidationError):
+        TrainConfig.model_validate(config)
+    loaded, before = DQNAgent.load(folder), DQNAgent.load(LATE)
+    batch = observations(5)
+    np.testing.assert_array_equal(loaded.q_values(batch), before.q_values(batch))
+    assert (loaded.game, loaded.protocol) == (before.game, before.protocol)
+    (episode,) = evaluate_agent(loaded, episodes=1, seed=3).episodes
+    (expected,) = evaluate_agent(before, episodes=1, seed=3).episodes
+    assert (episode.score, episode.steps) == (expected.score, expected.steps)
+
+
+def test_an_agent_that_is_saved_again_keeps_the_record_of_its_training(tmp_path):
+    folder, config = with_config(tmp_path / "agent", a_setting_of_tomorrow={"x": [1, None]})
+    again = DQNAgent.load(folder).save(tmp_path / "again")
+    assert again.config == config
+    before = DQNAgent.load(LATE).manifest
+    assert (again.network, again.seed, again.weights_sha256) == (
+        before.network,
+        before.seed,
+        before.weights_sha256,
+    )
 
 
 def test_loading_an_agent_loads_no_compiler():
@@ -390,40 +390,17 @@ def test_loading_an_agent_loads_no_compiler():
     assert said.stdout == "False\n"
 
 
-@pytest.mark.parametrize("acting", ["online", "target"])
-def test_a_loaded_agent_that_learns_begins_with_a_copy_of_what_it_loaded(tmp_path, acting):
-    settings = {"conv_channels": (2, 2, 2), "hidden_units": 4, "acting_network": acting}
-    config = TrainConfig(game="pong", learning_rate=0.1, **settings)
-    DQNAgent(config, num_actions=6, seed=3).save(tmp_path / "agent")
-    agent = DQNAgent.load(tmp_path / "agent")
-    before = agent.weights()
-    frames = torch.zeros((5, 4, 84, 84), dtype=torch.uint8)
-    agent.fit(frames, torch.zeros(5, dtype=torch.int64), torch.ones(5))
-    for name, tensor in agent.target.state_dict().items():
-        np.testing.assert_array_equal(tensor, before[name], err_msg=name)
-    moved = any((t.numpy() != before[name]).any() for name, t in agent.online.state_dict().items())
-    assert moved
-    plays = agent.online if acting == "online" else agent.target
-    assert agent.acting_network is plays
-
-
 def test_values_that_are_no_numbers_choose_no_action():
     config = TrainConfig(game="pong", conv_channels=(2, 2, 2), hidden_units=4)
     agent, dice = DQNAgent(config, num_actions=6), np.random.default_rng(0)
     observation = np.zeros((3, 4, 84, 84), dtype=np.uint8)
     with torch.no_grad():
-        agent.online.head.values.bias[2] = float("nan")
+        agent.q_network.head.values.bias[2] = float("nan")
     said = "the Q-values of agent are not finite numbers: .*nan"
     with pytest.raises(PolicyError, match=f"{said}.* for observation 0 of 3"):
         agent.act(observation, 0.0, dice)
     with pytest.raises(PolicyError, match=f"{said}.* for observation 0 of 1"):
         agent.predict(observation[0])
-    with pytest.raises(DivergenceError, match=said):
-        agent.act(observation, 0.0, dice, training=True)
-    values = np.array([[1, 2], [3, np.nan], [4, np.inf]], dtype=np.float32)
-    with pytest.raises(DivergenceError, match="finite numbers: .3.0, nan. for observation 1 of 3"):
-        agent.explore(values, 0.0, dice)
-    assert agent.explore(values[:1], 0.0, dice).tolist() == [1]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What rlarcade.learning.agent learns: targets, losses and gradient steps.
+"""What rlarcade.learning.learner learns: targets, losses and gradient steps.
 
 Most tests put tables in the networks' place, whose rows are picked by the first pixel. Rows that a
 target must not look at hold NaN, which would spread.
@@ -12,13 +12,16 @@ import pytest
 import torch
 
 from rlarcade.config import TrainConfig
-from rlarcade.learning.agent import DQNAgent, _UpdateDraws
+from rlarcade.errors import ConfigError, DivergenceError
+from rlarcade.learning.algorithms import UpdateDraws, algorithm_of
 from rlarcade.learning.heads import Draws, Returns
-from rlarcade.learning.losses import n_step_return
+from rlarcade.learning.learner import Learner
+from rlarcade.learning.policy import DQNAgent
 from rlarcade.learning.replay import Batch
+from rlarcade.learning.targets import n_step_return
 
 NAN = float("nan")
-NO_DRAWS = _UpdateDraws(Draws(), Draws(), Draws())
+NO_DRAWS = UpdateDraws(Draws(), Draws(), Draws())
 
 # google-deepmind/rlax @4c5d25b, rlax/_src/value_learning_test.py
 RLAX_Q = [[1.0, 1.0, 0.0], [1.0, 2.0, 0.0]]
@@ -108,23 +111,23 @@ class Table(torch.nn.Module):
         return self.returns(frames, draws).mean()
 
 
-def make_agent(num_actions=3, **settings):
+def make_learner(num_actions=3, **settings):
     small = {"conv_channels": (4, 4, 4), "hidden_units": 16, "num_quantiles": 5, "num_atoms": 11}
     config = TrainConfig(game="pong", **{**small, **settings})
-    return DQNAgent(config, num_actions=num_actions)
+    return Learner(DQNAgent(config, num_actions=num_actions), config)
 
 
 def tabular(online, target, *, rate=1.0, **settings):
-    """An agent of two tables, which learns by plain gradient descent."""
-    agent = make_agent(**settings)
-    agent.online, agent.target = online, target.requires_grad_(False)
-    agent.optimizer = torch.optim.SGD(online.parameters(), lr=rate)
-    return agent
+    """A learner of two tables, which learns by plain gradient descent."""
+    learner = make_learner(**settings)
+    learner.online, learner.target = online, target.requires_grad_(False)
+    learner.optimizer = torch.optim.SGD(online.parameters(), lr=rate)
+    return learner
 
 
-def targets_of(agent, batch):
-    features = agent.online.features(batch.observation)
-    return agent._target(batch, NO_DRAWS, agent._ahead(batch, NO_DRAWS), features)
+def targets_of(learner, batch):
+    _, target = algorithm_of(learner.config)(learner.online, learner.target, batch, NO_DRAWS)
+    return target
 
 
 def states(numbers):
@@ -174,27 +177,27 @@ def random_problem(seed, batch=6, actions=3, samples=4):
 def test_plain_q_learning_gives_rlax_its_td_errors():
     next_q = [[0.0, 1.0, 0.0], [1.0, 2.0, 0.0]]
     online = Table(before_and_after(RLAX_Q, nan_like(next_q)))
-    agent = tabular(online, Table(before_and_after(nan_like(RLAX_Q), next_q)))
+    learner = tabular(online, Table(before_and_after(nan_like(RLAX_Q), next_q)))
     batch = tabular_batch(**RLAX)
-    target = targets_of(agent, batch).values[:, 0]
+    target = targets_of(learner, batch).values[:, 0]
     taken = torch.tensor([1.0, 2.0])
     torch.testing.assert_close(target - taken, torch.tensor(RLAX_TD_ERROR))
-    assert agent.update(batch).error.tolist() == RLAX_TD_ERROR
+    assert learner.update(batch).error.tolist() == RLAX_TD_ERROR
 
 
 def test_double_q_learning_gives_rlax_its_td_errors():
     value = [[99.0, 1.0, 98.0], [91.0, 2.0, 66.0]]
     selector = [[2.0, 10.0, 1.0], [11.0, 20.0, 1.0]]
     online = Table(before_and_after(RLAX_Q, selector))
-    agent = tabular(online, Table(before_and_after(nan_like(RLAX_Q), value)), double=True)
-    assert agent.update(tabular_batch(**RLAX)).error.tolist() == RLAX_TD_ERROR
+    learner = tabular(online, Table(before_and_after(nan_like(RLAX_Q), value)), double=True)
+    assert learner.update(tabular_batch(**RLAX)).error.tolist() == RLAX_TD_ERROR
 
 
 def test_the_target_network_values_what_the_online_network_picks():
     online = Table([[0.0, 0.0, 0.0], [2.0, 10.0, 1.0]])
     frozen = Table([[NAN] * 3, [99.0, 3.0, 98.0]])  # 99 and 98 are what a maximum would take
-    agent = tabular(online, frozen, double=True)
-    target = targets_of(agent, tabular_batch([2], [1.0], [0.5]))
+    learner = tabular(online, frozen, double=True)
+    target = targets_of(learner, tabular_batch([2], [1.0], [0.5]))
     assert target.values.tolist() == [[1.0 + 0.5 * 3.0]]
 
 
@@ -205,13 +208,15 @@ def test_targets_match_the_definition(double, samples, seed):
     rows, parts = random_problem(seed, samples=samples)
     online_next, target_next = rows[1], rows[3]
     online = Table(before_and_after(rows[0], online_next if double else nan_like(online_next)))
-    agent = tabular(online, Table(before_and_after(nan_like(rows[2]), target_next)), double=double)
+    learner = tabular(
+        online, Table(before_and_after(nan_like(rows[2]), target_next)), double=double
+    )
     expected = []
     for b, (r, d) in enumerate(zip(parts["reward"], parts["discount"], strict=True)):
         picks = (online_next if double else target_next)[b].mean(axis=1)
         best = max(range(3), key=lambda a: picks[a])
         expected.append([r + d * z for z in target_next[b, best].tolist()])
-    target = targets_of(agent, tabular_batch(**parts))
+    target = targets_of(learner, tabular_batch(**parts))
     torch.testing.assert_close(target.values, torch.tensor(expected))
     assert not target.values.requires_grad
 
@@ -219,17 +224,17 @@ def test_targets_match_the_definition(double, samples, seed):
 def test_a_terminated_transition_does_not_bootstrap():
     table = [[0.0] * 3, [1e6, 2e6, 3e6]]
     for settings in ({}, {"double": True}):
-        agent = tabular(Table(table), Table(table), **settings)
-        target = targets_of(agent, tabular_batch([0], [-1.0], [0.0]))
+        learner = tabular(Table(table), Table(table), **settings)
+        target = targets_of(learner, tabular_batch([0], [-1.0], [0.0]))
         assert target.values.tolist() == [[-1.0]]
 
 
 def test_the_discount_of_n_steps_is_used_as_it_comes():
     reward, discount = n_step_return(torch.tensor([[1.0, 2.0, 4.0]]), torch.full((1, 3), 0.5))
-    agent = tabular(Table([[0.0, 0.0], [NAN] * 2]), Table([[NAN] * 2, [16.0, 8.0]]), gamma=0.9)
+    learner = tabular(Table([[0.0, 0.0], [NAN] * 2]), Table([[NAN] * 2, [16.0, 8.0]]), gamma=0.9)
     batch = tabular_batch([1], reward.tolist(), discount.tolist())
     expected = 1 + 0.5 * 2 + 0.25 * 4 + 0.125 * 16
-    assert targets_of(agent, batch).values.tolist() == [[expected]]
+    assert targets_of(learner, batch).values.tolist() == [[expected]]
 
 
 # Distributions
@@ -238,7 +243,7 @@ def test_the_discount_of_n_steps_is_used_as_it_comes():
 def test_categorical_learning_gives_rlax_its_losses():
     online = Table(before_and_after(C51_LOGITS, nan_like(C51_NEXT_LOGITS)), atoms=C51_ATOMS)
     frozen = Table(before_and_after(nan_like(C51_LOGITS), C51_NEXT_LOGITS), atoms=C51_ATOMS)
-    update = tabular(online, frozen).update(tabular_batch(**C51))
+    update = tabular(online, frozen, head="categorical").update(tabular_batch(**C51))
     np.testing.assert_allclose(update.error, C51_LOSS, rtol=1e-4)
     assert update.loss.item() == pytest.approx(np.mean(C51_LOSS), rel=1e-4)
 
@@ -248,7 +253,8 @@ def test_double_categorical_learning_gives_rlax_its_losses():
     selector = [[[0, 0, x] for x in row] for row in C51_SELECTOR]
     online = Table(before_and_after(C51_LOGITS, selector), atoms=C51_ATOMS)
     frozen = Table(before_and_after(nan_like(C51_LOGITS), C51_NEXT_LOGITS), atoms=C51_ATOMS)
-    update = tabular(online, frozen, double=True).update(tabular_batch(**C51))
+    learner = tabular(online, frozen, head="categorical", double=True)
+    update = learner.update(tabular_batch(**C51))
     np.testing.assert_allclose(update.error, C51_DOUBLE_LOSS, rtol=1e-4)
 
 
@@ -268,13 +274,14 @@ def test_quantile_learning_regresses_to_rlax_targets():
     )
     online = Table(before_and_after(quantiles, selector), taus=[*QR_TAUS, *[[NAN] * 2] * 3])
     frozen = Table(before_and_after(nan_like(quantiles), following), taus=[[NAN] * 2] * 6)
-    agent, batch = tabular(online, frozen, double=True), tabular_batch(**QR)
-    assert targets_of(agent, batch).values.tolist() == QR_TARGET
+    learner = tabular(online, frozen, head="quantile", double=True)
+    batch = tabular_batch(**QR)
+    assert targets_of(learner, batch).values.tolist() == QR_TARGET
     expected = [
         slow_quantile_loss(quantiles[b, a].tolist(), QR_TAUS[b], QR_TARGET[b])
         for b, a in enumerate(QR["action"])
     ]
-    np.testing.assert_allclose(agent.update(batch).error, expected, rtol=1e-6)
+    np.testing.assert_allclose(learner.update(batch).error, expected, rtol=1e-6)
 
 
 # Munchausen
@@ -306,7 +313,7 @@ def test_munchausen_targets_match_the_definition(policy, samples, tau):
     judged, following = (rows[2] if policy == "target" else rows[0]), rows[3]
     own = rows[2] if policy == "target" else nan_like(rows[2])
     online = Table(before_and_after(rows[0], nan_like(rows[1])))
-    agent = tabular(
+    learner = tabular(
         online,
         Table(before_and_after(own, following)),
         munchausen=True,
@@ -322,7 +329,7 @@ def test_munchausen_targets_match_the_definition(policy, samples, tau):
         )
         for b, (a, r, d) in enumerate(zip(*parts.values(), strict=True))
     ]
-    target = targets_of(agent, tabular_batch(**parts))
+    target = targets_of(learner, tabular_batch(**parts))
     torch.testing.assert_close(target.values, torch.tensor(expected), rtol=1e-4, atol=1e-5)
     assert not target.values.requires_grad
 
@@ -334,19 +341,19 @@ def test_munchausen_without_bonus_and_temperature_is_q_learning():
         {},
         {"munchausen": True, "munchausen_alpha": 0.0, "munchausen_tau": 1e-6},
     ):
-        agent = tabular(
+        learner = tabular(
             Table(before_and_after(rows[0], rows[1])),
             Table(before_and_after(rows[2], rows[3])),
             **settings,
         )
-        targets.append(targets_of(agent, batch).values)
+        targets.append(targets_of(learner, batch).values)
     torch.testing.assert_close(targets[1], targets[0], rtol=0, atol=1e-5)
 
 
 def test_munchausen_does_not_bootstrap_past_a_terminal_but_adds_its_bonus():
     table = [[0.0, 0.0, 0.0, 0.0], [1e6, 2e6, 3e6, 4e6]]
-    agent = tabular(Table(table), Table(table), munchausen=True)
-    target = targets_of(agent, tabular_batch([1], [-1.0], [0.0]))
+    learner = tabular(Table(table), Table(table), munchausen=True)
+    target = targets_of(learner, tabular_batch([1], [-1.0], [0.0]))
     expected = -1.0 - 0.9 * 0.03 * math.log(4)
     assert target.values.item() == pytest.approx(expected, abs=1e-6)
 
@@ -358,8 +365,8 @@ def one_step_problem(rate=1.0, **settings):
     """Q(s, a) of 0, 1, 2, 3 for targets of 0.5, 0, -3, 13: TD errors 0.5, -1, -5, 10."""
     online = Table([[0.0, 7.0], [7.0, 1.0], [2.0, 7.0], [7.0, 3.0], *[[NAN] * 2] * 4])
     frozen = Table([*[[NAN] * 2] * 4, [0.0, -1.0], [5.0, 8.0], [-8.0, -4.0], [20.0, 0.0]])
-    agent = tabular(online, frozen, rate=rate, **settings)
-    return agent, {
+    learner = tabular(online, frozen, rate=rate, **settings)
+    return learner, {
         "action": [0, 1, 0, 1],
         "reward": [0.5, 0.0, -1.0, 3.0],
         "discount": [0.5, 0.0, 0.5, 0.5],
@@ -371,8 +378,8 @@ ERRORS = torch.tensor([0.5, -1.0, -5.0, 10.0])
 
 def test_the_error_of_the_expected_head_is_the_td_errors_size():
     for loss in ("huber", "mse"):
-        agent, parts = one_step_problem(loss=loss)
-        assert torch.equal(agent.update(tabular_batch(**parts)).error, ERRORS.abs())
+        learner, parts = one_step_problem(loss=loss)
+        assert torch.equal(learner.update(tabular_batch(**parts)).error, ERRORS.abs())
 
 
 @pytest.mark.parametrize(
@@ -384,16 +391,16 @@ def test_the_error_of_the_expected_head_is_the_td_errors_size():
 )
 @pytest.mark.parametrize("weight", [None, [1.0, 0.5, 0.25, 0.0]])
 def test_a_step_moves_taken_values_down_the_weighted_mean_loss(loss, losses, slopes, weight):
-    agent, parts = one_step_problem(loss=loss)
-    before = agent.online.rows.detach().clone()
-    update = agent.update(tabular_batch(**parts, weight=weight))
+    learner, parts = one_step_problem(loss=loss)
+    before = learner.online.rows.detach().clone()
+    update = learner.update(tabular_batch(**parts, weight=weight))
     scale = torch.tensor(weight or [1.0] * 4)
     assert update.loss.item() == pytest.approx((torch.tensor(losses) * scale).mean().item())
     assert torch.equal(update.error, ERRORS.abs()), "priorities are not weighted"
     expected = before.clone()
     for state, action in enumerate(parts["action"]):
         expected[state, action, 0] += scale[state] * slopes[state] / 4
-    torch.testing.assert_close(agent.online.rows.detach(), expected, equal_nan=True)
+    torch.testing.assert_close(learner.online.rows.detach(), expected, equal_nan=True)
 
 
 @pytest.mark.parametrize("kind", ["categorical", "quantile"])
@@ -402,8 +409,8 @@ def test_weights_scale_the_losses_of_distributions_too(kind):
     taus, atoms = ([[0.1, 0.5, 0.8]] * 10, None) if kind == "quantile" else (None, C51_ATOMS)
     for some in (None, weight):
         rows = before_and_after(C51_LOGITS, C51_NEXT_LOGITS)
-        agent = tabular(Table(rows, taus, atoms), Table(rows, taus, atoms))
-        updates.append(agent.update(tabular_batch(**C51, weight=some)))
+        learner = tabular(Table(rows, taus, atoms), Table(rows, taus, atoms), head=kind)
+        updates.append(learner.update(tabular_batch(**C51, weight=some)))
     plain, weighted = updates
     assert torch.equal(plain.error, weighted.error)
     expected = (plain.error * torch.tensor(weight)).mean().item()
@@ -413,16 +420,16 @@ def test_weights_scale_the_losses_of_distributions_too(kind):
 
 @pytest.mark.parametrize("exponent", [0.0, 1.0])
 def test_weights_come_ready_from_replay(exponent):
-    agent, parts = one_step_problem(
+    learner, parts = one_step_problem(
         prioritized=True, priority_exponent=exponent, importance_exponent=exponent
     )
-    update = agent.update(tabular_batch(**parts, weight=[0.5] * 4))
+    update = learner.update(tabular_batch(**parts, weight=[0.5] * 4))
     assert update.loss.item() == 0.5 * (0.125 + 0.5 + 4.5 + 9.5) / 4
 
 
 def test_mean_q_is_that_of_the_online_network_over_states_and_actions():
-    agent, parts = one_step_problem()
-    assert agent.update(tabular_batch(**parts)).mean_q.item() == (4 * 7 + 0 + 1 + 2 + 3) / 8
+    learner, parts = one_step_problem()
+    assert learner.update(tabular_batch(**parts)).mean_q.item() == (4 * 7 + 0 + 1 + 2 + 3) / 8
 
 
 def test_the_gradient_is_clipped_to_its_largest_norm():
@@ -431,10 +438,10 @@ def test_the_gradient_is_clipped_to_its_largest_norm():
         (100.0, (0.5**2 + 1 + 25 + 100) ** 0.5 / 4),
         (None, None),
     ):
-        agent, parts = one_step_problem(loss="mse", max_grad_norm=limit)
-        before = agent.online.rows.detach().clone()
-        agent.update(tabular_batch(**parts))
-        moved = (agent.online.rows.detach() - before).nan_to_num().norm().item()
+        learner, parts = one_step_problem(loss="mse", max_grad_norm=limit)
+        before = learner.online.rows.detach().clone()
+        learner.update(tabular_batch(**parts))
+        moved = (learner.online.rows.detach() - before).nan_to_num().norm().item()
         assert moved == pytest.approx(expected or (0.5**2 + 1 + 25 + 100) ** 0.5 / 4, rel=1e-4)
 
 
@@ -446,8 +453,10 @@ def test_values_of_a_chain_become_discounted_rewards(kind, double):
     taus = [[1 / 6, 1 / 2, 5 / 6]] * 3 if kind == "quantile" else None
     atoms = np.linspace(0, 1, 11, dtype=np.float32).tolist() if kind == "categorical" else None
     start = start[..., :1] if kind == "expected" else start
-    agent = tabular(Table(start, taus, atoms), Table(start, taus, atoms), rate=1.0, double=double)
-    agent.optimizer = torch.optim.Adam(agent.online.parameters(), lr=0.1)
+    learner = tabular(
+        Table(start, taus, atoms), Table(start, taus, atoms), head=kind, double=double
+    )
+    learner.optimizer = torch.optim.Adam(learner.online.parameters(), lr=0.1)
     batch = Batch(
         observation=states([0, 0, 1, 1, 2, 2]),
         action=torch.tensor([0, 1, 0, 1, 0, 1]),
@@ -456,10 +465,10 @@ def test_values_of_a_chain_become_discounted_rewards(kind, double):
         next_observation=states([0, 1, 1, 2, 2, 2]),
     )
     for step in range(360):
-        agent.update(batch)
+        learner.update(batch)
         if step % 60 == 59:
-            agent.sync_target()
-    values = agent.online(states([0, 1, 2])).detach()
+            learner.sync_target()
+    values = learner.online(states([0, 1, 2])).detach()
     best = torch.tensor([gamma**2, gamma, 1.0])
     expected = torch.stack([gamma * best, best], dim=1)
     torch.testing.assert_close(values, expected, rtol=0, atol=0.03)
@@ -469,27 +478,27 @@ def test_values_of_a_chain_become_discounted_rewards(kind, double):
 
 
 def test_fit_takes_a_step_to_the_returns_it_is_given():
-    agent, parts = one_step_problem()
-    before = agent.online.rows.detach().clone()
+    learner, parts = one_step_problem()
+    before = learner.online.rows.detach().clone()
     targets = torch.tensor([0.5, 0.0, -3.0, 13.0])
-    update = agent.fit(states([0, 1, 2, 3]), torch.tensor(parts["action"]), targets)
+    update = learner.fit(states([0, 1, 2, 3]), torch.tensor(parts["action"]), targets)
     assert torch.equal(update.error, ERRORS.abs())
     assert update.loss.item() == (0.125 + 0.5 + 4.5 + 9.5) / 4
     assert update.mean_q.item() == (4 * 7 + 0 + 1 + 2 + 3) / 8
     for state, slope in enumerate([0.5, -1.0, -1.0, 1.0]):
         before[state, parts["action"][state], 0] += slope / 4
-    torch.testing.assert_close(agent.online.rows.detach(), before, equal_nan=True)
+    torch.testing.assert_close(learner.online.rows.detach(), before, equal_nan=True)
 
 
 @pytest.mark.parametrize("loss", ["huber", "mse"])
 def test_fitting_again_and_again_learns_the_returns(loss):
-    agent = make_agent(memory="none", norm="layer", learning_rate=3e-3, loss=loss)
+    learner = make_learner(memory="none", norm="layer", learning_rate=3e-3, loss=loss)
     frames, action = random_frames(4), torch.tensor([0, 1, 2, 1])
     target = torch.tensor([1.0, -2.0, 0.5, 3.0])
     for _ in range(150):
-        update = agent.fit(frames, action, target)
+        update = learner.fit(frames, action, target)
     assert update.error.max() < 0.05
-    values = torch.from_numpy(agent.q_values(frames.numpy()))
+    values = torch.from_numpy(learner.agent.q_values(frames.numpy()))
     torch.testing.assert_close(values[torch.arange(4), action], target, rtol=0, atol=0.1)
 
 
@@ -512,14 +521,14 @@ def real_batch(size=4, seed=0):
     )
 
 
-def spy_on_draws(agent, batch):
+def spy_on_draws(learner, batch):
     """Draws of each forward pass of an update: of the online and of the target network."""
     seen = {"online": [], "target": []}
-    for name, network in (("online", agent.online), ("target", agent.target)):
+    for name, network in (("online", learner.online), ("target", learner.target)):
         network.head.register_forward_pre_hook(
             lambda _, inputs, name=name: seen[name].append(inputs[1])
         )
-    agent.update(batch)
+    learner.update(batch)
     return seen["online"], seen["target"]
 
 
@@ -527,8 +536,8 @@ def spy_on_draws(agent, batch):
     "settings", [{"double": True}, {"munchausen": True, "munchausen_policy": "online"}]
 )
 def test_the_three_passes_of_an_update_have_draws_of_their_own(settings):
-    agent = make_agent(head="implicit", noisy=True, num_taus=6, **settings)
-    (pick, learning), (ahead,) = spy_on_draws(agent, real_batch())
+    learner = make_learner(head="implicit", noisy=True, num_taus=6, **settings)
+    (pick, learning), (ahead,) = spy_on_draws(learner, real_batch())
     assert pick.taus is None, "means are taken at midpoints"
     assert learning.taus.shape == ahead.taus.shape == (4, 6)
     assert (learning.taus != ahead.taus).any()
@@ -540,14 +549,17 @@ def test_the_three_passes_of_an_update_have_draws_of_their_own(settings):
 
 @pytest.mark.parametrize(("policy", "passes"), [("online", (1, 1)), ("target", (1, 2))])
 def test_munchausen_takes_the_policy_from_features_that_are_there_anyway(policy, passes):
-    agent, seen = make_agent(munchausen=True, munchausen_policy=policy), {"online": 0, "target": 0}
-    for name, network in (("online", agent.online), ("target", agent.target)):
+    learner, seen = (
+        make_learner(munchausen=True, munchausen_policy=policy),
+        {"online": 0, "target": 0},
+    )
+    for name, network in (("online", learner.online), ("target", learner.target)):
 
         def count(*_, name=name):
             seen[name] += 1
 
         network.torso.register_forward_pre_hook(count)
-    agent.update(real_batch())
+    learner.update(real_batch())
     assert tuple(seen.values()) == passes
 
 
@@ -555,20 +567,20 @@ def test_munchausen_takes_the_policy_from_features_that_are_there_anyway(policy,
     "settings", [{}, {"double": True}, {"munchausen": True, "munchausen_policy": "online"}]
 )
 def test_what_the_backward_pass_needs_is_made_last(settings):
-    agent, seen = make_agent(**settings), []
-    for network in (agent.online, agent.target):
+    learner, seen = make_learner(**settings), []
+    for network in (learner.online, learner.target):
         network.torso.register_forward_pre_hook(
-            lambda torso, _: seen.append((torso is agent.online.torso, torch.is_grad_enabled()))
+            lambda torso, _: seen.append((torso is learner.online.torso, torch.is_grad_enabled()))
         )
-    agent.update(real_batch())
+    learner.update(real_batch())
     assert seen[-1] == (True, True)
     assert (False, False) in seen
     assert not any(keeps for _, keeps in seen[:-1])
 
 
 def test_munchausen_may_ask_the_target_network_twice():
-    agent = make_agent(head="implicit", noisy=True, munchausen=True)
-    (learning,), (ahead, judging) = spy_on_draws(agent, real_batch())
+    learner = make_learner(head="implicit", noisy=True, munchausen=True)
+    (learning,), (ahead, judging) = spy_on_draws(learner, real_batch())
     assert judging.taus is None
     assert (ahead.noise[0] != judging.noise[0]).any()
     assert (learning.noise[0] != judging.noise[0]).any()
@@ -592,10 +604,10 @@ COMPOSITIONS = [
 )
 def test_updates_are_a_function_of_weights_batch_and_generator(settings):
     def learned(seed):
-        agent = make_agent(learning_rate=1e-2, **settings)
-        agent.rng = np.random.default_rng(seed)
-        losses = [agent.update(real_batch(seed=i)).loss.item() for i in range(2)]
-        return losses, agent.weights()
+        learner = make_learner(learning_rate=1e-2, **settings)
+        learner.rng = np.random.default_rng(seed)
+        losses = [learner.update(real_batch(seed=i)).loss.item() for i in range(2)]
+        return losses, learner.agent.weights()
 
     torch.manual_seed(1)
     losses, weights = learned(seed=3)
@@ -612,74 +624,76 @@ def test_updates_are_a_function_of_weights_batch_and_generator(settings):
 @pytest.mark.parametrize("settings", COMPOSITIONS[::3], ids=str)
 def test_every_composition_learns_in_bf16_with_float32_parameters(settings):
     config = TrainConfig(game="pong", conv_channels=(4, 4, 4), hidden_units=16, **settings)
-    agent = DQNAgent(config, num_actions=3, precision="bf16")
-    before = agent.weights()
-    update = agent.update(real_batch())
+    learner = Learner(DQNAgent(config, num_actions=3, precision="bf16"), config)
+    before = learner.agent.weights()
+    update = learner.update(real_batch())
     assert update.loss.dtype == update.error.dtype == torch.float32
     assert update.loss.isfinite()
     assert tuple(update.error.shape) == (4,)
-    for name, array in agent.weights().items():
+    for name, array in learner.agent.weights().items():
         assert array.dtype == np.float32
         assert (array != before[name]).any(), name
 
 
 def test_the_target_network_is_left_alone_until_it_is_synced():
-    agent, batch = make_agent(learning_rate=1e-2), real_batch()
-    before = {name: t.clone() for name, t in agent.target.state_dict().items()}
-    agent.update(batch)
-    for name, tensor in agent.target.state_dict().items():
+    learner, batch = make_learner(learning_rate=1e-2), real_batch()
+    before = {name: t.clone() for name, t in learner.target.state_dict().items()}
+    learner.update(batch)
+    for name, tensor in learner.target.state_dict().items():
         assert torch.equal(tensor, before[name]), name
-        assert (agent.online.state_dict()[name] != tensor).any(), name
-    agent.sync_target()
-    for name, tensor in agent.target.state_dict().items():
-        assert torch.equal(agent.online.state_dict()[name], tensor), name
-    agent.update(batch)
+        assert (learner.online.state_dict()[name] != tensor).any(), name
+    learner.sync_target()
+    for name, tensor in learner.target.state_dict().items():
+        assert torch.equal(learner.online.state_dict()[name], tensor), name
+    learner.update(batch)
     moved = [
-        (agent.online.state_dict()[name] != tensor).any()
-        for name, tensor in agent.target.state_dict().items()
+        (learner.online.state_dict()[name] != tensor).any()
+        for name, tensor in learner.target.state_dict().items()
     ]
     assert all(moved), "it is a copy, not the same memory"
 
 
 def test_with_a_small_tau_the_target_network_is_a_moving_average():
-    agent = make_agent(learning_rate=1e-2, target_tau=0.25)
-    average = {name: t.double() for name, t in agent.target.state_dict().items()}
+    learner = make_learner(learning_rate=1e-2, target_tau=0.25)
+    average = {name: t.double() for name, t in learner.target.state_dict().items()}
     for seed in range(4):
-        agent.update(real_batch(seed=seed))
-        agent.update_target()
-        for name, tensor in agent.online.state_dict().items():
+        learner.update(real_batch(seed=seed))
+        learner.update_target()
+        for name, tensor in learner.online.state_dict().items():
             average[name] = 0.75 * average[name] + 0.25 * tensor.double()
-    for name, tensor in agent.target.state_dict().items():
+    for name, tensor in learner.target.state_dict().items():
         torch.testing.assert_close(tensor.double(), average[name], rtol=1e-5, atol=1e-6)
-        assert (agent.online.state_dict()[name] != tensor).any(), name
+        assert (learner.online.state_dict()[name] != tensor).any(), name
 
 
 def test_with_tau_one_the_target_network_is_a_copy():
-    agent = make_agent(learning_rate=1e-2)
-    agent.update(real_batch())
-    agent.update_target()
-    for name, tensor in agent.target.state_dict().items():
-        assert torch.equal(agent.online.state_dict()[name], tensor), name
+    learner = make_learner(learning_rate=1e-2)
+    learner.update(real_batch())
+    learner.update_target()
+    for name, tensor in learner.target.state_dict().items():
+        assert torch.equal(learner.online.state_dict()[name], tensor), name
 
 
 def test_an_average_network_has_the_newest_vectors_of_spectral_norm():
-    agent = make_agent(
+    learner = make_learner(
         torso="impala", spectral_norm=True, pool_size=2, learning_rate=1e-2, target_tau=0.5
     )
-    agent.update(real_batch(2))
-    agent.update_target()
+    learner.update(real_batch(2))
+    learner.update_target()
     for (name, kept), newest in zip(
-        agent.target.named_buffers(), agent.online.buffers(), strict=True
+        learner.target.named_buffers(), learner.online.buffers(), strict=True
     ):
         assert torch.equal(kept, newest), name
     assert any(
         (kept != newest).any()
-        for kept, newest in zip(agent.target.parameters(), agent.online.parameters(), strict=True)
+        for kept, newest in zip(
+            learner.target.parameters(), learner.online.parameters(), strict=True
+        )
     )
 
 
 def test_spectral_norm_iterates_in_updates_alone_and_is_synced():
-    agent = make_agent(
+    learner = make_learner(
         torso="impala", spectral_norm=True, pool_size=2, learning_rate=1e-2, double=True
     )
     frames = random_frames(2)
@@ -687,19 +701,159 @@ def test_spectral_norm_iterates_in_updates_alone_and_is_synced():
     def vectors(network):
         return {name: t.clone() for name, t in network.named_buffers() if name[-2:] in ("_u", "_v")}
 
-    start = vectors(agent.online)
+    start = vectors(learner.online)
     assert len(start) == 24
-    agent.q_values(frames.numpy())
-    agent.act(frames.numpy(), 0.0, np.random.default_rng(0))
-    assert all(torch.equal(t, start[name]) for name, t in vectors(agent.online).items())
-    agent.update(real_batch(2))
-    for name, tensor in vectors(agent.online).items():
+    learner.agent.q_values(frames.numpy())
+    learner.agent.act(frames.numpy(), 0.0, np.random.default_rng(0))
+    assert all(torch.equal(t, start[name]) for name, t in vectors(learner.online).items())
+    learner.update(real_batch(2))
+    for name, tensor in vectors(learner.online).items():
         assert (tensor != start[name]).any(), name
-    assert all(torch.equal(t, start[name]) for name, t in vectors(agent.target).items())
-    assert not any(module.training for module in agent.online.modules())
+    assert all(torch.equal(t, start[name]) for name, t in vectors(learner.target).items())
+    assert not any(module.training for module in learner.online.modules())
     with torch.no_grad():
-        assert (agent.online(frames) != agent.target(frames)).any()
-        agent.sync_target()
-        assert torch.equal(agent.online(frames), agent.target(frames))
-    synced = vectors(agent.online)
-    assert all(torch.equal(t, synced[name]) for name, t in vectors(agent.target).items())
+        assert (learner.online(frames) != learner.target(frames)).any()
+        learner.sync_target()
+        assert torch.equal(learner.online(frames), learner.target(frames))
+    synced = vectors(learner.online)
+    assert all(torch.equal(t, synced[name]) for name, t in vectors(learner.target).items())
+
+
+# Acting in training
+
+
+def small_learner(precision="fp32", **settings):
+    config = TrainConfig(game="pong", **{"conv_channels": (4, 4, 4), "hidden_units": 16} | settings)
+    return Learner(DQNAgent(config, num_actions=6, precision=precision), config)
+
+
+@pytest.fixture
+def threads():
+    """Gives torch the number of its threads back."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("acting", ["online", "target"])
+def test_the_acting_network_plays_and_is_what_a_checkpoint_holds(acting, tmp_path):
+    learner, frames = make_learner(acting_network=acting), random_frames(3).numpy()
+    agent = learner.agent
+    online = agent.q_values(frames)
+    with torch.no_grad():
+        learner.target.head.values.bias += 1
+    expected = online + (acting == "target")
+    for values in (agent.q_values(frames), learner.q_values(frames)):
+        np.testing.assert_allclose(values, expected, rtol=0, atol=1e-5)
+    agent.save(tmp_path / "agent")
+    loaded = DQNAgent.load(tmp_path / "agent")
+    np.testing.assert_allclose(loaded.q_values(frames), expected, rtol=0, atol=1e-5)
+
+
+def test_the_target_network_starts_as_the_online_network_and_does_not_learn():
+    learner = make_learner()
+    for online, target in zip(
+        learner.online.parameters(), learner.target.parameters(), strict=True
+    ):
+        assert torch.equal(online, target)
+        assert online.requires_grad
+        assert not target.requires_grad
+        assert online.data_ptr() != target.data_ptr()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.usefixtures("threads")
+def test_lanes_of_training_see_the_same_values_but_for_rounding_as_a_game_played_alone(precision):
+    torch.set_num_threads(1)
+    learner = small_learner(precision, conv_channels=(32, 64, 64), hidden_units=512)
+    frames = random_frames(19).numpy()
+    together, alone = learner.q_values(frames), learner.agent.q_values(frames)
+    assert (together.dtype, together.shape) == (np.float32, (19, 6))
+    np.testing.assert_allclose(together, alone, rtol=0, atol=1e-6 if precision == "fp32" else 1e-3)
+    np.testing.assert_array_equal(together, learner.q_values(frames))
+
+
+@pytest.mark.usefixtures("threads")
+def test_lanes_of_training_go_through_the_network_together_on_all_threads(monkeypatch):
+    learner, passes = small_learner(), []
+    frames, forward = random_frames(11).numpy(), learner.online.forward
+
+    def counted(frames, draws=None):
+        passes.append((len(frames), torch.get_num_threads()))
+        return forward(frames, draws)
+
+    monkeypatch.setattr(learner.online, "forward", counted)
+    torch.set_num_threads(2)
+    learner.act(frames, 0.0, np.random.default_rng(0))
+    assert passes == [(11, 2)]
+    passes.clear()
+    learner.agent._same_bits.update({4: False, 12: False})
+    learner.agent.act(frames, 0.0, np.random.default_rng(0))
+    assert passes == [(8, 1), (8, 1)], "evaluation: rows of the same bits, on one thread"
+
+
+def test_noisy_layers_explore_in_training_and_are_off_in_evaluation():
+    learner, frames = small_learner(noisy=True), random_frames(5).numpy()
+    drawn = [learner.q_values(frames) for _ in range(2)]
+    assert (drawn[0] != drawn[1]).all(), "noise is drawn anew for each look"
+    values = learner.agent.q_values(frames)
+    np.testing.assert_array_equal(learner.agent.q_values(frames), values)
+    assert (values != drawn[0]).all()
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.3, 1.0])
+def test_training_draws_the_random_actions_that_the_agent_alone_would_draw(epsilon):
+    learner, frames = small_learner(), random_frames(40).numpy()
+    dice = [np.random.default_rng(4) for _ in range(3)]
+    expected = learner.agent.act(frames, epsilon, dice[0])
+    np.testing.assert_array_equal(learner.act(frames, epsilon, dice[1]), expected)
+    q_values = learner.q_values(frames)
+    np.testing.assert_array_equal(learner.explore(q_values, epsilon, dice[2]), expected)
+    assert dice[0].bit_generator.state == dice[1].bit_generator.state
+    assert dice[0].bit_generator.state == dice[2].bit_generator.state
+
+
+def test_training_refuses_what_are_no_observations():
+    learner = small_learner()
+    with pytest.raises(ValueError, match=r"are uint8 .*; got float32 \(2, 4, 84, 84\)"):
+        learner.q_values(np.zeros((2, 4, 84, 84), np.float32))
+    with pytest.raises(ValueError, match=r"are uint8 .*; got uint8 \(4, 84, 84\)"):
+        learner.act(np.zeros((4, 84, 84), np.uint8), 0.0, np.random.default_rng(0))
+
+
+def test_values_that_are_no_numbers_stop_training():
+    learner, dice = small_learner(), np.random.default_rng(0)
+    with torch.no_grad():
+        learner.online.head.values.bias[2] = float("nan")
+    with pytest.raises(DivergenceError, match="of agent are not finite numbers: .*nan"):
+        learner.act(np.zeros((3, 4, 84, 84), dtype=np.uint8), 0.0, dice)
+    values = np.array([[1, 2], [3, np.nan], [4, np.inf]], dtype=np.float32)
+    with pytest.raises(DivergenceError, match="finite numbers: .3.0, nan. for observation 1 of 3"):
+        learner.explore(values, 0.0, dice)
+    assert learner.explore(values[:1], 0.0, dice).tolist() == [1]
+
+
+@pytest.mark.parametrize("acting", ["online", "target"])
+def test_a_loaded_agent_that_learns_begins_with_a_copy_of_what_it_loaded(tmp_path, acting):
+    settings = {"conv_channels": (2, 2, 2), "hidden_units": 4, "acting_network": acting}
+    config = TrainConfig(game="pong", learning_rate=0.1, **settings)
+    DQNAgent(config, num_actions=6, seed=3).save(tmp_path / "agent")
+    agent = DQNAgent.load(tmp_path / "agent")
+    before = agent.weights()
+    learner = Learner(agent, config)
+    frames = torch.zeros((5, 4, 84, 84), dtype=torch.uint8)
+    learner.fit(frames, torch.zeros(5, dtype=torch.int64), torch.ones(5))
+    for name, tensor in learner.target.state_dict().items():
+        np.testing.assert_array_equal(tensor, before[name], err_msg=name)
+    moved = any(
+        (t.numpy() != before[name]).any() for name, t in learner.online.state_dict().items()
+    )
+    assert moved
+    plays = learner.online if acting == "online" else learner.target
+    assert agent.q_network is plays
+
+
+def test_an_agent_with_another_network_cannot_learn_by_these_settings():
+    agent = make_learner(head="quantile").agent
+    with pytest.raises(ConfigError, match="agent has another network than the settings of learn"):
+        Learner(agent, TrainConfig(game="pong"))
