@@ -1,4 +1,4 @@
-"""Formats numbers for a page."""
+"""Formats numbers and texts for a page."""
 
 
 def number(value: float | None, digits: int = 1) -> str:
@@ -28,3 +28,14 @@ def interval(low: float, high: float, digits: int = 1) -> str:
 
 def _with_minus(text: str) -> str:
     return text.replace("-", "−") if text.startswith("-") else text
+
+
+def shown(text: str) -> str:
+    """Returns a text from outside for a page.
+
+    Unprintable characters are replaced, so that a name cannot reverse the writing direction of the
+    page.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
