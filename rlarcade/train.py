@@ -26,7 +26,9 @@ from rlarcade.console import (
 )
 from rlarcade.errors import DivergenceError, RlarcadeError
 from rlarcade.evaluation import Evaluation
+from rlarcade.foreign import imported
 from rlarcade.games import FRAMESKIP, display_name
+from rlarcade.learning.custom import Custom
 from rlarcade.learning.frames import BLOCKED_FRAME
 from rlarcade.learning.hardware import gigabytes
 from rlarcade.learning.replay import Replay
@@ -85,7 +87,10 @@ def _trained(settings: Settings, folder: Path, json_file: Path | None, stop: Sto
     )
     name = settings.run.init_from
     parent = None if name is None else load_named(name, settings.run.registry)
-    with TrainingRun.of_settings(settings, folder, init_from=parent, listener=listener) as run:
+    custom = _custom(settings)
+    with TrainingRun.of_settings(
+        settings, folder, init_from=parent, custom=custom, listener=listener
+    ) as run:
         if run.outcome is not None:
             return _already_finished(run, json_file)
         if run.steps == 0 and parent is not None and is_torso(run.state.parent):
@@ -105,6 +110,23 @@ def _trained(settings: Settings, folder: Path, json_file: Path | None, stop: Sto
     write_json(json_file, outcome)
     _show_end(folder, outcome, time.monotonic() - started)
     return EXIT_OK
+
+
+def _custom(settings: Settings) -> Custom:
+    """Imports the user's own functions and modules."""
+    run = settings.run
+    parts = {
+        name: None if where is None else imported(where, f"custom_{name}")
+        for name, where in (
+            ("torso", run.custom_torso),
+            ("loss", run.custom_loss),
+            ("exploration", run.custom_exploration),
+            ("learning_rate", run.custom_learning_rate),
+        )
+    }
+    if parts["torso"] is not None:
+        parts["torso"] = parts["torso"]()
+    return Custom(**parts)
 
 
 def _stop_with_the_sweep() -> None:

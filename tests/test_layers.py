@@ -9,6 +9,7 @@ PACKAGE = Path(rlarcade.__file__).parent
 ROOMS = [
     {
         "errors",
+        "foreign",
         "checked",
         "seeding",
         "files",
@@ -37,6 +38,7 @@ ROOMS = [
 # whatever a room holds, those may use that lie in the lowest one themselves
 SHARED = {
     "errors",
+    "foreign",
     "checked",
     "seeding",
     "files",

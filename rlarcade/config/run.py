@@ -44,6 +44,16 @@ class RunSettings(SettingsGroup):
     """Folder of the registry. Unset: checkpoints/registry."""
     gate: AnyPath | None = None
     """Gate file. Unset: configs/gate.toml."""
+    custom_torso: str | None = None
+    """MODULE:NAME of a function without arguments that returns your own torso, a torch module from
+    uint8 (B, 4, 84, 84) to float (B, F)."""
+    custom_loss: str | None = None
+    """MODULE:NAME of your own loss: predictions and targets, float32 (B,), to losses (B,)."""
+    custom_exploration: str | None = None
+    """MODULE:NAME of a function of the agent steps so far that returns the share of random
+    actions."""
+    custom_learning_rate: str | None = None
+    """MODULE:NAME of a function of the agent steps so far that returns the step size."""
     init_from: AnyPath | None = None
     """Policy checkpoint or version (7, champion@pong). A new run starts from its weights and
     records it as the parent."""

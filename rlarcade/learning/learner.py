@@ -17,6 +17,7 @@ from rlarcade.errors import ConfigError, DivergenceError
 from rlarcade.learning.acting import not_finite, require_observations, toss
 from rlarcade.learning.algorithms import UpdateDraws, algorithm_of, needs_pick
 from rlarcade.learning.cuda_graph import CudaGraph
+from rlarcade.learning.custom import Loss
 from rlarcade.learning.hardware import sent_to
 from rlarcade.learning.heads import Draws, Returns
 from rlarcade.learning.losses import loss_of
@@ -57,7 +58,9 @@ class Learner:
         rng: random generator of noise and quantile fractions.
     """
 
-    def __init__(self, agent: DQNAgent, config: TrainConfig, *, seed: int = 0) -> None:
+    def __init__(
+        self, agent: DQNAgent, config: TrainConfig, *, seed: int = 0, loss: Loss | None = None
+    ) -> None:
         """Prepares an agent to learn.
 
         Args:
@@ -65,6 +68,7 @@ class Learner:
                 the target network from now on.
             config: settings of learning.
             seed: seed of noise and quantile fractions.
+            loss: your own loss of the expected head, see `Custom`.
 
         Raises:
             ConfigError: the agent's network is not the one that `config` describes.
@@ -82,7 +86,7 @@ class Learner:
             agent.q_network = self.target
         self.optimizer = _make_optimizer(config, self.online)
         self.rng = np.random.default_rng(seed)
-        self._algorithm, self._transition_loss = algorithm_of(config), loss_of(config)
+        self._algorithm, self._transition_loss = algorithm_of(config), loss_of(config, loss)
         self._prepare(compiled=config.machine.compile == "on")
 
     def _prepare(self, *, compiled: bool) -> None:

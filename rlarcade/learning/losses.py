@@ -119,8 +119,17 @@ TransitionLoss = Callable[[Returns, Returns], tuple[Tensor, Tensor]]
 transition's loss and its error, both (B,), the error detached. Prioritised replay draws by it."""
 
 
-def loss_of(config: TrainConfig) -> TransitionLoss:
-    """Returns the loss that goes with the configured head."""
+def loss_of(
+    config: TrainConfig, custom: Callable[[Tensor, Tensor], Tensor] | None = None
+) -> TransitionLoss:
+    """Returns the loss that goes with the configured head.
+
+    Args:
+        config: settings.
+        custom: takes the place of Huber or squared loss of the expected head.
+    """
+    if custom is not None:
+        return partial(_expected_loss, custom)
     if config.network.head == "categorical":
         return _categorical_loss
     if config.network.head in ("quantile", "implicit"):

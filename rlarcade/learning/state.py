@@ -19,6 +19,7 @@ from rlarcade.games.lanes import LaneStep, Progress, TrainingLanes
 from rlarcade.games.names import resolve_game
 from rlarcade.games.protocols import MOST_ACTIONS, STACK
 from rlarcade.learning import hardware
+from rlarcade.learning.custom import NOTHING, Custom, Loss, Schedule
 from rlarcade.learning.frames import BLOCKED_FRAME
 from rlarcade.learning.learner import Learner, Update
 from rlarcade.learning.memory import require_memory_to_learn
@@ -78,6 +79,8 @@ class TrainingState:
     """The newest gradient step of this process."""
     newest_reward: Tensor | None = None
     """The rewards in the batch of `newest`, float32 (B,)."""
+    custom: Custom = NOTHING
+    """Your own functions and modules."""
 
     @property
     def agent(self) -> DQNAgent:
@@ -93,6 +96,9 @@ class TrainingState:
         init_from: Checkpoint | None = None,
         progress: Progress | None = None,
         torso: nn.Module | None = None,
+        loss: Loss | None = None,
+        exploration: Schedule | None = None,
+        learning_rate: Schedule | None = None,
     ) -> "TrainingState":
         """Builds a run at step 0.
 
@@ -102,7 +108,11 @@ class TrainingState:
             init_from: checkpoint that gives the initial weights. If its game or action set is
                 another one, only the torso's weights are used.
             progress: called while the lanes start, which takes about 0.25 s each.
-            torso: your own module instead of the torso, see `DQNAgent`.
+            torso: your own module instead of the torso, uint8 (B, 4, 84, 84) to float (B, F).
+            loss: your own loss of the expected head: predictions and targets, float32 (B,), to the
+                loss of each, float32 (B,).
+            exploration: the share of random actions by agent steps so far.
+            learning_rate: the optimizer's step size by agent steps so far.
 
         Raises:
             ConfigError, GameError: a setting cannot be used.
@@ -112,7 +122,8 @@ class TrainingState:
         require(config, TrainConfig, "config", "TrainConfig(game='Pong')")
         require(init_from, Checkpoint | None, "init_from", "load_checkpoint(PATH)")
         config = resolved(config)
-        state = cls.unstarted(config, lanes=lanes, torso=torso)
+        custom = Custom(torso, loss, exploration, learning_rate)
+        state = cls.unstarted(config, lanes=lanes, custom=custom)
         if init_from is not None:
             whole = _take_weights(state.learner, init_from)
             sha256 = init_from.manifest.weights_sha256
@@ -122,9 +133,10 @@ class TrainingState:
 
     @classmethod
     def unstarted(
-        cls, config: TrainConfig, *, lanes: Lanes | None = None, torso: nn.Module | None = None
+        cls, config: TrainConfig, *, lanes: Lanes | None = None, custom: Custom = NOTHING
     ) -> "TrainingState":
         """Builds a run from a resolved configuration, without starting its games."""
+        custom.check(config)
         torch.set_num_threads(config.machine.torch_threads)
         hardware.use_determinism(config.machine.deterministic)
         # A GPU has many kernels for a convolution. cuDNN then times them once for each shape.
@@ -148,17 +160,28 @@ class TrainingState:
             device=config.machine.device,
             precision="bf16" if config.machine.precision == "bf16" else "fp32",
             seed=seed,
-            torso=torso,
+            torso=custom.torso,
         )
         return cls(
             config=config,
-            learner=Learner(agent, config, seed=seed),
+            learner=Learner(agent, config, seed=seed, loss=custom.loss),
             lanes=lanes,
             replay=replay,
             tracker=EpisodeTracker(config.schedule.num_envs),
             explore_rng=generator(config.seed, SeedUse.EXPLORATION),
             replay_rng=generator(config.seed, SeedUse.REPLAY),
+            custom=custom,
         )
+
+    @property
+    def epsilon(self) -> float:
+        """The share of random actions now."""
+        return self.custom.epsilon(self.config, self.steps)
+
+    @property
+    def step_size(self) -> float:
+        """The optimizer's step size now."""
+        return self.custom.step_size(self.config, self.steps)
 
     def learned(self, update: Update, reward: Tensor) -> None:
         """Records a gradient step."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rlarcade.errors import ConfigError
+from rlarcade.foreign import own_words
 from rlarcade.games.names import resolve_game
 from rlarcade.games.protocols import Protocol, get_protocol
 from rlarcade.learning.policy import DQNAgent
@@ -17,7 +18,6 @@ from rlarcade.playing.players import (
     AnyPlayer,
     Player,
     RandomPlayer,
-    own_words,
 )
 from rlarcade.playing.references import load_named
 from rlarcade.text import printable

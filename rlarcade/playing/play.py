@@ -24,9 +24,10 @@ from numpy.typing import NDArray
 
 from rlarcade.checked import require
 from rlarcade.errors import ConfigError, PolicyError
+from rlarcade.foreign import own_words
 from rlarcade.games.single import GameEnv
 from rlarcade.playing.episodes import EpisodeResult, Trace
-from rlarcade.playing.players import AnyPlayer, Choice, Contender, View, as_player, own_words
+from rlarcade.playing.players import AnyPlayer, Choice, Contender, View, as_player
 from rlarcade.playing.schedule import check_count, evaluation_seeds
 from rlarcade.seeding import SeedUse, generator
 from rlarcade.text import said

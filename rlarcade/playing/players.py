@@ -5,12 +5,9 @@ time, so that its actions cannot depend on other games.
 """
 
 import queue
-import sysconfig
 import threading
-import traceback
 import weakref
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 from typing import Protocol as Interface
 
@@ -30,29 +27,6 @@ _LONGEST_SECONDS = 1e9  # Python cannot wait much longer
 
 class _TooSlowError(PolicyError):
     """A policy did not return an action in time."""
-
-
-def own_words(error: BaseException) -> str:
-    """Describes an error: its type, its message and, in the user's own code, the line."""
-    text = said(error)
-    what = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_own(frame)]
-    if not frames:
-        return what
-    last = frames[-1]
-    return f"{what} ({Path(last.filename).name}, line {last.lineno}, in {last.name})"
-
-
-_OTHERS = (
-    Path(__file__).parents[1],
-    *(Path(sysconfig.get_path(kind)) for kind in ("stdlib", "platstdlib", "purelib", "platlib")),
-)
-"""Folders with code that is not the user's: rlarcade, Python and installed packages."""
-
-
-def _is_own(frame: traceback.FrameSummary) -> bool:
-    path = Path(frame.filename)
-    return path.is_absolute() and not any(path.is_relative_to(folder) for folder in _OTHERS)
 
 
 class Policy(Interface):

@@ -10,6 +10,7 @@ from rlarcade.checked import validated
 from rlarcade.config import Settings, TrainConfig
 from rlarcade.errors import RunFolderError
 from rlarcade.games.names import resolve_game
+from rlarcade.learning.custom import Custom
 from rlarcade.learning.state import capped_buffer, regrown_buffer
 from rlarcade.runs.folder import RESOLVED, RunChange, RunRecord
 
@@ -85,6 +86,23 @@ def continued(record: RunRecord, settings: Settings, folder: Path) -> Continuati
         config = validated(TrainConfig, {**stored.model_dump(), **new})
     threads = [_told("torch_threads", changes)] if "torch_threads" in changes else []
     return Continuation(config, changes, threads, _notes(stored, changes))
+
+
+def check_custom(record: RunRecord, custom: Custom, folder: Path) -> None:
+    """Requires the functions and modules of the user's own that a run began with.
+
+    Raises:
+        RunFolderError: one is missing, new, or was changed since. The message names it.
+    """
+    began, now = record.custom, custom.identities()
+    for name in sorted(began.keys() | now.keys()):
+        if began.get(name) == now.get(name):
+            continue
+        raise RunFolderError(
+            f"run folder {folder} holds a run with {name} {began.get(name, 'as configured')}, now "
+            f"it is {now.get(name, 'as configured')}. Give the same one, unchanged, or use another "
+            "--run-dir."
+        )
 
 
 def _differences(stored: TrainConfig, asked: TrainConfig) -> dict[str, tuple[Any, Any]]:

@@ -82,6 +82,8 @@ class RunRecord(BaseModel):
     """buffer_size as requested; the run may use less."""
     followed: dict[str, int | None] = {}
     """Settings that were shortened for a short run: their values as requested."""
+    custom: dict[str, str] = {}
+    """Functions and modules of the user's own: name and source digest of each."""
     changes: tuple[RunChange, ...] = ()
     """Settings that were changed when the run was continued, oldest first."""
     init_from: str | None
@@ -142,7 +144,9 @@ def default_run_folder(settings: Settings) -> Path:
     return RUNS / f"{resolve_game(train.game)}-{settings.preset}-seed{train.seed}"
 
 
-def new_record(settings: Settings, train: TrainConfig, parent: str | None) -> RunRecord:
+def new_record(
+    settings: Settings, train: TrainConfig, parent: str | None, custom: dict[str, str]
+) -> RunRecord:
     """Returns the record of a run that begins now, with its resolved configuration."""
     asked = {name: settings.train[name] for name in FOLLOWING}
     return RunRecord(
@@ -151,6 +155,7 @@ def new_record(settings: Settings, train: TrainConfig, parent: str | None) -> Ru
         minutes=settings.run.minutes,
         buffer_asked=settings.train.memory.buffer_size,
         followed={k: v for k, v in asked.items() if v not in (None, train[k])},
+        custom=custom,
         init_from=parent,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         git_commit=code_commit(),

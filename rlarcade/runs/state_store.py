@@ -27,6 +27,7 @@ from rlarcade.config import TrainConfig
 from rlarcade.errors import CheckpointError
 from rlarcade.files import UNFINISHED, own_folder, remove_own, write_file, write_folder
 from rlarcade.games.lanes import Progress, TrainingLanes
+from rlarcade.learning.custom import NOTHING, Custom
 from rlarcade.learning.frames import BLOCKED_FRAME
 from rlarcade.learning.hardware import cores
 from rlarcade.learning.replay import Replay
@@ -99,13 +100,18 @@ class StateStore:
         self._prune()
 
     def load(
-        self, config: TrainConfig, *, progress: Progress | None = None
+        self,
+        config: TrainConfig,
+        *,
+        progress: Progress | None = None,
+        custom: Custom = NOTHING,
     ) -> tuple[TrainingState | None, list[str]]:
         """Builds the newest whole state.
 
         Args:
             config: the run's resolved configuration.
             progress: called while the games in flight are rebuilt.
+            custom: the functions and modules of your own that the run began with.
 
         Returns:
             The state, or None if no state was ever saved; and the problems of newer states.
@@ -122,7 +128,7 @@ class StateStore:
             except Exception as error:
                 problems.append(self._problem(steps[position], error))
                 continue
-            state = TrainingState.unstarted(config)
+            state = TrainingState.unstarted(config, custom=custom)
             try:
                 self._restore(state, saved, progress)
             except Exception as error:

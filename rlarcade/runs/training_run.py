@@ -10,6 +10,7 @@ A run may be stopped at any time. If it is opened again, it goes on from its new
 weights at its end are bit for bit those of an uninterrupted run.
 """
 
+import copy
 import json
 import time
 import warnings
@@ -21,6 +22,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from torch import nn
+
 from rlarcade.checked import path_of, require
 from rlarcade.checkpoint import Checkpoint, checkpoint_path, list_checkpoints, load_checkpoint
 from rlarcade.config import RunSettings, Settings, TrainConfig
@@ -28,13 +31,14 @@ from rlarcade.errors import CheckpointError, RunFolderError
 from rlarcade.evaluation import evaluate_agent
 from rlarcade.files import write_file
 from rlarcade.games import FRAMESKIP
+from rlarcade.learning.custom import NOTHING, Custom, Loss, Schedule
 from rlarcade.learning.hardware import resolve_device
 from rlarcade.learning.policy import DQNAgent
 from rlarcade.learning.schedules import crossed, whole_length
 from rlarcade.learning.state import TrainingState, torso_of
 from rlarcade.learning.training import TrainingProgress, train_agent
 from rlarcade.runs.beginning import prepared, require_disk_for
-from rlarcade.runs.continuing import continued
+from rlarcade.runs.continuing import check_custom, continued
 from rlarcade.runs.folder import RunFolder, RunRecord, code_commit, new_record
 from rlarcade.runs.metrics import MetricWriter, TrainingLog
 from rlarcade.runs.state_store import StateStore
@@ -94,9 +98,12 @@ class TrainingRun:
         outcome: what `finish` wrote; None if the run is not finished.
     """
 
-    def __init__(self, settings: Settings, folder: RunFolder, listener: Listener) -> None:
+    def __init__(
+        self, settings: Settings, folder: RunFolder, listener: Listener, custom: Custom
+    ) -> None:
         """Use `open`; this does not read the folder yet."""
         self._settings, self._folder, self._listener = settings, folder, listener
+        self._custom = custom
         self.folder = folder.path
         self.config = settings.train
         self.outcome: dict[str, Any] | None = None
@@ -121,6 +128,10 @@ class TrainingRun:
         eval_interval: int = 0,
         eval_episodes: int = 10,
         init_from: Checkpoint | None = None,
+        torso: nn.Module | None = None,
+        loss: Loss | None = None,
+        exploration: Schedule | None = None,
+        learning_rate: Schedule | None = None,
         preset: str = "custom",
         listener: Listener | None = None,
     ) -> Self:
@@ -136,6 +147,11 @@ class TrainingRun:
             eval_interval: agent steps between evaluations on the way; 0 for none.
             eval_episodes: whole games in each evaluation, on the way and at the end.
             init_from: checkpoint from which a new run takes its initial weights.
+            torso: your own module instead of the torso, see `TrainingState.create`. This and the
+                next three are recorded by name and source digest; resuming needs the same ones.
+            loss: your own loss of the expected head.
+            exploration: the share of random actions by agent steps so far.
+            learning_rate: the optimizer's step size by agent steps so far.
             preset: name of the preset that the settings come from, for the record.
             listener: receives messages and progress. Unset: warnings are shown.
 
@@ -153,7 +169,12 @@ class TrainingRun:
         )
         settings = Settings(preset=preset, train=config, run=run, given=config.given)
         return cls.of_settings(
-            settings, path_of(folder, "folder"), init_from=init_from, adapt=False, listener=listener
+            settings,
+            path_of(folder, "folder"),
+            init_from=init_from,
+            custom=Custom(torso, loss, exploration, learning_rate),
+            adapt=False,
+            listener=listener,
         )
 
     @classmethod
@@ -163,6 +184,7 @@ class TrainingRun:
         folder: Path,
         *,
         init_from: Checkpoint | None = None,
+        custom: Custom = NOTHING,
         adapt: bool = True,
         listener: Listener | None = None,
     ) -> Self:
@@ -172,6 +194,7 @@ class TrainingRun:
             settings: both groups of settings.
             folder: the run's folder.
             init_from: checkpoint from which a new run takes its initial weights.
+            custom: functions and modules of your own.
             adapt: turn a length in minutes into steps, and fit a preset's warm-up, exploration and
                 replay to a new run's length and to this machine's memory.
             listener: receives messages and progress.
@@ -179,7 +202,7 @@ class TrainingRun:
         key = folder.resolve()
         if (earlier := _open_runs.get(key)) is not None:
             earlier.close()
-        run = cls(settings, RunFolder(folder), listener or Listener())
+        run = cls(settings, RunFolder(folder), listener or Listener(), custom)
         try:
             run._open(init_from, adapt)
         except BaseException:
@@ -213,14 +236,25 @@ class TrainingRun:
             folder=self.folder,
         )
         self._state = self._new_state(config, parent)
-        self._folder.write_record(new_record(self._settings, config, self._state.parent))
+        parts = self._custom.identities()
+        record = new_record(self._settings, config, self._state.parent, parts)
+        self._folder.write_record(record)
 
     def _new_state(self, config: TrainConfig, parent: Checkpoint | None) -> TrainingState:
         with self._listener.work("starting games", config.schedule.num_envs, "games") as update:
-            return TrainingState.create(config, init_from=parent, progress=update)
+            return TrainingState.create(
+                config,
+                init_from=parent,
+                progress=update,
+                torso=self._custom.torso,
+                loss=self._custom.loss,
+                exploration=self._custom.exploration,
+                learning_rate=self._custom.learning_rate,
+            )
 
     def _go_on(self, record: RunRecord, parent: Checkpoint | None) -> None:
         """Resumes the run; sets `outcome` instead if it is finished."""
+        check_custom(record, self._custom, self.folder)
         plan = continued(record, self._settings, self.folder)
         for warning in plan.warnings:
             self._listener.warn(warning)
@@ -263,7 +297,7 @@ class TrainingRun:
         self, config: TrainConfig, parent_sha256: str | None, parent: Checkpoint | None
     ) -> TrainingState:
         with self._listener.work("rebuilding the games in flight", 1, "steps") as update:
-            state, problems = self._store.load(config, progress=update)
+            state, problems = self._store.load(config, progress=update, custom=self._custom)
         for problem in problems:
             self._listener.warn(f"{problem} Resuming from an older state.")
         if state is not None:
@@ -469,7 +503,7 @@ class TrainingRun:
                 self._stop_if_asked()
 
             evaluation = evaluate_agent(
-                DQNAgent.load(load_checkpoint(path)),
+                DQNAgent.load(load_checkpoint(path), torso=copy.deepcopy(self._custom.torso)),
                 episodes=episodes,
                 seed=self.config.seed,
                 on_episode=played,
