@@ -1,6 +1,5 @@
 """The training loop is a generator: it learns, and its caller logs, saves and stops it."""
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -11,20 +10,12 @@ from numpy.typing import NDArray
 from rlarcade.checked import require
 from rlarcade.config import TrainConfig
 from rlarcade.games.episodes import Episode
-from rlarcade.games.lanes import LaneStep
 from rlarcade.learning import hardware
-from rlarcade.learning.frames import block_frames
 from rlarcade.learning.learner import Update
 from rlarcade.learning.replay import Cells
-from rlarcade.learning.schedules import (
-    crossed,
-    epsilon,
-    importance_exponent,
-    learning_rate,
-    n_steps,
-    updates_due,
-)
+from rlarcade.learning.schedules import crossed, updates_due
 from rlarcade.learning.state import TrainingState
+from rlarcade.learning.step_parts import StepParts
 from rlarcade.learning.targets import lambda_targets
 
 
@@ -38,6 +29,8 @@ class TrainingProgress:
     """Gradient steps."""
     epsilon: float
     """Share of random actions in this step."""
+    learning_rate: float
+    """The optimizer's step size after this step."""
     episodes: tuple[Episode, ...]
     """Games that ended with this step."""
     update: Update | None
@@ -76,104 +69,71 @@ def train_agent(run: TrainConfig | TrainingState) -> Iterator[TrainingProgress]:
 
 
 def _learn_from_replay(state: TrainingState) -> Iterator[TrainingProgress]:
-    """Deep Q-learning with experience replay, Mnih et al. (2015), Algorithm 1."""
-    config, learner, lanes, replay = state.config, state.learner, state.lanes, state.replay
-    clock = _Clock(state.seconds)
-    # If the learner has its own processor, the emulators run while it learns. The order of events
-    # is the same: actions are chosen before the update, and the step is stored after it.
-    overlap = learner.device.type == "cuda"
+    """Deep Q-learning with experience replay: Mnih et al. (2015), Algorithm 1.
 
-    while state.steps < config.schedule.total_timesteps:
-        clock.start()
-        share = epsilon(config, state.steps)
-        actions = learner.act(lanes.observation, share, state.explore_rng)
-        if overlap:
-            state.require_finite()  # the last step's updates: acting has waited for them
-        frame, age = block_frames(lanes.observation[:, -1]), lanes.age
-        clock.lap("act")
-        lanes.send(actions)
-        step = None if overlap else lanes.recv()
-        clock.lap("env")
+    https://www.nature.com/articles/nature14236. The numbers count the lines of that algorithm.
+    Lines 1 to 3 are `TrainingState.create`. Lines 4 and 5 are in the lanes, which begin their next
+    episode by themselves. A step is stored after the updates, not before: a GPU learns while the
+    emulators play the step.
+    """
+    config, learner, lanes, replay = state.config, state.learner, state.lanes, state.replay
+    parts = StepParts(state)
+    while state.steps < config.schedule.total_timesteps:  # 6, one step of all lanes
+        share = state.epsilon
+        actions = parts.act(share)  # 7, 8
+        parts.send(actions)  # 9
 
         after = state.steps + lanes.num_envs
-        learner.set_learning_rate(learning_rate(config, state.steps))
+        learner.set_learning_rate(state.step_size)
         while state.updates < updates_due(config, after) and replay.can_sample:
-            batch = replay.sample(
-                config.schedule.batch_size,
-                state.replay_rng,
-                importance_exponent=importance_exponent(config, state.steps),
-                n_steps=n_steps(config, state.steps),
-            )
-            batch = batch.to(learner.device)
-            clock.lap("replay")
-            state.learned(learner.update(batch), batch.reward)
-            if not overlap or batch.cell is not None:  # priorities wait for the GPU anyway
-                state.require_finite()
-            clock.lap("learn")
-            if batch.cell is not None:
-                assert state.newest is not None
-                replay.set_priorities(batch.cell, state.newest.error.cpu().numpy())
-                clock.lap("replay")
+            batch = parts.sample()  # 12
+            parts.update(batch)  # 13, 14
         if crossed(config.target.target_update_interval, state.steps, after):
-            learner.update_target()
-            clock.lap("learn")
+            parts.update_target()  # 15
 
-        if step is None:
-            step = lanes.recv()
-            clock.lap("env")
-        replay.add(frame, _cells(config, actions, age, step))
-        clock.lap("replay")
+        step = parts.recv()  # 9, 10
+        parts.store(actions, step)  # 11
         state.steps = after
         yield _progress(state, share, state.tracker.observe(step))
-    state.require_finite()
+    parts.finish()
 
 
 def _learn_from_rollouts(state: TrainingState) -> Iterator[TrainingProgress]:
-    """Q(λ) without replay and target network: Gallici et al. (2025), PQN.
+    """Q(λ) without replay and target network: PQN, Gallici et al. (2025).
 
     https://arxiv.org/abs/2407.04811. All lanes play a rollout; then the network learns from it in a
     few passes. The targets are made from the Q-values that acting has computed anyway.
     """
     config, learner, lanes, replay = state.config, state.learner, state.lanes, state.replay
-    clock = _Clock(state.seconds)
-    rows = np.arange(config.memory.rollout_steps)
-
+    parts = StepParts(state)
     while state.steps < config.schedule.total_timesteps:
-        clock.start()
+        # Play a rollout.
         first_row = replay.rows_added
         played: list[Cells] = []
         values: list[NDArray[np.float32]] = []
         episodes: list[Episode] = []
-        for _ in rows:
-            share = epsilon(config, state.steps)
-            q_values = learner.q_values(lanes.observation)
-            actions = learner.explore(q_values, share, state.explore_rng)
+        for _ in range(config.memory.rollout_steps):
+            share = state.epsilon
+            q_values = parts.q_values()
+            actions = parts.explore(q_values, share)
             values.append(q_values.max(axis=1))
-            frame, age = block_frames(lanes.observation[:, -1]), lanes.age
-            clock.lap("act")
-            lanes.send(actions)
-            step = lanes.recv()
-            clock.lap("env")
-            played.append(_cells(config, actions, age, step))
-            replay.add(frame, played[-1])
-            clock.lap("replay")
+            parts.send(actions)
+            step = parts.recv()
+            played.append(parts.store(actions, step))
             episodes.extend(state.tracker.observe(step))
             state.steps += lanes.num_envs
-        values.append(learner.q_values(lanes.observation).max(axis=1))
-        clock.lap("act")
+        values.append(parts.q_values().max(axis=1))
 
+        # Make the targets once, backwards from the rollout's end.
         targets = _rollout_targets(config, played, np.array(values[1:]))
-        learner.set_learning_rate(learning_rate(config, state.steps))
+
+        # Learn: several passes over the rollout, in shuffled batches.
+        learner.set_learning_rate(state.step_size)
         usable = np.flatnonzero(~np.array([cells.reset for cells in played]))
         for _ in range(config.memory.num_epochs):
             for cell in _minibatches(config, usable, state.replay_rng):
                 row, lane = np.divmod(cell, lanes.num_envs)
-                batch = replay.at(first_row + row, lane).to(learner.device)
-                clock.lap("replay")
-                target = torch.from_numpy(targets[row, lane]).to(learner.device)
-                state.learned(learner.fit(batch.observation, batch.action, target), batch.reward)
-                state.require_finite()
-                clock.lap("learn")
+                parts.fit(parts.at(first_row + row, lane), targets[row, lane])
         yield _progress(state, share, tuple(episodes))
 
 
@@ -214,39 +174,8 @@ def _progress(
         steps=state.steps,
         updates=state.updates,
         epsilon=share,
+        learning_rate=state.step_size,
         episodes=episodes,
         update=state.newest,
         seconds=state.seconds,
     )
-
-
-def _cells(
-    config: TrainConfig, actions: NDArray[np.int64], age: NDArray[np.int64], step: LaneStep
-) -> Cells:
-    terminal = step.terminated
-    if config.target.terminal_on_life_loss:
-        terminal = terminal | step.life_lost
-    return Cells(
-        action=actions.astype(np.uint8),
-        reward=step.reward,
-        terminal=terminal,
-        last=step.terminated | step.truncated,
-        reset=step.reset,
-        age=np.minimum(age, 255).astype(np.uint8),
-    )
-
-
-class _Clock:
-    """Sums wall time by part."""
-
-    def __init__(self, seconds: dict[str, float]) -> None:
-        self._seconds = seconds
-        self._since = 0.0
-
-    def start(self) -> None:
-        self._since = time.perf_counter()
-
-    def lap(self, part: str) -> None:
-        now = time.perf_counter()
-        self._seconds[part] += now - self._since
-        self._since = now

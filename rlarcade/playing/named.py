@@ -65,20 +65,20 @@ def named_players(
         for name in dict.fromkeys(names)
         if name != RANDOM and not _is_entry_point(name)
     }
-    rules = None if protocol is None else get_protocol(protocol)
+    asked = None if protocol is None else get_protocol(protocol)
     for agent in agents.values():
         _check_game(agent, game)
-        if rules is not None:
-            _play_under(agent, rules)
+        if asked is not None:
+            _check_actions(agent, asked)
     known = list(dict.fromkeys(agent.game for agent in agents.values()))
     if len(agents) < len(set(names)) and len(known) != 1 and game is None:
         found = f"the checkpoints play {' and '.join(known)}" if known else "no checkpoint says"
         raise ConfigError(f"which game should the others play? Name it with --game; {found}.")
     game = resolve_game(game or known[0])
-    if rules is None:
-        rules = next((agent.protocol for agent in agents.values()), get_protocol("v5"))
+    rules = asked or next((agent.protocol for agent in agents.values()), get_protocol("v5"))
     return [
-        AgentPlayer(agents[name]) if name in agents else _other(name, game, rules) for name in names
+        AgentPlayer(agents[name], protocol=asked) if name in agents else _other(name, game, rules)
+        for name in names
     ]
 
 
@@ -94,13 +94,12 @@ def _check_game(agent: DQNAgent, game: str | None) -> None:
         )
 
 
-def _play_under(agent: DQNAgent, rules: Protocol) -> None:
+def _check_actions(agent: DQNAgent, rules: Protocol) -> None:
     if rules.full_action_space != agent.protocol.full_action_space:
         raise ConfigError(
             f"{agent.name} was trained under {agent.protocol.name}, which has other actions than "
             f"{rules.name}. Leave --protocol out."
         )
-    agent.protocol = rules
 
 
 def _other(name: str, game: str, rules: Protocol) -> AnyPlayer:

@@ -100,6 +100,8 @@ class AgentPlayer:
 
     Args:
         agent: the agent.
+        protocol: protocol of its games, with its evaluation ε. None: that of the agent.
+        name: name in results. None: that of the agent.
         decision_seconds: time limit for one batch. An agent that exceeds it fails in all games of
             the batch. `DQNAgent` has no limit, because the timing thread would slow it down.
     """
@@ -107,14 +109,19 @@ class AgentPlayer:
     sees_screen = one_at_a_time = False
 
     def __init__(
-        self, agent: ValuesActions, *, decision_seconds: float = _DECISION_SECONDS
+        self,
+        agent: ValuesActions,
+        *,
+        protocol: Protocol | None = None,
+        name: str | None = None,
+        decision_seconds: float = _DECISION_SECONDS,
     ) -> None:
         from rlarcade.learning.policy import DQNAgent  # here, so that reports do not import torch
 
         self._agent = agent
         self._timed = None if isinstance(agent, DQNAgent) else _Worker(decision_seconds)
-        self.game, self.protocol = resolve_game(agent.game), agent.protocol
-        self.name: str = getattr(agent, "name", "agent")
+        self.game, self.protocol = resolve_game(agent.game), protocol or agent.protocol
+        self.name: str = getattr(agent, "name", "agent") if name is None else name
         self.version: str | None = getattr(agent, "version", None)
 
     def sit(self, rng: np.random.Generator) -> None:

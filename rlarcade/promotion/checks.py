@@ -17,7 +17,7 @@ from rlarcade.files import UnfitFileError, own_folder
 from rlarcade.games.protocols import SCREEN, STACK
 from rlarcade.learning.policy import DQNAgent
 from rlarcade.playing import RandomPlayer, play_steps
-from rlarcade.playing.players import Contender
+from rlarcade.playing.players import AgentPlayer, AnyPlayer
 from rlarcade.promotion.gate import (
     Attempt,
     Check,
@@ -115,7 +115,7 @@ class _Subject:
     attempt: Attempt | None
     on_pair: PairDone | None
     agent: DQNAgent | None = None
-    """Set by the check of the files."""
+    """The version's agent; set by the check of the files."""
     match: Comparison | None = None
     """Match against the champion; None: not played yet."""
 
@@ -123,6 +123,11 @@ class _Subject:
     def loaded(self) -> DQNAgent:
         assert self.agent is not None, "the first check loads the agent"
         return self.agent
+
+    @property
+    def player(self) -> AgentPlayer:
+        """The version's agent, under the version's number in results."""
+        return AgentPlayer(self.loaded, name=_name(self.version.number))
 
     def records(self, rule: Rule) -> Path:
         # A match keeps its rule to the end. So a gate with another rule needs a new match; a gate
@@ -160,7 +165,6 @@ def _files(subject: _Subject) -> Finding:
         agent = DQNAgent.load(subject.registry.load(version.number))
     except (RegistryError, CheckpointError) as error:
         return "fail", str(error), {}
-    agent.name = f"version {version.number}"
     subject.agent = agent
     network = NetworkSettings.model_validate(agent.network)
     return (
@@ -195,11 +199,16 @@ def _contract(subject: _Subject) -> Finding:
     )
 
 
+def _name(number: int) -> str:
+    """Returns the name of a version in results."""
+    return f"version {number}"
+
+
 def _smoke(subject: _Subject) -> Finding:
     wanted, most = subject.gate.smoke.steps, subject.gate.smoke.max_seconds
     played, score, started = 0, 0.0, time.monotonic()
     try:
-        for step in play_steps(subject.loaded, episodes=wanted, use=SeedUse.CALIBRATION):
+        for step in play_steps(subject.player, episodes=wanted, use=SeedUse.CALIBRATION):
             played, score = played + 1, score + step.reward
             if played == wanted:
                 break
@@ -280,7 +289,6 @@ def _match(subject: _Subject) -> Finding:
         champion = DQNAgent.load(subject.registry.load(subject.champion.version))
     except (RegistryError, CheckpointError) as error:
         return "unknown", f"the champion cannot be loaded: {error}", {}
-    champion.name = f"version {subject.champion.version}"
     margin = part.non_inferiority
     alpha = part.alpha if subject.attempt is None else subject.attempt.alpha
     rule = (
@@ -288,7 +296,8 @@ def _match(subject: _Subject) -> Finding:
         if margin
         else Rule(alpha=alpha, beta=part.beta)
     )
-    subject.match = _played(subject, champion, rule, part)
+    player = AgentPlayer(champion, name=_name(subject.champion.version))
+    subject.match = _played(subject, player, rule, part)
     return _judged(subject, subject.match)
 
 
@@ -301,7 +310,7 @@ class _TimeIsUpError(Exception):
 
 
 def _played(
-    subject: _Subject, opponent: Contender, rule: Rule, part: RandomCheck | MatchCheck
+    subject: _Subject, opponent: AnyPlayer, rule: Rule, part: RandomCheck | MatchCheck
 ) -> Comparison:
     """Plays a match, but begins no pair after `max_seconds`; a stopped match has no verdict."""
     started = time.monotonic()
@@ -315,7 +324,7 @@ def _played(
     try:
         return compare_agents(
             opponent,
-            subject.loaded,
+            subject.player,
             rule=rule,
             max_pairs=part.max_pairs,
             record=subject.records(rule),

@@ -12,10 +12,9 @@ from typing import Any, TextIO
 
 from torch.utils.tensorboard import SummaryWriter
 
-from rlarcade.config import TrainConfig
 from rlarcade.files import check_own, open_own, write_file
 from rlarcade.games.protocols import FRAMESKIP
-from rlarcade.learning.schedules import crossed, learning_rate
+from rlarcade.learning.schedules import crossed
 from rlarcade.learning.training import TrainingProgress
 
 _FILE = "metrics.jsonl"
@@ -114,8 +113,8 @@ class TrainingLog:
         evaluated_at: agent step of the last evaluation during training; 0 if there was none.
     """
 
-    def __init__(self, metrics: MetricWriter, config: TrainConfig) -> None:
-        self._metrics, self._config = metrics, config
+    def __init__(self, metrics: MetricWriter) -> None:
+        self._metrics = metrics
         self._recent = metrics.games.copy()
         self._mark: tuple[float, int, dict[str, float]] | None = None
         self.evaluated_at = metrics.evaluated_at
@@ -144,7 +143,7 @@ class TrainingLog:
             "time/frames": progress.steps * FRAMESKIP,
             "time/fps": (progress.steps - steps) / elapsed,
             "rollout/exploration_rate": progress.epsilon,
-            "train/learning_rate": learning_rate(self._config, progress.steps),
+            "train/learning_rate": progress.learning_rate,
             "train/n_updates": progress.updates,
         }
         for part, spent in progress.seconds.items():

@@ -399,7 +399,7 @@ class TrainingRun:
         if self._log is None:
             self._metrics = MetricWriter(self.folder, resumed_at=self.state.steps)
             self._close_metrics = weakref.finalize(self, self._metrics.close)
-            self._log = TrainingLog(self._metrics, self.config)
+            self._log = TrainingLog(self._metrics)
             self._folder.log_command(self.state.steps)
         return self._log
 

@@ -7,6 +7,7 @@ import pytest
 from rlarcade.checkpoint import load_checkpoint
 from rlarcade.config import TrainConfig
 from rlarcade.errors import CheckpointError, ConfigError, GameError
+from rlarcade.games.protocols import get_protocol
 from rlarcade.learning.policy import DQNAgent
 from rlarcade.playing.named import named_players, told_unkept
 
@@ -59,6 +60,19 @@ def test_random_plays_what_the_checkpoint_beside_it_plays(pong, breakout):
     one, other = named_players([breakout, "random"])
     assert one.protocol == other.protocol
     assert other.protocol.name == "machado"
+
+
+def test_a_checkpoint_plays_under_the_protocol_that_is_named(pong, monkeypatch):
+    agents, load = [], DQNAgent.load
+
+    def noted(*args, **kwargs):
+        agents.append(load(*args, **kwargs))
+        return agents[-1]
+
+    monkeypatch.setattr(DQNAgent, "load", noted)
+    players = named_players([pong, "random"], protocol="nature")
+    assert {player.protocol for player in players} == {get_protocol("nature")}
+    assert [agent.protocol for agent in agents] == [get_protocol("v5")], "nothing is written to it"
 
 
 def test_random_alone_is_told_its_game():

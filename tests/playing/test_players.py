@@ -57,12 +57,27 @@ def test_a_function_plays_what_it_says():
 def test_an_agent_scores_the_same_by_its_values_and_by_its_predict(epsilon):
     config = TrainConfig(game="space_invaders", conv_channels=(2, 2, 2), hidden_units=8)
     agent = DQNAgent(config, num_actions=6, seed=1)
-    agent.protocol = SHORT.model_copy(update={"name": "mine", "evaluation_epsilon": epsilon})
-    by_predict = Player(agent, game=agent.game, protocol=agent.protocol)
+    protocol = SHORT.model_copy(update={"name": "mine", "evaluation_epsilon": epsilon})
+    by_predict = Player(agent, game=agent.game, protocol=protocol)
+    by_values = AgentPlayer(agent, protocol=protocol)
     assert (
         evaluate_agent(by_predict, episodes=2).episodes
-        == evaluate_agent(agent, episodes=2).episodes
+        == evaluate_agent(by_values, episodes=2).episodes
     )
+
+
+def test_a_player_has_the_protocol_and_name_that_it_is_given_and_its_agent_keeps_its_own():
+    config = TrainConfig(game="space_invaders", conv_channels=(2, 2, 2), hidden_units=8)
+    agent = DQNAgent(config, num_actions=6)
+    dice = SHORT.model_copy(update={"name": "dice", "evaluation_epsilon": 1.0})
+    given = AgentPlayer(agent, protocol=dice, name="version 3")
+    evaluation = evaluate_agent(given, episodes=1)
+    assert (evaluation.checkpoint, evaluation.protocol) == ("version 3", dice)
+    (episode,) = evaluation.episodes
+    assert len(set(actions_of(episode))) == 6, "ε is that of the protocol that was given"
+    assert (agent.name, agent.protocol) == ("agent", get_protocol("v5"))
+    own = AgentPlayer(agent)
+    assert (own.name, own.protocol) == ("agent", agent.protocol)
 
 
 def test_the_memory_of_predict_belongs_to_one_game():
@@ -332,8 +347,7 @@ def test_rlarcades_own_agents_are_asked_in_the_thread_that_plays(tiny_config):
         threads.append(threading.current_thread()),
         real(observation),
     )[1]
-    agent.protocol = SHORT
-    evaluate_agent(agent, episodes=1)
+    evaluate_agent(AgentPlayer(agent, protocol=SHORT), episodes=1)
     assert set(threads) == {threading.main_thread()}
 
 

@@ -497,8 +497,8 @@ def test_as_many_steps_are_played_as_asked_and_their_points_added(
 ):
     taken = []
 
-    def steps(agent, *, episodes, use):
-        assert (agent.name, use) == ("version 1", SeedUse.CALIBRATION)
+    def steps(player, *, episodes, use):
+        assert (player.name, use) == ("version 1", SeedUse.CALIBRATION)
         for reward in (1.5, -4, 10, 100, 1_000, *[0] * 400)[:episodes]:
             clock.now += 2
             taken.append(reward)

@@ -4,8 +4,11 @@ import json
 import subprocess
 import sys
 from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 from toy_games import weights_digest
 
 from rlarcade import TrainConfig, TrainingRun, evaluate_agent, load_checkpoint
@@ -244,6 +247,97 @@ def test_a_run_begins_from_a_checkpoint(tmp_path, whole):
         assert second.state.parent == parent.manifest.weights_sha256
     with pytest.raises(RunFolderError, match="a run that began from random weights, not from"):
         TrainingRun.open(config(), tmp_path / "first", init_from=parent)
+
+
+def slowly(steps):
+    return max(0.1, 1 - steps / 300)
+
+
+def squared(predicted, target):
+    return (predicted - target) ** 2
+
+
+def test_functions_of_ones_own_are_kept_by_name_and_source_and_asked_for_again(tmp_path):
+    with TrainingRun.open(config(), tmp_path / "whole", loss=squared, exploration=slowly) as run:
+        whole_run = digest(trained(run).state)
+    own = {"loss": squared, "exploration": slowly}
+    with TrainingRun.open(config(), tmp_path / "run", **own, save_interval=100) as run:
+        trained(run, until=200)
+    record = json.loads((tmp_path / "run" / "run.json").read_text())["custom"]
+    assert set(record) == {"loss", "exploration"}
+    assert record["loss"].startswith(f"{__name__}.squared sha256:")
+    for other, message in (
+        ({}, f"exploration {__name__}.slowly sha256:.*, now it is as configured. Give the same"),
+        (own | {"loss": slowly_too}, "a run with loss .*squared .*, now it is .*slowly_too"),
+        (own | {"learning_rate": slowly}, "with learning_rate as configured, now it is .*slowly"),
+    ):
+        with pytest.raises(RunFolderError, match=message):
+            TrainingRun.open(config(), tmp_path / "run", **other)
+    with TrainingRun.open(config(), tmp_path / "run", **own) as again:
+        assert digest(trained(again).state) == whole_run
+
+
+def slowly_too(predicted, target):
+    return (predicted - target).abs()
+
+
+class Pooled(nn.Module):
+    """A torso: one average pool and a layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.pool, self.layer = nn.AvgPool2d(12), nn.Linear(4 * 49, 8)
+
+    def forward(self, frames):
+        return self.layer(self.pool(frames.float() / 255).flatten(1)).relu()
+
+
+def test_a_run_with_a_torso_of_ones_own_is_resumed_and_finished(tmp_path):
+    def made():
+        torch.manual_seed(3)
+        return Pooled()
+
+    with TrainingRun.open(config(), tmp_path / "whole", torso=made()) as run:
+        version = trained(run).state.agent.version
+    with TrainingRun.open(config(), tmp_path / "run", torso=made(), eval_episodes=1) as run:
+        trained(run, until=200)
+    with TrainingRun.open(config(), tmp_path / "run", torso=made(), eval_episodes=1) as again:
+        outcome = trained(again).finish()
+        assert again.outcome is outcome
+    agent = DQNAgent.load(outcome["checkpoint"], torso=made())
+    assert agent.version == version
+    assert evaluate_agent(agent, episodes=1).mean == outcome["evaluation"]["mean"]
+
+
+def test_the_command_imports_functions_of_ones_own(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "my_parts.py").write_text(
+        "import torch\n"
+        "def squared(predicted, target):\n    return (predicted - target) ** 2\n"
+        "def slowly(steps):\n    return max(0.1, 1 - steps / 300)\n"
+        "def torso():\n    torch.manual_seed(3)\n    return torch.nn.Sequential(\n"
+        "        Scale(), torch.nn.AvgPool2d(12), torch.nn.Flatten())\n"
+        "class Scale(torch.nn.Module):\n    def forward(self, x):\n        return x / 255\n"
+    )
+    flags = ["--game", "Pong", "--preset", "quick", "--total-timesteps", "300", "--num-envs", "4"]
+    flags += ["--learning-starts", "100", "--run-dir", "run", "--eval-episodes", "1"]
+    own = ["--custom-loss", "my_parts:squared", "--custom-exploration", "my_parts:slowly"]
+    assert main([*flags, *own, "--custom-torso", "my_parts:torso"]) == 0
+    assert set(json.loads(Path("run/run.json").read_text())["custom"]) == {
+        *("loss", "exploration", "torso")
+    }
+    capsys.readouterr()
+    assert main([*flags, *own, "--total-timesteps", "400"]) == 2
+    assert "with torso torch.nn.modules.container.Sequential" in capsys.readouterr().err
+    for wrong, message in (
+        ("my_parts:no", "custom_loss my_parts:no cannot be imported: AttributeError"),
+        ("no_such_module:x", "cannot be imported: ModuleNotFoundError: No module named"),
+        ("squared", "custom_loss must be MODULE:NAME, such as mine:make, not 'squared'"),
+    ):
+        assert main([*flags[:-4], "--run-dir", "other", "--custom-loss", wrong]) == 2
+        assert message in capsys.readouterr().err
+        assert not Path("other").exists()
 
 
 def test_a_disk_that_fills_up_at_the_end_is_told_once(tmp_path, monkeypatch):
