@@ -40,7 +40,7 @@ from rlarcade.play_commands import (
     tell_taken,
 )
 from rlarcade.playing.named import named_players
-from rlarcade.playing.players import AnyPlayer
+from rlarcade.playing.players import Player
 from rlarcade.playing.schedule import check_count
 from rlarcade.progress import ProgressLine
 from rlarcade.reports import (
@@ -118,7 +118,7 @@ def _compare_command(argv: Sequence[str]) -> int:
     return _match(flags, *players) if len(players) == 2 else _round_robin(flags, players)
 
 
-def _players(flags: _Flags, names: Sequence[str], game: str | None) -> list[AnyPlayer]:
+def _players(flags: _Flags, names: Sequence[str], game: str | None) -> list[Player]:
     return named_players(
         names,
         game=game,
@@ -128,7 +128,7 @@ def _players(flags: _Flags, names: Sequence[str], game: str | None) -> list[AnyP
     )
 
 
-def _match(flags: _Flags, champion: AnyPlayer, candidate: AnyPlayer) -> int:
+def _match(flags: _Flags, champion: Player, candidate: Player) -> int:
     rule = _rule(flags)
     record = _record(flags.folder, [champion, candidate])
     with _watched(flags.max_pairs, "match", record) as watch:
@@ -147,7 +147,7 @@ def _match(flags: _Flags, champion: AnyPlayer, candidate: AnyPlayer) -> int:
     return _EXITS[match.verdict]
 
 
-def _round_robin(flags: _Flags, players: list[AnyPlayer]) -> int:
+def _round_robin(flags: _Flags, players: list[Player]) -> int:
     if flags.non_inferiority is not None:
         raise ConfigError("a round robin only tests who is better; leave --non-inferiority out.")
     if flags.beta != _Flags.model_fields["beta"].default:
@@ -197,7 +197,7 @@ def _suite(flags: _Flags, path: Path) -> int:
     return _EXITS[suite.verdict]
 
 
-def _record(folder: Path, players: Sequence[AnyPlayer]) -> Path | None:
+def _record(folder: Path, players: Sequence[Player]) -> Path | None:
     return folder if can_keep(players) else None
 
 

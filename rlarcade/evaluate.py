@@ -38,7 +38,7 @@ from rlarcade.play_commands import (
 )
 from rlarcade.playing import EpisodeResult
 from rlarcade.playing.named import HUMAN, named_players
-from rlarcade.playing.players import AnyPlayer
+from rlarcade.playing.players import Player
 from rlarcade.playing.recordings import median_game
 from rlarcade.playing.schedule import check_count
 from rlarcade.progress import ProgressLine
@@ -124,7 +124,7 @@ def _check(flags: _Flags) -> None:
         )
 
 
-def _record(flags: _Flags, player: AnyPlayer) -> Path | None:
+def _record(flags: _Flags, player: Player) -> Path | None:
     """Returns the file for finished games, or None without --json or without a version."""
     if flags.json_file is None or not can_keep([player]):
         return None
@@ -132,7 +132,7 @@ def _record(flags: _Flags, player: AnyPlayer) -> Path | None:
     return flags.json_file.with_name(f"{flags.json_file.name}.{name}-seed{flags.seed}.part")
 
 
-def _evaluated(flags: _Flags, player: AnyPlayer, record: Path | None) -> Evaluation:
+def _evaluated(flags: _Flags, player: Player, record: Path | None) -> Evaluation:
     with (
         resumable("games", kept=record is not None),
         ProgressLine(flags.episodes, f"playing {player.name}", unit="games") as line,

@@ -10,7 +10,7 @@ from pydantic import Field
 from rlarcade.console import say, say_error, say_warning
 from rlarcade.errors import ConfigError
 from rlarcade.playing.named import told_unkept
-from rlarcade.playing.players import AnyPlayer
+from rlarcade.playing.players import Player
 from rlarcade.reports import write_report
 from rlarcade.text import counted
 
@@ -40,7 +40,7 @@ def check_seed(seed: int) -> None:
         raise ConfigError(f"seed must be 0 to {2**32 - 1}, got {seed}.")
 
 
-def can_keep(players: Sequence[AnyPlayer]) -> bool:
+def can_keep(players: Sequence[Player]) -> bool:
     """Whether finished games can be kept for a later command. Warns if a policy has no version."""
     unkept = told_unkept(players)
     if unkept is not None:

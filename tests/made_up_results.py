@@ -17,7 +17,7 @@ from rlarcade.evaluation import (
     Rule,
     SuiteComparison,
 )
-from rlarcade.evaluation.documents import Contestant
+from rlarcade.evaluation.documents import Side
 from rlarcade.games import get_protocol
 from rlarcade.playing import EpisodeResult
 
@@ -59,8 +59,8 @@ def match(
         ]
         pairs.append(PairResult(champion=games[0], candidate=games[1]))
     return Comparison(
-        champion=Contestant(checkpoint=names[0], version="aa" * 32),
-        candidate=Contestant(checkpoint=names[1], version="bb" * 32),
+        champion=Side(checkpoint=names[0], version="aa" * 32),
+        candidate=Side(checkpoint=names[1], version="bb" * 32),
         game=game,
         protocol=get_protocol("v5"),
         rule=rule or Rule(),

@@ -8,7 +8,7 @@ import pytest
 from made_up_results import episode, evaluation, match, mixed, read, round_robin, suite
 
 from rlarcade.evaluation import Rule, evaluate_agent
-from rlarcade.evaluation.documents import Contestant, PairResult
+from rlarcade.evaluation.documents import PairResult, Side
 from rlarcade.evaluation.match import match_notes
 from rlarcade.evaluation.round_robin import RoundRobin
 from rlarcade.evaluation.summaries import meaning_of, suite_meaning
@@ -66,7 +66,7 @@ DOCUMENTS = {
     "trace": TRACE,
     "episode": GAME,
     "failed episode": GAME.model_copy(update={"ended": "failed", "failure": CRASH}),
-    "contestant": Contestant(checkpoint=HOSTILE, version="ab" * 32),
+    "contestant": Side(checkpoint=HOSTILE, version="ab" * 32),
     "pair": PairResult(champion=GAME, candidate=GAME),
     "evaluation": evaluation(range(300), name=HOSTILE),
     "evaluation of one game": evaluation([3], name=HOSTILE),
@@ -259,7 +259,7 @@ def test_a_crash_in_one_game_of_two_is_told_by_the_notes_only():
 
 
 def test_the_same_version_twice_is_not_too_close_to_tell():
-    same = Contestant(checkpoint="x", version="aa" * 32)
+    same = Side(checkpoint="x", version="aa" * 32)
     document = match([]).model_copy(update={"champion": same, "candidate": same})
     said = "both are the same version, so nothing was played; the champion stays"
     assert meaning_of(document) == ("inconclusive", said)
@@ -321,9 +321,7 @@ def test_names_in_tables_of_matches_fit_a_terminal(terminal):
     assert max(len(line) for line in match_lines(document)[1:]) <= 80
     games = suite({"pong": mixed(20)})
     one = games.matches[0].model_copy(
-        update={
-            side: Contestant(checkpoint=LONG, version="x") for side in ("champion", "candidate")
-        }
+        update={side: Side(checkpoint=LONG, version="x") for side in ("champion", "candidate")}
     )
     lines = suite_lines(games.model_copy(update={"matches": (one,)}))
     assert len(lines[2]) <= 80

@@ -13,9 +13,9 @@ from rlarcade.checked import reason
 from rlarcade.errors import RecordingError
 from rlarcade.evaluation.documents import (
     Comparison,
-    Contestant,
     Evaluation,
     PairResult,
+    Side,
     recordings_of,
 )
 from rlarcade.evaluation.round_robin import RoundRobin
@@ -109,7 +109,7 @@ def _record_of_a_match(text: str) -> Iterator[_Written]:
     first, *lines = text.splitlines() or ["{}"]
     header: dict[str, Any] = json.loads(first)
     sides = {
-        side: Contestant(checkpoint=str(header[side]), version=header[side])
+        side: Side(checkpoint=str(header[side]), version=header[side])
         for side in ("champion", "candidate")
     }
     pairs = tuple(map(PairResult.model_validate_json, lines))

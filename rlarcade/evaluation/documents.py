@@ -29,7 +29,7 @@ from rlarcade.evaluation.sequential import (
 )
 from rlarcade.evaluation.statistics import interquartile_mean, iqm_interval
 from rlarcade.games.protocols import Protocol
-from rlarcade.games.scores import human_normalised_score
+from rlarcade.games.scores import human_normalized_score
 from rlarcade.playing.episodes import EpisodeResult
 from rlarcade.playing.recordings import Recording
 from rlarcade.playing.schedule import MOST_GAMES
@@ -102,7 +102,7 @@ class Evaluation(ShortlyShown):
     @property
     def human_normalized(self) -> float | None:
         """(mean − random) / (human − random); None if no human score is published."""
-        return human_normalised_score(self.game, self.mean)
+        return human_normalized_score(self.game, self.mean)
 
     def shown(self) -> Shown:
         """What was played, and the mean score."""
@@ -119,7 +119,7 @@ class Evaluation(ShortlyShown):
         return score_rows(self)
 
 
-class Contestant(ShortlyShown):
+class Side(ShortlyShown):
     """One side of a match."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -181,8 +181,8 @@ class Comparison(ShortlyShown):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    champion: Contestant
-    candidate: Contestant
+    champion: Side
+    candidate: Side
     game: str
     protocol: Protocol
     rule: Rule

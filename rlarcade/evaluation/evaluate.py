@@ -12,7 +12,7 @@ from rlarcade.evaluation.documents import Evaluation
 from rlarcade.evaluation.record import Record
 from rlarcade.playing.episodes import EpisodeResult
 from rlarcade.playing.play import DEFAULT_LANES, Scheduled, evaluation_schedule, play_games
-from rlarcade.playing.players import AnyPlayer, Contender, as_player
+from rlarcade.playing.players import Agent, Player, as_player
 from rlarcade.playing.recordings import Recording, first_problem
 from rlarcade.playing.schedule import check_count
 from rlarcade.seeding import SeedUse, derived_seed
@@ -24,7 +24,7 @@ RecordFound = Callable[[Path, int], None]
 
 
 def evaluate_agent(
-    agent: Contender,
+    agent: Agent | Player,
     *,
     episodes: int = 100,
     seed: int = 0,
@@ -106,7 +106,7 @@ def _left(
 
 
 def _check_earlier(
-    path: Path, player: AnyPlayer, games: Mapping[int, EpisodeResult], seed: int, use: SeedUse
+    path: Path, player: Player, games: Mapping[int, EpisodeResult], seed: int, use: SeedUse
 ) -> None:
     """Replays recorded games, because a record alone proves nothing.
 
@@ -129,7 +129,7 @@ def _check_earlier(
         )
 
 
-def _opened(path: Path, player: AnyPlayer, seed: int, use: SeedUse) -> Record[_Game]:
+def _opened(path: Path, player: Player, seed: int, use: SeedUse) -> Record[_Game]:
     if player.version is None:
         raise ConfigError(
             f"games of {player.name} cannot be kept: it has no version to identify them by. "

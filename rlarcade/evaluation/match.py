@@ -14,13 +14,13 @@ from typing import Any
 
 from rlarcade.checked import path_of
 from rlarcade.errors import ConfigError, RunFolderError
-from rlarcade.evaluation.documents import Comparison, Contestant, PairResult, short_version
+from rlarcade.evaluation.documents import Comparison, PairResult, Side, short_version
 from rlarcade.evaluation.evaluate import RecordFound
 from rlarcade.evaluation.record import Record
 from rlarcade.evaluation.sequential import Rule
 from rlarcade.playing.episodes import EpisodeResult
 from rlarcade.playing.play import Scheduled, play_games
-from rlarcade.playing.players import AnyPlayer, Contender, as_player
+from rlarcade.playing.players import Agent, Player, as_player
 from rlarcade.playing.recordings import Recording, first_problem
 from rlarcade.playing.schedule import check_count, match_seeds
 from rlarcade.seeding import LARGEST_WORD, checked_seed
@@ -33,8 +33,8 @@ _FEW_DISTINCT = 0.05  # below this share of different games, a note warns of rep
 
 
 def compare_agents(
-    champion: Contender,
-    candidate: Contender,
+    champion: Agent | Player,
+    candidate: Agent | Player,
     *,
     rule: Rule | None = None,
     max_pairs: int = 400,
@@ -92,7 +92,7 @@ def compare_agents(
     return match.model_copy(update={"notes": match_notes(match.results)})
 
 
-Sides = tuple[AnyPlayer, AnyPlayer]
+Sides = tuple[Player, Player]
 """Champion and candidate."""
 
 
@@ -107,8 +107,8 @@ def new_match(
     champion, candidate = sides
     _check_comparable(champion, candidate)
     return Comparison(
-        champion=Contestant(checkpoint=champion.name, version=champion.version),
-        candidate=Contestant(checkpoint=candidate.name, version=candidate.version),
+        champion=Side(checkpoint=champion.name, version=champion.version),
+        candidate=Side(checkpoint=candidate.name, version=candidate.version),
         game=champion.game,
         protocol=champion.protocol,
         rule=rule,
@@ -230,8 +230,8 @@ def _how(pair: PairResult) -> list[tuple[float, int, str]]:
 
 
 def play_pairs(
-    champion: AnyPlayer,
-    candidate: AnyPlayer,
+    champion: Player,
+    candidate: Player,
     seeds: Iterable[int],
     *,
     candidates_dice: int = 0,
@@ -252,7 +252,7 @@ def play_pairs(
             place += 2
 
 
-def _check_comparable(champion: AnyPlayer, candidate: AnyPlayer) -> None:
+def _check_comparable(champion: Player, candidate: Player) -> None:
     if champion.game != candidate.game:
         raise ConfigError(
             f"the champion plays {champion.game}, the candidate {candidate.game}: their scores "

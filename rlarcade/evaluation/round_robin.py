@@ -17,7 +17,7 @@ from rlarcade.evaluation.documents import Comparison
 from rlarcade.evaluation.evaluate import RecordFound
 from rlarcade.evaluation.match import compare_agents
 from rlarcade.evaluation.sequential import Rule
-from rlarcade.playing.players import Contender, as_player
+from rlarcade.playing.players import Agent, Player, as_player
 from rlarcade.shown import Rows, ShortlyShown, Shown
 
 
@@ -65,7 +65,7 @@ PairingDone = Callable[[int, Comparison], None]
 
 
 def compare_all(
-    players: Sequence[Contender],
+    players: Sequence[Agent | Player],
     *,
     alpha: float = 0.05,
     max_pairs: int = 400,

@@ -37,8 +37,8 @@ from rlarcade.evaluation.sequential import (
     log_e_values,
 )
 from rlarcade.evaluation.statistics import Overall, overall
-from rlarcade.games.scores import human_normalised_score, published_scores
-from rlarcade.playing.players import Contender, as_player
+from rlarcade.games.scores import human_normalized_score, published_scores
+from rlarcade.playing.players import Agent, Player, as_player
 from rlarcade.playing.schedule import check_count
 from rlarcade.shown import Rows, ShortlyShown, Shown
 from rlarcade.text import quoted
@@ -227,7 +227,7 @@ class SuiteComparison(ShortlyShown):
 
 def _normalised(match: Comparison, side: str) -> list[float]:
     scores = (getattr(pair, side).score for pair in match.results)
-    normalised = (human_normalised_score(match.game, score) for score in scores)
+    normalised = (human_normalized_score(match.game, score) for score in scores)
     return [score for score in normalised if score is not None]
 
 
@@ -271,7 +271,7 @@ def _identity(suite: SuiteComparison) -> dict[str, Any]:
     }
 
 
-def _sides_of(pair: tuple[Contender, Contender]) -> Sides:
+def _sides_of(pair: tuple[Agent | Player, Agent | Player]) -> Sides:
     if not isinstance(pair, Sequence) or isinstance(pair, str) or len(pair) != 2:
         raise ConfigError(
             f"a game of a suite is a pair, (champion, candidate), not {quoted(pair)}."
@@ -284,7 +284,7 @@ RoundDone = Callable[[SuiteComparison], None]
 
 
 def compare_suite(
-    games: Sequence[tuple[Contender, Contender]],
+    games: Sequence[tuple[Agent | Player, Agent | Player]],
     *,
     rule: Rule = SUITE_RULE,
     guard: Guard = "prove",

@@ -6,7 +6,7 @@ from rlarcade.games.frame_stack import FrameStack
 from rlarcade.games.lanes import LaneStep, TrainingLanes
 from rlarcade.games.names import all_games, display_name, resolve_game
 from rlarcade.games.protocols import FRAMESKIP, Protocol, get_protocol
-from rlarcade.games.scores import human_normalised_score, published_scores
+from rlarcade.games.scores import human_normalized_score, published_scores
 from rlarcade.games.single import GameEnv, make_env
 from rlarcade.games.vector import GameVectorEnv, make_vec_env
 
@@ -24,7 +24,7 @@ __all__ = [
     "all_games",
     "display_name",
     "get_protocol",
-    "human_normalised_score",
+    "human_normalized_score",
     "make_env",
     "make_vec_env",
     "published_curve",

@@ -25,7 +25,7 @@ def published_scores(game: str) -> PublishedScores | None:
     return _table().get(game)
 
 
-def human_normalised_score(game: str, score: float) -> float | None:
+def human_normalized_score(game: str, score: float) -> float | None:
     """Returns (score − random) / (human − random), or None for a game without published scores."""
     published = published_scores(game)
     if published is None:

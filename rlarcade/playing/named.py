@@ -15,7 +15,6 @@ from rlarcade.games.protocols import Protocol, get_protocol
 from rlarcade.learning.policy import DQNAgent
 from rlarcade.playing.players import (
     AgentPlayer,
-    AnyPlayer,
     Player,
     RandomPlayer,
 )
@@ -34,7 +33,7 @@ def named_players(
     protocol: str | None = None,
     device: str = "cpu",
     registry: Path | None = None,
-) -> list[AnyPlayer]:
+) -> list[Player]:
     """Loads players by name. All are loaded before the first game, so errors come early.
 
     Args:
@@ -102,7 +101,7 @@ def _check_actions(agent: DQNAgent, rules: Protocol) -> None:
         )
 
 
-def _other(name: str, game: str, rules: Protocol) -> AnyPlayer:
+def _other(name: str, game: str, rules: Protocol) -> Player:
     if name == RANDOM:
         return RandomPlayer(game, rules)
     module_name, _, factory = name.partition(":")
@@ -141,7 +140,7 @@ def _version_of(policy: Any, name: str) -> str | None:
     return f"{name}@{version}"
 
 
-def told_unkept(players: Sequence[AnyPlayer]) -> str | None:
+def told_unkept(players: Sequence[Player]) -> str | None:
     """Returns a warning about games that cannot be kept; None if all can."""
     unknown = list(dict.fromkeys(player.name for player in players if player.version is None))
     if not unknown:

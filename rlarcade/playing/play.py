@@ -27,7 +27,7 @@ from rlarcade.errors import ConfigError, PolicyError
 from rlarcade.foreign import own_words
 from rlarcade.games.single import GameEnv
 from rlarcade.playing.episodes import EpisodeResult, Trace
-from rlarcade.playing.players import AnyPlayer, Choice, Contender, View, as_player
+from rlarcade.playing.players import Agent, Choice, Player, View, as_player
 from rlarcade.playing.schedule import check_count, evaluation_seeds
 from rlarcade.seeding import SeedUse, generator
 from rlarcade.text import said
@@ -42,7 +42,7 @@ _GIVES_WAY = 10  # added niceness; it leaves a tenth of the normal share of a co
 class Scheduled(NamedTuple):
     """A game to play."""
 
-    player: AnyPlayer
+    player: Player
     seed: int
     """Seed of the emulator. Together with `dice` it also seeds the player's random actions."""
     dice: int = 0
@@ -77,7 +77,7 @@ class Step:
 
 
 def play_steps(
-    agent: Contender,
+    agent: Agent | Player,
     env: GameEnv | None = None,
     *,
     episodes: int = 1,
@@ -147,7 +147,7 @@ def play_games(
 
 
 def evaluation_schedule(
-    player: AnyPlayer, episodes: int, seed: int, use: SeedUse
+    player: Player, episodes: int, seed: int, use: SeedUse
 ) -> "Iterator[Scheduled]":
     """Returns the games of an evaluation, in their order."""
     check_count("episodes", episodes)
@@ -169,7 +169,7 @@ def _rounds(
     waiting = _Queue(schedule)
     lanes = [_Lane(env) for _ in range(num_lanes)]
     free = [*lanes]
-    opening: dict[Future[_Lane], AnyPlayer] = {}
+    opening: dict[Future[_Lane], Player] = {}
     ready: list[_Lane] = []
     moving: list[_Lane] = []
     with ExitStack() as stack:
@@ -222,7 +222,7 @@ class _Queue:
         self._jobs = enumerate(schedule)
         self._first: tuple[int, Scheduled] | None = None
 
-    def next(self, busy: list[AnyPlayer]) -> tuple[int, Scheduled] | None:
+    def next(self, busy: list[Player]) -> tuple[int, Scheduled] | None:
         """Returns (index, next game), or None if no game can begin now."""
         job = self._first or next(self._jobs, None)
         held_up = job is not None and job[1].player.one_at_a_time and job[1].player in busy
@@ -245,7 +245,7 @@ class _IdleEmulators:
         self._starter = ThreadPoolExecutor(1, initializer=_give_way)
         atexit.register(self._envs.clear)  # their threads must end before the interpreter does
 
-    def take(self, player: AnyPlayer) -> GameEnv:
+    def take(self, player: Player) -> GameEnv:
         """Returns an emulator of the player's game and protocol; it renders for `sees_screen`."""
         kind = (player.game, player.protocol, "rgb_array" if player.sees_screen else None)
         with self._lock:
@@ -279,7 +279,7 @@ _idle = _IdleEmulators()
 class _Lane:
     """One emulator, the episode in it, and its newest step."""
 
-    player: AnyPlayer
+    player: Player
     seed: int
     index: int
     rng: np.random.Generator

@@ -51,7 +51,7 @@ class Policy(Interface):
         """
 
 
-class Predicts(Interface):
+class _Predicts(Interface):
     """Anything with the `predict` method of Stable-Baselines3, recurrent or not."""
 
     def predict(
@@ -64,7 +64,7 @@ class Predicts(Interface):
         """Returns actions (1,) for observations uint8 (1, 4, 84, 84), and the next state."""
 
 
-class ValuesActions(Interface):
+class Agent(Interface):
     """An agent that plays ε-greedily by its action values, as `DQNAgent` does.
 
     It may have a `name`, which appears in results, and a unique `version`.
@@ -95,7 +95,109 @@ class Choice(NamedTuple):
     """float32 (A,), if the player has action values."""
 
 
-class AgentPlayer:
+class Player:
+    """A policy with its game, for `evaluate_agent`, `compare_agents` and `play_steps`.
+
+        evaluate_agent(Player(lambda observation: 0, game="Pong"))
+
+    The protocol's evaluation ε applies, as it does to agents: that share of actions is random.
+
+    Attributes:
+        name: name in results.
+        version: unique text that identifies the policy, so that its matches can be kept; or None.
+        game: ROM id.
+        protocol: protocol of its games.
+        sees_screen: whether it sees RGB screens instead of observations.
+        one_at_a_time: whether it has a `reset`. Then it plays one game at a time.
+    """
+
+    game: str
+    protocol: Protocol
+    name: str
+    version: str | None
+    sees_screen: bool = False
+    one_at_a_time: bool = False
+
+    def __init__(
+        self,
+        policy: Policy | _Predicts,
+        *,
+        game: str,
+        protocol: str | Protocol = "v5",
+        name: str = "policy",
+        version: str | None = None,
+        decision_seconds: float = _DECISION_SECONDS,
+    ) -> None:
+        """Wraps a policy.
+
+        Args:
+            policy: a function, another `Policy`, or an object with `predict`.
+            game: any spelling of a game's name.
+            protocol: name of a protocol, or a `Protocol`.
+            name: name in results.
+            version: unique text that identifies the policy, such as a digest of its weights.
+            decision_seconds: time limit for one action. A policy that exceeds it has failed.
+
+        Raises:
+            ConfigError: the policy, the game, the protocol or the time limit is invalid.
+        """
+        if not callable(policy) and not hasattr(policy, "predict"):
+            raise ConfigError(
+                f"{name} is no policy: {type(policy).__name__} cannot be called with an "
+                "observation and has no predict method."
+            )
+        sees = getattr(policy, "sees", _SEES[0])
+        if sees not in _SEES:
+            shown = quoted(sees)
+            raise ConfigError(f"{name} sees {shown}. A policy sees 'observation' or 'screen'.")
+        require(name, str, "name", "'mine'")
+        require(version, str | None, "version", "a digest of the policy's weights, or None")
+        self.game, self.protocol = resolve_game(game), get_protocol(protocol)
+        self.name, self.version = name, version
+        self.sees_screen = sees == "screen"
+        self._reset: Callable[[np.random.Generator], None] | None = getattr(policy, "reset", None)
+        self.one_at_a_time = self._reset is not None
+        self._policy: Any = policy
+        self._worker = _Worker(decision_seconds)
+
+    def sit(self, rng: np.random.Generator) -> Any:
+        """Resets the policy for a game. Returns what belongs to that game alone."""
+        memory = _Memory()
+        if self._reset is not None:
+            try:
+                self._worker.call(self._reset, rng)
+            except Exception as error:  # reported at its first action, so only this game is lost
+                memory.failure = error
+        return memory
+
+    def choose(self, views: Sequence[View]) -> list[Choice | Exception]:
+        """Chooses an action in one game after the other."""
+        return [self._choice(view) for view in views]
+
+    def _choice(self, view: View) -> Choice | Exception:
+        if view.memory.failure is not None:
+            failure: Exception = view.memory.failure
+            return failure
+        try:
+            return Choice(self._worker.call(self._decide, view))
+        except Exception as error:  # any error counts as the policy's failure
+            return error
+
+    def _decide(self, view: View) -> int:
+        if not hasattr(self._policy, "predict"):
+            return _whole(self._policy(view.observation))
+        memory: _Memory = view.memory
+        actions, memory.state = self._policy.predict(
+            view.observation[None],
+            state=memory.state,
+            episode_start=np.array([memory.first]),
+            deterministic=True,
+        )
+        memory.first = False
+        return _whole(actions)
+
+
+class AgentPlayer(Player):
     """A player around an agent with action values.
 
     Args:
@@ -106,11 +208,9 @@ class AgentPlayer:
             the batch. `DQNAgent` has no limit, because the timing thread would slow it down.
     """
 
-    sees_screen = one_at_a_time = False
-
     def __init__(
         self,
-        agent: ValuesActions,
+        agent: Agent,
         *,
         protocol: Protocol | None = None,
         name: str | None = None,
@@ -155,7 +255,7 @@ def _greedy(values: NDArray[np.float32], num_actions: int) -> Choice | Exception
     return Choice(int(values.argmax()), values)
 
 
-class RandomPlayer:
+class RandomPlayer(Player):
     """Plays every action with the same probability: the lowest baseline of every table.
 
     Args:
@@ -164,7 +264,6 @@ class RandomPlayer:
     """
 
     name = version = "random"
-    sees_screen = one_at_a_time = False
 
     def __init__(self, game: str, protocol: str | Protocol = "v5") -> None:
         self.game, self.protocol = resolve_game(game), get_protocol(protocol)
@@ -176,101 +275,6 @@ class RandomPlayer:
     def choose(self, views: Sequence[View]) -> list[Choice | Exception]:
         """Draws an action for each game from the game's random generator."""
         return [Choice(int(view.memory.integers(view.num_actions))) for view in views]
-
-
-class Player:
-    """A policy with its game, for `evaluate_agent`, `compare_agents` and `play_steps`.
-
-        evaluate_agent(Player(lambda observation: 0, game="Pong"))
-
-    The protocol's evaluation ε applies, as it does to agents: that share of actions is random.
-
-    Attributes:
-        name: name in results.
-        version: unique text that identifies the policy, so that its matches can be kept; or None.
-        game: ROM id.
-        protocol: protocol of its games.
-        sees_screen: whether it sees RGB screens instead of observations.
-        one_at_a_time: whether it has a `reset`. Then it plays one game at a time.
-    """
-
-    def __init__(
-        self,
-        policy: Policy | Predicts,
-        *,
-        game: str,
-        protocol: str | Protocol = "v5",
-        name: str = "policy",
-        version: str | None = None,
-        decision_seconds: float = _DECISION_SECONDS,
-    ) -> None:
-        """Wraps a policy.
-
-        Args:
-            policy: a function, another `Policy`, or an object with `predict`.
-            game: any spelling of a game's name.
-            protocol: name of a protocol, or a `Protocol`.
-            name: name in results.
-            version: unique text that identifies the policy, such as a digest of its weights.
-            decision_seconds: time limit for one action. A policy that exceeds it has failed.
-
-        Raises:
-            ConfigError: the policy, the game, the protocol or the time limit is invalid.
-        """
-        if not callable(policy) and not hasattr(policy, "predict"):
-            raise ConfigError(
-                f"{name} is no policy: {type(policy).__name__} cannot be called with an "
-                "observation and has no predict method."
-            )
-        sees = getattr(policy, "sees", _SEES[0])
-        if sees not in _SEES:
-            shown = quoted(sees)
-            raise ConfigError(f"{name} sees {shown}. A policy sees 'observation' or 'screen'.")
-        require(name, str, "name", "'mine'")
-        require(version, str | None, "version", "a digest of the policy's weights, or None")
-        self.game, self.protocol = resolve_game(game), get_protocol(protocol)
-        self.name, self.version = name, version
-        self.sees_screen = sees == "screen"
-        self._reset: Callable[[np.random.Generator], None] | None = getattr(policy, "reset", None)
-        self.one_at_a_time = self._reset is not None
-        self._policy: Any = policy
-        self._worker = _Worker(decision_seconds)
-
-    def sit(self, rng: np.random.Generator) -> "_Memory":
-        """Resets the policy for a game."""
-        memory = _Memory()
-        if self._reset is not None:
-            try:
-                self._worker.call(self._reset, rng)
-            except Exception as error:  # reported at its first action, so only this game is lost
-                memory.failure = error
-        return memory
-
-    def choose(self, views: Sequence[View]) -> list[Choice | Exception]:
-        """Chooses an action in one game after the other."""
-        return [self._choice(view) for view in views]
-
-    def _choice(self, view: View) -> Choice | Exception:
-        if view.memory.failure is not None:
-            failure: Exception = view.memory.failure
-            return failure
-        try:
-            return Choice(self._worker.call(self._decide, view))
-        except Exception as error:  # any error counts as the policy's failure
-            return error
-
-    def _decide(self, view: View) -> int:
-        if not hasattr(self._policy, "predict"):
-            return _whole(self._policy(view.observation))
-        memory: _Memory = view.memory
-        actions, memory.state = self._policy.predict(
-            view.observation[None],
-            state=memory.state,
-            episode_start=np.array([memory.first]),
-            deterministic=True,
-        )
-        memory.first = False
-        return _whole(actions)
 
 
 class _Memory:
@@ -335,21 +339,16 @@ def _answer_calls(calls: "queue.SimpleQueue[Any]", answers: "queue.SimpleQueue[A
             answers.put((None, error))
 
 
-AnyPlayer = AgentPlayer | RandomPlayer | Player
-Contender = ValuesActions | AnyPlayer
-"""Anything that can be evaluated and compared."""
-
-
-def as_player(contender: Contender) -> AnyPlayer:
+def as_player(agent: Agent | Player) -> Player:
     """Returns an agent as a player, and a player as it is.
 
     Raises:
         ConfigError: it is neither.
     """
-    known = isinstance(contender, AnyPlayer) or hasattr(contender, "q_values")
-    if not known or not hasattr(contender, "game"):
+    known = isinstance(agent, Player) or hasattr(agent, "q_values")
+    if not known or not hasattr(agent, "game"):
         raise ConfigError(
-            f"{quoted(contender)} cannot play. Give an agent such as DQNAgent.load(PATH), or a "
+            f"{quoted(agent)} cannot play. Give an agent such as DQNAgent.load(PATH), or a "
             "policy of your own as Player(policy, game=GAME)."
         )
-    return contender if isinstance(contender, AnyPlayer) else AgentPlayer(contender)
+    return agent if isinstance(agent, Player) else AgentPlayer(agent)

@@ -17,7 +17,7 @@ from rlarcade.files import UnfitFileError, own_folder
 from rlarcade.games.protocols import SCREEN, STACK
 from rlarcade.learning.policy import DQNAgent
 from rlarcade.playing import RandomPlayer, play_steps
-from rlarcade.playing.players import AgentPlayer, AnyPlayer
+from rlarcade.playing.players import AgentPlayer, Player
 from rlarcade.promotion.gate import (
     Attempt,
     Check,
@@ -310,7 +310,7 @@ class _TimeIsUpError(Exception):
 
 
 def _played(
-    subject: _Subject, opponent: AnyPlayer, rule: Rule, part: RandomCheck | MatchCheck
+    subject: _Subject, opponent: Player, rule: Rule, part: RandomCheck | MatchCheck
 ) -> Comparison:
     """Plays a match, but begins no pair after `max_seconds`; a stopped match has no verdict."""
     started = time.monotonic()

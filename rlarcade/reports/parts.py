@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from rlarcade.evaluation.statistics import interquartile_mean, iqm_interval
 from rlarcade.games.names import display_name
-from rlarcade.games.scores import human_normalised_score, published_scores
+from rlarcade.games.scores import human_normalized_score, published_scores
 from rlarcade.playing.episodes import EpisodeResult
 from rlarcade.reports.formats import interval, number, percent, points
 from rlarcade.reports.page import Figure, Table, part
@@ -38,7 +38,7 @@ def described(game: str, episodes: Sequence[EpisodeResult]) -> dict[str, str]:
         "IQM (95 % interval)": part("below", number(interquartile_mean(scores)), _between(scores)),
         "lowest": points(min(scores)),
         "highest": points(max(scores)),
-        "human-normalised": percent(human_normalised_score(game, mean)),
+        "human-normalised": percent(human_normalized_score(game, mean)),
         "mean steps": number(fmean(episode.steps for episode in episodes), 0),
         "ended": ", ".join(f"{count} {ending}" for ending, count in sorted(endings.items())),
     }
@@ -115,7 +115,7 @@ def _summary(
     published = published_scores(game)
     if published:
         for who, score in (("random", published.random), ("human", published.human)):
-            share = percent(human_normalised_score(game, score))
+            share = percent(human_normalized_score(game, score))
             known = {"mean": number(score), "human-normalised": share}
             rows.append([f"{who} (published)", *(known.get(column, "–") for column in columns)])
     return Table(

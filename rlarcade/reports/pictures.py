@@ -17,7 +17,7 @@ from rlarcade.games.playback import FRAMES_PER_SECOND, Frame, play_back
 from rlarcade.games.single import GameEnv
 from rlarcade.games.vector import GameVectorEnv
 from rlarcade.outputs import check_output
-from rlarcade.playing.players import ValuesActions
+from rlarcade.playing.players import Agent
 from rlarcade.playing.recordings import Recording
 from rlarcade.playing.references import load_named
 
@@ -48,7 +48,7 @@ class _Beside(NamedTuple):
     values: tuple[float, ...] | None
 
 
-def values_of(agent: ValuesActions, recording: Recording) -> NDArray[np.float32]:
+def values_of(agent: Agent, recording: Recording) -> NDArray[np.float32]:
     """Returns an agent's action values at each step of a game, float32 (T, A)."""
     env = GameEnv(recording.game, protocol=recording.protocol)
     observation, _ = env.reset(seed=recording.episode.seed)

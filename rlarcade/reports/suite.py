@@ -7,7 +7,7 @@ from typing import NamedTuple
 from rlarcade.evaluation.suite import SuiteComparison
 from rlarcade.evaluation.summaries import games_with_alarm, suite_meaning
 from rlarcade.games.names import display_name
-from rlarcade.games.scores import human_normalised_score
+from rlarcade.games.scores import human_normalized_score
 from rlarcade.reports.beside import Clip, LearningCurve, curve_figures
 from rlarcade.reports.evidence_plots import Bet, Share, evidence_plot, shares_plot
 from rlarcade.reports.formats import evidence_value, number, percent
@@ -244,7 +244,7 @@ def _line(suite: SuiteComparison, index: int) -> list[str]:
         cells.append(part("below", evidence_value(suite.guards[index]), when))
     for side in SIDES.values():
         mean = fmean(getattr(pair, side).score for pair in match.results)
-        share = percent(human_normalised_score(match.game, mean))
+        share = percent(human_normalized_score(match.game, mean))
         cells.append(part("below", number(mean), share))
     return cells
 

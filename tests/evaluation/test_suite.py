@@ -11,7 +11,7 @@ from scripted_games import Script, play_instead
 
 from rlarcade.errors import ConfigError, RunFolderError
 from rlarcade.evaluation import PairResult, Rule
-from rlarcade.evaluation.documents import Comparison, Contestant
+from rlarcade.evaluation.documents import Comparison, Side
 from rlarcade.evaluation.sequential import log_e_values
 from rlarcade.evaluation.suite import SUITE_RULE, SuiteComparison, compare_suite
 from rlarcade.games import get_protocol
@@ -37,7 +37,7 @@ PAIRS = {outcome: pair(outcome) for outcome in (0.0, 0.5, 1.0)}
 
 def suite(outcomes, guard="prove", max_rounds=400, rule=SUITE_RULE, margin=0.10):
     """Of outcomes (rounds, games)."""
-    contestant = Contestant(checkpoint="x", version=None)
+    contestant = Side(checkpoint="x", version=None)
     matches = [
         Comparison.model_construct(
             champion=contestant,

@@ -1,6 +1,6 @@
 import pytest
 
-from rlarcade.games import all_games, human_normalised_score, published_scores
+from rlarcade.games import all_games, human_normalized_score, published_scores
 
 # Wang et al. (2016), https://arxiv.org/abs/1511.06581, table 2: 30 no-op starts.
 KNOWN = {
@@ -45,13 +45,13 @@ def test_published_scores_are_those_of_the_papers(game):
     assert published.source
 
 
-def test_the_human_normalised_score_is_0_at_random_and_1_at_human():
+def test_the_human_normalized_score_is_0_at_random_and_1_at_human():
     for game in games_with_scores():
         published = published_scores(game)
         middle = (published.random + published.human) / 2
-        assert human_normalised_score(game, published.random) == 0.0
-        assert human_normalised_score(game, published.human) == 1.0
-        assert human_normalised_score(game, middle) == pytest.approx(0.5)
+        assert human_normalized_score(game, published.random) == 0.0
+        assert human_normalized_score(game, published.human) == 1.0
+        assert human_normalized_score(game, middle) == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(
@@ -63,8 +63,8 @@ def test_the_human_normalised_score_is_0_at_random_and_1_at_human():
         ("breakout", 0.0, -1.7 / 28.8),
     ],
 )
-def test_worked_examples_of_the_human_normalised_score(game, score, expected):
-    assert human_normalised_score(game, score) == pytest.approx(expected)
+def test_worked_examples_of_the_human_normalized_score(game, score, expected):
+    assert human_normalized_score(game, score) == pytest.approx(expected)
 
 
 def test_humans_outscore_random_players_in_every_game():
@@ -77,7 +77,7 @@ def test_humans_outscore_random_players_in_every_game():
 @pytest.mark.parametrize("game", ["tetris", "no_such_game", "SpaceInvaders"])
 def test_a_game_without_published_scores_has_none(game):
     assert published_scores(game) is None
-    assert human_normalised_score(game, 100.0) is None
+    assert human_normalized_score(game, 100.0) is None
 
 
 def test_the_table_is_read_once_and_nobody_can_alter_it():
