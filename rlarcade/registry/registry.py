@@ -3,7 +3,6 @@
 Nothing is ever deleted or rewritten. Nothing in a registry from elsewhere is executed.
 """
 
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Self
 
@@ -15,6 +14,7 @@ from rlarcade.errors import RegistryError, UnusableRegistryError
 from rlarcade.games.names import resolve_game
 from rlarcade.registry import aliases, archive, audit, registration, tables, verification, versions
 from rlarcade.registry.blobs import sha256
+from rlarcade.registry.change import DamagedVersionError
 from rlarcade.registry.documents import Alias, AliasMove, MoveKind, Problem, Version
 from rlarcade.registry.replay import CHAMPION
 from rlarcade.registry.store import Store, default_actor
@@ -185,9 +185,8 @@ class Registry(Store):
         actor: str | None = None,
         reason: str | None = None,
         verdict: str | None = None,
-        connection: Connection | None = None,
     ) -> Alias | None:
-        """Moves an alias, unless it was moved since the caller read it (compare-and-swap).
+        """Moves an alias in a change of its own; a damaged version is marked broken.
 
         Args:
             game: any spelling of the game's name.
@@ -199,60 +198,24 @@ class Registry(Store):
             actor: recorded in the audit log; None: the user of this process.
             reason: recorded in the audit log.
             verdict: digest of the document (`put_document`) that justifies the move.
-            connection: from an open `transaction`, to make the move part of it.
 
-        Returns:
-            The alias after the move; None if it points to no version.
-
-        Raises:
-            GameError: the game does not exist.
-            RegistryError: the version does not exist, is broken, archived or of another game.
-            StaleError: somebody else has moved the alias.
+        Returns and raises what `Change.move_alias` does.
         """
-        game = resolve_game(game)
-        if verdict is not None and not self._blobs.path(verdict).is_file():
-            raise RegistryError(
-                f"the registry has no document {verdict[:12]}… to justify the move. Store it with "
-                "put_document first."
-            )
-        if version_number is not None:
-            self._require_whole(version_number, connection)
-        with self._joined(connection) as joined:
-            return aliases.move(
-                joined,
-                game,
-                name,
-                version_number,
-                expected_generation=expected_generation,
-                kind=kind,
-                actor=default_actor(actor),
-                reason=None if reason is None else audit.storable(reason),
-                verdict=verdict,
-            )
-
-    def _joined(self, connection: Connection | None) -> AbstractContextManager[Connection]:
-        return self._database.write() if connection is None else nullcontext(connection)
-
-    def _require_whole(self, number: int, connection: Connection | None) -> None:
-        """Reads all bytes of a version before an alias points to it.
-
-        Within the caller's transaction a damaged version is not marked broken: the second
-        transaction would wait for the caller's.
-        """
-        with self._database.read() if connection is None else nullcontext(connection) as opened:
-            row = versions.by_number(opened, number)
-        if row is None or row.broken_reason is not None:
-            return  # the move raises the error
-        wrong = (
-            verification.find_damage(self._database, self._blobs, row, default_actor())
-            if connection is None
-            else versions.damage(self._blobs, row)
-        )
-        if wrong is not None:
-            raise UnusableRegistryError(
-                f"version {number} is broken and cannot be used: {wrong}. Register its checkpoint "
-                "again to repair it, or choose another version."
-            )
+        try:
+            with self.change(actor) as change:
+                return change.move_alias(
+                    game,
+                    name,
+                    version_number,
+                    expected_generation=expected_generation,
+                    kind=kind,
+                    reason=reason,
+                    verdict=verdict,
+                )
+        except DamagedVersionError as error:
+            who = default_actor()
+            verification.try_to_mark(self._database, error.number, error.wrong, who)
+            raise
 
     def history(self, game: str, name: str = CHAMPION) -> list[AliasMove]:
         """Returns the moves of an alias, oldest first.
@@ -379,7 +342,7 @@ class Registry(Store):
         file, folder = path_of(file, "an export"), path_of(folder, "a registry")
         with archive.unpacked(file, folder) as temporary:
             try:
-                with cls.open(temporary, create=False) as new, new.reading() as connection:
+                with cls.open(temporary, create=False) as new, new._database.read() as connection:
                     first = next(iter(verification.whole(connection, new._blobs)), None)
             except RegistryError as error:  # it names the temporary folder, which is removed
                 why = str(error).replace(str(temporary), str(file))
