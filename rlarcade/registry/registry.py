@@ -12,7 +12,7 @@ from rlarcade.checked import path_of
 from rlarcade.checkpoint import Checkpoint, load_checkpoint
 from rlarcade.errors import RegistryError, UnusableRegistryError
 from rlarcade.games.names import resolve_game
-from rlarcade.registry import aliases, archive, audit, registration, tables, verification, versions
+from rlarcade.registry import aliases, audit, export, registration, tables, verification, versions
 from rlarcade.registry.blobs import sha256
 from rlarcade.registry.change import DamagedVersionError
 from rlarcade.registry.documents import Alias, AliasMove, MoveKind, Problem, Version
@@ -327,7 +327,7 @@ class Registry(Store):
                 "the newest export of it into another folder, and continue with that one."
             )
         self.verify()
-        archive.write(path_of(path, "an export"), self._database, self._blobs)
+        export.write(path_of(path, "an export"), self._database, self._blobs)
 
     @classmethod
     def import_(cls, file: str | Path, folder: str | Path) -> Self:
@@ -340,7 +340,7 @@ class Registry(Store):
                 folder is in use or cannot be written.
         """
         file, folder = path_of(file, "an export"), path_of(folder, "a registry")
-        with archive.unpacked(file, folder) as temporary:
+        with export.unpacked(file, folder) as temporary:
             try:
                 with cls.open(temporary, create=False) as new, new._database.read() as connection:
                     first = next(iter(verification.whole(connection, new._blobs)), None)

@@ -28,7 +28,7 @@ from rlarcade.promotion.gate import load_gate
 from rlarcade.promotion.pipeline import approve, run_pipeline, verdict_of
 from rlarcade.promotion.submissions import submissions_of
 from rlarcade.registry import locks, registration
-from rlarcade.registry.archive import _header
+from rlarcade.registry.export import _header
 from rlarcade.registry.registry import Registry
 
 GOLDEN = Path(__file__).parent.parent / "data" / "written-by-0.1.0" / "registry"
