@@ -76,7 +76,7 @@ def main() -> int:
 def fill(registry: Registry, count: int) -> None:
     """Puts versions in, as `register` does, but in one transaction and without their files."""
     document, libraries = {"versions": count}, library_versions()
-    with registry.transaction("benchmark.filled", document, "benchmark") as connection:
+    with registry.change("benchmark") as change:
         for number in range(count):
             manifest = Manifest(
                 game=_GAME,
@@ -91,7 +91,8 @@ def fill(registry: Registry, count: int) -> None:
             )
             record = versions.described(manifest, sha256(f"manifest {number}".encode()))
             record |= {"weights_bytes": 1, "source": f"run/checkpoints/step-{number:012d}"}
-            registration.add(connection, record, "benchmark")
+            registration.add(change._connection, record, "benchmark")
+        change.record("benchmark.filled", document)
 
 
 def measure_register(

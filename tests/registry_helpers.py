@@ -50,6 +50,12 @@ def flip_a_byte(path: Path) -> None:
     path.write_bytes(bytes(data))
 
 
+def note(registry: Registry, kind: str, document=None, actor: str | None = None) -> None:
+    """Writes an entry of the audit log that changes nothing else."""
+    with registry.change(actor) as change:
+        change.record(kind, {} if document is None else document)
+
+
 def whole(registry: Registry) -> bool:
     return registry.verify() == [] and registry.verify_audit() is None
 

@@ -19,7 +19,6 @@ import sys
 
 from rlarcade.errors import UnusableRegistryError
 from rlarcade.promotion.gate import Attempt, Gate
-from rlarcade.registry import audit
 from rlarcade.registry.registry import Registry
 from rlarcade.registry.states import Submission
 
@@ -40,12 +39,11 @@ def attempt_of(registry: Registry, current: Submission, gate: Gate) -> Attempt |
     if current.champion is None:
         return None
     gates: dict[str, list[str]] = {}
-    with registry.reading() as connection:
-        for event in audit.read(connection, kinds=_OPENED):
-            told = event.document
-            where = (told.get("game"), told.get("champion_generation"))
-            if where == (current.game, current.champion_generation):
-                gates.setdefault(str(told.get("digest")), []).append(str(told.get("gate")))
+    for event in registry.events(kinds=_OPENED):
+        told = event.document
+        where = (told.get("game"), told.get("champion_generation"))
+        if where == (current.game, current.champion_generation):
+            gates.setdefault(str(told.get("digest")), []).append(str(told.get("gate")))
     if current.digest not in gates:
         raise UnusableRegistryError(
             f"submission {current.id} was altered: according to the audit log, version "

@@ -13,8 +13,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from sqlalchemy import Connection
-
 from rlarcade.errors import (
     ConfigError,
     RegistryError,
@@ -25,14 +23,20 @@ from rlarcade.errors import (
 from rlarcade.promotion.attempts import attempt_of
 from rlarcade.promotion.checks import CheckBegins, PairDone, make_verdict
 from rlarcade.promotion.gate import Gate, GateVerdict
-from rlarcade.promotion.submissions import add_approval, move, open_submission, submissions_of
+from rlarcade.promotion.submissions import (
+    add_approval,
+    move,
+    moving,
+    open_submission,
+    submission,
+    submissions_of,
+)
 from rlarcade.registry.audit import storable
 from rlarcade.registry.documents import Alias, Version
 from rlarcade.registry.people import checked_name
-from rlarcade.registry.registration import check as check_checkpoint
+from rlarcade.registry.registration import read as read_checkpoint
 from rlarcade.registry.registry import CHAMPION, Registry, default_actor
 from rlarcade.registry.states import Approval, Mode, Submission
-from rlarcade.registry.store import is_registry
 
 Release = Callable[[Registry, Submission, str], Submission]
 """Releases an approved submission in the actor's name; returns it promoted or stale."""
@@ -48,21 +52,17 @@ def move_alias_at_once(registry: Registry, approved: Submission, actor: str) -> 
     Raises:
         RegistryError: the version is broken, or the registry cannot be written.
     """
-
-    def take_over(connection: Connection) -> None:
-        registry.move_alias(
-            approved.game,
-            CHAMPION,
-            approved.version,
-            expected_generation=approved.champion_generation,
-            kind="promote",
-            actor=actor,
-            verdict=approved.verdict,
-            connection=connection,
-        )
-
     try:
-        return move(registry, approved, "promoted", actor, also=take_over)
+        with moving(registry, approved, "promoted", actor) as change:
+            change.move_alias(
+                approved.game,
+                CHAMPION,
+                approved.version,
+                expected_generation=approved.champion_generation,
+                kind="promote",
+                verdict=approved.verdict,
+            )
+        return submission(registry, approved.id)
     except StaleError as error:
         return move(registry, approved, "stale", actor, note=str(error).removeprefix("STALE: "))
 
@@ -146,10 +146,9 @@ def send_checkpoint(
         CheckpointError: the checkpoint is damaged.
         RlarcadeError: see `run_pipeline`.
     """
-    if not is_registry(folder):
-        check_checkpoint(checkpoint)  # a damaged one must not leave an empty registry behind
+    candidate = read_checkpoint(checkpoint)  # a damaged one must not leave an empty registry behind
     with Registry.open(folder) as registry:
-        return run_pipeline(registry, registry.register(checkpoint), mode, gate, on_pair=on_pair)
+        return run_pipeline(registry, registry.register(candidate), mode, gate, on_pair=on_pair)
 
 
 def approve(

@@ -4,18 +4,19 @@ A submission is bound to the version's digest, the gate, and the champion with t
 alias. When the champion changes, the submission becomes stale.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy import Connection, Select, func, insert, select, update
+from sqlalchemy import Select, func, insert, select, update
 
 from rlarcade.errors import RegistryError, StaleError, UnusableRegistryError
 from rlarcade.games.names import display_name
 from rlarcade.promotion.gate import Gate, GateVerdict
 from rlarcade.registry import audit, replay
+from rlarcade.registry.change import Change
 from rlarcade.registry.documents import Problem, Version
 from rlarcade.registry.people import same_person, system_user
 from rlarcade.registry.registry import Registry
@@ -59,16 +60,12 @@ def open_submission(
     earlier = _found(registry, same)
     if earlier:
         return earlier[0]
-    with suppress(_OpenedMeanwhile), registry.transaction("submission.opened", row, actor) as base:
-        if base.execute(same).first() is not None:
-            raise _OpenedMeanwhile
-        row["id"] = (base.execute(select(func.max(submissions.c.id))).scalar() or 0) + 1
-        base.execute(insert(submissions).values(**row))
+    with registry.change(actor) as change:
+        if change.execute(same).first() is None:  # else another process opened it first
+            row["id"] = (change.execute(select(func.max(submissions.c.id))).scalar() or 0) + 1
+            change.execute(insert(submissions).values(**row))
+            change.record("submission.opened", row)
     return _found(registry, same)[0]
-
-
-class _OpenedMeanwhile(Exception):
-    """Another process opened the submission first, so this transaction changes nothing."""
 
 
 def submission(registry: Registry, number: int) -> Submission:
@@ -96,21 +93,25 @@ def submissions_of(
 
 
 def move(
-    registry: Registry,
-    current: Submission,
-    state: SubmissionState,
-    actor: str,
-    also: Callable[[Connection], object] | None = None,
-    **changes: str,
+    registry: Registry, current: Submission, state: SubmissionState, actor: str, **changes: str
 ) -> Submission:
-    """Moves a submission to its next state, in one transaction with the audit event.
+    """Moves a submission to its next state. Arguments and errors are those of `moving`."""
+    with moving(registry, current, state, actor, **changes):
+        pass
+    return submission(registry, current.id)
+
+
+@contextmanager
+def moving(
+    registry: Registry, current: Submission, state: SubmissionState, actor: str, **changes: str
+) -> Iterator[Change]:
+    """Moves a submission to its next state, in one change with what the block adds to it.
 
     Args:
         registry: the registry that holds the submission.
         current: the submission as the caller read it.
         state: the next state. For `approved` and `promoted`, all evidence is checked again.
         actor: recorded in the audit log.
-        also: makes further changes in the same transaction.
         **changes: `verdict` or `note`.
 
     Raises:
@@ -119,12 +120,10 @@ def move(
         UnusableRegistryError: it was altered by hand, or its verdict did not pass.
         ValueError: no transition leads from its state to the next.
     """
-    told = _step(current, state, changes)
-    with registry.transaction(f"submission.{state}", told, actor) as connection:
-        _change_state(registry, connection, current, state, changes)
-        if also is not None:
-            also(connection)
-    return submission(registry, current.id)
+    with registry.change(actor) as change:
+        _change_state(registry, change, current, state, changes)
+        yield change
+        change.record(f"submission.{state}", _step(current, state, changes))
 
 
 def _step(
@@ -136,7 +135,7 @@ def _step(
 
 def _change_state(
     registry: Registry,
-    connection: Connection,
+    change: Change,
     current: Submission,
     state: SubmissionState,
     changes: Mapping[str, str],
@@ -144,10 +143,10 @@ def _change_state(
     if state not in TRANSITIONS[current.state]:
         raise ValueError(f"a submission that is {current.state} cannot become {state}")
     if state in _TOWARDS_PROMOTION:
-        _require_passed(registry, connection, current)
+        _require_passed(registry, change, current)
     here = (submissions.c.id == current.id, submissions.c.state == current.state)
     changed = update(submissions).where(*here).values(state=state, **changes)
-    if connection.execute(changed).rowcount != 1:
+    if change.execute(changed).rowcount != 1:
         raise StaleError(
             f"submission {current.id} is no longer {current.state}: somebody else has changed it. "
             "Look at it again (promote show) and decide again."
@@ -173,28 +172,28 @@ def add_approval(
         StaleError: the submission no longer awaits approval.
         UnusableRegistryError: it was altered by hand, or its verdict did not pass.
     """
-    with registry.writing() as (connection, write_entry):
-        state = connection.scalar(select(submissions.c.state).filter_by(id=current.id))
+    with registry.change(approval.by) as change:
+        state = change.execute(select(submissions.c.state).filter_by(id=current.id)).scalar()
         if state != "awaiting_approval":
             raise StaleError(
                 f"submission {current.id} is {state} and no longer awaits approval. Look at it "
                 "again: promote show."
             )
         if approval.decision == "approve":
-            _require_passed(registry, connection, current)
-        said = _spoken(connection, current.id)
+            _require_passed(registry, change, current)
+        said = _spoken(change, current.id)
         approval = approval.model_copy(update={"by": _spelled(approval.by, said)})
-        _write_down(connection, current.id, approval)
+        _write_down(change, current.id, approval)
         told = {"submission": current.id, **approval.model_dump(), "os_user": system_user()}
-        write_entry(f"submission.{approval.decision}", told, approval.by)
+        change.record(f"submission.{approval.decision}", told, approval.by)
         after = _outcome_of(approval, said, required)
         if after is not None:
             # Not `_change_state`: the evidence was checked above, and this approval is part of it.
             changes = {"note": approval.note}
-            connection.execute(
+            change.execute(
                 update(submissions).filter_by(id=current.id).values(state=after, **changes)
             )
-            write_entry(f"submission.{after}", _step(current, after, changes), approval.by)
+            change.record(f"submission.{after}", _step(current, after, changes), approval.by)
     return submission(registry, current.id)
 
 
@@ -215,19 +214,19 @@ def _spelled(by: str, said: list[Approval]) -> str:
     return next(known, by)
 
 
-def _write_down(connection: Connection, number: int, approval: Approval) -> None:
+def _write_down(change: Change, number: int, approval: Approval) -> None:
     row = approval.model_dump()
     mine = (approvals.c.submission == number, approvals.c.by == approval.by)
-    if connection.execute(update(approvals).where(*mine).values(**row)).rowcount == 0:
-        connection.execute(insert(approvals).values(submission=number, **row))
+    if change.execute(update(approvals).where(*mine).values(**row)).rowcount == 0:
+        change.execute(insert(approvals).values(submission=number, **row))
 
 
 # The evidence for a promotion
 
 
-def _require_passed(registry: Registry, connection: Connection, current: Submission) -> None:
+def _require_passed(registry: Registry, change: Change, current: Submission) -> None:
     """Requires an unaltered submission, no denial, and a verdict that passed."""
-    told = _require_unaltered(connection, current)
+    told = _require_unaltered(change, current)
     denied = told.denied_by(current.digest, current.champion_generation)
     if denied is not None:
         raise RegistryError(
@@ -238,12 +237,9 @@ def _require_passed(registry: Registry, connection: Connection, current: Submiss
     _require_verdict(registry, current)
 
 
-def _require_unaltered(connection: Connection, current: Submission) -> replay.Told:
+def _require_unaltered(change: Change, current: Submission) -> replay.Told:
     """Requires that the submission, its version and the champion agree with the audit log."""
-    problem = audit.first_problem(connection)
-    told = replay.replay(connection) if problem is None else replay.Told()
-    if problem is None:
-        problem = next(replay.differences_about(connection, told, current), None)
+    told, problem = change.replayed(current)
     if problem is None:
         problem = _unlike_its_row(current, told)
     if problem is not None:
@@ -295,19 +291,17 @@ def _require_verdict(registry: Registry, current: Submission) -> None:
 
 
 def _found(registry: Registry, query: Select[Any]) -> list[Submission]:
-    with registry.reading() as connection:
-        rows = list(connection.execute(query).mappings())
-        numbers = {row["id"] for row in rows}
-        said: dict[int, list[Approval]] = {number: [] for number in numbers}
-        for spoken in connection.execute(select(approvals).order_by(approvals.c.time)).mappings():
-            if spoken["submission"] in numbers:
-                said[spoken["submission"]].append(_approval(dict(spoken)))
+    rows, spoken = registry.rows(query, select(approvals).order_by(approvals.c.time))
+    said: dict[int, list[Approval]] = {row["id"]: [] for row in rows}
+    for one in spoken:
+        if one["submission"] in said:
+            said[one["submission"]].append(_approval(dict(one)))
     return [_submission(dict(row), tuple(said[row["id"]])) for row in rows]
 
 
-def _spoken(connection: Connection, number: int) -> list[Approval]:
+def _spoken(change: Change, number: int) -> list[Approval]:
     query = select(approvals).filter_by(submission=number).order_by(approvals.c.time)
-    return [_approval(dict(row)) for row in connection.execute(query).mappings()]
+    return [_approval(dict(row)) for row in change.execute(query).mappings()]
 
 
 def _approval(row: dict[str, Any]) -> Approval:

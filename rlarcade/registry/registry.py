@@ -3,18 +3,17 @@
 Nothing is ever deleted or rewritten. Nothing in a registry from elsewhere is executed.
 """
 
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Self
 
 from sqlalchemy import Connection, select
 
 from rlarcade.checked import path_of
-from rlarcade.checkpoint import Checkpoint, load_checkpoint
+from rlarcade.checkpoint import Checkpoint
 from rlarcade.errors import RegistryError, UnusableRegistryError
 from rlarcade.games.names import resolve_game
-from rlarcade.registry import aliases, archive, audit, registration, tables, verification, versions
-from rlarcade.registry.blobs import sha256
+from rlarcade.registry import aliases, export, registration, tables, verification, versions
+from rlarcade.registry.change import DamagedVersionError
 from rlarcade.registry.documents import Alias, AliasMove, MoveKind, Problem, Version
 from rlarcade.registry.replay import CHAMPION
 from rlarcade.registry.store import Store, default_actor
@@ -29,13 +28,16 @@ class Registry(Store):
 
     # Versions
 
-    def register(self, path: str | Path, *, actor: str | None = None) -> Version:
+    def register(
+        self, checkpoint: str | Path | registration.Candidate, *, actor: str | None = None
+    ) -> Version:
         """Registers a checkpoint as a version. Equal weights are registered only once.
 
         Registering a checkpoint again repairs a version whose files were damaged.
 
         Args:
-            path: a checkpoint's folder, or a run folder for its newest checkpoint.
+            checkpoint: a checkpoint's folder, a run folder for its newest checkpoint, or a
+                checkpoint that `registration.read` has read.
             actor: recorded in the audit log; None: the user of this process.
 
         Raises:
@@ -44,15 +46,17 @@ class Registry(Store):
             RegistryError: the weights are registered with another game, action set or protocol, or
                 the registry cannot be written.
         """
-        checkpoint = load_checkpoint(path)
-        weights, manifest = registration.read_files(checkpoint)
-        record = versions.described(checkpoint.manifest, sha256(manifest))
-        record |= {"weights_bytes": len(weights), "source": audit.storable(str(path))}
+        if isinstance(checkpoint, registration.Candidate):
+            candidate = checkpoint
+        else:
+            candidate = registration.read(checkpoint)
+        record = candidate.record
         with self._database.read() as connection:
             row = versions.by_digest(connection, record["digest"])
         damaged = row is not None and versions.damage(self._blobs, row) is not None
-        self._blobs.put(weights)
-        self._blobs.put(manifest)
+        if row is None or damaged:  # else its files were found intact just now
+            self._blobs.put(candidate.weights, record["digest"])
+            self._blobs.put(candidate.manifest, record["manifest_digest"])
         with self._database.write() as connection:
             row = versions.by_digest(connection, record["digest"])
             if row is None:
@@ -185,9 +189,8 @@ class Registry(Store):
         actor: str | None = None,
         reason: str | None = None,
         verdict: str | None = None,
-        connection: Connection | None = None,
     ) -> Alias | None:
-        """Moves an alias, unless it was moved since the caller read it (compare-and-swap).
+        """Moves an alias in a change of its own; a damaged version is marked broken.
 
         Args:
             game: any spelling of the game's name.
@@ -199,60 +202,24 @@ class Registry(Store):
             actor: recorded in the audit log; None: the user of this process.
             reason: recorded in the audit log.
             verdict: digest of the document (`put_document`) that justifies the move.
-            connection: from an open `transaction`, to make the move part of it.
 
-        Returns:
-            The alias after the move; None if it points to no version.
-
-        Raises:
-            GameError: the game does not exist.
-            RegistryError: the version does not exist, is broken, archived or of another game.
-            StaleError: somebody else has moved the alias.
+        Returns and raises what `Change.move_alias` does.
         """
-        game = resolve_game(game)
-        if verdict is not None and not self._blobs.path(verdict).is_file():
-            raise RegistryError(
-                f"the registry has no document {verdict[:12]}… to justify the move. Store it with "
-                "put_document first."
-            )
-        if version_number is not None:
-            self._require_whole(version_number, connection)
-        with self._joined(connection) as joined:
-            return aliases.move(
-                joined,
-                game,
-                name,
-                version_number,
-                expected_generation=expected_generation,
-                kind=kind,
-                actor=default_actor(actor),
-                reason=None if reason is None else audit.storable(reason),
-                verdict=verdict,
-            )
-
-    def _joined(self, connection: Connection | None) -> AbstractContextManager[Connection]:
-        return self._database.write() if connection is None else nullcontext(connection)
-
-    def _require_whole(self, number: int, connection: Connection | None) -> None:
-        """Reads all bytes of a version before an alias points to it.
-
-        Within the caller's transaction a damaged version is not marked broken: the second
-        transaction would wait for the caller's.
-        """
-        with self._database.read() if connection is None else nullcontext(connection) as opened:
-            row = versions.by_number(opened, number)
-        if row is None or row.broken_reason is not None:
-            return  # the move raises the error
-        wrong = (
-            verification.find_damage(self._database, self._blobs, row, default_actor())
-            if connection is None
-            else versions.damage(self._blobs, row)
-        )
-        if wrong is not None:
-            raise UnusableRegistryError(
-                f"version {number} is broken and cannot be used: {wrong}. Register its checkpoint "
-                "again to repair it, or choose another version."
-            )
+        try:
+            with self.change(actor) as change:
+                return change.move_alias(
+                    game,
+                    name,
+                    version_number,
+                    expected_generation=expected_generation,
+                    kind=kind,
+                    reason=reason,
+                    verdict=verdict,
+                )
+        except DamagedVersionError as error:
+            who = default_actor()
+            verification.try_to_mark(self._database, error.number, error.wrong, who)
+            raise
 
     def history(self, game: str, name: str = CHAMPION) -> list[AliasMove]:
         """Returns the moves of an alias, oldest first.
@@ -364,7 +331,7 @@ class Registry(Store):
                 "the newest export of it into another folder, and continue with that one."
             )
         self.verify()
-        archive.write(path_of(path, "an export"), self._database, self._blobs)
+        export.write(path_of(path, "an export"), self._database, self._blobs)
 
     @classmethod
     def import_(cls, file: str | Path, folder: str | Path) -> Self:
@@ -377,9 +344,9 @@ class Registry(Store):
                 folder is in use or cannot be written.
         """
         file, folder = path_of(file, "an export"), path_of(folder, "a registry")
-        with archive.unpacked(file, folder) as temporary:
+        with export.unpacked(file, folder) as temporary:
             try:
-                with cls.open(temporary, create=False) as new, new.reading() as connection:
+                with cls.open(temporary, create=False) as new, new._database.read() as connection:
                     first = next(iter(verification.whole(connection, new._blobs)), None)
             except RegistryError as error:  # it names the temporary folder, which is removed
                 why = str(error).replace(str(temporary), str(file))

@@ -11,7 +11,7 @@ ever deleted.
 import errno
 import getpass
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Real
 from pathlib import Path
@@ -19,22 +19,19 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, ValidationError
-from sqlalchemy import Connection
+from sqlalchemy import RowMapping, Select
 
 from rlarcade.checked import path_of, reason, require
 from rlarcade.errors import RegistryError, UnusableRegistryError
 from rlarcade.files import open_own, own_folder, sync_folder
-from rlarcade.registry import aliases, audit, registration
+from rlarcade.registry import audit
 from rlarcade.registry.blobs import LARGEST_DOCUMENT, Blobs, DamagedBlobError
+from rlarcade.registry.change import Change
 from rlarcade.registry.database import DATABASE, LARGEST, Database
 from rlarcade.registry.documents import Event, Problem, Receipt
 from rlarcade.text import shown_path
 
-_OWN_KINDS = frozenset({*aliases.MOVES, *registration.CHANGES, "register"})
 _Model = TypeVar("_Model", bound=BaseModel)
-
-Note = Callable[[str, Mapping[str, Any], str | None], None]
-"""Writes an entry of the audit log: kind, document, and actor (None: the user of this process)."""
 
 
 class Store:
@@ -132,62 +129,47 @@ class Store:
             ) from error
 
     @contextmanager
-    def transaction(
-        self, kind: str, document: Mapping[str, Any], actor: str | None = None
-    ) -> Iterator[Connection]:
-        """Changes tables and writes an entry to the audit log: both or neither.
+    def change(self, actor: str | None = None) -> Iterator[Change]:
+        """Begins a change: everything in the block happens with its audit entries, or nothing.
+
+            with registry.change("anna") as change:
+                change.move_alias("pong", "champion", 3, expected_generation=1, kind="force")
+
+        The block is the registry's only writer meanwhile. If it raises, nothing was changed.
 
         Args:
-            kind: kind of the entry; must not be one that only the registry writes.
-            document: content of the entry. It is read at the end of the block, so the block may
-                still change it.
-            actor: recorded in the entry; None: the user of this process.
-
-        Raises:
-            RegistryError: the database is locked, full, read-only or damaged.
-            ValueError: only the registry may write entries of this kind.
-        """
-        if kind in _OWN_KINDS:
-            raise ValueError(f"only the registry writes {kind!r} events")
-        with self.writing() as (connection, note):
-            yield connection
-            note(kind, document, actor)
-
-    @contextmanager
-    def writing(self) -> Iterator[tuple[Connection, Note]]:
-        """Changes tables as the only writer, with any number of entries in the audit log.
-
-        Yields:
-            A connection, and a function that writes an entry.
+            actor: recorded in the audit log; None: the user of this process.
 
         Raises:
             UnusableRegistryError: the database is locked, full, read-only or damaged.
+            ValueError: the block changed rows and recorded nothing in the audit log.
         """
         with self._database.write() as connection:
+            change = Change(connection, self._blobs, default_actor(actor))
+            yield change
+            change.require_recorded()
 
-            def note(kind: str, document: Mapping[str, Any], actor: str | None) -> None:
-                audit.append(connection, kind, document, default_actor(actor), audit.now())
-
-            yield connection, note
-
-    @contextmanager
-    def reading(self) -> Iterator[Connection]:
-        """Connects to read tables, all in the same state of the database.
+    def rows(self, *queries: Select[Any]) -> list[Sequence[RowMapping]]:
+        """Returns the rows of each query, all from the same state of the database.
 
         Raises:
             RegistryError: the database is locked or damaged.
         """
         with self._database.read() as connection:
-            yield connection
+            return [connection.execute(query).mappings().all() for query in queries]
 
-    def events(self, since: int = 0) -> Iterator[Event]:
-        """Yields the entries of the audit log after the sequence number `since`, in order.
+    def events(self, since: int = 0, kinds: tuple[str, ...] = ()) -> Iterator[Event]:
+        """Yields entries of the audit log, in order.
+
+        Args:
+            since: only entries after this sequence number.
+            kinds: only entries of these kinds; empty: of all kinds.
 
         Raises:
             RegistryError: an entry was altered, or the database cannot be read.
         """
         with self._database.read() as connection:
-            yield from audit.read(connection, since)
+            yield from audit.read(connection, since, kinds)
 
     def verify_audit(self, receipt: Receipt | None = None) -> Problem | None:
         """Finds the first entry of the audit log that was altered, is missing or out of place.

@@ -29,7 +29,7 @@ def load(database: Database, blobs: Blobs, row: Row[Any], actor: str) -> Checkpo
             return Checkpoint(where, manifest, parse_tensors(weights, where))
         except (DamagedBlobError, CheckpointError) as error:
             wrong = str(error)
-        _try_to_mark(database, row.number, wrong, actor)
+        try_to_mark(database, row.number, wrong, actor)
     raise UnusableRegistryError(
         f"version {row.number} is broken: {wrong}. {_instead(database, blobs, row)} Register its "
         "checkpoint again to repair it."
@@ -44,11 +44,12 @@ def find_damage(database: Database, blobs: Blobs, row: Row[Any], actor: str) -> 
     """
     wrong = versions.damage(blobs, row)
     if wrong is not None:
-        _try_to_mark(database, row.number, wrong, actor)
+        try_to_mark(database, row.number, wrong, actor)
     return wrong
 
 
-def _try_to_mark(database: Database, number: int, wrong: str, actor: str) -> None:
+def try_to_mark(database: Database, number: int, wrong: str, actor: str) -> None:
+    """Marks a version broken. Does nothing if the registry cannot be written."""
     with suppress(RegistryError), database.write() as connection:  # the caller reports the damage
         registration.mark_broken(connection, number, wrong, actor)
 
@@ -83,7 +84,7 @@ def verify(database: Database, blobs: Blobs, number: int | None, actor: str) -> 
     for row in rows:
         wrong = next((p.what for p in problems if p.where == f"version {row.number}"), None)
         if wrong is not None and row.broken_reason is None:
-            _try_to_mark(database, row.number, wrong, actor)
+            try_to_mark(database, row.number, wrong, actor)
     return problems
 
 

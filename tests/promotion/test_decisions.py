@@ -9,12 +9,13 @@ import pwd
 import pytest
 from promoting import play_by_strength, quick_gate, saved_agent
 from registry_helpers import blob_file, sql, whole
+from sqlalchemy import insert
 
 from rlarcade.errors import ConfigError, RegistryError
 from rlarcade.promotion import submissions
 from rlarcade.promotion.pipeline import approve, deny, move_alias_at_once, run_pipeline, verdict_of
 from rlarcade.promotion.submissions import submissions_of
-from rlarcade.registry import states
+from rlarcade.registry import states, tables
 from rlarcade.registry.audit import canonical_json
 from rlarcade.registry.database import Database
 from rlarcade.registry.registry import Registry
@@ -133,12 +134,9 @@ def test_a_denial_that_an_older_rlarcade_did_not_finish_blocks(house):
         "time": "2026-01-01T00:00:00+00:00",
     }
     document = {"submission": current.id, **row}
-    with house.registry.transaction("submission.deny", document, "ada") as connection:
-        connection.exec_driver_sql(
-            'INSERT INTO approvals (submission, "by", decision, note, version, verdict, '
-            "champion_generation, time) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (current.id, *row.values()),
-        )
+    with house.registry.change("ada") as change:
+        change.execute(insert(tables.approvals).values(document))
+        change.record("submission.deny", document)
     with pytest.raises(RegistryError, match="awaits no approval: its last submission is denied"):
         approve(house.registry, house.better, by="bob", note="")
     assert house.crowned == 1
@@ -239,12 +237,9 @@ def test_five_spellings_of_an_older_rlarcade_are_as_many_people_as_can_be_seen(h
             "version": current.digest, "verdict": current.verdict, "champion_generation": 1,
             "time": "2026-01-01T00:00:00+00:00",
         }  # fmt: skip
-        with house.registry.transaction("submission.approve", row, by) as connection:
-            names = ", ".join(f'"{name}"' for name in row)
-            connection.exec_driver_sql(
-                f"INSERT INTO approvals ({names}) VALUES ({', '.join('?' * len(row))})",
-                tuple(row.values()),
-            )
+        with house.registry.change(by) as change:
+            change.execute(insert(tables.approvals).values(row))
+            change.record("submission.approve", row)
     assert approve(house.registry, house.better, by="ada", note="").state == "awaiting_approval"
     assert approve(house.registry, house.better, by="eve", note="").state == "promoted"
     assert whole(house.registry)

@@ -251,8 +251,9 @@ def test_an_approval_that_is_not_given_in_time_expires_and_can_be_asked_for_anew
     gate = quick_gate(approvals={"expire_days": 1})
     first = house.run(house.better, "delivery", gate=gate)
     yesterday = (datetime.now(UTC) - timedelta(days=1, minutes=1)).isoformat()
-    with house.registry.transaction("test", {}) as connection:
-        connection.execute(update(tables.submissions).values(opened=yesterday))
+    with house.registry.change() as change:
+        change.execute(update(tables.submissions).values(opened=yesterday))
+        change.record("test", {})
     with pytest.raises(RegistryError, match="has expired: not approved within 1 days"):
         approve(house.registry, house.better, by="ada", note="")
     again = house.run(house.better, "delivery", gate=gate)
@@ -367,7 +368,7 @@ class Transactions:
     """The registry's transactions, one of which is killed before it begins or after it ended."""
 
     def __init__(self, step):
-        self.step, self.count, self.real = step, 0, Registry.writing
+        self.step, self.count, self.real = step, 0, Registry.change
 
     @contextmanager
     def __call__(self, *args, **settings):
@@ -390,11 +391,11 @@ def interrupted(house, step, monkeypatch):
     """Delivers and approves, killed once, and again; returns whether there was nothing to kill."""
     transactions = Transactions(step)
 
-    def writing(registry):
-        return transactions(registry)
+    def change(registry, actor=None):
+        return transactions(registry, actor)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Registry, "writing", writing)
+        patched.setattr(Registry, "change", change)
         try:
             delivered(house)
         except Killed:

@@ -4,7 +4,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from registry_helpers import blob_file, flip_a_byte, sql, whole
-from sqlalchemy import text
 
 from rlarcade import Rule
 from rlarcade.errors import GameError, RegistryError, StaleError
@@ -179,11 +178,11 @@ def test_a_move_rests_on_a_document_that_is_there(registry, add):
 
 def test_a_move_can_be_part_of_a_transaction_and_is_undone_with_it(registry, add):
     add(1)
-    with registry.transaction("submission", {"id": 1}, "ann") as connection:
-        registry.move_alias(
-            "pong", "champion", 1, expected_generation=0, kind="promote", connection=connection
-        )
+    with registry.change("ann") as change:
+        change.move_alias("pong", "champion", 1, expected_generation=0, kind="promote")
+        change.record("submission", {"id": 1})
     assert [e.kind for e in registry.events()] == ["register", "promote", "submission"]
+    assert [e.actor for e in registry.events(1)] == ["ann", "ann"]
     with pytest.raises(StaleError):
         take_it_away_twice(registry)
     assert registry.alias("pong").version == 1
@@ -191,22 +190,18 @@ def test_a_move_can_be_part_of_a_transaction_and_is_undone_with_it(registry, add
 
 
 def take_it_away_twice(registry):
-    with registry.transaction("x", {}) as connection:
+    with registry.change() as change:
         for _ in range(2):  # the second comes too late
-            registry.move_alias(
-                "pong", "champion", None, expected_generation=1, kind="set", connection=connection
-            )
+            change.move_alias("pong", "champion", None, expected_generation=1, kind="set")
 
 
 def test_damage_found_inside_a_transaction_is_told_at_once(registry, add, folder):
     flip_a_byte(blob_file(folder, add(1).digest))
     with (
         pytest.raises(RegistryError, match="version 1 is broken and cannot be used"),
-        registry.transaction("x", {}) as connection,
+        registry.change() as change,
     ):
-        registry.move_alias(
-            "pong", "champion", 1, expected_generation=0, kind="promote", connection=connection
-        )
+        change.move_alias("pong", "champion", 1, expected_generation=0, kind="promote")
     assert [e.kind for e in registry.events()] == ["register"]
 
 
@@ -394,5 +389,4 @@ def test_a_history_that_was_forged_is_told(registry, add, folder):
         "WHERE kind = 'promote'")  # fmt: skip
     with pytest.raises(RegistryError, match="event 2 of the audit log was altered: it records no"):
         registry.history("pong")
-    with registry.reading() as connection:
-        assert connection.execute(text("SELECT count(*) FROM aliases")).scalar() == 1
+    assert sql(folder, "SELECT count(*) FROM aliases") == [(1,)]

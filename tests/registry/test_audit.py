@@ -3,8 +3,8 @@ import json
 from datetime import UTC, datetime
 
 import pytest
-from registry_helpers import blob_file, sql, whole
-from sqlalchemy import select
+from registry_helpers import blob_file, note, sql, whole
+from sqlalchemy import func, select
 
 from rlarcade import Rule
 from rlarcade.errors import ConfigError, RegistryError
@@ -18,8 +18,7 @@ from rlarcade.registry.registry import Registry
 def log(registry):
     """Five entries of a log."""
     for number in range(1, 6):
-        with registry.transaction("note", {"number": number}, f"actor {number}"):
-            pass
+        note(registry, "note", {"number": number}, f"actor {number}")
     return registry
 
 
@@ -132,8 +131,8 @@ def test_entries_that_were_added_by_hand_are_found(log, folder):
     problem = log.verify_audit()
     assert problem.where == "event 6"
     assert "is not the last that was written: that was event 5" in problem.what
-    with pytest.raises(RegistryError, match="is damaged or was altered"), log.transaction("x", {}):
-        pass
+    with pytest.raises(RegistryError, match="is damaged or was altered"):
+        note(log, "x")
 
 
 def test_another_head_or_count_is_found(log, folder):
@@ -152,47 +151,75 @@ def test_an_entry_that_cannot_be_read_is_named(log, folder):
         list(log.events())
 
 
+def note_and_add(log, row):
+    with log.change() as change:
+        change.record("note", {})
+        change.execute(tables.meta.insert().values(row))
+
+
+def add_unnoted(log, row):
+    with log.change() as change:
+        change.execute(tables.meta.insert().values(row))
+
+
 def test_a_transaction_that_fails_leaves_neither_change_nor_entry(log):
     row = {"key": "mine", "value": "1"}
-    with pytest.raises(RegistryError, match="UNIQUE"), log.transaction("note", {}) as connection:
-        connection.execute(tables.meta.insert().values([row, row]))
-    with log.reading() as connection:
-        keys = connection.scalars(select(tables.meta.c.key)).all()
-    assert set(keys) == {"format", "audit_count", "audit_head"}
+    with pytest.raises(RegistryError, match="UNIQUE"):
+        note_and_add(log, [row, row])
+    (keys,) = log.rows(select(tables.meta.c.key))
+    assert {row["key"] for row in keys} == {"format", "audit_count", "audit_head"}
     assert len(list(log.events())) == 5
 
 
-def test_a_transaction_changes_tables_with_its_entry_which_may_be_filled_in_meanwhile(log):
-    document = {}
-    with log.transaction("note", document, "ann") as connection:
-        connection.execute(tables.meta.insert(), [{"key": "mine", "value": "1"}])
-        document["result"] = [1, None, "ü", 0.5]
+def test_a_change_without_an_entry_in_the_log_is_refused_and_undone(log):
+    row = {"key": "mine", "value": "1"}
+    for first in (False, True):  # an entry before the change does not tell of it
+        with pytest.raises(ValueError, match="changed without an entry in the audit log"):
+            note_and_add(log, row) if first else add_unnoted(log, row)
+    (keys,) = log.rows(select(tables.meta.c.key).where(tables.meta.c.key == "mine"))
+    assert keys == []
+    assert len(list(log.events())) == 5
+
+
+def test_a_change_that_only_reads_needs_no_entry(log):
+    with log.change() as change:
+        assert change.execute(select(tables.meta)).first() is not None
+    assert len(list(log.events())) == 5
+
+
+def test_several_queries_see_the_same_state(log):
+    count = select(func.count()).select_from(tables.events)
+    assert log.rows(count, count) == [[{"count_1": 5}], [{"count_1": 5}]]
+
+
+def test_a_transaction_changes_tables_with_its_entries_each_of_its_actor(log):
+    document = {"result": [1, None, "ü", 0.5]}
+    with log.change("ann") as change:
+        change.execute(tables.meta.insert().values({"key": "mine", "value": "1"}))
+        change.record("note", document)
+        change.record("note", {}, "bob")
+    assert [event.actor for event in log.events(5)] == ["ann", "bob"]
     assert next(iter(log.events(5))).document == {"result": [1, None, "ü", 0.5]}
     assert log.verify_audit() is None
 
 
 def test_what_json_cannot_say_is_refused_and_nothing_changes(log):
     for odd in (float("inf"), float("nan"), object(), {1, 2}):
-        with (
-            pytest.raises(RegistryError, match="cannot be stored"),
-            log.transaction("x", {"a": odd}),
-        ):
-            pass
+        with pytest.raises(RegistryError, match="cannot be stored"):
+            note(log, "x", {"a": odd})
     deep = []
     for _ in range(100_000):
         deep = [deep]
-    with pytest.raises(RegistryError, match="cannot be stored"), log.transaction("x", {"a": deep}):
-        pass
+    with pytest.raises(RegistryError, match="cannot be stored"):
+        note(log, "x", {"a": deep})
     assert len(list(log.events())) == 5
 
 
 @pytest.mark.parametrize("kind", ["register", "promote", "rollback", "broken", "repair", "archive"])
 def test_nobody_else_writes_the_registrys_own_entries(registry, kind):
-    with (
-        pytest.raises(ValueError, match=f"only the registry writes '{kind}' events"),
-        registry.transaction(kind, {}),
-    ):
-        pass
+    with pytest.raises(ValueError, match=f"only the registry writes '{kind}' events"):
+        note(registry, kind)
+    assert list(registry.events()) == []
 
 
 def test_a_clock_that_goes_backwards_changes_nothing(registry, add, monkeypatch):
@@ -265,8 +292,7 @@ def test_a_tail_that_goes_with_all_that_counts_it_is_shown_by_a_receipt_alone(lo
     (row,) = sql(folder, "SELECT digest FROM events WHERE sequence = 5")
     assert (before.count, before.digest) == (5, row[0])
     assert log.verify_audit(before) is None
-    with log.transaction("note", {}):
-        pass
+    note(log, "note")
     after = log.audit_head()
     assert log.verify_audit(before) is None, "what came later harms no receipt"
     sql(folder, "DELETE FROM events WHERE sequence > 4")
@@ -281,8 +307,7 @@ def test_a_tail_that_goes_with_all_that_counts_it_is_shown_by_a_receipt_alone(lo
             f"is missing: the receipt says {count} entries, the audit log has 4"
         )
     for _ in range(2):  # as many entries as before, but others
-        with log.transaction("note", {"other": True}):
-            pass
+        note(log, "note", {"other": True})
     problem = log.verify_audit(after)
     assert problem.where == "event 6"
     assert "was altered: its digest is" in problem.what
@@ -291,8 +316,7 @@ def test_a_tail_that_goes_with_all_that_counts_it_is_shown_by_a_receipt_alone(lo
 def test_a_receipt_of_an_empty_log_fits_every_log(registry):
     receipt = registry.audit_head()
     assert str(receipt) == f"0:{'0' * 64}"
-    with registry.transaction("note", {}):
-        pass
+    note(registry, "note")
     assert registry.verify_audit(receipt) is None
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from registry_helpers import LATE, blob_file, sql, tiny, whole
+from sqlalchemy import text
 
 from rlarcade import Rule
 from rlarcade.errors import RegistryError, RlarcadeError, StaleError
@@ -63,14 +64,14 @@ def test_a_registry_is_one_folder_that_is_made_when_it_is_first_opened(tmp_path)
 
 def test_the_database_waits_for_the_disk_and_checks_its_references(registry, folder):
     assert sql(folder, "PRAGMA journal_mode") == [("wal",)]
-    with registry.reading() as connection:
+    with registry._database.read() as connection:
         for name, value in (("synchronous", 2), ("foreign_keys", 1), ("trusted_schema", 0)):
             assert connection.exec_driver_sql(f"PRAGMA {name}").scalar() == value
     with (
         pytest.raises(RegistryError, match="FOREIGN KEY constraint failed"),
-        registry.transaction("x", {}) as connection,
+        registry.change() as change,
     ):
-        connection.exec_driver_sql("INSERT INTO aliases VALUES ('pong', 'x', 77, 1)")
+        change.execute(text("INSERT INTO aliases VALUES ('pong', 'x', 77, 1)"))
 
 
 def test_a_folder_without_a_registry_is_refused_with_the_remedy(tmp_path):
@@ -216,9 +217,9 @@ class _Full:
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def fill(connection, row):
-    connection.exec_driver_sql("PRAGMA max_page_count = 1")  # as large as it is now
-    connection.execute(tables.meta.insert(), [row])
+def fill(change, row):
+    change.execute(text("PRAGMA max_page_count = 1"))  # as large as it is now
+    change.execute(tables.meta.insert().values(row))
 
 
 def test_a_database_that_cannot_grow_is_told_and_unchanged(registry, add, folder, tmp_path):
@@ -226,9 +227,9 @@ def test_a_database_that_cannot_grow_is_told_and_unchanged(registry, add, folder
     row = {"key": "much", "value": "x" * 1_000_000}
     with (
         pytest.raises(RegistryError, match="cannot grow: the disk is full. Free some space and"),
-        registry.transaction("x", {}) as connection,
+        registry.change() as change,
     ):
-        fill(connection, row)
+        fill(change, row)
     with Registry.open(folder) as again:
         assert whole(again)
         assert again.register(tiny(tmp_path / "c", 2)).number == 2

@@ -168,8 +168,8 @@ def test_processes_that_make_one_registry_at_once_make_one(folder):
         "import sys; from pathlib import Path; from rlarcade.registry.registry import Registry; "
         "print('ready', flush=True); sys.stdin.readline(); "
         "registry = Registry.open(Path(sys.argv[1])); "
-        "context = registry.transaction('hello', {}); "
-        "context.__enter__(); context.__exit__(None, None, None)"
+        "context = registry.change(); context.__enter__().record('hello', {}); "
+        "context.__exit__(None, None, None)"
     )
     makers = [start(code, folder) for _ in range(8)]
     for maker in makers:

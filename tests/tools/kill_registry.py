@@ -54,6 +54,7 @@ from rlarcade.promote import submissions
 from rlarcade.promotion import checks, pipeline
 from rlarcade.promotion.submissions import submissions_of
 from rlarcade.registry.aliases import MOVES
+from rlarcade.registry.change import Change
 from rlarcade.registry.registry import Registry
 from rlarcade.registry.states import Submission
 from rlarcade.registry.store import Store
@@ -223,6 +224,7 @@ class Watch:
         for where, name, phase in (
             (Registry, "register", "register"),
             (Registry, "move_alias", "alias move"),
+            (Change, "move_alias", "alias move"),
             (Registry, "rollback", "rollback"),
             (submissions, "run_pipeline", "submission"),
             (submissions, "approve", "approve"),
@@ -231,13 +233,6 @@ class Watch:
             (checks, "compare_agents", "match"),
         ):
             setattr(where, name, self._marked(phase, getattr(where, name)))
-        move, promoting = pipeline.move, self._marked("alias move", pipeline.move)
-
-        def moved(registry: Registry, current: Submission, state: str, *rest: Any, **named: Any):
-            last = promoting if state == "promoted" else move
-            return last(registry, current, state, *rest, **named)
-
-        pipeline.move = moved
         os.fsync = self._touching(os.fsync)
         for name in ("rename", "replace", "mkdir"):
             setattr(Path, name, self._touching(getattr(Path, name)))

@@ -38,7 +38,7 @@ def members(file):
 
 def pack(file, contents):
     """Packs members as `write` would, but with any contents."""
-    from rlarcade.registry.archive import _header
+    from rlarcade.registry.export import _header
 
     with file.open("wb") as target:
         for name, data in contents:
@@ -117,7 +117,7 @@ def test_an_export_that_cannot_be_written_leaves_nothing(registry, add, tmp_path
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("rlarcade.registry.archive.os.fsync", full)
+    monkeypatch.setattr("rlarcade.registry.export.os.fsync", full)
     with pytest.raises(RegistryError, match=r"e\.tar cannot be written: No space left on device"):
         registry.export(tmp_path / "e.tar")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["pong-1", "registry"]
@@ -127,7 +127,7 @@ def test_an_import_that_cannot_be_written_leaves_nothing(exported, tmp_path, mon
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("rlarcade.registry.archive.os.fsync", full)
+    monkeypatch.setattr("rlarcade.registry.export.os.fsync", full)
     refused(exported, tmp_path, "cannot be imported into .*new: No space left on device")
     refused(tmp_path / "nothing.tar", tmp_path, "cannot be imported .*No such file")
 
