@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         play_steps,
     )
     from rlarcade.registry.registry import Registry
+    from rlarcade.runs.training_run import TrainingRun
 
 _HOMES = {
     "ActionError": "errors",
@@ -85,6 +86,7 @@ _HOMES = {
     "SuiteComparison": "evaluation",
     "TrainConfig": "config",
     "TrainingProgress": "learning.training",
+    "TrainingRun": "runs.training_run",
     "TrainingState": "learning.state",
     "compare_agents": "evaluation",
     "compare_all": "evaluation",
@@ -131,6 +133,7 @@ __all__ = [
     "SuiteComparison",
     "TrainConfig",
     "TrainingProgress",
+    "TrainingRun",
     "TrainingState",
     "compare_agents",
     "compare_all",

@@ -214,7 +214,7 @@ def _names_at(model: type[BaseModel] | None, place: Sequence[object]) -> Iterabl
         field = None if model is None else model.model_fields.get(str(part))
         kind = None if field is None else field.annotation
         model = kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
-    return () if model is None else model.model_fields
+    return () if model is None else getattr(model, "setting_names", model.model_fields)
 
 
 def require(value: object, kind: type | UnionType, name: str, example: str) -> None:

@@ -2,6 +2,9 @@
 
 tyro prints errors as boxes that name Python types. Here each becomes a sentence with the flag, the
 values that it takes, the given value and, if there is one, the flag that was probably meant.
+
+The sentences are made from the text in the boxes, because tyro has no public way to get an error
+as an object: its `_errors.on_parse_error` is private, and may change in any release.
 """
 
 import difflib
@@ -12,7 +15,8 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
@@ -27,6 +31,10 @@ _WORDS = {"INT": "a number", "PATH": "a path", "STR": "a name"}
 """Words for positional arguments, by tyro's names of their types."""
 _KINDS = {"INT": "whole number", "FLOAT": "number", "PATH": "path", "STR": "text"}
 _NARROWEST = 60  # columns; in fewer, tyro would split names of flags
+
+
+JsonFlag = Annotated[Path | None, tyro.conf.arg(name="json")]
+"""`--json FILE`, as the field `json_file`."""
 
 
 class HelpShown(SystemExit):

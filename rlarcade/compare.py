@@ -5,24 +5,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 from pydantic import BaseModel, ConfigDict, Field
 
 from rlarcade.checked import AsWritten, validated
-from rlarcade.command_line import parse_flags
-from rlarcade.config import read_toml
+from rlarcade.command_line import JsonFlag, parse_flags
 from rlarcade.console import (
     EXIT_INCONCLUSIVE,
     EXIT_OK,
     EXIT_REJECTED,
-    check_seed,
     run_command,
-    say,
-    say_error,
     say_lines,
-    say_warning,
     write_json,
 )
 from rlarcade.errors import ConfigError
@@ -31,9 +26,21 @@ from rlarcade.evaluation.round_robin import compare_all
 from rlarcade.evaluation.suite import SUITE_RULE, Guard, compare_suite
 from rlarcade.learning.hardware import resolve_device
 from rlarcade.outputs import check_outputs
-from rlarcade.playing.named import named_players, told_unkept
+from rlarcade.play_commands import (
+    DeviceFlag,
+    GameFlag,
+    ProtocolFlag,
+    RegistryFlag,
+    ReportFlag,
+    SeedFlag,
+    can_keep,
+    check_seed,
+    resumable,
+    tell_report,
+    tell_taken,
+)
+from rlarcade.playing.named import named_players
 from rlarcade.playing.players import AnyPlayer
-from rlarcade.playing.references import load_named
 from rlarcade.playing.schedule import check_count
 from rlarcade.progress import ProgressLine
 from rlarcade.reports import (
@@ -41,7 +48,6 @@ from rlarcade.reports import (
     round_robin_report,
     sources_of,
     suite_report,
-    write_report,
 )
 from rlarcade.reports.lines import (
     match_lines,
@@ -50,7 +56,7 @@ from rlarcade.reports.lines import (
     suite_lines,
     suite_standing,
 )
-from rlarcade.text import counted
+from rlarcade.toml_files import read_toml_as
 
 _EXITS = {"promote": EXIT_OK, "reject": EXIT_REJECTED, "inconclusive": EXIT_INCONCLUSIVE}
 
@@ -66,10 +72,8 @@ class _Flags(BaseModel):
     suite: Path | None = None
     """Play one match over several games. The TOML file has `[[games]]`, each with champion and
     candidate, and may have `guard` (prove, alarm, none) and `margin`."""
-    game: str | None = None
-    """Game to play, if no checkpoint determines it."""
-    protocol: str | None = None
-    """Protocol: v5, machado or nature. Unset: as the checkpoint was trained."""
+    game: GameFlag = None
+    protocol: ProtocolFlag = None
     max_pairs: int = 400
     """Give up after this many pairs (rounds, for a suite): the verdict is then inconclusive."""
     alpha: float = 0.05
@@ -78,18 +82,14 @@ class _Flags(BaseModel):
     """Bound on the probability of rejecting a candidate that wins 60 of 100 pairs."""
     non_inferiority: float | None = None
     """Promote a candidate that is not worse by this margin. With 0.1 the bar is 40 of 100 pairs."""
-    seed: int = 0
-    """Seed of the match. The same seed gives the same games."""
+    seed: SeedFlag = 0
     folder: Annotated[Path, tyro.conf.arg(name="dir")] = Path("checkpoints/matches")
     """Folder that keeps the pairs, so that an interrupted match can resume."""
-    device: Literal["auto", "cpu", "cuda"] = "cpu"
-    """Device of the networks."""
-    registry: Path | None = None
-    """Folder of the registry with the versions. Unset: checkpoints/registry."""
-    json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None
+    device: DeviceFlag = "cpu"
+    registry: RegistryFlag = None
+    json_file: JsonFlag = None
     """Write the match to this file, with every action of every game."""
-    report: Path | None = None
-    """Write a report of the match, suite or round robin to this file (.html)."""
+    report: ReportFlag = None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -114,28 +114,33 @@ def _compare_command(argv: Sequence[str]) -> int:
             "name a champion and a candidate; more than two play a round robin, and --suite FILE "
             "plays a match over several games."
         )
-    players = named_players(
-        flags.contestants,
-        game=flags.game,
+    players = _players(flags, flags.contestants, flags.game)
+    return _match(flags, *players) if len(players) == 2 else _round_robin(flags, players)
+
+
+def _players(flags: _Flags, names: Sequence[str], game: str | None) -> list[AnyPlayer]:
+    return named_players(
+        names,
+        game=game,
         protocol=flags.protocol,
         device=resolve_device(flags.device),
-        load=partial(load_named, folder=flags.registry),
+        registry=flags.registry,
     )
-    return _match(flags, *players) if len(players) == 2 else _round_robin(flags, players)
 
 
 def _match(flags: _Flags, champion: AnyPlayer, candidate: AnyPlayer) -> int:
     rule = _rule(flags)
-    with _watched(flags.max_pairs, "match") as watch:
+    record = _record(flags.folder, [champion, candidate])
+    with _watched(flags.max_pairs, "match", record) as watch:
         match = compare_agents(
             champion,
             candidate,
             rule=rule,
             max_pairs=flags.max_pairs,
             seed=flags.seed,
-            record=_record(flags.folder, [champion, candidate]),
+            record=record,
             on_pair=lambda newest: watch.update(newest.pairs, lambda: standing(newest)),
-            on_record=_tell_record,
+            on_record=partial(tell_taken, thing="pair"),
         )
     _tell(flags, match, match_lines(match), match_report, [match])
     assert match.verdict is not None, "a match is played to its end"
@@ -153,15 +158,16 @@ def _round_robin(flags: _Flags, players: list[AnyPlayer]) -> int:
     def show(place: int, newest: Comparison) -> None:
         watch.update(place * flags.max_pairs + newest.pairs, lambda: standing(newest))
 
-    with _watched(flags.max_pairs * pairings, "round robin") as watch:
+    record = _record(flags.folder / "round-robin", players)
+    with _watched(flags.max_pairs * pairings, "round robin", record) as watch:
         table = compare_all(
             players,
             alpha=rule.alpha,
             max_pairs=flags.max_pairs,
             seed=flags.seed,
-            record=_record(flags.folder / "round-robin", players),
+            record=record,
             on_pair=show,
-            on_record=_tell_record,
+            on_record=partial(tell_taken, thing="pair"),
         )
     _tell(flags, table, round_robin_lines(table), round_robin_report, table.matches)
     return EXIT_OK
@@ -171,19 +177,10 @@ def _suite(flags: _Flags, path: Path) -> int:
     if flags.non_inferiority is not None:
         raise ConfigError("a suite takes its margin from its file; leave --non-inferiority out.")
     rule = SUITE_RULE.model_copy(update=_rule(flags).model_dump(include={"alpha", "beta"}))
-    file = _read_suite(path)
-    device = resolve_device(flags.device)
-    games = [
-        named_players(
-            [one.champion, one.candidate],
-            game=one.game,
-            protocol=flags.protocol,
-            device=device,
-            load=partial(load_named, folder=flags.registry),
-        )
-        for one in file.games
-    ]
-    with _watched(flags.max_pairs, "suite", unit="rounds") as watch:
+    file = read_toml_as(_SuiteFile, path, "suite")
+    games = [_players(flags, [one.champion, one.candidate], one.game) for one in file.games]
+    record = _record(flags.folder / "suites", [side for pair in games for side in pair])
+    with _watched(flags.max_pairs, "suite", record, unit="rounds") as watch:
         suite = compare_suite(
             [(champion, candidate) for champion, candidate in games],
             rule=rule,
@@ -191,9 +188,9 @@ def _suite(flags: _Flags, path: Path) -> int:
             margin=file.margin,
             max_rounds=flags.max_pairs,
             seed=flags.seed,
-            record=_record(flags.folder / "suites", [side for pair in games for side in pair]),
+            record=record,
             on_round=lambda newest: watch.update(newest.rounds, lambda: suite_standing(newest)),
-            on_record=_tell_record,
+            on_record=partial(tell_taken, thing="pair"),
         )
     _tell(flags, suite, suite_lines(suite), suite_report, suite.matches)
     assert suite.verdict is not None, "a suite is played to its end"
@@ -201,15 +198,7 @@ def _suite(flags: _Flags, path: Path) -> int:
 
 
 def _record(folder: Path, players: Sequence[AnyPlayer]) -> Path | None:
-    """Returns the folder for pairs. If a policy has no version, warns and returns None."""
-    unkept = told_unkept(players)
-    if unkept is not None:
-        say_warning(unkept)
-    return folder if unkept is None else None
-
-
-def _tell_record(path: Path, pairs: int) -> None:
-    say(f"{counted(pairs, 'pair')} taken from {path}, played again from the recorded actions")
+    return folder if can_keep(players) else None
 
 
 def _tell(
@@ -223,11 +212,7 @@ def _tell(
     say_lines(lines)
     write_json(flags.json_file, document)
     if flags.report is not None:
-        write_report(
-            flags.report,
-            report(document, **sources_of(matches, partial(load_named, folder=flags.registry))),
-        )
-        say(f"report: {flags.report}")
+        tell_report(flags.report, report(document, **sources_of(matches, flags.registry)))
 
 
 class _SuiteGame(AsWritten):
@@ -246,23 +231,16 @@ class _SuiteFile(AsWritten):
     games: Annotated[list[_SuiteGame], Field(min_length=1)]
 
 
-def _read_suite(path: Path) -> _SuiteFile:
-    document = read_toml(path, "suite")
-    try:
-        return validated(_SuiteFile, document)
-    except ConfigError as error:
-        raise ConfigError(f"suite {path}: {error}") from error
-
-
 @contextmanager
-def _watched(total: int, what: str, *, unit: str = "pairs") -> Iterator[ProgressLine]:
+def _watched(
+    total: int, what: str, record: Path | None, *, unit: str = "pairs"
+) -> Iterator[ProgressLine]:
     """Shows a progress line for work that may end early. On Ctrl-C it tells how to resume."""
-    try:
-        with ProgressLine(total, what, unit=unit, at_most=True) as line:
-            yield line
-    except KeyboardInterrupt:
-        say_error("finished pairs are kept; the same command resumes from there.")
-        raise
+    with (
+        resumable("pairs", kept=record is not None),
+        ProgressLine(total, what, unit=unit, at_most=True) as line,
+    ):
+        yield line
 
 
 def _rule(flags: _Flags) -> Rule:

@@ -4,20 +4,17 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 from pydantic import BaseModel, ConfigDict
 
-from rlarcade.command_line import parse_flags
+from rlarcade.command_line import JsonFlag, parse_flags
 from rlarcade.console import (
     EXIT_OK,
-    check_seed,
     run_command,
     say,
-    say_error,
     say_lines,
-    say_warning,
     write_json,
 )
 from rlarcade.errors import ConfigError
@@ -26,17 +23,28 @@ from rlarcade.evaluation.documents import recordings_of, short_version
 from rlarcade.games.names import resolve_game
 from rlarcade.learning.hardware import resolve_device
 from rlarcade.outputs import check_outputs
+from rlarcade.play_commands import (
+    DeviceFlag,
+    GameFlag,
+    ProtocolFlag,
+    RegistryFlag,
+    ReportFlag,
+    SeedFlag,
+    can_keep,
+    check_seed,
+    resumable,
+    tell_report,
+    tell_taken,
+)
 from rlarcade.playing import EpisodeResult
-from rlarcade.playing.named import HUMAN, named_players, told_unkept
+from rlarcade.playing.named import HUMAN, named_players
 from rlarcade.playing.players import AnyPlayer
 from rlarcade.playing.recordings import median_game
-from rlarcade.playing.references import load_named
 from rlarcade.playing.schedule import check_count
 from rlarcade.progress import ProgressLine
-from rlarcade.reports import evaluation_report, sources_of, write_report
+from rlarcade.reports import evaluation_report, sources_of
 from rlarcade.reports.lines import human_line, score_lines
 from rlarcade.reports.pictures import values_of_its_player, write_video
-from rlarcade.text import counted
 
 
 class _Flags(BaseModel):
@@ -49,22 +57,16 @@ class _Flags(BaseModel):
     weights."""
     episodes: int = 100
     """Number of whole games for each."""
-    game: str | None = None
-    """Game to play, if no checkpoint determines it."""
-    protocol: str | None = None
-    """Protocol: v5, machado or nature. Unset: as the checkpoint was trained."""
-    seed: int = 0
-    """Seed of the games. The same seed gives the same games."""
-    device: Literal["auto", "cpu", "cuda"] = "cpu"
-    """Device of the networks."""
-    registry: Path | None = None
-    """Folder of the registry with the versions. Unset: checkpoints/registry."""
-    json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None
+    game: GameFlag = None
+    protocol: ProtocolFlag = None
+    seed: SeedFlag = 0
+    device: DeviceFlag = "cpu"
+    registry: RegistryFlag = None
+    json_file: JsonFlag = None
     """Write the evaluations to this file, with every action of every game. `rlarcade watch` can
     replay it. Finished games are kept in a file next to it, so that an interrupted evaluation can
     resume."""
-    report: Path | None = None
-    """Write a report to this file (.html)."""
+    report: ReportFlag = None
     video: Path | None = None
     """Write the median-score game of the first player to this file (.mp4)."""
 
@@ -77,13 +79,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _evaluate_command(argv: Sequence[str]) -> int:
     flags: _Flags = parse_flags(_Flags, argv, prog="rlarcade evaluate", description=__doc__)
     _check(flags)
-    load = partial(load_named, folder=flags.registry)
     players = named_players(
         [name for name in flags.checkpoints if name != HUMAN],
         game=flags.game,
         protocol=flags.protocol,
         device=resolve_device(flags.device),
-        load=load,
+        registry=flags.registry,
     )
     records = [_record(flags, player) for player in players]
     evaluations: list[Evaluation] = []
@@ -98,12 +99,11 @@ def _evaluate_command(argv: Sequence[str]) -> int:
             say(human_line(game))
     write_json(flags.json_file, {"evaluations": [e.model_dump(mode="json") for e in evaluations]})
     if flags.report is not None and evaluations:
-        page = evaluation_report(evaluations, **sources_of(evaluations, load))
-        write_report(flags.report, page)
-        say(f"report: {flags.report}")
+        page = evaluation_report(evaluations, **sources_of(evaluations, flags.registry))
+        tell_report(flags.report, page)
     if flags.video is not None and evaluations:
         recording = median_game(recordings_of(evaluations[0]))
-        write_video(flags.video, recording, values_of_its_player(recording, load))
+        write_video(flags.video, recording, values_of_its_player(recording, flags.registry))
         say(f"video: {flags.video}")
     for record in filter(None, records):  # delete all at the end, so that no stop loses games
         record.unlink(missing_ok=True)
@@ -126,34 +126,25 @@ def _check(flags: _Flags) -> None:
 
 def _record(flags: _Flags, player: AnyPlayer) -> Path | None:
     """Returns the file for finished games, or None without --json or without a version."""
-    if flags.json_file is None:
+    if flags.json_file is None or not can_keep([player]):
         return None
-    if player.version is None:
-        say_warning(str(told_unkept([player])))
-        return None
-    name = f"{player.game}-{player.protocol.name}-{short_version(player.version)}"
+    name = f"{player.game}-{player.protocol.name}-{short_version(str(player.version))}"
     return flags.json_file.with_name(f"{flags.json_file.name}.{name}-seed{flags.seed}.part")
 
 
 def _evaluated(flags: _Flags, player: AnyPlayer, record: Path | None) -> Evaluation:
-    try:
-        with ProgressLine(flags.episodes, f"playing {player.name}", unit="games") as line:
-            return evaluate_agent(
-                player,
-                episodes=flags.episodes,
-                seed=flags.seed,
-                record=record,
-                on_episode=partial(_show, line),
-                on_record=_tell_record,
-            )
-    except KeyboardInterrupt:
-        if record is not None:
-            say_error("finished games are kept; the same command resumes from there.")
-        raise
-
-
-def _tell_record(path: Path, games: int) -> None:
-    say(f"{counted(games, 'game')} taken from {path}, played again from the recorded actions")
+    with (
+        resumable("games", kept=record is not None),
+        ProgressLine(flags.episodes, f"playing {player.name}", unit="games") as line,
+    ):
+        return evaluate_agent(
+            player,
+            episodes=flags.episodes,
+            seed=flags.seed,
+            record=record,
+            on_episode=partial(_show, line),
+            on_record=partial(tell_taken, thing="game"),
+        )
 
 
 def _show(line: ProgressLine, result: EpisodeResult, done: int, total: int) -> None:

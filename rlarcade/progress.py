@@ -1,6 +1,11 @@
 """Progress of long work: a live line on a terminal, elsewhere a plain line every ten seconds.
 
 Both go to stderr, since stdout is for results.
+
+rich draws the line, but the parts are made here and not by `rich.progress`. On a narrow terminal
+rich shortens every column, to "sco…"; here the least important parts are left out. And rich
+computes the speed from the last 1,000 updates, which are one second of a fast loop; here it is
+from the last 30 seconds.
 """
 
 import sys

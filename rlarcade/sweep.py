@@ -25,7 +25,7 @@ from rich.text import Text
 
 from rlarcade import config, console
 from rlarcade.checked import reason, validated
-from rlarcade.command_line import parse_flags
+from rlarcade.command_line import JsonFlag, parse_flags
 from rlarcade.console import (
     EXIT_ERROR,
     EXIT_INTERRUPTED,
@@ -49,6 +49,7 @@ from rlarcade.runs.folder import (
 )
 from rlarcade.runs.metrics import newest_metrics
 from rlarcade.text import printable, quoted
+from rlarcade.toml_files import errors_of, read_toml
 
 _HEADERS = ("steps", "mean", "median", "human-normalised", "minutes")
 _PADDING = 2 * (len(_HEADERS) + 2)  # characters between columns and beside the table
@@ -67,7 +68,7 @@ class _Flags(BaseModel, use_attribute_docstrings=True):
     """Folder for the runs' folders and logs. Unset: checkpoints/sweeps/NAME."""
     jobs: int | None = None
     """Runs side by side. Unset: the file's number, or the number of cores."""
-    json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None
+    json_file: JsonFlag = None
     """Write the outcome of every run to this file."""
     list_runs: Annotated[bool, tyro.conf.arg(name="list")] = False
     """Print each run's label and command, and run nothing."""
@@ -106,7 +107,7 @@ class _Run:
 
     def command(self) -> list[str]:
         """Returns the command that trains the run. Its flags are the file's settings only."""
-        values = self.given | dict(self.settings.train) | dict(self.settings.run)
+        values = self.given | self.settings.train.flat() | dict(self.settings.run)
         flags = [flag for name in {"game": 0} | self.given for flag in _flag(name, values[name])]
         return [sys.executable, "-m", "rlarcade.train", *flags, "--run-dir", str(self.folder)]
 
@@ -154,13 +155,11 @@ def _sweep_command(argv: Sequence[str]) -> int:
 
 
 def _read(flags: _Flags, jobs: int) -> tuple[_File, list[_Run]]:
-    document = config.read_toml(flags.file, "sweep")
-    try:
-        asked = {} if flags.jobs is None else {"jobs": flags.jobs}
+    document = read_toml(flags.file, "sweep")
+    asked = {} if flags.jobs is None else {"jobs": flags.jobs}
+    with errors_of(f"sweep {flags.file}"):
         file = validated(_File, {"name": flags.file.stem, "jobs": jobs} | document | asked)
         return file, _expanded(file, flags.folder or RUNS / "sweeps" / file.name)
-    except ConfigError as error:
-        raise ConfigError(f"sweep {flags.file}: {error}") from error
 
 
 def _expanded(file: _File, folder: Path) -> list[_Run]:
@@ -404,7 +403,7 @@ def _progress_of(run: _Run) -> str:
         return f"{run.label}  {reason(error)}"
     if record is None:
         return f"{run.label}  beginning"
-    steps, total = figures.get("step", 0), record.train.total_timesteps
+    steps, total = figures.get("step", 0), record.train.schedule.total_timesteps
     parts = [run.label, f"{steps:,}/{total:,} steps"]
     speed = figures.get("time/fps")
     if isinstance(speed, int | float) and 0 < speed < 1e9:

@@ -1,24 +1,27 @@
 """The command line of `python -m rlarcade.train`: defaults < preset < flags."""
 
-import argparse
+import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import redirect_stderr, suppress
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 import tyro
-from pydantic import Field, create_model
+from pydantic import BaseModel, Field, create_model
 
-from rlarcade import config as settings_of
 from rlarcade.command_line import parse_flags
 from rlarcade.config import (
     FIELDS,
+    PARTS,
     RunSettings,
     Settings,
     check_device,
+    described_preset,
     load_preset,
     make_settings,
+    preset_names,
 )
 from rlarcade.errors import ConfigError
 from rlarcade.games.protocols import ProtocolName
@@ -28,6 +31,18 @@ from rlarcade.runs.folder import RunRecord, read_record
 _DESCRIPTION = (
     "`python -m rlarcade.train --game SpaceInvaders`: trains an agent; the same command resumes it."
 )
+_EVERYDAY = ("game", "total_timesteps", "minutes", "seed", "protocol", "device", "run_dir")
+"""Settings that the help text shows first."""
+
+
+class _Early(BaseModel):
+    """Flags that decide on the defaults of all others, as text."""
+
+    preset: str | None = None
+    device: str | None = None
+    total_timesteps: str | None = None
+    minutes: str | None = None
+    run_dir: str | None = None
 
 
 def parse_settings(argv: Sequence[str]) -> tuple[Settings, Path | None, bool]:
@@ -40,19 +55,17 @@ def parse_settings(argv: Sequence[str]) -> tuple[Settings, Path | None, bool]:
         ConfigError: a flag or a setting cannot be used.
         RunFolderError: the run in --run-dir cannot be read.
     """
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for flag in ("preset", "device", "total-timesteps", "minutes", "run-dir"):
-        first.add_argument(f"--{flag}", f"--{flag.replace('-', '_')}")
-    early = first.parse_known_args(argv)[0]
+    early = _early(argv)
     check_device(early.device)
     given = {setting for token in argv if (setting := _setting(token)) is not None}
-    begun = None
+    begun, note = None, ""
     if early.preset is None and early.run_dir is not None:
         begun = read_record(Path(early.run_dir))
     if begun is not None:
         name, preset = begun.preset, _settings_of(begun)
     else:
-        name, preset = load_preset(early.preset or default_preset(early.device or "auto"))
+        asked = early.preset or default_preset(early.device or "auto")
+        (name, preset), note = load_preset(asked), described_preset(asked)
     if early.total_timesteps is not None:
         if early.minutes is not None:
             raise ConfigError(
@@ -64,50 +77,76 @@ def parse_settings(argv: Sequence[str]) -> tuple[Settings, Path | None, bool]:
     flags.pop("preset")
     json_file, print_config = flags.pop("json_file"), flags.pop("print_config")
     settings = make_settings(name, flags)
-    buffer_by_default = settings.train.buffer_size is not None and "buffer_size" not in given
+    buffer_by_default = settings.train.memory.buffer_size is not None and "buffer_size" not in given
     notes = {
         "minutes_by_default": settings.run.minutes is not None and "minutes" not in given,
         "buffer_by_default": buffer_by_default,
         "given": frozenset(given),
+        "preset_note": note,
     }
     return settings.model_copy(update=notes), json_file, print_config
 
 
+def _early(argv: Sequence[str]) -> _Early:
+    """Reads the first flags. A flag without its value is reported when all flags are read."""
+    early = _Early()
+    with suppress(SystemExit), redirect_stderr(io.StringIO()):
+        early, _ = tyro.cli(_Early, args=list(argv), return_unknown_args=True, add_help=False)
+    return early
+
+
 def _flags(name: str, preset: dict[str, Any], argv: Sequence[str]) -> dict[str, Any]:
     """Reads the flags; their defaults are the settings of a preset, or of a run that has begun."""
-    fields: dict[str, Any] = {
-        "preset": (
-            str,
-            Field(
-                name,
-                description=f"{', '.join(settings_of.preset_names())}, or a TOML file. Unset: "
-                "that of the run in --run-dir; for a new run laptop, or fast with a GPU.",
-            ),
-        )
-    }
     if not isinstance(preset.get("protocol", ""), str):
         raise ConfigError(
             f"{name} has its own protocol, but commands only use "
             f"{', '.join(get_args(ProtocolName))}. Train in code, with train_agent."
         )
-    for field_name, group in FIELDS.items():
-        info = group.model_fields[field_name]
-        default = preset.get(field_name, ... if info.is_required() else info.default)
-        if isinstance(default, list):
-            default = tuple(default)
-        # tyro sees bare types, so that the settings check ranges, with their own messages
-        kind = ProtocolName if field_name == "protocol" else _bare(info.annotation)
-        fields[field_name] = (kind, Field(default, description=info.description))
-    fields["json_file"] = (
-        Annotated[Path | None, tyro.conf.arg(name="json")],
-        Field(None, description="Write the outcome to this file."),
-    )
-    fields["print_config"] = (bool, Field(False, description="Print the settings and exit."))
-    flags_model = create_model("TrainFlags", **fields)
-    flags: dict[str, Any] = parse_flags(
-        flags_model, argv, prog="rlarcade train", description=_DESCRIPTION
-    ).model_dump()
-    return flags
+    everyday: dict[str, Any] = {
+        "preset": (
+            str,
+            Field(
+                name,
+                description=f"{', '.join(preset_names())}, or a TOML file. Unset: "
+                "that of the run in --run-dir; for a new run laptop, or fast with a GPU.",
+            ),
+        ),
+        **{setting: _flag(setting, preset) for setting in _EVERYDAY},
+        "json_file": (
+            Annotated[Path | None, tyro.conf.arg(name="json")],
+            Field(None, description="Write the outcome to this file."),
+        ),
+        "print_config": (bool, Field(False, description="Print the settings and exit.")),
+    }
+    groups = {"everyday": ("What most commands need.", everyday)}
+    for title, part in PARTS.items():
+        groups[title] = str(part.__doc__), _flags_of(part.attributes(), preset)
+    groups["run"] = "Saving, evaluating and promoting.", _flags_of(RunSettings.model_fields, preset)
+    fields: dict[str, Any] = {
+        title: (
+            Annotated[create_model(title, __doc__=about, **flags), tyro.conf.OmitArgPrefixes],
+            Field(...),
+        )
+        for title, (about, flags) in groups.items()
+    }
+    model = create_model("TrainFlags", **fields)
+    read = parse_flags(model, argv, prog="rlarcade train", description=_DESCRIPTION).model_dump()
+    return {name: value for group in read.values() for name, value in group.items()}
+
+
+def _flags_of(settings: Iterable[str], preset: dict[str, Any]) -> dict[str, Any]:
+    return {name: _flag(name, preset) for name in settings if name not in _EVERYDAY}
+
+
+def _flag(setting: str, preset: dict[str, Any]) -> tuple[Any, Any]:
+    """Returns the type and the field of a setting's flag. Its default is the preset's value."""
+    info = FIELDS[setting]
+    default = preset.get(setting, ... if info.is_required() else info.default)
+    if isinstance(default, list):
+        default = tuple(default)
+    # tyro sees bare types, so that the settings check ranges, with their own messages
+    kind = ProtocolName if setting == "protocol" else _bare(info.annotation)
+    return kind, Field(default, description=info.description)
 
 
 def _bare(kind: Any) -> Any:
@@ -129,7 +168,7 @@ def _settings_of(record: RunRecord) -> dict[str, Any]:
     except ConfigError:  # a preset from a file: the record has its name, not its path
         preset = {}
     preset.pop("minutes", None)  # its length is fixed
-    return {k: v for k, v in preset.items() if FIELDS[k] is RunSettings} | dict(record.train)
+    return {k: v for k, v in preset.items() if k in RunSettings.model_fields} | record.train.flat()
 
 
 def _setting(token: str) -> str | None:

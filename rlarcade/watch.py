@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +12,6 @@ from rlarcade.command_line import parse_flags
 from rlarcade.console import (
     EXIT_ERROR,
     EXIT_OK,
-    check_seed,
     run_command,
     say,
     say_error,
@@ -23,6 +21,7 @@ from rlarcade.evaluation.document_files import load_recorded
 from rlarcade.games.names import display_name
 from rlarcade.learning.policy import DQNAgent
 from rlarcade.outputs import check_outputs
+from rlarcade.play_commands import RegistryFlag, check_seed
 from rlarcade.playing.play import Scheduled, play_games
 from rlarcade.playing.players import as_player
 from rlarcade.playing.recordings import Recording, verified
@@ -49,8 +48,7 @@ class _Flags(BaseModel):
     """Seed of a checkpoint's games, as in `evaluate`."""
     video: Path | None = None
     """Write the game to this file (.mp4, 60 frames a second)."""
-    registry: Path | None = None
-    """Folder of the registry with the versions. Unset: checkpoints/registry."""
+    registry: RegistryFlag = None
     picture: Path | None = None
     """Write six moments of the game to this file (.png)."""
 
@@ -126,9 +124,7 @@ def _list(recordings: list[Recording]) -> None:
 
 def _show(recording: Recording, agent: DQNAgent | None, flags: _Flags) -> None:
     values = (
-        values_of(agent, recording)
-        if agent
-        else values_of_its_player(recording, partial(load_named, folder=flags.registry))
+        values_of(agent, recording) if agent else values_of_its_player(recording, flags.registry)
     )
     if flags.video is not None:
         with ProgressLine(recording.episode.steps, "drawing") as line:

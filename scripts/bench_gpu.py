@@ -63,7 +63,7 @@ def main() -> int:
     except RlarcadeError as error:
         print(f"bench_gpu: error: {error}", file=sys.stderr)
         return 2
-    if state.config.memory != "replay":
+    if state.config.memory.kind != "replay":
         print("bench_gpu: error: it measures presets with replay.", file=sys.stderr)
         return 2
     document = measure(state, asked.seconds) | {

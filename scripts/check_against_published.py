@@ -32,7 +32,7 @@ _LEARNING_RATES = {
 
 def public_twin(config: TrainConfig) -> str | None:
     """Names the published algorithm that a composition is closest to; None where there is none."""
-    if config.memory == "none" or config.munchausen:
+    if config.memory.kind == "none" or config.munchausen:
         return None
     if config.head == "categorical":
         return "Rainbow" if config.prioritized else "C51"

@@ -134,7 +134,8 @@ def test_every_command_of_the_example_is_one_that_rlarcade_has(
 
         import_ = open
 
-    monkeypatch.setattr("rlarcade.promote.Registry", Reached)
+    for module in ("subcommand", "transfer"):
+        monkeypatch.setattr(f"rlarcade.promote.{module}.Registry", Reached)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "candidate").symlink_to(ROOT / "tests" / "data" / "space-invaders-early")
     scripts = [script for job in jobs_of(EXAMPLE).values() for script in steps_of(job)]

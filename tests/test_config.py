@@ -1,3 +1,4 @@
+import json
 import os
 import tomllib
 from pathlib import Path
@@ -5,8 +6,14 @@ from pathlib import Path
 import pytest
 
 from rlarcade.config import (
+    FIELDS,
+    ExplorationSettings,
+    MemorySettings,
+    NetworkSettings,
+    OptimizerSettings,
     RunSettings,
     TrainConfig,
+    described_preset,
     load_preset,
     make_settings,
     preset_names,
@@ -43,8 +50,8 @@ def test_every_shipped_preset_loads_and_says_what_it_sets(name):
     assert loaded == name
     config = settings(**values)
     for key, value in values.items():
-        group = config.train if key in TrainConfig.model_fields else config.run
-        found = getattr(group, key)
+        of_train = key in TrainConfig.setting_names
+        found = config.train[key] if of_train else getattr(config.run, key)
         assert (list(found) if isinstance(found, tuple) else found) == value, key
 
 
@@ -83,13 +90,50 @@ def test_every_shipped_preset_begins_with_a_comment_that_names_its_source(name):
 )  # fmt: skip
 def test_a_preset_is_made_of_the_parts_of_its_paper(name, parts):
     config = settings(**load_preset(name)[1]).train
-    assert {part: getattr(config, part) for part in parts} == parts
+    assert {part: config[part] for part in parts} == parts
 
 
 def test_a_preset_may_be_any_toml_file(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text("batch_size = 64\n")
     assert load_preset(str(path)) == ("mine", {"batch_size": 64})
+
+
+def test_a_preset_may_add_to_another(tmp_path):
+    mine, other = tmp_path / "mine.toml", tmp_path / "sub" / "other.toml"
+    other.parent.mkdir()
+    mine.write_text('preset = "laptop"\nbatch_size = 128\n')
+    laptop = load_preset("laptop")[1]
+    assert load_preset(str(mine)) == ("mine", laptop | {"batch_size": 128})
+    assert described_preset(str(mine)) == "1 setting of its own, the rest as in laptop"
+    # a path is relative to the file that names it; a length in steps replaces one in minutes
+    other.write_text('preset = "../mine.toml"\nn_steps = 5\ntotal_timesteps = 1e6\n')
+    without = {name: value for name, value in laptop.items() if name != "minutes"}
+    expected = without | {"batch_size": 128, "n_steps": 5, "total_timesteps": 1_000_000}
+    assert load_preset(str(other)) == ("other", expected)
+    assert TrainConfig.from_preset(str(other), game="Pong").schedule.batch_size == 128
+
+
+def test_a_preset_without_another_has_the_defaults_and_says_so(tmp_path):
+    (tmp_path / "mine.toml").write_text("batch_size = 64\nseed = 3\n")
+    said = described_preset(str(tmp_path / "mine.toml"))
+    assert said == "2 settings of its own, the rest are the defaults"
+    assert described_preset("laptop") == ""
+
+
+@pytest.mark.parametrize(
+    ("base", "message"),
+    [
+        ('"mine.toml"', "cannot be based on itself: .*mine.toml' on .*mine.toml'"),
+        ('"lap-top"', "unknown preset 'lap-top'. Did you mean 'laptop'"),
+        ('"no.toml"', r"cannot read preset .*no\.toml: No such file"),
+        ("3", r"preset in .*mine\.toml must be the name of a preset or the path of a .*, not 3"),
+    ],
+)
+def test_a_preset_that_adds_to_nothing_that_exists_is_refused(tmp_path, base, message):
+    (tmp_path / "mine.toml").write_text(f"preset = {base}\n")
+    with pytest.raises(ConfigError, match=message):
+        load_preset(str(tmp_path / "mine.toml"))
 
 
 @pytest.mark.parametrize(
@@ -325,7 +369,7 @@ def test_parts_that_do_not_go_together_are_refused_with_the_reason(values, messa
 )
 def test_all_other_parts_go_together(values):
     config = settings(**values).train
-    assert {name: getattr(config, name) for name in values} == values
+    assert {name: config[name] for name in values} == values
 
 
 IMPALA = {"impala_width", "spectral_norm", "pool_size"}
@@ -381,7 +425,7 @@ def test_settings_that_a_composition_does_not_look_at_are_listed(preset, unused)
 
 def test_every_setting_is_used_by_some_composition():
     falling = settings(learning_rate_final=0.0, n_steps_final=1)
-    never = set(TrainConfig.model_fields) & set(falling.train.unused())
+    never = set(TrainConfig.setting_names) & set(falling.train.unused())
     for name in PRESETS:
         never &= set(settings(**load_preset(name)[1]).train.unused())
     assert not never
@@ -420,10 +464,92 @@ def test_the_replay_ratio_of_rollouts_counts_the_transitions_of_whole_batches(va
     assert TrainConfig(game="Pong", memory="none", **values).replay_ratio == pytest.approx(ratio)
 
 
+PARTS = ("schedule", "network", "target", "memory", "optimizer", "exploration", "machine")
+
+
+def test_a_configuration_is_composed_of_parts_and_written_without_them():
+    config = TrainConfig(game="Pong", learning_rate=1e-3, memory="none", exploration_final_eps=0.1)
+    assert config.optimizer == OptimizerSettings(learning_rate=1e-3)
+    assert config.memory == MemorySettings(kind="none")
+    assert config.exploration.final_eps == config["exploration_final_eps"] == 0.1
+    written = config.model_dump(mode="json")
+    assert written["memory"] == "none"
+    assert written["exploration_final_eps"] == 0.1
+    assert set(written) == set(TrainConfig.setting_names)
+    assert not {"network", "target", "schedule", "exploration", "machine"} & set(written)
+    assert TrainConfig.model_validate(written) == config
+    assert TrainConfig.model_validate_json(json.dumps(written)) == config
+    assert config.flat() | {"conv_channels": [32, 64, 64]} == written
+
+
+def test_every_setting_belongs_to_one_part_only():
+    names = [name for part in PARTS for name in getattr(TrainConfig(game="Pong"), part).flat()]
+    assert len(names) == len(set(names))
+    assert {*names, "game", "protocol", "seed"} == set(TrainConfig.setting_names)
+
+
+def test_whole_parts_and_single_settings_may_be_given_together():
+    config = TrainConfig(
+        game="Pong",
+        network=NetworkSettings(head="quantile", hidden_units=64),
+        exploration={"exploration_final_eps": 0.2},
+        num_quantiles=21,
+        optimizer="radam",
+    )
+    assert (config.network.head, config.network.num_quantiles) == ("quantile", 21)
+    assert (config.exploration.final_eps, config.optimizer.kind) == (0.2, "radam")
+    assert config.given == {
+        *("game", "head", "hidden_units", "num_quantiles", "exploration_final_eps", "optimizer"),
+        *set(NetworkSettings.attributes()),  # a part that was given counts as a whole
+    }
+    assert ExplorationSettings(initial_eps=0.5, final_eps=0.5).initial_eps == 0.5
+
+
+def test_a_copy_changes_settings_by_their_names_and_leaves_the_original():
+    config = TrainConfig(game="Pong")
+    changed = config.model_copy(
+        update={"seed": 3, "learning_rate": 2.0, "adam_eps": 0.5, "memory": "none"}
+    )
+    assert (changed.seed, changed.optimizer.learning_rate, changed["adam_eps"]) == (3, 2.0, 0.5)
+    assert changed.memory.kind == "none"
+    assert config == TrainConfig(game="Pong")
+    same = config.model_copy(update={"network": NetworkSettings(head="quantile")})
+    assert same["head"] == "quantile"
+
+
+def test_a_setting_is_read_by_its_name_and_an_unknown_one_is_told():
+    config = TrainConfig(game="Pong")
+    assert {name: config[name] for name in config.setting_names} == config.flat()
+    assert config.learning_rate == config["learning_rate"]
+    for unknown in ("lr", "initial_eps", "network"):
+        with pytest.raises(KeyError, match=unknown):
+            config[unknown]
+    with pytest.raises(AttributeError, match="no_such_setting"):
+        _ = config.no_such_setting
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_refuses_what_it_does_not_know(part):
+    with pytest.raises(ConfigError, match="unknown setting"):
+        TrainConfig(game="Pong", **{part: {"no_such": 1}})
+
+
+def test_a_preset_is_a_configuration():
+    config = TrainConfig.from_preset("quick", game="Pong", seed=7)
+    values = load_preset("quick")[1]
+    del values["save_interval"]
+    assert config == TrainConfig(game="Pong", seed=7, **values)
+    assert TrainConfig.from_preset("quick", game="Pong", n_steps=1).target.n_steps == 1
+    with pytest.raises(ConfigError, match="unknown setting 'lr'. Did you mean 'learning_rate'"):
+        TrainConfig.from_preset("quick", game="Pong", lr=1)
+    with pytest.raises(ConfigError, match="'game' is missing"):
+        TrainConfig.from_preset("quick")
+
+
 def test_every_setting_has_a_help_text():
-    for group in (TrainConfig, RunSettings):
-        for name, field in group.model_fields.items():
-            assert field.description or name == "preset", name
+    assert {*TrainConfig.setting_names, *RunSettings.model_fields} == set(FIELDS)
+    for name, field in FIELDS.items():
+        assert field.description, name
 
 
 def test_the_packaging_files_agree_on_what_is_installed():

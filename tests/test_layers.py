@@ -18,6 +18,7 @@ ROOMS = [
         "interrupts",
         "outputs",
         "shown",
+        "toml_files",
     },
     {"games"},
     {"config"},
@@ -30,11 +31,22 @@ ROOMS = [
     {"command_line"},
     {"console"},
     {"progress"},
-    {"train_flags"},
+    {"train_flags", "play_commands"},
     {"train", "evaluate", "compare", "watch", "promote", "sweep", "__main__"},
 ]
 # whatever a room holds, those may use that lie in the lowest one themselves
-SHARED = {"errors", "checked", "seeding", "files", "locks", "text", "numbers", "outputs", "shown"}
+SHARED = {
+    "errors",
+    "checked",
+    "seeding",
+    "files",
+    "locks",
+    "text",
+    "numbers",
+    "outputs",
+    "shown",
+    "toml_files",
+}
 LEVEL = {name: level for level, names in enumerate(ROOMS) for name in names}
 
 

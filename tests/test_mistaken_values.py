@@ -28,6 +28,7 @@ from rlarcade.playing.references import load_named
 from rlarcade.promotion.gate import load_gate
 from rlarcade.registry.registry import Registry
 from rlarcade.registry.store import default_actor
+from rlarcade.toml_files import read_toml
 
 EARLY = Path(__file__).parent / "data" / "space-invaders-early"
 LONG = "x" * 5_000
@@ -211,7 +212,7 @@ NUL = "a\0b"
         lambda: config.make_settings("quick", {"game": "pong", "gate": NUL}),
         lambda: config.make_settings("quick", {"game": "pong", "init_from": NUL}),
         lambda: config.load_preset(NUL + ".toml"),
-        lambda: config.read_toml(Path(NUL), "preset"),
+        lambda: read_toml(Path(NUL), "preset"),
         lambda: load_gate(Path(NUL)),
         lambda: load_recordings(Path(NUL)),
         lambda: load_named(NUL),

@@ -45,7 +45,7 @@ def test_the_table_of_presets_is_what_the_presets_are():
     for name, row in rows.items():
         preset = load_preset(name)[1]
         config = TrainConfig.model_validate(
-            {"game": "pong"} | {k: v for k, v in preset.items() if k in TrainConfig.model_fields}
+            {"game": "pong"} | {k: v for k, v in preset.items() if k in TrainConfig.setting_names}
         )
         _, torso, head, target, memory, n_steps, batch, steps, _ = row
         assert ("Impala" in torso) == (config.torso == "impala")
@@ -54,11 +54,11 @@ def test_the_table_of_presets_is_what_the_presets_are():
         assert head.split(",")[0].split(" ")[0] == config.head
         assert ("dueling" in head, "noisy" in head) == (config.dueling, config.noisy)
         assert ("Double" in target, "Munchausen" in target) == (config.double, config.munchausen)
-        assert ("none" in memory) == ("Q(λ)" in target) == (config.memory == "none")
+        assert ("none" in memory) == ("Q(λ)" in target) == (config.memory.kind == "none")
         assert ("prioritised" in memory) == config.prioritized
         minutes = preset.get("minutes")
         assert steps == (f"{minutes:g} minutes" if minutes else f"{config.total_timesteps:,}")
-        if config.memory == "none":
+        if config.memory.kind == "none":
             assert batch == f"{config.batch_size}, {config.num_epochs} epochs"
             continue
         shortened = "" if config.n_steps_final is None else f" → {config.n_steps_final}"

@@ -37,20 +37,20 @@ network's prediction in s, and the target."""
 
 def algorithm_of(config: TrainConfig) -> Algorithm:
     """Returns the algorithm that the settings compose."""
-    if config.munchausen:
-        by_target = config.munchausen_policy == "target"
+    if config.target.munchausen:
+        by_target = config.target.munchausen_policy == "target"
         return partial(
             munchausen_q_learning if by_target else munchausen_q_learning_online,
-            alpha=config.munchausen_alpha,
-            tau=config.munchausen_tau,
-            clip=config.munchausen_clip,
+            alpha=config.target.munchausen_alpha,
+            tau=config.target.munchausen_tau,
+            clip=config.target.munchausen_clip,
         )
-    return double_q_learning if config.double else q_learning
+    return double_q_learning if config.target.double else q_learning
 
 
 def needs_pick(config: TrainConfig) -> bool:
     """Whether the algorithm of `config` uses `UpdateDraws.pick`."""
-    return config.munchausen or config.double
+    return config.target.munchausen or config.target.double
 
 
 def q_learning(

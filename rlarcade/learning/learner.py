@@ -78,12 +78,12 @@ class Learner:
         self.device = agent.device
         self.online = agent.q_network
         self.target = copy.deepcopy(self.online).requires_grad_(False)
-        if config.acting_network == "target":
+        if config.target.acting_network == "target":
             agent.q_network = self.target
         self.optimizer = _make_optimizer(config, self.online)
         self.rng = np.random.default_rng(seed)
         self._algorithm, self._transition_loss = algorithm_of(config), loss_of(config)
-        self._prepare(compiled=config.compile == "on")
+        self._prepare(compiled=config.machine.compile == "on")
 
     def _prepare(self, *, compiled: bool) -> None:
         """Compiles the functions that run at every step, and makes them CUDA graphs on a GPU."""
@@ -152,9 +152,10 @@ class Learner:
     def _greedy(self, q_values: NDArray[np.float32]) -> NDArray[np.int64]:
         problem = not_finite(q_values, self.agent.name)
         if problem is not None:
+            rate = self.config.optimizer.learning_rate
             raise DivergenceError(
                 f"{problem}. Earlier saves are kept. Begin another run with a lower "
-                f"--learning-rate (it is {self.config.learning_rate:g}) or a --max-grad-norm; "
+                f"--learning-rate (it is {rate:g}) or a --max-grad-norm; "
                 "--init-from can start it from the last checkpoint."
             )
         best: NDArray[np.int64] = q_values.argmax(axis=1)
@@ -178,7 +179,7 @@ class Learner:
             target=self._draws(size),
             pick=self._draws(size, taus=False) if needs_pick(self.config) else None,
         )
-        if self.config.compile == "on":
+        if self.config.machine.compile == "on":
             # These are views of windows. Their strides change with the windows' length, and each
             # new stride would compile a new graph.
             batch = replace(
@@ -230,8 +231,10 @@ class Learner:
     def _step(self, loss: Tensor) -> None:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        if self.config.max_grad_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.online.parameters(), self.config.max_grad_norm)
+        if self.config.optimizer.max_grad_norm is not None:
+            torch.nn.utils.clip_grad_norm_(
+                self.online.parameters(), self.config.optimizer.max_grad_norm
+            )
         self.optimizer.step()
 
     def _draws(self, batch_size: int, *, taus: bool = True) -> Draws:
@@ -256,7 +259,7 @@ class Learner:
         Polyak averaging as in Lillicrap et al. (2015), https://arxiv.org/abs/1509.02971. Spectral
         norm's vectors are copied: an average of unit vectors is not a unit vector.
         """
-        tau = self.config.target_tau
+        tau = self.config.target.target_tau
         if tau == 1:
             self.sync_target()
             return
@@ -358,8 +361,12 @@ def _of_torso(name: str) -> bool:
 
 
 def _make_optimizer(config: TrainConfig, network: QNetwork) -> torch.optim.Optimizer:
-    parameters, rate, eps = network.parameters(), config.learning_rate, config.adam_eps
-    if config.optimizer == "radam":
+    parameters, rate, eps = (
+        network.parameters(),
+        config.optimizer.learning_rate,
+        config.optimizer.adam_eps,
+    )
+    if config.optimizer.kind == "radam":
         return torch.optim.RAdam(parameters, lr=rate, eps=eps)
     device = next(network.parameters()).device
     if device.type == "cuda":

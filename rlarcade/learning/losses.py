@@ -121,11 +121,11 @@ transition's loss and its error, both (B,), the error detached. Prioritised repl
 
 def loss_of(config: TrainConfig) -> TransitionLoss:
     """Returns the loss that goes with the configured head."""
-    if config.head == "categorical":
+    if config.network.head == "categorical":
         return _categorical_loss
-    if config.head in ("quantile", "implicit"):
+    if config.network.head in ("quantile", "implicit"):
         return _quantile_loss
-    return partial(_expected_loss, huber_loss if config.loss == "huber" else squared_loss)
+    return partial(_expected_loss, huber_loss if config.optimizer.loss == "huber" else squared_loss)
 
 
 def _expected_loss(

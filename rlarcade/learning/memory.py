@@ -25,15 +25,15 @@ def require_memory_to_learn(config: TrainConfig, num_actions: int) -> None:
     if needed < _SMALL:
         return
     available = None
-    if config.device == "cuda":
+    if config.machine.device == "cuda":
         available = torch.cuda.mem_get_info()[0]
     fractions = {"categorical": "--num-atoms", "quantile": "--num-quantiles"}
-    sizes = ["--batch-size", "--num-envs", fractions.get(config.head, "--num-taus")]
-    if config.head == "expected":
+    sizes = ["--batch-size", "--num-envs", fractions.get(config.network.head, "--num-taus")]
+    if config.network.head == "expected":
         del sizes[-1]
     hardware.require_memory(
         needed,
-        f"an update of batch_size = {config.batch_size:,} with this network",
+        f"an update of batch_size = {config.schedule.batch_size:,} with this network",
         f"Lower {', '.join(sizes)}, or the width of the network.",
         available,
     )
@@ -47,11 +47,11 @@ def learning_bytes(config: TrainConfig, num_actions: int) -> int:
     with torch.device("meta"):
         features = QNetwork(num_actions, config.network).torso.num_features
     row = _torso_numbers(config) + _head_numbers(config, features, num_actions)
-    steps = config.n_steps if config.memory == "replay" else 1
-    frames = config.batch_size * (2 * STACK + steps) * SCREEN**2
-    loss = config.batch_size * _outputs(config) ** 2 * _BESIDE * _FLOAT
-    update = config.batch_size * row * _BESIDE * _FLOAT
-    acting = config.num_envs * row * _FLOAT
+    steps = config.target.n_steps if config.memory.kind == "replay" else 1
+    frames = config.schedule.batch_size * (2 * STACK + steps) * SCREEN**2
+    loss = config.schedule.batch_size * _outputs(config) ** 2 * _BESIDE * _FLOAT
+    update = config.schedule.batch_size * row * _BESIDE * _FLOAT
+    acting = config.schedule.num_envs * row * _FLOAT
     weights = _COPIES * weights_bytes(config.network, num_actions)
     return weights + frames + loss + max(update, acting)
 
@@ -59,28 +59,30 @@ def learning_bytes(config: TrainConfig, num_actions: int) -> int:
 def _outputs(config: TrainConfig) -> int:
     """Returns the number of possible returns of an action."""
     return {
-        "categorical": config.num_atoms,
-        "quantile": config.num_quantiles,
-        "implicit": config.num_taus,
-    }.get(config.head, 1)
+        "categorical": config.network.num_atoms,
+        "quantile": config.network.num_quantiles,
+        "implicit": config.network.num_taus,
+    }.get(config.network.head, 1)
 
 
 def _torso_numbers(config: TrainConfig) -> int:
     """Returns how many numbers the torso's layers compute for one observation."""
     pixels = STACK * SCREEN**2
-    if config.torso == "nature":
-        maps = zip(config.conv_channels, (20, 9, 7), strict=True)
+    if config.network.torso == "nature":
+        maps = zip(config.network.conv_channels, (20, 9, 7), strict=True)
         return pixels + sum(2 * channels * side**2 for channels, side in maps)
     numbers, side = pixels, SCREEN
     for filters in (16, 32, 32):
         stem = side**2
         side = (side + 1) // 2
-        numbers += filters * config.impala_width * (stem + 6 * side**2)
+        numbers += filters * config.network.impala_width * (stem + 6 * side**2)
     return numbers
 
 
 def _head_numbers(config: TrainConfig, features: int, num_actions: int) -> int:
-    streams = 2 if config.dueling else 1
-    if config.head == "implicit":  # each fraction has its own forward pass
-        return config.num_taus * (3 * features + streams * (2 * config.hidden_units + num_actions))
-    return streams * (2 * config.hidden_units + 2 * num_actions * _outputs(config))
+    streams = 2 if config.network.dueling else 1
+    if config.network.head == "implicit":  # each fraction has its own forward pass
+        return config.network.num_taus * (
+            3 * features + streams * (2 * config.network.hidden_units + num_actions)
+        )
+    return streams * (2 * config.network.hidden_units + 2 * num_actions * _outputs(config))

@@ -20,15 +20,15 @@ def epsilon(config: TrainConfig, steps: int) -> float:
 
     Needs a resolved configuration (`exploration_steps` set).
     """
-    assert config.exploration_steps is not None, "epsilon() needs a resolved configuration"
+    assert config.exploration.steps is not None, "epsilon() needs a resolved configuration"
     into = steps - config.warm_up
     if into < 0:
-        return config.exploration_initial_eps
-    if into >= config.exploration_steps:
-        return config.exploration_final_eps
-    done = into / config.exploration_steps
-    return config.exploration_initial_eps + done * (
-        config.exploration_final_eps - config.exploration_initial_eps
+        return config.exploration.initial_eps
+    if into >= config.exploration.steps:
+        return config.exploration.final_eps
+    done = into / config.exploration.steps
+    return config.exploration.initial_eps + done * (
+        config.exploration.final_eps - config.exploration.initial_eps
     )
 
 
@@ -37,9 +37,11 @@ def importance_exponent(config: TrainConfig, steps: int) -> float:
 
     Needs a resolved configuration (`importance_steps` set).
     """
-    assert config.importance_steps is not None, "importance_exponent() needs a resolved config"
-    first, final = config.importance_exponent, config.importance_final_exponent
-    return _linear(first, final, steps, config.importance_steps)
+    assert config.memory.importance_steps is not None, (
+        "importance_exponent() needs a resolved config"
+    )
+    first, final = config.memory.importance_exponent, config.memory.importance_final_exponent
+    return _linear(first, final, steps, config.memory.importance_steps)
 
 
 def learning_rate(config: TrainConfig, steps: int) -> float:
@@ -47,11 +49,13 @@ def learning_rate(config: TrainConfig, steps: int) -> float:
 
     Needs a resolved configuration (`learning_rate_steps` set).
     """
-    first, final = config.learning_rate, config.learning_rate_final
+    first, final = config.optimizer.learning_rate, config.optimizer.learning_rate_final
     if final is None:
         return first
-    assert config.learning_rate_steps is not None, "learning_rate() needs a resolved config"
-    return _linear(first, final, steps, config.learning_rate_steps)
+    assert config.optimizer.learning_rate_steps is not None, (
+        "learning_rate() needs a resolved config"
+    )
+    return _linear(first, final, steps, config.optimizer.learning_rate_steps)
 
 
 def n_steps(config: TrainConfig, steps: int) -> int:
@@ -60,11 +64,11 @@ def n_steps(config: TrainConfig, steps: int) -> int:
     As in Schwarzer et al. (2023), https://arxiv.org/abs/2305.19452, section 4. Needs a resolved
     configuration (`n_steps_duration` set).
     """
-    first, final = config.n_steps, config.n_steps_final
+    first, final = config.target.n_steps, config.target.n_steps_final
     if final is None:
         return first
-    assert config.n_steps_duration is not None, "n_steps() needs a resolved config"
-    return round(first * math.pow(final / first, min(1.0, steps / config.n_steps_duration)))
+    assert config.target.n_steps_duration is not None, "n_steps() needs a resolved config"
+    return round(first * math.pow(final / first, min(1.0, steps / config.target.n_steps_duration)))
 
 
 def _linear(first: float, final: float, steps: int, length: int) -> float:
@@ -73,10 +77,10 @@ def _linear(first: float, final: float, steps: int, length: int) -> float:
 
 def updates_due(config: TrainConfig, steps: int) -> int:
     """Returns how many gradient steps are due after `steps` agent steps."""
-    if config.memory == "none":
-        return steps // config.rollout_size * config.num_epochs * config.rollout_batches
-    into = max(0, steps - config.learning_starts)
-    return into // config.train_freq * config.gradient_steps
+    if config.memory.kind == "none":
+        return steps // config.rollout_size * config.memory.num_epochs * config.rollout_batches
+    into = max(0, steps - config.schedule.learning_starts)
+    return into // config.schedule.train_freq * config.schedule.gradient_steps
 
 
 def whole_length(config: TrainConfig) -> int:
@@ -84,8 +88,8 @@ def whole_length(config: TrainConfig) -> int:
 
     Without replay it is rounded up to whole rollouts.
     """
-    unit = config.rollout_size if config.memory == "none" else config.num_envs
-    return -(-config.total_timesteps // unit) * unit
+    unit = config.rollout_size if config.memory.kind == "none" else config.schedule.num_envs
+    return -(-config.schedule.total_timesteps // unit) * unit
 
 
 def following_length(config: TrainConfig, given: Container[str]) -> TrainConfig:
@@ -99,13 +103,17 @@ def following_length(config: TrainConfig, given: Container[str]) -> TrainConfig:
         config: settings of a new run, its length known.
         given: settings that were set by flags; they are not changed.
     """
-    length, changes = config.total_timesteps, dict[str, int]()
-    warm_up, explored = config.learning_starts, config.exploration_steps
-    if config.memory == "replay" and warm_up * _FIRST_TENTH > length:
+    length, changes = config.schedule.total_timesteps, dict[str, int]()
+    warm_up, explored = config.schedule.learning_starts, config.exploration.steps
+    if config.memory.kind == "replay" and warm_up * _FIRST_TENTH > length:
         changes["learning_starts"] = length // 20
     if explored is not None and explored > 0.4 * length:
         changes["exploration_steps"] = int(0.3 * length)
-    if changes and config.n_steps_duration is not None and config.n_steps_duration > length:
+    if (
+        changes
+        and config.target.n_steps_duration is not None
+        and config.target.n_steps_duration > length
+    ):
         changes["n_steps_duration"] = length
     return config.model_copy(update={k: v for k, v in changes.items() if k not in given})
 

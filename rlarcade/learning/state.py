@@ -125,26 +125,28 @@ class TrainingState:
         cls, config: TrainConfig, *, lanes: Lanes | None = None, torso: nn.Module | None = None
     ) -> "TrainingState":
         """Builds a run from a resolved configuration, without starting its games."""
-        torch.set_num_threads(config.torch_threads)
-        hardware.use_determinism(config.deterministic)
+        torch.set_num_threads(config.machine.torch_threads)
+        hardware.use_determinism(config.machine.deterministic)
         # A GPU has many kernels for a convolution. cuDNN then times them once for each shape.
-        torch.backends.cudnn.benchmark = config.device == "cuda" and not config.deterministic
+        torch.backends.cudnn.benchmark = (
+            config.machine.device == "cuda" and not config.machine.deterministic
+        )
         require_memory_to_learn(config, MOST_ACTIONS if lanes is None else lanes.num_actions)
         replay = _make_replay(config)
         if lanes is None:
             lanes = TrainingLanes(
                 config.game,
-                num_envs=config.num_envs,
+                num_envs=config.schedule.num_envs,
                 protocol=config.protocol,
                 seed=config.seed,
-                reseed_interval=config.reseed_interval,
+                reseed_interval=config.schedule.reseed_interval,
             )
         seed = derived_seed(config.seed, SeedUse.NETWORK)
         agent = DQNAgent(
             config,
             num_actions=lanes.num_actions,
-            device=config.device,
-            precision="bf16" if config.precision == "bf16" else "fp32",
+            device=config.machine.device,
+            precision="bf16" if config.machine.precision == "bf16" else "fp32",
             seed=seed,
             torso=torso,
         )
@@ -153,7 +155,7 @@ class TrainingState:
             learner=Learner(agent, config, seed=seed),
             lanes=lanes,
             replay=replay,
-            tracker=EpisodeTracker(config.num_envs),
+            tracker=EpisodeTracker(config.schedule.num_envs),
             explore_rng=generator(config.seed, SeedUse.EXPLORATION),
             replay_rng=generator(config.seed, SeedUse.REPLAY),
         )
@@ -181,10 +183,10 @@ class TrainingState:
             f"the loss became {loss} at step {self.steps:,} (update {self.updates:,}); the batch's "
             f"rewards were {low:g} … {high:g}, its mean Q {self.newest.mean_q.item():g}. Earlier "
             "saves are kept, but a run resumed from them would fail here again. Begin another run "
-            f"with a lower --learning-rate (it is {config.learning_rate:g}), a --max-grad-norm (it "
-            f"is {config.max_grad_norm or 'off'}), --reward-clip (it is "
-            f"{'on' if config.reward_clip else 'off'}) or --precision fp32 (it is "
-            f"{config.precision}); --init-from can start it from the last checkpoint."
+            f"with a lower --learning-rate (it is {config.optimizer.learning_rate:g}), a "
+            f"--max-grad-norm (it is {config.optimizer.max_grad_norm or 'off'}), --reward-clip (it "
+            f"is {'on' if config.target.reward_clip else 'off'}) or --precision fp32 (it is "
+            f"{config.machine.precision}); --init-from can start it from the last checkpoint."
         )
 
 
@@ -205,24 +207,25 @@ def resolved(config: TrainConfig) -> TrainConfig:
         ConfigError, GameError: a setting cannot be used here.
         ResourceError: not even a small replay fits into memory.
     """
-    device = hardware.resolve_device(config.device)
-    exploration_steps = config.exploration_steps
+    device = hardware.resolve_device(config.machine.device)
+    exploration_steps = config.exploration.steps
     if exploration_steps is None:
-        exploration_steps = round(config.exploration_fraction * config.total_timesteps)
+        exploration_steps = round(config.exploration.fraction * config.schedule.total_timesteps)
     return validated(
         TrainConfig,
         {
             **config.model_dump(),
             "game": resolve_game(config.game),
             "device": device,
-            "precision": hardware.resolve_precision(config.precision, device),
-            "compile": hardware.resolve_compile(config.compile, device),
-            "torch_threads": hardware.resolve_threads(config.torch_threads, device),
+            "precision": hardware.resolve_precision(config.machine.precision, device),
+            "compile": hardware.resolve_compile(config.machine.compile, device),
+            "torch_threads": hardware.resolve_threads(config.machine.torch_threads, device),
             "buffer_size": _buffer_size(config),
             "exploration_steps": exploration_steps,
-            "learning_rate_steps": config.learning_rate_steps or config.total_timesteps,
-            "importance_steps": config.importance_steps or config.total_timesteps,
-            "n_steps_duration": config.n_steps_duration or config.total_timesteps,
+            "learning_rate_steps": config.optimizer.learning_rate_steps
+            or config.schedule.total_timesteps,
+            "importance_steps": config.memory.importance_steps or config.schedule.total_timesteps,
+            "n_steps_duration": config.target.n_steps_duration or config.schedule.total_timesteps,
         },
     )
 
@@ -232,16 +235,19 @@ def replay_capacity(config: TrainConfig) -> int:
 
     Needs a resolved configuration.
     """
-    if config.memory == "none":
-        return config.num_envs * (config.rollout_steps + STACK + 1)
-    assert config.buffer_size is not None, "replay_capacity() needs a resolved configuration"
-    return config.buffer_size
+    if config.memory.kind == "none":
+        return config.schedule.num_envs * (config.memory.rollout_steps + STACK + 1)
+    assert config.memory.buffer_size is not None, "replay_capacity() needs a resolved configuration"
+    return config.memory.buffer_size
 
 
 def capped_buffer(config: TrainConfig, size: int) -> int:
     """Returns `size`, but at most the run's transitions, or what replay needs if that is more."""
-    least = max(config.learning_starts, config.num_envs * (config.n_steps + STACK + 1))
-    return min(size, max(config.total_timesteps, 64 * config.num_envs, least))
+    least = max(
+        config.schedule.learning_starts,
+        config.schedule.num_envs * (config.target.n_steps + STACK + 1),
+    )
+    return min(size, max(config.schedule.total_timesteps, 64 * config.schedule.num_envs, least))
 
 
 def regrown_buffer(config: TrainConfig, asked: int | None) -> int | None:
@@ -251,8 +257,8 @@ def regrown_buffer(config: TrainConfig, asked: int | None) -> int | None:
         config: the resolved configuration, with the new length and the old size of replay.
         asked: the size that a preset or a flag asked for when the run began.
     """
-    now = config.buffer_size
-    if config.memory == "none" or now is None:
+    now = config.memory.buffer_size
+    if config.memory.kind == "none" or now is None:
         return now
     wanted = _buffer_size(config.model_copy(update={"buffer_size": asked})) or now
     return max(now, min(wanted, transitions_that_fit()))
@@ -268,29 +274,33 @@ def _buffer_size(config: TrainConfig) -> int | None:
 
     The default is lower if half of the free memory holds fewer transitions.
     """
-    if config.memory == "none":
-        return config.buffer_size
-    if config.buffer_size is not None:
-        return capped_buffer(config, config.buffer_size)
+    if config.memory.kind == "none":
+        return config.memory.buffer_size
+    if config.memory.buffer_size is not None:
+        return capped_buffer(config, config.memory.buffer_size)
     per_transition = Replay.bytes_needed(1, BLOCKED_FRAME)
     fits = transitions_that_fit()
-    size = min(_LARGEST_DEFAULT_BUFFER, max(config.total_timesteps, 64 * config.num_envs), fits)
-    if size < min(config.learning_starts, config.total_timesteps):
+    size = min(
+        _LARGEST_DEFAULT_BUFFER,
+        max(config.schedule.total_timesteps, 64 * config.schedule.num_envs),
+        fits,
+    )
+    if size < min(config.schedule.learning_starts, config.schedule.total_timesteps):
         hardware.require_memory(
-            config.learning_starts * per_transition,
-            f"a replay of learning_starts = {config.learning_starts:,} transitions",
+            config.schedule.learning_starts * per_transition,
+            f"a replay of learning_starts = {config.schedule.learning_starts:,} transitions",
             "Lower --learning-starts, or free memory.",
             hardware.free_memory() // 2,
         )
     # a run shorter than its warm-up is allowed: it fills replay and learns nothing
-    return max(size, min(config.learning_starts, fits))
+    return max(size, min(config.schedule.learning_starts, fits))
 
 
 def _make_replay(config: TrainConfig) -> Replay:
     capacity = replay_capacity(config)
     needed = Replay.bytes_needed(capacity, BLOCKED_FRAME)
     device = "cpu"
-    if config.device == "cuda" and needed < 0.8 * torch.cuda.mem_get_info()[0]:
+    if config.machine.device == "cuda" and needed < 0.8 * torch.cuda.mem_get_info()[0]:
         device = "cuda"
     if device == "cpu":
         hardware.require_memory(
@@ -300,12 +310,12 @@ def _make_replay(config: TrainConfig) -> Replay:
         )
     return Replay(
         capacity,
-        num_envs=config.num_envs,
+        num_envs=config.schedule.num_envs,
         frame_shape=BLOCKED_FRAME,
-        n_steps=config.n_steps if config.memory == "replay" else 1,
-        gamma=config.gamma,
-        reward_clip=config.reward_clip,
-        priority_exponent=config.priority_exponent if config.prioritized else None,
+        n_steps=config.target.n_steps if config.memory.kind == "replay" else 1,
+        gamma=config.target.gamma,
+        reward_clip=config.target.reward_clip,
+        priority_exponent=config.memory.priority_exponent if config.memory.prioritized else None,
         device=device,
     )
 

@@ -97,7 +97,7 @@ class StepParts:
         """Draws transitions from replay, to the learner's device."""
         state, config = self._state, self._state.config
         batch = state.replay.sample(
-            config.batch_size,
+            config.schedule.batch_size,
             state.replay_rng,
             importance_exponent=importance_exponent(config, state.steps),
             n_steps=n_steps(config, state.steps),
@@ -166,7 +166,7 @@ def _cells(
     config: TrainConfig, actions: NDArray[np.int64], age: NDArray[np.int64], step: LaneStep
 ) -> Cells:
     terminal = step.terminated
-    if config.terminal_on_life_loss:
+    if config.target.terminal_on_life_loss:
         terminal = terminal | step.life_lost
     return Cells(
         action=actions.astype(np.uint8),

@@ -61,8 +61,8 @@ def train_agent(run: TrainConfig | TrainingState) -> Iterator[TrainingProgress]:
     """
     require(run, TrainConfig | TrainingState, "run", "TrainConfig(game='Pong')")
     state = run if isinstance(run, TrainingState) else TrainingState.create(run)
-    learn = _learn_from_replay if state.config.memory == "replay" else _learn_from_rollouts
-    hardware.use_determinism(state.config.deterministic)  # another run may have changed it
+    learn = _learn_from_replay if state.config.memory.kind == "replay" else _learn_from_rollouts
+    hardware.use_determinism(state.config.machine.deterministic)  # another run may have changed it
     return learn(state)
 
 
@@ -76,7 +76,7 @@ def _learn_from_replay(state: TrainingState) -> Iterator[TrainingProgress]:
     """
     config, learner, lanes, replay = state.config, state.learner, state.lanes, state.replay
     parts = StepParts(state)
-    while state.steps < config.total_timesteps:  # 6, one step of all lanes
+    while state.steps < config.schedule.total_timesteps:  # 6, one step of all lanes
         share = epsilon(config, state.steps)
         actions = parts.act(share)  # 7, 8
         parts.send(actions)  # 9
@@ -86,7 +86,7 @@ def _learn_from_replay(state: TrainingState) -> Iterator[TrainingProgress]:
         while state.updates < updates_due(config, after) and replay.can_sample:
             batch = parts.sample()  # 12
             parts.update(batch)  # 13, 14
-        if crossed(config.target_update_interval, state.steps, after):
+        if crossed(config.target.target_update_interval, state.steps, after):
             parts.update_target()  # 15
 
         step = parts.recv()  # 9, 10
@@ -104,13 +104,13 @@ def _learn_from_rollouts(state: TrainingState) -> Iterator[TrainingProgress]:
     """
     config, learner, lanes, replay = state.config, state.learner, state.lanes, state.replay
     parts = StepParts(state)
-    while state.steps < config.total_timesteps:
+    while state.steps < config.schedule.total_timesteps:
         # Play a rollout.
         first_row = replay.rows_added
         played: list[Cells] = []
         values: list[NDArray[np.float32]] = []
         episodes: list[Episode] = []
-        for _ in range(config.rollout_steps):
+        for _ in range(config.memory.rollout_steps):
             share = epsilon(config, state.steps)
             q_values = parts.q_values()
             actions = parts.explore(q_values, share)
@@ -128,7 +128,7 @@ def _learn_from_rollouts(state: TrainingState) -> Iterator[TrainingProgress]:
         # Learn: several passes over the rollout, in shuffled batches.
         learner.set_learning_rate(learning_rate(config, state.steps))
         usable = np.flatnonzero(~np.array([cells.reset for cells in played]))
-        for _ in range(config.num_epochs):
+        for _ in range(config.memory.num_epochs):
             for cell in _minibatches(config, usable, state.replay_rng):
                 row, lane = np.divmod(cell, lanes.num_envs)
                 parts.fit(parts.at(first_row + row, lane), targets[row, lane])
@@ -143,11 +143,11 @@ def _rollout_targets(
     terminal = np.array([cells.terminal for cells in played])
     last = np.array([cells.last for cells in played])
     targets = lambda_targets(
-        torch.from_numpy(np.sign(reward) if config.reward_clip else reward),
-        torch.from_numpy(np.where(terminal, 0.0, config.gamma).astype(np.float32)),
+        torch.from_numpy(np.sign(reward) if config.target.reward_clip else reward),
+        torch.from_numpy(np.where(terminal, 0.0, config.target.gamma).astype(np.float32)),
         torch.from_numpy(next_values),
         torch.from_numpy(~last),
-        config.q_lambda,
+        config.target.q_lambda,
     )
     return targets.numpy()
 
@@ -160,9 +160,9 @@ def _minibatches(
     Because reset rows are not usable, a few cells are missing. The first shuffled cells then come
     twice.
     """
-    count = config.rollout_batches * config.batch_size
+    count = config.rollout_batches * config.schedule.batch_size
     order = np.resize(rng.permutation(usable), count if len(usable) else 0)
-    yield from order.reshape(-1, config.batch_size)
+    yield from order.reshape(-1, config.schedule.batch_size)
 
 
 def _progress(

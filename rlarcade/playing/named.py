@@ -1,18 +1,16 @@
-"""Loads the players that a command line names: a checkpoint, `random`, or `module:factory`."""
+"""Loads players by name: a checkpoint, a version, `random`, or `module:factory`."""
 
 import importlib
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rlarcade.checkpoint import Checkpoint
 from rlarcade.errors import ConfigError
 from rlarcade.games.names import resolve_game
 from rlarcade.games.protocols import Protocol, get_protocol
-from rlarcade.learning.playable import load_playable
 from rlarcade.learning.policy import DQNAgent
 from rlarcade.playing.players import (
     AgentPlayer,
@@ -21,6 +19,7 @@ from rlarcade.playing.players import (
     RandomPlayer,
     own_words,
 )
+from rlarcade.playing.references import load_named
 from rlarcade.text import printable
 
 RANDOM, HUMAN = "random", "human"
@@ -34,25 +33,26 @@ def named_players(
     game: str | None = None,
     protocol: str | None = None,
     device: str = "cpu",
-    load: Callable[[str], Checkpoint] = load_playable,
+    registry: Path | None = None,
 ) -> list[AnyPlayer]:
     """Loads players by name. All are loaded before the first game, so errors come early.
 
     Args:
-        names: each is a checkpoint or run folder, `random`, or `module:factory`. `factory(game)`
-            returns a `Policy` or an object with `predict`. Loading it runs the code of the module,
-            which may be in the working directory. The policy may have a `version` attribute;
-            otherwise its version is None.
+        names: each is a checkpoint or run folder, a version of a registry (`7`, `champion@pong`),
+            `random`, or `module:factory`. `factory(game)` returns a `Policy` or an object with
+            `predict`. Loading it runs the code of the module, which may be in the working
+            directory. The policy may have a `version` attribute; otherwise its version is None.
         game: game of the players that are not checkpoints. Unset: the game of the checkpoints.
         protocol: protocol of all players. Unset: the protocol that the checkpoints were trained
             under, or `v5`.
         device: device of the networks.
-        load: loads a checkpoint by name.
+        registry: folder of the registry with the versions; None: `checkpoints/registry`.
 
     Raises:
         CheckpointError: a checkpoint is missing, damaged, foreign or hostile.
         ConfigError: a name is not a player, the game is unknown, or a checkpoint plays another
             game.
+        RegistryError: the registry or a version does not exist, or a version is broken.
     """
     if HUMAN in names:
         raise ConfigError(
@@ -61,7 +61,7 @@ def named_players(
     if not names:
         return []
     agents = {
-        name: DQNAgent.load(load(name), device=device)
+        name: DQNAgent.load(load_named(name, registry), device=device)
         for name in dict.fromkeys(names)
         if name != RANDOM and not _is_entry_point(name)
     }

@@ -17,12 +17,12 @@ def is_reference(name: str) -> bool:
     return _REFERENCE.fullmatch(name) is not None and not os.path.exists(name)  # noqa: PTH110
 
 
-def load_named(name: str | Path, folder: Path | None = None) -> Checkpoint:
+def load_named(name: str | Path, registry: Path | None = None) -> Checkpoint:
     """Reads a checkpoint by its path, or a version by its number or as alias@game.
 
     Args:
         name: a path or a reference, as the user wrote it.
-        folder: the registry's folder; None: `checkpoints/registry`.
+        registry: the registry's folder; None: `checkpoints/registry`.
 
     Returns:
         The checkpoint. For a version, its `path` is the reference.
@@ -34,9 +34,10 @@ def load_named(name: str | Path, folder: Path | None = None) -> Checkpoint:
     text = str(name)
     if not is_reference(text):
         return load_playable(name)
-    # Imported here, because reading a path needs no database.
+    # Imported here, because a path needs no database: SQLAlchemy takes a tenth of a second to load,
+    # and training must run without it.
     from rlarcade.registry.registry import DEFAULT_REGISTRY, Registry
 
-    with Registry.open(folder or DEFAULT_REGISTRY, create=False) as registry:
+    with Registry.open(registry or DEFAULT_REGISTRY, create=False) as opened:
         number = re.fullmatch("[0-9]{1,18}", text)  # no version's number has more digits
-        return replace(registry.load(int(text) if number else text), path=Path(text))
+        return replace(opened.load(int(text) if number else text), path=Path(text))

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from rlarcade.checked import AsWritten, validated
-from rlarcade.config import read_toml, shipped_config
-from rlarcade.errors import ConfigError
+from rlarcade.config import shipped_config
+from rlarcade.toml_files import errors_of, read_toml_as
 
 Outcome = Literal["pass", "fail", "unknown"]
 GATE_FILE = "gate.toml"
@@ -168,9 +168,7 @@ def load_gate(path: Path | None = None) -> Gate:
     Raises:
         ConfigError: the file cannot be read, is not TOML, or has an unknown key or invalid value.
     """
-    where = str(path) if path else GATE_FILE
-    document = read_toml(path, "gate") if path else tomllib.loads(shipped_config(GATE_FILE))
-    try:
-        return validated(Gate, document)
-    except ConfigError as error:
-        raise ConfigError(f"gate {where}: {error}") from error
+    if path is not None:
+        return read_toml_as(Gate, path, "gate")
+    with errors_of(f"gate {GATE_FILE}"):
+        return validated(Gate, tomllib.loads(shipped_config(GATE_FILE)))

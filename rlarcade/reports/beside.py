@@ -14,8 +14,7 @@ from rlarcade.checkpoint import MANIFEST, WEIGHTS
 from rlarcade.errors import RlarcadeError
 from rlarcade.files import read_bounded
 from rlarcade.games.names import display_name
-from rlarcade.reports.page import Html, element, figure, section
-from rlarcade.reports.parts import grid, legend
+from rlarcade.reports.page import Figure
 from rlarcade.reports.plots import curves_plot
 
 _TRAINING_SCORE = "rollout/ep_rew_mean"
@@ -55,6 +54,11 @@ class Clip:
     def __post_init__(self) -> None:
         if self.mime not in ("video/mp4", "image/png"):
             raise ValueError(f"a clip is video/mp4 or image/png, not {self.mime!r}")
+
+    @property
+    def base64(self) -> str:
+        """The data as text, for a page."""
+        return base64.b64encode(self.data).decode()
 
 
 def learning_curve(path: Path) -> LearningCurve | None:
@@ -118,8 +122,8 @@ def _game_of(run: Path) -> str | None:
     return game if isinstance(game, str) else None
 
 
-def curves_section(curves: Sequence[LearningCurve], *, first: int) -> Html:
-    """Returns learning curves, one plot per game; nothing if there are none.
+def curve_figures(curves: Sequence[LearningCurve], *, first: int) -> list[Figure]:
+    """Returns learning curves, one plot per game.
 
     Args:
         curves: curves of any games.
@@ -138,27 +142,6 @@ def curves_section(curves: Sequence[LearningCurve], *, first: int) -> Html:
             first,
         )
         caption = f"{what}: mean score of the last hundred games, while exploring."
-        names = legend({place: curve.name for place, curve in enumerate(group, first)})
-        figures.append(figure(plot, caption, names))
-    return section("Learning curves", grid(*figures), name="curves") if figures else Html()
-
-
-def clips_section(clips: Sequence[Clip]) -> Html:
-    """Returns videos and pictures; nothing if there are none."""
-    return section("Clips", grid(*map(_clip, clips)), name="clips") if clips else Html()
-
-
-def _clip(clip: Clip) -> Html:
-    source = f"data:{clip.mime};base64,{base64.b64encode(clip.data).decode()}"
-    if clip.mime == "image/png":
-        return figure(element("img", src=source, alt=clip.caption), clip.caption)
-    video = element(
-        "video",
-        src=source,
-        aria_label=clip.caption,
-        controls=True,
-        loop=True,
-        muted=True,
-        playsinline=True,
-    )
-    return figure(video, clip.caption)
+        names = {place: curve.name for place, curve in enumerate(group, first)}
+        figures.append(Figure(plot, caption, names))
+    return figures

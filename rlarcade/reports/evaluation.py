@@ -1,24 +1,17 @@
 """The report of evaluations: scores of checkpoints."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from rlarcade.evaluation.documents import Evaluation
 from rlarcade.games.names import display_name
-from rlarcade.reports.beside import Clip, LearningCurve, clips_section, curves_section
-from rlarcade.reports.page import (
-    Html,
-    details,
-    element,
-    number,
-    page,
-    points,
-    section,
-    table,
-)
+from rlarcade.reports.beside import Clip, LearningCurve, curve_figures
+from rlarcade.reports.formats import number, points
+from rlarcade.reports.page import Table, render
 from rlarcade.reports.parts import (
+    Scores,
     contestants_scores,
     ending,
-    header,
     keys_of,
     settings_of,
     settings_table,
@@ -51,23 +44,28 @@ def evaluation_report(
         rules = (one.game, one.protocol.model_dump_json(), one.epsilon)
         groups.setdefault(rules, []).append(one)
     games = list(dict.fromkeys(display_name(one.game) for one in evaluations))
-    title = " and ".join(games) if len(games) < 3 else f"{len(games)} games"
-    return page(
-        f"{title} – rlarcade evaluation",
-        header("evaluation", title, _played(evaluations)),
-        *(
-            _group(group, f"group-{place}", alone=len(groups) == 1)
-            for place, group in enumerate(groups.values(), 1)
-        ),
-        curves_section(learning_curves, first=max(map(len, groups.values()))),
-        clips_section(clips),
-        element(
-            "p",
-            "The intervals show how much a figure depends on the luck of these games. To find out "
-            "which of two checkpoints is better, play a match: rlarcade compare.",
-            class_="aside",
-        ),
+    heading = " and ".join(games) if len(games) < 3 else f"{len(games)} games"
+    return render(
+        "evaluation.html",
+        title=heading,
+        heading=heading,
+        subtitle=_played(evaluations),
+        groups=[_group(group, f"group-{place}") for place, group in enumerate(groups.values(), 1)],
+        curves=curve_figures(learning_curves, first=max(map(len, groups.values()))),
+        clips=clips,
     )
+
+
+class _Group(NamedTuple):
+    """Evaluations with one game, protocol and ε, so that their scores can be compared."""
+
+    name: str
+    """Id on the page."""
+    game: str
+    played: str
+    scores: Scores
+    episodes: list[Table]
+    settings: Table
 
 
 def _played(evaluations: Sequence[Evaluation]) -> str:
@@ -82,27 +80,30 @@ def _played(evaluations: Sequence[Evaluation]) -> str:
     )
 
 
-def _group(evaluations: Sequence[Evaluation], name: str, *, alone: bool) -> Html:
-    """Renders evaluations with one game, protocol and ε, so that their scores can be compared."""
+def _group(evaluations: Sequence[Evaluation], name: str) -> _Group:
     game = evaluations[0].game
     contestants = [(one.checkpoint, one.episodes) for one in evaluations]
     keyed = dict(zip(keys_of(len(evaluations)), evaluations, strict=True))
     settings = {key: settings_of(one, without=("episodes",)) for key, one in keyed.items()}
-    return section(
-        "Scores" if alone else display_name(game),
-        "" if alone else element("p", _played(evaluations), class_="subtitle"),
-        *contestants_scores(game, contestants, "checkpoint", name),
-        *(_episodes(one, key, name=f"{name}-episodes-{key}") for key, one in keyed.items()),
-        details("All settings", settings_table(settings, f"{name}-settings")),
-        name=name,
+    return _Group(
+        name,
+        display_name(game),
+        _played(evaluations),
+        contestants_scores(game, contestants, "checkpoint", name),
+        [_episodes(one, key, name=f"{name}-episodes-{key}") for key, one in keyed.items()],
+        settings_table(settings, f"{name}-settings"),
     )
 
 
-def _episodes(evaluation: Evaluation, key: str, *, name: str) -> Html:
+def _episodes(evaluation: Evaluation, key: str, *, name: str) -> Table:
     rows = [
         [str(episode.seed), points(episode.score), number(episode.steps, 0), ending(episode)]
         for episode in evaluation.episodes
     ]
-    title = f"Every game of {key}, {evaluation.checkpoint} ({number(len(rows), 0)})"
-    columns = ["seed", "score", "steps", "ended"]
-    return details(title, table(title, columns, rows, text=("ended",), name=name))
+    return Table(
+        caption=f"Every game of {key}, {evaluation.checkpoint} ({number(len(rows), 0)})",
+        columns=["seed", "score", "steps", "ended"],
+        rows=rows,
+        text=("ended",),
+        name=name,
+    )

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from markupsafe import Markup
+
 from rlarcade.evaluation.sequential import Rule
-from rlarcade.reports.page import Html
 from rlarcade.reports.plots import CANDIDATE
 from rlarcade.reports.svg import (
     DOTTED,
@@ -46,7 +47,7 @@ class Share(NamedTuple):
     interval: tuple[float, float]
 
 
-def evidence_plot(name: str, label: str, bets: Sequence[Bet], unit: str) -> Html:
+def evidence_plot(name: str, label: str, bets: Sequence[Bet], unit: str) -> Markup:
     """Draws e-values over time, with their bounds.
 
     Args:
@@ -93,7 +94,7 @@ def interval_plot(
     intervals: Sequence[tuple[float, float]],
     rule: Rule,
     unit: str,
-) -> Html:
+) -> Markup:
     """Draws the mean outcome so far and the interval around it.
 
     Args:
@@ -129,7 +130,7 @@ def interval_plot(
     return drawn(name, label, draw)
 
 
-def shares_plot(name: str, label: str, shares: Sequence[Share], marks: Sequence[float]) -> Html:
+def shares_plot(name: str, label: str, shares: Sequence[Share], marks: Sequence[float]) -> Markup:
     """Draws probabilities with their intervals, one below the other.
 
     Args:

@@ -1,28 +1,28 @@
 """The report of a match: which of two versions is better, with the evidence."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from rlarcade.evaluation.documents import Comparison
-from rlarcade.evaluation.sequential import Evidence
 from rlarcade.evaluation.summaries import meaning_of
 from rlarcade.games.names import display_name
-from rlarcade.reports.beside import Clip, LearningCurve, clips_section, curves_section
-from rlarcade.reports.page import Html, details, page, section
+from rlarcade.reports.beside import Clip, LearningCurve, curve_figures
+from rlarcade.reports.page import Figure, Table, render
 from rlarcade.reports.pairs import (
     SIDES,
     Interval,
+    PairScores,
+    Verdict,
     conditions,
     e_values_figure,
     evidence_history,
     evidence_tiles,
     interval_figure,
     interval_history,
+    pair_scores,
     pairs_table,
-    scores_grid,
-    sides_list,
-    verdict_section,
 )
-from rlarcade.reports.parts import grid, header, settings_of, settings_table
+from rlarcade.reports.parts import settings_of, settings_table
 from rlarcade.text import counted
 
 
@@ -44,27 +44,26 @@ def match_report(
     """
     game = display_name(match.game)
     verdict, meaning = meaning_of(match)
-    history = evidence_history(match)
     intervals = interval_history([pair.outcome for pair in match.results], match.rule.alpha)
-    contestants = [(side, getattr(match, side).checkpoint) for side in SIDES.values()]
     settings = settings_of(match, without=("results", "notes"))
-    return page(
-        f"{game}: {verdict.upper()} – rlarcade match",
-        header("match", f"{game}: candidate against champion", conditions(match)),
-        sides_list(contestants),
-        verdict_section(
+    return render(
+        "match.html",
+        title=f"{game}: {verdict.upper()}",
+        heading=f"{game}: candidate against champion",
+        subtitle=conditions(match),
+        sides=[(side, getattr(match, side).checkpoint) for side in SIDES.values()],
+        verdict=Verdict(
             verdict,
             meaning,
             _in_words(match, verdict),
             [_counted(match), *evidence_tiles(match, intervals[-1])],
             _notes(match),
         ),
-        *(_played(match, history, intervals) if match.results else ()),
+        played=_played(match, intervals) if match.results else None,
         # Do not use the sides' colours: it is not known here which run made which version.
-        curves_section(learning_curves, first=len(SIDES)),
-        clips_section(clips),
-        _pairs(match, history) if match.results else "",
-        details("All settings", settings_table({"value": settings}, "settings")),
+        curves=curve_figures(learning_curves, first=len(SIDES)),
+        clips=clips,
+        settings=settings_table({"value": settings}, "settings"),
     )
 
 
@@ -106,23 +105,25 @@ def _in_words(match: Comparison, verdict: str) -> str:
     return played + "Neither e-value reached its bound."
 
 
-def _played(
-    match: Comparison, history: Sequence[Evidence], intervals: Sequence[Interval]
-) -> tuple[Html, Html]:
-    """Evidence and scores."""
+class _Played(NamedTuple):
+    """What only a match with pairs has."""
+
+    evidence: list[Figure]
+    scores: PairScores
+    pairs: Table
+
+
+def _played(match: Comparison, intervals: Sequence[Interval]) -> _Played:
     decides = "The first to reach its dotted line decides."
     outcomes = [pair.outcome for pair in match.results]
-    e_values = e_values_figure(history, match.rule, "pair", decides)
+    history = evidence_history(match)
     won = interval_figure(outcomes, intervals, match.rule, "pair", "Share of pairs won")
-    return (
-        section("Evidence", grid(e_values, won), name="evidence"),
-        section("Scores", scores_grid(match), name="scores-section"),
-    )
-
-
-def _pairs(match: Comparison, history: Sequence[Evidence]) -> Html:
     evidence = {
         "e-value": [after.e_value for after in history[1:]],
         "futility": [after.e_value_futility for after in history[1:]],
     }
-    return pairs_table(match, evidence)
+    return _Played(
+        [e_values_figure(history, match.rule, "pair", decides), won],
+        pair_scores(match),
+        pairs_table(match, evidence),
+    )

@@ -1,169 +1,94 @@
-"""The page of a report: elements with escaped text, numbers, tables, figures."""
+"""Renders the pages of reports from the Jinja2 templates in `templates/`.
 
-import html
-from collections.abc import Sequence
+Python computes tables and figures; the templates hold the page's elements and its fixed sentences.
+Every text is escaped when it is put into a page, unless it is `Markup`.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
-from importlib import resources
+from typing import TYPE_CHECKING, Any
 
-_VOID = frozenset({"meta", "img", "wbr"})
-_POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"
+from markupsafe import Markup
 
+from rlarcade.reports.formats import number, shown
+from rlarcade.reports.svg import swatch
 
-class Html(str):
-    """Text that is already HTML. Every other string is escaped when it is put into a page."""
-
-    __slots__ = ()
-
-
-def element(name: str, /, *children: str, **attributes: str | bool) -> Html:
-    """Returns an element. Children that are not `Html` are escaped, and so are all attributes.
-
-    Args:
-        name: name of the element.
-        *children: content, one after the other.
-        **attributes: `aria_label` means `aria-label`, and `class_` means `class`. True gives an
-            attribute without a value; False gives no attribute.
-    """
-    opening = [name]
-    for key, value in attributes.items():
-        attribute = key.rstrip("_").replace("_", "-")
-        if value is not False:
-            opening.append(attribute if value is True else f'{attribute}="{_escaped(value)}"')
-    if name in _VOID:
-        return Html(f"<{' '.join(opening)}>")
-    return Html(f"<{' '.join(opening)}>{joined(*children)}</{name}>")
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 
-def joined(*children: str, between: str = "") -> Html:
-    """Returns children one after the other, escaped unless they are `Html`."""
-    return Html(between.join(c if isinstance(c, Html) else _escaped(c) for c in children))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """A table. The first cell of a row is its heading."""
+
+    caption: str
+    """Description of the table for screen readers."""
+    columns: Sequence[str]
+    """Headings."""
+    rows: Sequence[Sequence[str]]
+    """Cells of each row, one per column."""
+    text: Collection[str] = ()
+    """Headings of the columns with words instead of numbers."""
+    name: str
+    """Id on the page."""
+
+    @property
+    def kinds(self) -> list[str]:
+        """The style of each column: text or number."""
+        return ["text" if column in self.text else "number" for column in self.columns]
 
 
-def _escaped(text: str) -> str:
-    """Escapes a text from outside.
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A plot with its caption and legend."""
 
-    Unprintable characters are replaced, so that a name cannot reverse the writing direction of the
-    page.
-    """
-    shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
-    return html.escape(shown)
-
-
-def number(value: float | None, digits: int = 1) -> str:
-    """Returns a number with separators and a fixed number of digits; a dash for None."""
-    return "–" if value is None else _with_minus(f"{value:,.{digits}f}")
+    picture: Markup
+    caption: str
+    legend: Mapping[int, str] = field(default_factory=dict)
+    """Name of each series, by its index among the series of the page."""
 
 
-def points(score: float) -> str:
-    """Returns the score of one game, with a decimal only if it is not whole."""
-    return number(score, 0 if score == int(score) else 1)
+def render(template: str, **values: Any) -> str:
+    """Returns the whole file of a page.
 
-
-def evidence_value(value: float) -> str:
-    """Returns an e-value to four digits, as on the terminal."""
-    return _with_minus(f"{value:.4g}")
-
-
-def percent(share: float | None) -> str:
-    """Returns a share as a percentage; a dash for None."""
-    return "–" if share is None else _with_minus(f"{share:.1%}")
-
-
-def interval(low: float, high: float, digits: int = 1) -> str:
-    """Returns an interval in brackets."""
-    return f"({number(low, digits)} … {number(high, digits)})"
-
-
-def _with_minus(text: str) -> str:
-    return text.replace("-", "−") if text.startswith("-") else text
-
-
-def table(
-    caption: str,
-    columns: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    *,
-    text: Sequence[str] = (),
-    name: str,
-) -> Html:
-    """Returns a table that scrolls in its own box; the first cell of a row is its heading.
+    It is self-contained: its content security policy blocks all loads.
 
     Args:
-        caption: description of the table for screen readers.
-        columns: headings.
-        rows: cells of each row, one per column.
-        text: headings of the columns with words instead of numbers.
-        name: id of the box.
+        template: name of the template.
+        **values: what the template shows.
     """
-    kinds = ["text" if column in text else "number" for column in columns]
-    head = element(
-        "tr",
-        *(element("th", c, scope="col", class_=k) for c, k in zip(columns, kinds, strict=True)),
-    )
-    body = []
-    for first, *others in rows:
-        cells = (element("td", c, class_=k) for c, k in zip(others, kinds[1:], strict=True))
-        body.append(element("tr", element("th", first, scope="row", class_=kinds[0]), *cells))
-    whole = element(
-        "table",
-        element("caption", caption, class_="unseen"),
-        element("thead", head),
-        element("tbody", joined(*body, between=Html("\n"))),
-    )
-    # tabindex lets users scroll the box with the keyboard.
-    return element(
-        "div", whole, class_="scroll", id=name, role="region", aria_label=caption, tabindex="0"
-    )
+    return _environment().get_template(template).render(values)
 
 
-def figure(picture: str, caption: str, legend: Sequence[Html] = ()) -> Html:
-    """Returns a picture with its legend and caption."""
-    keys = element("ul", *(element("li", key) for key in legend), class_="legend")
-    return element("figure", picture, keys if legend else "", element("figcaption", caption))
-
-
-def facts(rows: Sequence[tuple[str, str]], class_: str) -> Html:
-    """Returns a list of (term, value)."""
-    return element(
-        "dl",
-        *(element("div", element("dt", term), element("dd", value)) for term, value in rows),
-        class_=class_,
-    )
-
-
-def section(heading: str, *children: str, name: str) -> Html:
-    """Returns a part of the page under a heading."""
-    title = f"{name}-heading"
-    return element(
-        "section", element("h2", heading, id=title), *children, id=name, aria_labelledby=title
-    )
-
-
-def details(summary: str, *children: str) -> Html:
-    """Returns a part of the page that opens on a click."""
-    return element("details", element("summary", summary), *children)
-
-
-def page(title: str, *children: str) -> str:
-    """Returns the whole file. It is self-contained; its content security policy blocks all loads.
-
-    Args:
-        title: title of the window.
-        *children: content of the main part.
-    """
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        Html(f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", name="generator", content="rlarcade"),
-        element("title", title),
-        element("style", Html(_style())),
-    )
-    body = element("body", element("main", joined(*children, between=Html("\n"))))
-    return f"<!DOCTYPE html>\n{element('html', head, body, lang='en')}\n"
+def part(name: str, *values: object) -> Markup:
+    """Returns a part of a page, such as a cell with two lines, from a macro in `parts.html`."""
+    made: Markup = getattr(_environment().get_template("parts.html").module, name)(*values)
+    return made
 
 
 @cache
-def _style() -> str:
-    return (resources.files(__package__) / "report.css").read_text("utf-8")
+def _environment() -> "Environment":
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # here: only reports need it
+
+    environment = Environment(
+        loader=PackageLoader("rlarcade.reports"),
+        autoescape=True,
+        auto_reload=False,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_finalized,
+    )
+    environment.filters |= {"number": number, "zip": _zipped}
+    environment.globals["swatch"] = swatch
+    return environment
+
+
+def _finalized(value: object) -> object:
+    """Replaces unprintable characters in every text that a template shows."""
+    return shown(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _zipped(one: Sequence[Any], other: Sequence[Any]) -> "zip[tuple[Any, Any]]":
+    return zip(one, other, strict=True)

@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, median
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
@@ -12,19 +12,9 @@ from rlarcade.evaluation.statistics import interquartile_mean, iqm_interval
 from rlarcade.games.names import display_name
 from rlarcade.games.scores import human_normalised_score, published_scores
 from rlarcade.playing.episodes import EpisodeResult
-from rlarcade.reports.page import (
-    Html,
-    element,
-    figure,
-    interval,
-    joined,
-    number,
-    percent,
-    points,
-    table,
-)
+from rlarcade.reports.formats import interval, number, percent, points
+from rlarcade.reports.page import Figure, Table, part
 from rlarcade.reports.plots import Series, profile_plot, scores_plot, visible
-from rlarcade.reports.svg import swatch
 
 Games = Sequence[EpisodeResult]
 
@@ -45,11 +35,7 @@ def described(game: str, episodes: Sequence[EpisodeResult]) -> dict[str, str]:
         "games": number(len(scores), 0),
         "mean": number(mean),
         "median": number(median(scores)),
-        "IQM (95 % interval)": joined(
-            number(interquartile_mean(scores)),
-            " ",
-            element("span", _between(scores), class_="interval"),
-        ),
+        "IQM (95 % interval)": part("below", number(interquartile_mean(scores)), _between(scores)),
         "lowest": points(min(scores)),
         "highest": points(max(scores)),
         "human-normalised": percent(human_normalised_score(game, mean)),
@@ -80,37 +66,21 @@ def series_of(key: str, place: int, episodes: Sequence[EpisodeResult]) -> Series
     )
 
 
-def legend(names: Mapping[int, str]) -> list[Html]:
-    """Returns the legend of a plot: a swatch and a name for each index."""
-    return [joined(swatch(place), element("span", name)) for place, name in names.items()]
-
-
-def named(place: int, key: str, name: str) -> Html:
-    """Returns a version's swatch, its short key in plots, and its full name."""
-    parts = [part + "/" for part in name.split("/")]
-    parts[-1] = parts[-1][:-1]
-    path = joined(*parts, between=element("wbr"))  # lets a long path wrap between folders
-    return joined(swatch(place), element("b", key), " ", element("span", path, class_="name"))
-
-
-def header(kind: str, title: str, subtitle: str) -> Html:
-    """Returns the header of the page."""
-    return element(
-        "header",
-        element("p", f"rlarcade {kind}", class_="kicker"),
-        element("h1", title),
-        element("p", subtitle, class_="subtitle"),
-    )
-
-
 def keys_of(count: int) -> list[str]:
     """Returns short keys for contestants: A, B, …, or 1, 2, … for more than 26."""
     return [chr(ord("A") + place) if count <= 26 else str(place + 1) for place in range(count)]
 
 
+class Scores(NamedTuple):
+    """The scores of any number of contestants in one game."""
+
+    summary: Table
+    figures: list[Figure]
+
+
 def contestants_scores(
     game: str, contestants: Sequence[tuple[str, Games]], heading: str, name: str
-) -> list[Html]:
+) -> Scores:
     """Returns the scores of any number of contestants in one game, as a table and as plots.
 
     Args:
@@ -126,20 +96,20 @@ def contestants_scores(
         if games:
             names[place] = f"{key} {who}" if named_here else key
             series.append(series_of(key, place, games))
-    return [
+    return Scores(
         _summary(game, contestants, heading, name=f"{name}-summary"),
-        grid(*scores_figures(f"{name}-", game, series, legend(names))),
-    ]
+        scores_figures(f"{name}-", game, series, names),
+    )
 
 
 def _summary(
     game: str, contestants: Sequence[tuple[str, Games]], heading: str, *, name: str
-) -> Html:
+) -> Table:
     cells = [described(game, games) if games else {} for _, games in contestants]
     columns = list(dict.fromkeys(column for row in cells for column in row))
     keys = keys_of(len(contestants))
     rows = [
-        [named(place, key, who), *(cells[place].get(column, "–") for column in columns)]
+        [part("named", place, key, who), *(cells[place].get(column, "–") for column in columns)]
         for place, (key, (who, _)) in enumerate(zip(keys, contestants, strict=True))
     ]
     published = published_scores(game)
@@ -148,22 +118,29 @@ def _summary(
             share = percent(human_normalised_score(game, score))
             known = {"mean": number(score), "human-normalised": share}
             rows.append([f"{who} (published)", *(known.get(column, "–") for column in columns)])
-    caption = f"Scores in {display_name(game)}"
-    return table(caption, [heading, *columns], rows, text=(heading, "ended"), name=name)
+    return Table(
+        caption=f"Scores in {display_name(game)}",
+        columns=[heading, *columns],
+        rows=rows,
+        text=(heading, "ended"),
+        name=name,
+    )
 
 
 def scores_figures(
-    prefix: str, game: str, series: Sequence[Series], legend: Sequence[Html]
-) -> list[Html]:
+    prefix: str, game: str, series: Sequence[Series], legend: Mapping[int, str]
+) -> list[Figure]:
     """Returns two plots of scores: every game, and the share of games above each score."""
     profile = profile_plot(f"{prefix}profile", "Share of games that scored more, by score", series)
     return [
         _every_game(f"{prefix}scores", game, series, legend),
-        figure(profile, _PROFILE, legend),
+        Figure(profile, _PROFILE, legend),
     ]
 
 
-def _every_game(name: str, game: str, series: Sequence[Series], legend: Sequence[Html]) -> Html:
+def _every_game(
+    name: str, game: str, series: Sequence[Series], legend: Mapping[int, str]
+) -> Figure:
     """Returns every game as a dot, with the random and the human score as lines."""
     published = published_scores(game)
     known = {"random": published.random, "human": published.human} if published else {}
@@ -179,22 +156,17 @@ def _every_game(name: str, game: str, series: Sequence[Series], legend: Sequence
         if reference not in shown:
             caption += f" The {reference} score, {points(score)}, lies outside the picture."
     label = "Scores of all games of " + " and of ".join(one.key for one in series)
-    return figure(scores_plot(name, label, series, shown), caption, legend)
-
-
-def grid(*cells: str) -> Html:
-    """Returns cells side by side, or below each other on a narrow page."""
-    return element("div", *cells, class_="grid")
+    return Figure(scores_plot(name, label, series, shown), caption, legend)
 
 
 def settings_table(
     columns: Mapping[str, Mapping[str, str]], name: str, caption: str = "All settings"
-) -> Html:
+) -> Table:
     """Returns a table of settings from `settings_of`, one column per document."""
     fields = dict.fromkeys(field for column in columns.values() for field in column)
     rows = [[field, *(column.get(field, "–") for column in columns.values())] for field in fields]
     heads = ["setting", *columns]
-    return table(caption, heads, rows, text=heads, name=name)
+    return Table(caption=caption, columns=heads, rows=rows, text=heads, name=name)
 
 
 def settings_of(document: BaseModel, without: Iterable[str]) -> dict[str, str]:

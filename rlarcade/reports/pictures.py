@@ -10,17 +10,16 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rlarcade.checkpoint import Checkpoint
 from rlarcade.errors import ConfigError, RecordingError, RlarcadeError
 from rlarcade.files import unfinished, write_file
 from rlarcade.games.names import display_name
 from rlarcade.games.playback import FRAMES_PER_SECOND, Frame, play_back
 from rlarcade.games.single import GameEnv
 from rlarcade.games.vector import GameVectorEnv
-from rlarcade.learning.playable import load_playable
 from rlarcade.outputs import check_output
 from rlarcade.playing.players import ValuesActions
 from rlarcade.playing.recordings import Recording
+from rlarcade.playing.references import load_named
 
 if TYPE_CHECKING:
     from PIL import ImageDraw, ImageFont
@@ -61,17 +60,21 @@ def values_of(agent: ValuesActions, recording: Recording) -> NDArray[np.float32]
 
 
 def values_of_its_player(
-    recording: Recording, load: Callable[[str], Checkpoint] = load_playable
+    recording: Recording, registry: Path | None = None
 ) -> NDArray[np.float32] | None:
     """Action values (T, A) of the agent that played, or None.
 
     None: its checkpoint is not found by its name, is another version, or has values that are not
     finite.
+
+    Args:
+        recording: the game.
+        registry: folder of the registry, if the player is a version; None: `checkpoints/registry`.
     """
     from rlarcade.learning.policy import DQNAgent  # here, because it imports torch
 
     with suppress(RlarcadeError, OSError, ValueError):  # a name need not be a path
-        agent = DQNAgent.load(load(recording.player))
+        agent = DQNAgent.load(load_named(recording.player, registry))
         kind = agent.version, agent.game, agent.protocol.full_action_space
         shown = recording.version, recording.game, recording.protocol.full_action_space
         if kind == shown:

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from markupsafe import Markup
+
 from rlarcade.evaluation.statistics import interquartile_mean, iqm_interval
-from rlarcade.reports.page import Html
 from rlarcade.reports.svg import (
     DASHED,
     DOTTED,
@@ -56,7 +57,7 @@ def performance_profile(scores: Sequence[float]) -> tuple[tuple[float, ...], tup
     return tuple(last), tuple((len(ordered) - 1 - index) / len(ordered) for index in last.values())
 
 
-def profile_plot(name: str, label: str, series: Sequence[Series]) -> Html:
+def profile_plot(name: str, label: str, series: Sequence[Series]) -> Markup:
     """Draws the share of games that scored more than τ, for every τ."""
     left, right = limits(score for one in series for score in one.scores)
 
@@ -85,7 +86,7 @@ def visible(references: Mapping[str, float], series: Sequence[Series]) -> dict[s
 
 def scores_plot(
     name: str, label: str, series: Sequence[Series], references: Mapping[str, float]
-) -> Html:
+) -> Markup:
     """Draws every game as a dot in the row of its version, with quartiles, median and IQM.
 
     Args:
@@ -147,7 +148,7 @@ def _games(axes: "Axes", row: int, one: Series) -> None:
         dots.set_gid(f"{'failed' if failed else 'games'}-{one.place}")
 
 
-def scatter_plot(name: str, label: str, pairs: Sequence[Point]) -> Html:
+def scatter_plot(name: str, label: str, pairs: Sequence[Point]) -> Markup:
     """Draws each pair at the champion's and the candidate's score, with the diagonal of ties."""
     low, high = limits(score for pair in pairs for score in (pair.champion, pair.candidate))
 
@@ -191,7 +192,7 @@ def _pairs(
 
 def curves_plot(
     name: str, label: str, curves: Sequence[tuple[Sequence[int], Sequence[float]]], first: int
-) -> Html:
+) -> Markup:
     """Draws training scores over agent steps.
 
     Args:

@@ -9,32 +9,14 @@ from rlarcade.evaluation.round_robin import RoundRobin
 from rlarcade.evaluation.summaries import crashed
 from rlarcade.games.names import display_name
 from rlarcade.playing.episodes import EpisodeResult
-from rlarcade.reports.beside import Clip, LearningCurve, clips_section, curves_section
+from rlarcade.reports.beside import Clip, LearningCurve, curve_figures
 from rlarcade.reports.evidence_plots import Share, shares_plot
-from rlarcade.reports.page import (
-    Html,
-    details,
-    element,
-    evidence_value,
-    figure,
-    number,
-    page,
-    section,
-    table,
-)
-from rlarcade.reports.pairs import (
-    CLAIM_BEYOND,
-    conditions,
-    evidence_history,
-    notes_list,
-    pairs_table,
-    share_text,
-    sides_list,
-)
+from rlarcade.reports.formats import evidence_value, number
+from rlarcade.reports.page import Figure, Table, part, render
+from rlarcade.reports.pairs import conditions, evidence_history, pairs_table, share_text
 from rlarcade.reports.parts import (
+    Scores,
     contestants_scores,
-    grid,
-    header,
     keys_of,
     settings_of,
     settings_table,
@@ -86,46 +68,23 @@ def round_robin_report(
     ]
     played = [pairing for pairing in pairings if pairing.match.results]
     game = display_name(first.game)
-    return page(
-        f"{game}: {len(players)} contestants – rlarcade round robin",
-        header(
-            "round robin",
-            f"{game}: {len(players)} contestants, everybody against everybody",
-            conditions(first),
-        ),
-        sides_list(list(zip(keys, players, strict=True))),
-        _who_beats_whom(round_robin, keys, pairings),
-        _scores(round_robin, pairings) if played else "",
-        curves_section(learning_curves, first=len(players)),
-        clips_section(clips),
-        *(_pairs(pairing) for pairing in played),
-        _settings(keys, pairings),
-    )
-
-
-def _who_beats_whom(
-    round_robin: RoundRobin, keys: Sequence[str], pairings: Sequence[_Pairing]
-) -> Html:
-    rule = round_robin.matches[0].rule
-    played = [pairing for pairing in pairings if pairing.match.results]
-    return section(
-        "Who beats whom",
-        element("p", _in_words(round_robin, keys)),
-        notes_list(
-            [f"{pairing.title}: {note}" for pairing in pairings for note in pairing.match.notes]
-        ),
-        grid(_matrix(round_robin, keys), *([_shares_figure(played)] if played else [])),
-        _pairings_table(pairings),
-        element(
-            "p",
-            "Each pairing is a match of its own. Between equals, it calls one of them better with "
-            f"a probability of at most {rule.alpha + rule.beta:g}, however often one looks. This "
-            "holds for each pairing, not for all of them together. There is no rating: if A beats "
-            "B and B beats C, A need not beat C. All this is about these versions; "
-            f"{CLAIM_BEYOND}",
-            class_="aside",
-        ),
-        name="who",
+    return render(
+        "round_robin.html",
+        title=f"{game}: {len(players)} contestants",
+        heading=f"{game}: {len(players)} contestants, everybody against everybody",
+        subtitle=conditions(first),
+        sides=list(zip(keys, players, strict=True)),
+        words=_in_words(round_robin, keys),
+        notes=[f"{pairing.title}: {note}" for pairing in pairings for note in pairing.match.notes],
+        matrix=_matrix(round_robin, keys),
+        shares=_shares_figure(played) if played else None,
+        pairings=_pairings_table(pairings),
+        by_luck=f"{first.rule.alpha + first.rule.beta:g}",
+        scores=_scores(round_robin, pairings) if played else None,
+        curves=curve_figures(learning_curves, first=len(players)),
+        clips=clips,
+        pairs=[_pairs(pairing) for pairing in played],
+        settings=_settings(keys, pairings),
     )
 
 
@@ -150,7 +109,7 @@ def _listed(names: Sequence[str]) -> str:
     return f"{', '.join(others)} and {last}" if others else last
 
 
-def _matrix(round_robin: RoundRobin, keys: Sequence[str]) -> Html:
+def _matrix(round_robin: RoundRobin, keys: Sequence[str]) -> Table:
     rows = []
     for one, key in enumerate(keys):
         shares = [
@@ -162,16 +121,16 @@ def _matrix(round_robin: RoundRobin, keys: Sequence[str]) -> Html:
             for share, shown in zip(shares, better, strict=True)
         )
         rows.append([key, *cells])
-    caption = "Share of pairs won by the row against the column"
-    return element(
-        "div",
-        table(caption, ["", *keys], rows, text=("",), name="matrix"),
-        element("p", f"{caption}, ties counting half. ✓: shown to be better.", class_="aside"),
-        class_="cell",
+    return Table(
+        caption="Share of pairs won by the row against the column",
+        columns=["", *keys],
+        rows=rows,
+        text=("",),
+        name="matrix",
     )
 
 
-def _shares_figure(pairings: Sequence[_Pairing]) -> Html:
+def _shares_figure(pairings: Sequence[_Pairing]) -> Figure:
     shares = [
         Share(
             pairing.title,
@@ -182,7 +141,7 @@ def _shares_figure(pairings: Sequence[_Pairing]) -> Html:
         for pairing in pairings
     ]
     certain = 1 - pairings[0].match.rule.alpha
-    return figure(
+    return Figure(
         shares_plot("shares", "Probability of winning a pair, by pairing", shares, (0.5,)),
         "Share of pairs won by the first against the second, ties counting half. The bar contains "
         f"the true probability at all looks at once, with probability {certain:g}. Dotted: 0.5, "
@@ -190,7 +149,7 @@ def _shares_figure(pairings: Sequence[_Pairing]) -> Html:
     )
 
 
-def _pairings_table(pairings: Sequence[_Pairing]) -> Html:
+def _pairings_table(pairings: Sequence[_Pairing]) -> Table:
     rule = pairings[0].match.rule
     heads = ["pairing", "won", "tied", "lost", "probability of improvement"]
     heads += [
@@ -205,7 +164,7 @@ def _pairings_table(pairings: Sequence[_Pairing]) -> Html:
         counts = (number(count, 0) for count in match.counts)
         rows.append(
             [
-                element("span", pairing.title, class_="whole"),
+                part("whole", pairing.title),
                 *counts,
                 number(share, 2) if share is None else share_text(share, match.interval),
                 evidence_value(match.e_value),
@@ -213,8 +172,13 @@ def _pairings_table(pairings: Sequence[_Pairing]) -> Html:
                 _verdict(pairing),
             ]
         )
-    title = "Every pairing, counted for the first of the two"
-    return table(title, heads, rows, text=("pairing", "verdict"), name="pairings")
+    return Table(
+        caption="Every pairing, counted for the first of the two",
+        columns=heads,
+        rows=rows,
+        text=("pairing", "verdict"),
+        name="pairings",
+    )
 
 
 def _verdict(pairing: _Pairing) -> str:
@@ -233,7 +197,7 @@ def _verdict(pairing: _Pairing) -> str:
     }[match.verdict]
 
 
-def _scores(round_robin: RoundRobin, pairings: Sequence[_Pairing]) -> Html:
+def _scores(round_robin: RoundRobin, pairings: Sequence[_Pairing]) -> Scores:
     """Scores of each contestant, over all its pairings."""
     games: list[list[EpisodeResult]] = [[] for _ in round_robin.players]
     for pairing in pairings:
@@ -244,20 +208,11 @@ def _scores(round_robin: RoundRobin, pairings: Sequence[_Pairing]) -> Html:
     contestants = [
         (who, list(dict.fromkeys(own))) for who, own in zip(round_robin.players, games, strict=True)
     ]
-    return section(
-        "Scores",
-        *contestants_scores(round_robin.matches[0].game, contestants, "contestant", "contestants"),
-        element(
-            "p",
-            "All different games of each contestant, in all its pairings. The two sides of a pair "
-            "play separate games. Described, not gated on.",
-            class_="aside",
-        ),
-        name="scores-section",
-    )
+    game = round_robin.matches[0].game
+    return contestants_scores(game, contestants, "contestant", "contestants")
 
 
-def _pairs(pairing: _Pairing) -> Html:
+def _pairs(pairing: _Pairing) -> Table:
     one, other = pairing.sides
     evidence: dict[str, list[float]] = {f"e-value of {other}": [], f"e-value of {one}": []}
     for after in evidence_history(pairing.match)[1:]:
@@ -272,7 +227,7 @@ def _pairs(pairing: _Pairing) -> Html:
     )
 
 
-def _settings(keys: Sequence[str], pairings: Sequence[_Pairing]) -> Html:
+def _settings(keys: Sequence[str], pairings: Sequence[_Pairing]) -> list[Table]:
     contestants = {}
     for pairing in pairings:
         for key, side in zip(
@@ -283,10 +238,9 @@ def _settings(keys: Sequence[str], pairings: Sequence[_Pairing]) -> Html:
     matches = {pairing.title: settings_of(pairing.match, without=shared) for pairing in pairings}
     if len({tuple(settings.items()) for settings in matches.values()}) == 1:
         matches = {"every pairing": next(iter(matches.values()))}
-    return details(
-        "All settings",
+    return [
         settings_table(
             {key: contestants[key] for key in keys}, "contestants-settings", "The contestants"
         ),
         settings_table(matches, "settings", "Settings of the pairings"),
-    )
+    ]

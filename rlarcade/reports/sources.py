@@ -1,13 +1,11 @@
 """Finds the learning curves and the pictures of games for a report."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlarcade.checkpoint import Checkpoint
 from rlarcade.evaluation.documents import Comparison, Evaluation, recordings_of
 from rlarcade.games.names import display_name
-from rlarcade.learning.playable import load_playable
 from rlarcade.playing.recordings import Recording, median_game
 from rlarcade.reports.beside import Clip, LearningCurve, learning_curve
 from rlarcade.reports.pictures import picture_of, values_of_its_player
@@ -16,8 +14,7 @@ _MOST_CLIPS = 4  # some tens of kilobytes each
 
 
 def sources_of(
-    documents: Sequence[Evaluation | Comparison],
-    load: Callable[[str], Checkpoint] = load_playable,
+    documents: Sequence[Evaluation | Comparison], registry: Path | None = None
 ) -> dict[str, Any]:
     """Returns `learning_curves` and `clips` for a report on these documents.
 
@@ -26,7 +23,7 @@ def sources_of(
 
     Args:
         documents: documents of the report.
-        load: loads a checkpoint by the player's name in the documents.
+        registry: folder of the registry whose versions played; None: `checkpoints/registry`.
 
     Raises:
         RlarcadeError: the metrics of a run cannot be read.
@@ -40,7 +37,7 @@ def sources_of(
     return {
         "learning_curves": _curves(player for _, player in players),
         "clips": [
-            _clip(median_game(games), load) for games in list(players.values())[:_MOST_CLIPS]
+            _clip(median_game(games), registry) for games in list(players.values())[:_MOST_CLIPS]
         ],
     }
 
@@ -62,10 +59,11 @@ def _is_there(name: str) -> bool:
         return False
 
 
-def _clip(recording: Recording, load: Callable[[str], Checkpoint]) -> Clip:
+def _clip(recording: Recording, registry: Path | None) -> Clip:
     episode = recording.episode
     caption = (
         f"{recording.player}: {display_name(recording.game)}, {episode.score:g} points in "
         f"{episode.steps:,} steps, its median game (seed {episode.seed})"
     )
-    return Clip(caption, "image/png", picture_of(recording, values_of_its_player(recording, load)))
+    values = values_of_its_player(recording, registry)
+    return Clip(caption, "image/png", picture_of(recording, values))

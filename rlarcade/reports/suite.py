@@ -2,42 +2,31 @@
 
 from collections.abc import Sequence
 from statistics import fmean
+from typing import NamedTuple
 
 from rlarcade.evaluation.suite import SuiteComparison
 from rlarcade.evaluation.summaries import games_with_alarm, suite_meaning
 from rlarcade.games.names import display_name
 from rlarcade.games.scores import human_normalised_score
-from rlarcade.reports.beside import Clip, LearningCurve, clips_section, curves_section
+from rlarcade.reports.beside import Clip, LearningCurve, curve_figures
 from rlarcade.reports.evidence_plots import Bet, Share, evidence_plot, shares_plot
-from rlarcade.reports.page import (
-    Html,
-    details,
-    element,
-    evidence_value,
-    figure,
-    joined,
-    number,
-    page,
-    percent,
-    section,
-    table,
-)
+from rlarcade.reports.formats import evidence_value, number, percent
+from rlarcade.reports.page import Figure, Table, part, render
 from rlarcade.reports.pairs import (
     SIDES,
+    PairScores,
+    Verdict,
     conditions,
     e_values_figure,
     evidence_tiles,
     interval_figure,
     interval_history,
+    pair_scores,
     pairs_table,
-    scores_grid,
     share_text,
-    sides_list,
-    verdict_section,
 )
-from rlarcade.reports.parts import grid, header, legend, settings_of, settings_table
+from rlarcade.reports.parts import settings_of, settings_table
 from rlarcade.reports.plots import CANDIDATE
-from rlarcade.reports.svg import swatch
 from rlarcade.text import counted
 
 _OUTCOMES = {"wins": "won", "ties": "tied", "losses": "lost"}
@@ -79,28 +68,25 @@ def suite_report(
     verdict, meaning = suite_meaning(suite)
     intervals = interval_history(suite.means, suite.rule.alpha)
     games = _games(suite)
-    return page(
-        f"{counted(len(games), 'game')}: {verdict.upper()} – rlarcade suite",
-        header(
-            "suite",
-            f"{' and '.join(games) if len(games) < 3 else f'{len(games)} games'}: candidate "
-            "against champion",
-            "One match over all games. A round is one same-seed pair of whole games in each; its "
-            "outcome is the mean of the pairs' outcomes",
-        ),
-        verdict_section(
+    against = " and ".join(games) if len(games) < 3 else f"{len(games)} games"
+    return render(
+        "suite.html",
+        title=f"{counted(len(games), 'game')}: {verdict.upper()}",
+        heading=f"{against}: candidate against champion",
+        subtitle="One match over all games. A round is one same-seed pair of whole games in each; "
+        "its outcome is the mean of the pairs' outcomes",
+        verdict=Verdict(
             verdict,
             meaning,
             _in_words(suite, verdict),
             [_counted(suite), *evidence_tiles(suite, intervals[-1]), *_guarded(suite)],
             _notes(suite),
         ),
-        *((_by_game(suite), _evidence(suite, intervals)) if suite.rounds else ()),
-        *(_game(suite, place) for place in range(len(games))),
-        curves_section(learning_curves, first=_place(len(games))),
-        clips_section(clips),
-        _rounds(suite) if suite.rounds else "",
-        _settings(suite),
+        played=_played(suite, intervals) if suite.rounds else None,
+        games=[_game(suite, place) for place in range(len(games))],
+        curves=curve_figures(learning_curves, first=_place(len(games))),
+        clips=clips,
+        settings=_settings(suite),
     )
 
 
@@ -182,50 +168,62 @@ def _notes(suite: SuiteComparison) -> list[str]:
     return notes
 
 
-def _by_game(suite: SuiteComparison) -> Html:
-    """Renders one line per game. The plots of its scores follow further down."""
+class _Played(NamedTuple):
+    """What only a suite with rounds has."""
+
+    games: Table
+    certain: str
+    """Probability with which the interval of each game holds."""
+    together: Table | None
+    evidence: list[Figure]
+    rounds: Table
+
+
+def _played(suite: SuiteComparison, intervals: Sequence[tuple[float, float]]) -> _Played:
+    mean = "Mean over the games of the share of pairs won"
+    return _Played(
+        _by_game(suite),
+        f"{1 - suite.rule.alpha:g}",
+        _together(suite),
+        [
+            e_values_figure(suite.history, suite.rule, "round", _DECIDES[suite.guard]),
+            interval_figure(suite.means, intervals, suite.rule, "round", mean),
+            *([] if suite.guard == "none" else [_guards_figure(suite)]),
+            _shares_figure(suite),
+        ],
+        _rounds(suite),
+    )
+
+
+def _by_game(suite: SuiteComparison) -> Table:
+    """Returns one line per game. The plots of its scores follow further down."""
     heads = ["game", "won", "tied", "lost", "probability of improvement"]
     if suite.guard != "none":
         heads.append(f"guard's e-value, from {suite.guard_bound:g}")
     for side in SIDES.values():
         heads.append(f"{side}'s mean, human-normalised")
     rows = [_line(suite, place) for place in range(len(suite.matches))]
-    return section(
-        "Games",
-        table("Games", heads, rows, text=("game",), name="games-table"),
-        element(
-            "p",
-            "The verdict is about all games together. Each game's interval holds separately: at "
-            f"all looks at once, with probability {1 - suite.rule.alpha:g}.",
-            class_="aside",
-        ),
-        _together(suite),
-        name="games",
-    )
+    return Table(caption="Games", columns=heads, rows=rows, text=("game",), name="games-table")
 
 
-def _together(suite: SuiteComparison) -> Html:
-    """Renders each side's aggregate over all games; nothing if no game has a human score."""
+def _together(suite: SuiteComparison) -> Table | None:
+    """Returns each side's aggregate over all games; None if no game has a human score."""
     rows = [
         [
             side,
-            joined(percent(summed.iqm), _below(_percents(summed.iqm_interval))),
+            part("below", percent(summed.iqm), _percents(summed.iqm_interval)),
             percent(summed.optimality_gap),
         ]
         for side, summed in suite.human_normalized.items()
     ]
     if not rows:
-        return Html()
-    heads = ["human-normalised", "interquartile mean", "optimality gap"]
-    return joined(
-        table("All games together", heads, rows, text=("human-normalised",), name="together"),
-        element(
-            "p",
-            "Of all games with a published human score: 0 % plays like random, 100 % like a human. "
-            "The interval is a bootstrap interval, resampled within each game. The gap is how far "
-            "the episodes are below 100 % on average. Described, not gated on.",
-            class_="aside",
-        ),
+        return None
+    return Table(
+        caption="All games together",
+        columns=["human-normalised", "interquartile mean", "optimality gap"],
+        rows=rows,
+        text=("human-normalised",),
+        name="together",
     )
 
 
@@ -237,41 +235,21 @@ def _percents(bounds: tuple[float, float] | None) -> str:
 
 def _line(suite: SuiteComparison, index: int) -> list[str]:
     match = suite.matches[index]
-    key = element("b", display_name(match.game))
-    game = element("span", swatch(_place(index)), key, class_="whole")
-    cells = [game, *(number(getattr(match, what), 0) for what in _OUTCOMES)]
+    game = part("whole", part("keyed", _place(index), display_name(match.game)))
+    cells: list[str] = [game, *(number(getattr(match, what), 0) for what in _OUTCOMES)]
     cells.append(share_text(match.improvement_probability or 0.0, match.interval))
     if suite.guard != "none":
         after = suite.reached.guards[index]
         when = "" if after is None else f"reached after round {after}"
-        cells.append(joined(evidence_value(suite.guards[index]), _below(when)))
+        cells.append(part("below", evidence_value(suite.guards[index]), when))
     for side in SIDES.values():
         mean = fmean(getattr(pair, side).score for pair in match.results)
         share = percent(human_normalised_score(match.game, mean))
-        cells.append(joined(number(mean), _below(share)))
+        cells.append(part("below", number(mean), share))
     return cells
 
 
-def _below(text: str) -> Html:
-    """Returns the second line of a cell."""
-    return joined(" ", element("span", text, class_="interval"))
-
-
-def _evidence(suite: SuiteComparison, intervals: Sequence[tuple[float, float]]) -> Html:
-    mean = "Mean over the games of the share of pairs won"
-    return section(
-        "Evidence",
-        grid(
-            e_values_figure(suite.history, suite.rule, "round", _DECIDES[suite.guard]),
-            interval_figure(suite.means, intervals, suite.rule, "round", mean),
-            *([] if suite.guard == "none" else [_guards_figure(suite)]),
-            _shares_figure(suite),
-        ),
-        name="evidence",
-    )
-
-
-def _guards_figure(suite: SuiteComparison) -> Html:
+def _guards_figure(suite: SuiteComparison) -> Figure:
     wins = {"prove": "not worse", "alarm": "alarm"}[suite.guard]
     bets = [
         Bet(_place(index), values, suite.guard_bound, wins)
@@ -280,10 +258,10 @@ def _guards_figure(suite: SuiteComparison) -> Html:
     names = {_place(index): game for index, game in enumerate(_games(suite))}
     plot = evidence_plot("guards", "Every game's guard after each round", bets, "rounds")
     caption = _GUARDS[suite.guard].format(margin=suite.margin)
-    return figure(plot, f"{caption} Logarithmic scale.", legend(names))
+    return Figure(plot, f"{caption} Logarithmic scale.", names)
 
 
-def _shares_figure(suite: SuiteComparison) -> Html:
+def _shares_figure(suite: SuiteComparison) -> Figure:
     shares = [
         Share(game, _place(index), match.improvement_probability or 0.0, match.interval)
         for index, (game, match) in enumerate(zip(_games(suite), suite.matches, strict=True))
@@ -293,48 +271,62 @@ def _shares_figure(suite: SuiteComparison) -> Html:
     if suite.guard == "prove":
         marks.append(0.5 - suite.margin)
         dotted += f", and {marks[1]:g}, to be exceeded in every game"
-    return figure(
+    return Figure(
         shares_plot("shares", "Probability of improvement by game", [*shares, whole], marks),
         f"Share of pairs won in each game and in all, with its interval. Dotted: {dotted}.",
     )
 
 
-def _game(suite: SuiteComparison, index: int) -> Html:
-    """Renders the scores of one game."""
-    match, prefix = suite.matches[index], f"game-{index + 1}-"
+class _Game(NamedTuple):
+    """One game of the suite."""
+
+    name: str
+    """Id on the page."""
+    title: str
+    conditions: str
+    sides: list[tuple[str, str]]
+    scores: PairScores | None
+    """None: no pair was played."""
+    pairs: Table | None
+
+
+def _game(suite: SuiteComparison, index: int) -> _Game:
+    match, name = suite.matches[index], f"game-{index + 1}"
     evidence = {}
     if suite.guard != "none":
         evidence["guard's e-value"] = suite.guard_histories[index][1:]
-    return section(
+    return _Game(
+        name,
         display_name(match.game),
-        element("p", conditions(match), class_="subtitle"),
-        sides_list([(side, getattr(match, side).checkpoint) for side in SIDES.values()]),
-        scores_grid(match, prefix) if match.results else "",
-        pairs_table(match, evidence, name=f"{prefix}pairs") if match.results else "",
-        name=f"game-{index + 1}",
+        conditions(match),
+        [(side, getattr(match, side).checkpoint) for side in SIDES.values()],
+        pair_scores(match, f"{name}-") if match.results else None,
+        pairs_table(match, evidence, name=f"{name}-pairs") if match.results else None,
     )
 
 
-def _rounds(suite: SuiteComparison) -> Html:
+def _rounds(suite: SuiteComparison) -> Table:
     rows = [
         [str(place), number(mean, 3), *map(evidence_value, evidence)]
         for place, (mean, evidence) in enumerate(
             zip(suite.means, suite.history[1:], strict=True), 1
         )
     ]
-    title = f"Every round ({number(len(rows), 0)})"
-    heads = ["round", "mean outcome", "e-value", "futility"]
-    return details(title, table(title, heads, rows, name="rounds"))
+    return Table(
+        caption=f"Every round ({number(len(rows), 0)})",
+        columns=["round", "mean outcome", "e-value", "futility"],
+        rows=rows,
+        name="rounds",
+    )
 
 
-def _settings(suite: SuiteComparison) -> Html:
+def _settings(suite: SuiteComparison) -> list[Table]:
     whole = {"value": settings_of(suite, without=("matches",))}
     games = {
         game: settings_of(match, without=("results", "notes"))
         for game, match in zip(_games(suite), suite.matches, strict=True)
     }
-    return details(
-        "All settings",
+    return [
         settings_table(whole, "settings", "Settings of the suite"),
         settings_table(games, "games-settings", "Settings of every game"),
-    )
+    ]

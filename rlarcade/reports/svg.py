@@ -11,7 +11,9 @@ import warnings
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from rlarcade.reports.page import Html, element
+from markupsafe import Markup
+
+from rlarcade.reports.formats import shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,20 +68,15 @@ def line_style(place: int) -> dict[str, Any]:
     return {"color": colour(place), "linestyle": (0, dashes) if dashes else "solid"}
 
 
-def swatch(place: int) -> Html:
+def swatch(place: int) -> Markup:
     """Returns a short line in the colour and dashes of a series, for legends."""
     dashes = " ".join(f"{length:g}" for length in _DASHES[place % len(_DASHES)])
-    line = element(
-        "line",
-        x1="1",
-        x2="25",
-        y1="5",
-        y2="5",
-        stroke_width="3",
-        stroke_dasharray=dashes or False,
-        style=f"stroke: var({_VARIABLES[colour(place)]})",
+    dashed = f' stroke-dasharray="{dashes}"' if dashes else ""
+    return Markup(
+        '<svg class="swatch" viewBox="0 0 26 10" aria-hidden="true">'
+        f'<line x1="1" x2="25" y1="5" y2="5" stroke-width="3"{dashed} '
+        f'style="stroke: var({_VARIABLES[colour(place)]})"></line></svg>'
     )
-    return Html(f'<svg class="swatch" viewBox="0 0 26 10" aria-hidden="true">{line}</svg>')
 
 
 def limits(scores: Iterable[float]) -> tuple[float, float]:
@@ -126,7 +123,7 @@ def note(axes: "Axes", text: str, at: tuple[float, float], *, below: bool) -> No
 
 def drawn(
     name: str, label: str, draw: Callable[["Axes"], None], *, height: float = _HEIGHT
-) -> Html:
+) -> Markup:
     """Draws a plot.
 
     Args:
@@ -154,7 +151,7 @@ def _saved(figure: "Figure") -> str:
     return text.getvalue()
 
 
-def _for_page(svg: str, name: str, label: str) -> Html:
+def _for_page(svg: str, name: str, label: str) -> Markup:
     """Turns an SVG file into a part of a page: unique ids, and the page's colours and font."""
     # Drop what only a file needs: XML declaration, document type, namespaces, size in points.
     opening, svg = svg[svg.index("<svg") :].split(">", 1)
@@ -167,4 +164,5 @@ def _for_page(svg: str, name: str, label: str) -> Html:
     svg = re.sub(r'( id="|url\(#|href="#)', rf"\1{name}-", svg)
     for shade, variable in _VARIABLES.items():
         svg = svg.replace(f": {shade}", f": var({variable})")
-    return element("svg", Html(svg), role="img", aria_label=label, class_="plot", viewBox=box[1])
+    opening = Markup('<svg role="img" aria-label="{}" class="plot" viewBox="{}">')
+    return opening.format(shown(label), box[1]) + Markup(f"{svg}</svg>")

@@ -62,7 +62,7 @@ def continued(record: RunRecord, settings: Settings, folder: Path) -> Continuati
     """
     stored, asked = record.train, settings.train
     by_minutes = settings.run.minutes is not None  # the step count was fixed when the run began
-    longer = asked.total_timesteps > stored.total_timesteps and not by_minutes
+    longer = asked.schedule.total_timesteps > stored.schedule.total_timesteps and not by_minutes
     differences = {
         name: (old, new)
         for name, (old, new) in _differences(stored, asked).items()
@@ -90,8 +90,8 @@ def continued(record: RunRecord, settings: Settings, folder: Path) -> Continuati
 def _differences(stored: TrainConfig, asked: TrainConfig) -> dict[str, tuple[Any, Any]]:
     """Returns the settings that differ: the stored and the asked value of each."""
     found: dict[str, tuple[Any, Any]] = {}
-    for name in TrainConfig.model_fields:
-        old, new = getattr(stored, name), getattr(asked, name)
+    for name in TrainConfig.setting_names:
+        old, new = stored[name], asked[name]
         if name == "game":
             new = resolve_game(new)
         unset = name in RESOLVED and (
@@ -112,10 +112,10 @@ def _settle_buffer(
 
     Moves `buffer_size` from `differences` to `changes`, or removes it from `differences`.
     """
-    old, asked = record.train.buffer_size, settings.train.buffer_size
-    if old is None or record.train.memory == "none":
+    old, asked = record.train.memory.buffer_size, settings.train.memory.buffer_size
+    if old is None or record.train.memory.kind == "none":
         return
-    length = changes.get("total_timesteps", (0, record.train.total_timesteps))[1]
+    length = changes.get("total_timesteps", (0, record.train.schedule.total_timesteps))[1]
     config = record.train.model_copy(update={"total_timesteps": length})
     by_itself = settings.buffer_by_default or asked in (None, old, record.buffer_asked)
     if "total_timesteps" in changes and by_itself and "buffer_size" not in settings.given:
@@ -151,21 +151,22 @@ def _told(name: str, changes: dict[str, tuple[Any, Any]]) -> str:
 
 def _schedules(config: TrainConfig) -> list[str]:
     """Returns how each schedule of a run ends."""
-    explored = config.warm_up + (config.exploration_steps or 0)
-    said = [f"epsilon is {config.exploration_final_eps:g} from step {explored:,} on"]
-    if config.learning_rate_final is not None:
+    explored = config.warm_up + (config.exploration.steps or 0)
+    said = [f"epsilon is {config.exploration.final_eps:g} from step {explored:,} on"]
+    if config.optimizer.learning_rate_final is not None:
         said.append(
-            f"the learning rate is {config.learning_rate_final:g} from step "
-            f"{config.learning_rate_steps:,} on"
+            f"the learning rate is {config.optimizer.learning_rate_final:g} from step "
+            f"{config.optimizer.learning_rate_steps:,} on"
         )
-    if config.n_steps_final is not None:
+    if config.target.n_steps_final is not None:
         said.append(
-            f"returns sum {config.n_steps_final} rewards from step {config.n_steps_duration:,} on"
+            f"returns sum {config.target.n_steps_final} rewards from step "
+            f"{config.target.n_steps_duration:,} on"
         )
-    if config.prioritized:
+    if config.memory.prioritized:
         said.append(
-            f"the importance exponent is {config.importance_final_exponent:g} from step "
-            f"{config.importance_steps:,} on"
+            f"the importance exponent is {config.memory.importance_final_exponent:g} from step "
+            f"{config.memory.importance_steps:,} on"
         )
     return said
 
@@ -194,8 +195,8 @@ def _check_same(
 def _check_minutes(record: RunRecord, minutes: float | None, folder: Path) -> None:
     if minutes is not None and minutes != record.minutes:
         raise RunFolderError(
-            f"run folder {folder} holds a run of {record.train.total_timesteps:,} steps. Its "
-            f"length was fixed when it began, so it cannot last {minutes:g} minutes. "
+            f"run folder {folder} holds a run of {record.train.schedule.total_timesteps:,} steps. "
+            f"Its length was fixed when it began, so it cannot last {minutes:g} minutes. "
             "Lengthen it with --total-timesteps, or use another --run-dir."
         )
 

@@ -115,8 +115,8 @@ def read_record(folder: Path) -> RunRecord | None:
             f"{path} has format version {record.format_version}; this rlarcade reads version "
             f"{FORMAT_VERSION}. Install the rlarcade that wrote it, or use another --run-dir."
         )
-    unset = [name for name in sorted(RESOLVED) if getattr(record.train, name) in (None, "auto")]
-    if record.train.memory == "none":
+    unset = [name for name in sorted(RESOLVED) if record.train[name] in (None, "auto")]
+    if record.train.memory.kind == "none":
         unset = [name for name in unset if name != "buffer_size"]
     if unset:
         raise _altered(path, f"{unset[0]} is not resolved")
@@ -144,13 +144,13 @@ def default_run_folder(settings: Settings) -> Path:
 
 def new_record(settings: Settings, train: TrainConfig, parent: str | None) -> RunRecord:
     """Returns the record of a run that begins now, with its resolved configuration."""
-    asked = {name: getattr(settings.train, name) for name in FOLLOWING}
+    asked = {name: settings.train[name] for name in FOLLOWING}
     return RunRecord(
         preset=settings.preset,
         train=train,
         minutes=settings.run.minutes,
-        buffer_asked=settings.train.buffer_size,
-        followed={k: v for k, v in asked.items() if v not in (None, getattr(train, k))},
+        buffer_asked=settings.train.memory.buffer_size,
+        followed={k: v for k, v in asked.items() if v not in (None, train[k])},
         init_from=parent,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         git_commit=code_commit(),

@@ -23,8 +23,8 @@ def measured_speed(config: TrainConfig, seconds: float = 8.0) -> tuple[float, fl
         update={
             "seed": derived_seed(config.seed, SeedUse.CALIBRATION),
             "total_timesteps": 10**9,
-            "learning_starts": 64 * config.num_envs,
-            "buffer_size": 256 * config.num_envs,
+            "learning_starts": 64 * config.schedule.num_envs,
+            "buffer_size": 256 * config.schedule.num_envs,
             "exploration_steps": 0,  # the network acts, as it will for most of the run
         }
     )
@@ -66,7 +66,7 @@ def steps_in(minutes: float, config: TrainConfig, given: Container[str] = ()) ->
         timed = config.model_copy(update={"total_timesteps": steps})
         warm_up = following_length(timed, given).warm_up
         steps = _steps_in_seconds(left, warm_up, random_speed, learning_speed)
-    if steps < config.num_envs:
+    if steps < config.schedule.num_envs:
         raise ConfigError(
             f"minutes = {minutes:g} is too short: measuring this machine's speed takes longer. "
             "Raise --minutes, or give --total-timesteps."

@@ -134,7 +134,7 @@ def read_arrays(path: Path, document: Document, config: TrainConfig) -> Arrays:
     Raises:
         CheckpointError: the file is missing, damaged, or too large for this run.
     """
-    history = min(document.steps, _MOST_LANES * (config.reseed_interval + _LONGEST_GAME))
+    history = min(document.steps, _MOST_LANES * (config.schedule.reseed_interval + _LONGEST_GAME))
     limit = (
         6 * weights_bytes(config.network, MOST_ACTIONS)
         + 5 * replay_capacity(config)

@@ -231,7 +231,7 @@ class StateStore:
         state.replay_rng.bit_generator.state = document.replay_rng.model_dump()
         state.learner.rng.bit_generator.state = document.agent_rng.model_dump()
         state.learner.restore(learner, saved.path)
-        self.games_began_anew = num_envs != config.num_envs
+        self.games_began_anew = num_envs != config.schedule.num_envs
         self.segments = [] if self.games_began_anew else document.files_of_rows
         restore_rows(
             state.replay,

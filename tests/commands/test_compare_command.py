@@ -361,6 +361,22 @@ def test_weights_that_were_overwritten_are_no_old_verdict(command, tmp_path, mon
     assert not (tmp_path / "m").exists()
 
 
+def test_an_interrupted_match_says_that_pairs_are_kept_only_if_they_are(
+    command, tmp_path, monkeypatch
+):
+    def interrupted(*arguments, **settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "unnamed.py").write_text("def make(game):\n    return lambda observation: 0\n")
+    monkeypatch.setattr("rlarcade.compare.compare_agents", interrupted)
+    kept = "finished pairs are kept; the same command resumes from there."
+    for names, told in (([EARLY, LATE], True), ([LATE, "unnamed:make"], False)):
+        code, _, err = command("compare", *names)
+        assert code == 130
+        assert (kept in err) is told
+
+
 def test_games_that_come_from_a_record_are_told(command, tmp_path):
     flags = [EARLY, LATE, "--dir", tmp_path / "m", "--max-pairs", 1]
     first = command("compare", *flags)

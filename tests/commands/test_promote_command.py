@@ -314,7 +314,7 @@ def test_a_match_that_is_interrupted_says_how_to_go_on(promote, crowned, monkeyp
         patched.setattr("rlarcade.promotion.checks.compare_agents", interrupted)
         code, out, _ = promote("promote", "2", "--gate", "gate.toml")
     assert code == 130
-    assert "the games played so far are kept; the same command resumes" in out
+    assert "finished games are kept; the same command resumes from there." in out
     assert promote("promote", "2", "--gate", "gate.toml")[0] == 0
 
 

@@ -20,9 +20,11 @@ import torch
 from scripted_games import Script, play_instead
 
 from rlarcade.checkpoint import list_checkpoints, load_checkpoint
+from rlarcade.command_line import HelpShown
 from rlarcade.evaluation import Evaluation, evaluate, evaluate_agent, match
 from rlarcade.learning import hardware
 from rlarcade.learning.learner import Learner
+from rlarcade.runs import beginning, training_run
 from rlarcade.runs.metrics import read_metrics
 from rlarcade.train import main
 
@@ -227,10 +229,8 @@ def test_steps_and_minutes_together_are_refused(command, tmp_path):
 
 
 def test_a_length_in_minutes_is_fixed_once(command, tmp_path, minutes_preset, monkeypatch):
-    import rlarcade.train
-
     asked = []
-    monkeypatch.setattr(rlarcade.train, "steps_in", lambda m, *_: asked.append(m) or round(100 * m))
+    monkeypatch.setattr(beginning, "steps_in", lambda m, *_: asked.append(m) or round(100 * m))
     flags = [*without_length(minutes_preset), "--run-dir", tmp_path / "run"]
     assert command("train", *flags, "--minutes", 4)[0] == 0
     assert load_checkpoint(tmp_path / "run").manifest.counters.steps == 400
@@ -376,15 +376,45 @@ def test_another_preset_than_the_runs_is_named_not_thirteen_flags(finished, comm
     assert "--conv-channels" not in err
 
 
+def test_the_help_shows_everyday_flags_first_and_the_rest_under_headings(command):
+    code, out, _ = command("train", "--help")
+    assert code == 0
+    places = [out.index(f"─ {title} options ─") for title in HEADINGS]
+    assert places == sorted(places)
+    everyday = out[places[0] : places[1]]
+    for flag in ("--preset", "--game", "--total-timesteps", "--minutes", "--seed", "--run-dir"):
+        assert flag in everyday
+        assert flag not in out[places[1] :].replace("total_timesteps", "")
+    assert "--learning-rate" in out[out.index("─ optimizer") : out.index("─ exploration")]
+    assert "--save-interval" in out[out.index("─ run options") :]
+
+
+HEADINGS = (
+    *("everyday", "schedule", "network", "target", "memory", "optimizer", "exploration"),
+    *("machine", "run"),
+)
+
+
+def test_a_preset_file_adds_to_its_preset_and_the_first_screen_says_so(command, tmp_path):
+    (tmp_path / "mine.toml").write_text('preset = "quick"\nbatch_size = 16\n')
+    flags = [*TINY[:2], *TINY[4:], "--preset", tmp_path / "mine.toml", "--total-timesteps", 100]
+    code, out, _ = command("train", *flags, "--run-dir", tmp_path / "run")
+    assert code == 0
+    assert "preset  mine (1 setting of its own, the rest as in quick)\n" in out
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["preset"] == "mine"
+
+
 # Short runs
 
 
 @pytest.fixture
 def nothing_trains(monkeypatch):
     """Ends a run where training would begin."""
-    import rlarcade.train
 
-    monkeypatch.setattr(rlarcade.train._Run, "_train", lambda self, state: 1)
+    def end(*_):
+        raise HelpShown
+
+    monkeypatch.setattr("rlarcade.train._show_start", end)
 
 
 def begun_with(command, folder, *flags):
@@ -407,7 +437,7 @@ def test_the_beginning_of_a_short_run_follows_its_length(command, tmp_path, noth
         *("train", "--game", "Pong", *flags, "--run-dir", tmp_path / "run", "--device", "cpu"),
         *("--conv-channels", 4, 4, 4, "--hidden-units", 16, "--num-envs", 2),
     )
-    assert (code, err) == (1, "")
+    assert (code, err) == (0, "")
     assert "nothing was saved yet" in out
 
 
@@ -493,15 +523,13 @@ def test_a_run_that_rlarcade_0_1_0_began_goes_on_to_its_end(command, tmp_path):
 def test_an_evaluation_on_the_way_plays_other_games_than_the_one_at_the_end(
     command, tmp_path, monkeypatch
 ):
-    import rlarcade.train
-
     played = []
 
     def noted(*args, **kwargs):
         played.append(evaluate_agent(*args, **kwargs))
         return played[-1]
 
-    monkeypatch.setattr(rlarcade.train, "evaluate_agent", noted)
+    monkeypatch.setattr(training_run, "evaluate_agent", noted)
     flags = ["--eval-interval", 200, "--total-timesteps", 400, "--eval-episodes", 3]
     assert command("train", *TINY, *flags, "--run-dir", tmp_path / "run")[0] == 0
     first, second, last = ([game.seed for game in each.episodes] for each in played)
@@ -531,8 +559,6 @@ def test_the_flags_that_a_run_of_many_other_settings_asks_for_continue_it(comman
 
 
 def test_a_damaged_outcome_is_made_again(finished, command, tmp_path, whole_games, monkeypatch):
-    import rlarcade.train
-
     folder = tmp_path / "run"
     shutil.copytree(finished[0], folder)
     before = json.loads((folder / "result.json").read_text())
@@ -546,7 +572,7 @@ def test_a_damaged_outcome_is_made_again(finished, command, tmp_path, whole_game
         assert again["evaluation"]["episodes"] == before["evaluation"]["episodes"]
         # the same game once is enough
         known = Evaluation.model_validate(before["evaluation"])
-        monkeypatch.setattr(rlarcade.train, "evaluate_agent", lambda *_, known=known, **__: known)
+        monkeypatch.setattr(training_run, "evaluate_agent", lambda *_, known=known, **__: known)
 
 
 def test_a_damaged_policy_checkpoint_is_written_again_from_the_state(finished, command, tmp_path):

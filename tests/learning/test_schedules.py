@@ -329,6 +329,6 @@ def test_without_replay_there_is_no_warm_up_to_follow():
 
 @pytest.mark.parametrize("name", [name for name in preset_names() if name != "laptop"])
 def test_no_preset_follows_its_own_length(name):
-    values = {k: v for k, v in load_preset(name)[1].items() if k in TrainConfig.model_fields}
+    values = {k: v for k, v in load_preset(name)[1].items() if k in TrainConfig.setting_names}
     config = TrainConfig(**{"game": "pong", **values})
     assert following_length(config, ()) == config

@@ -116,7 +116,7 @@ def catch_config(**changes):
 def composition(name, **changes):
     """A preset's parts in the sizes of a toy."""
     _, values = load_preset(name)
-    parts = {key: value for key, value in values.items() if key in TrainConfig.model_fields}
+    parts = {key: value for key, value in values.items() if key in TrainConfig.setting_names}
     return TrainConfig(**parts | SIZES | COMPOSITIONS[name] | changes)
 
 
@@ -758,7 +758,7 @@ def test_noisy_layers_explore_while_training_and_nothing_else_does_without_them(
 def test_a_loss_that_is_no_number_stops_the_run_at_once(name, loss):
     config = composition(name, total_timesteps=1280)
     state = TrainingState.create(config, lanes=CatchLanes(config.num_envs))
-    part = "fit" if config.memory == "none" else "update"
+    part = "fit" if config.memory.kind == "none" else "update"
     real, calls = getattr(state.learner, part), []
 
     def breaks(*args):

@@ -1,12 +1,15 @@
 """Versions of a registry, named wherever a checkpoint is asked for."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from promoting import play_by_strength, saved_agent
 
 from rlarcade.errors import CheckpointError, RegistryError, RlarcadeError
+from rlarcade.playing.named import named_players
 from rlarcade.playing.references import is_reference, load_named
 from rlarcade.registry.registry import Registry
 
@@ -52,6 +55,30 @@ def test_a_version_is_loaded_by_number_or_alias_and_called_as_it_was_asked_for(d
     assert load_named("a").manifest.weights_sha256 == digests[0]
     moved = Path("checkpoints/registry").rename("elsewhere")
     assert load_named("1", moved).manifest.weights_sha256 == digests[0]
+
+
+def test_players_may_be_versions_of_any_registry(digests):
+    one, champion = named_players(["1", "champion@pong"])
+    assert [one.version, champion.version] == digests
+    assert [one.name, champion.name] == ["1", "champion@pong"]
+    moved = Path("checkpoints/registry").rename("elsewhere")
+    (one,) = named_players(["1"], registry=moved)
+    assert one.version == digests[0]
+    with pytest.raises(RegistryError, match="holds no registry"):
+        named_players(["1"])
+
+
+def test_a_checkpoint_by_its_path_needs_no_database(digests):
+    code = (
+        "import sys\n"
+        "from rlarcade.playing.named import named_players\n"
+        "named_players(['a'])\n"
+        "print('sqlalchemy' in sys.modules)\n"
+        "named_players(['1'])\n"
+        "print('sqlalchemy' in sys.modules)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == ["False", "True"]
 
 
 def test_what_is_not_there_is_told(digests):

@@ -462,6 +462,14 @@ def test_names_from_outside_are_shown_and_never_obeyed():
         assert not {"\u202e", "\x07"} & set(html)
 
 
+def test_a_name_that_looks_like_a_template_is_text():
+    name = "{{ 7 * 7 }}{% for x in y %}{# gone #}"
+    document = match([], names=(name, "new"), notes=(name,))
+    text = read(match_report(document)).text
+    assert text.count(name) == 3  # side, note, setting
+    assert "49" not in text
+
+
 @pytest.mark.parametrize("kind", quick(["match", "suite", "evaluation", "round robin"], ["match"]))
 def test_the_same_document_is_the_same_bytes_whatever_the_users_style(kind):
     import matplotlib as mpl

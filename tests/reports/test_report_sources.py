@@ -7,7 +7,6 @@ import threading
 import numpy as np
 import pytest
 
-from rlarcade.checkpoint import load_checkpoint
 from rlarcade.config import TrainConfig
 from rlarcade.errors import RecordingError, RlarcadeError
 from rlarcade.evaluation import compare_agents, evaluate_agent
@@ -17,6 +16,7 @@ from rlarcade.learning.policy import DQNAgent
 from rlarcade.playing import RandomPlayer
 from rlarcade.playing.episodes import Trace
 from rlarcade.playing.recordings import median_game
+from rlarcade.registry.registry import Registry
 from rlarcade.reports import sources_of
 from rlarcade.reports.pictures import picture_of, values_of_its_player, write_video
 
@@ -69,7 +69,7 @@ def test_a_document_that_kept_no_games_has_no_clips():
     assert sources_of([bare])["clips"] == []
 
 
-def test_values_are_shown_only_of_the_very_version_that_played(run):
+def test_values_are_shown_only_of_the_very_version_that_played(run, tmp_path):
     agent = loaded(run, 8)
     (recording,) = recordings_of(evaluate_agent(agent, episodes=1))
     values = values_of_its_player(recording)
@@ -77,8 +77,10 @@ def test_values_are_shown_only_of_the_very_version_that_played(run):
     assert values_of_its_player(recording._replace(version="another")) is None
     renamed = recording._replace(player="champion@space-invaders")
     assert values_of_its_player(renamed) is None
-    found = {"champion@space-invaders": load_checkpoint(recording.player)}
-    np.testing.assert_array_equal(values_of_its_player(renamed, found.__getitem__), values)
+    with Registry.open(tmp_path / "registry") as registry:
+        number = registry.register(run / "checkpoints" / "step-000000000008").number
+        registry.move_alias("space_invaders", "champion", number, expected_generation=0, kind="set")
+    np.testing.assert_array_equal(values_of_its_player(renamed, tmp_path / "registry"), values)
 
 
 def test_the_median_game_is_one_that_was_played():

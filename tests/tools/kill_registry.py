@@ -50,6 +50,7 @@ from rlarcade.config import TrainConfig
 from rlarcade.learning.policy import DQNAgent
 from rlarcade.outputs import output_file
 from rlarcade.playing import EpisodeResult, RandomPlayer
+from rlarcade.promote import submissions
 from rlarcade.promotion import checks, pipeline
 from rlarcade.promotion.submissions import submissions_of
 from rlarcade.registry.aliases import MOVES
@@ -223,9 +224,9 @@ class Watch:
             (Registry, "register", "register"),
             (Registry, "move_alias", "alias move"),
             (Registry, "rollback", "rollback"),
-            (rlarcade.promote, "run_pipeline", "submission"),
-            (rlarcade.promote, "approve", "approve"),
-            (rlarcade.promote, "deny", "approve"),
+            (submissions, "run_pipeline", "submission"),
+            (submissions, "approve", "approve"),
+            (submissions, "deny", "approve"),
             (pipeline, "make_verdict", "checks"),
             (checks, "compare_agents", "match"),
         ):

@@ -1,36 +1,27 @@
-"""What all commands share: exit codes, output, errors as one line, and stopping cleanly."""
+"""How a command runs: any exception becomes one line on stderr and an exit code."""
 
 import _thread
-import json
 import os
 import signal
 import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Any, Self, TextIO
-
-from pydantic import BaseModel
+from types import TracebackType
+from typing import Any, TextIO
 
 from rlarcade.command_line import HelpShown
-from rlarcade.errors import ConfigError, RlarcadeError
-from rlarcade.files import write_file
+from rlarcade.console.exits import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OK
+from rlarcade.console.saying import deliver, say_error, say_warning
+from rlarcade.errors import RlarcadeError
 from rlarcade.interrupts import TRACEBACK, after_the_outcome
-from rlarcade.text import error_line, printable, said
-
-EXIT_OK, EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
-EXIT_REJECTED, EXIT_INCONCLUSIVE, EXIT_AWAITING = 3, 4, 5
+from rlarcade.text import said
 
 _SOON = 0.02  # seconds
 _LONGEST_UNFORESEEN = 300  # characters of an error that rlarcade did not expect
-
-_PLAINER = str.maketrans({"–": "-", "…": "...", "×": "x", "→": "->", "ε": "e", "α": "a", "≥": ">="})
-"""Replacements on a terminal that has only ASCII."""
 
 
 def run_command(command: Callable[[Sequence[str]], int], argv: Sequence[str] | None) -> int:
@@ -146,112 +137,3 @@ def _say_library_warning(
     """Shows a library's warning without its source line, which does not help a user."""
     del category, filename, lineno, file, line
     say_warning(str(message))
-
-
-def check_seed(seed: int) -> None:
-    """Requires a valid `--seed`.
-
-    Raises:
-        ConfigError: the seed is negative, or has more than 32 bits.
-    """
-    if not 0 <= seed < 2**32:
-        raise ConfigError(f"seed must be 0 to {2**32 - 1}, got {seed}.")
-
-
-def say(line: str = "") -> None:
-    """Prints one line of the result to stdout and flushes. Control characters are escaped."""
-    deliver(sys.stdout, printable(line) + "\n")
-
-
-def say_lines(lines: Iterable[str]) -> None:
-    """Prints lines of the result to stdout."""
-    for line in lines:
-        say(line)
-
-
-def say_error(line: str) -> None:
-    """Prints an error to stderr, in one line."""
-    deliver(sys.stderr, f"rlarcade: error: {error_line(line)}\n")
-
-
-def say_warning(line: str) -> None:
-    """Prints a warning to stderr, in one line."""
-    deliver(sys.stderr, f"rlarcade: warning: {error_line(line)}\n")
-
-
-def deliver(stream: TextIO | None, text: str) -> None:
-    """Writes text and flushes. Errors such as a closed pipe or a full disk are ignored.
-
-    The reader of a command's output must not influence its result.
-    """
-    if stream is None:
-        return
-    try:
-        text.encode(stream.encoding or "utf-8")
-    except UnicodeEncodeError:  # e.g. an ASCII terminal
-        text = text.translate(_PLAINER).encode("ascii", "backslashreplace").decode("ascii")
-    try:
-        stream.write(text)
-        stream.flush()
-    except (OSError, ValueError):  # ValueError: the stream is closed
-        _discard(stream)
-
-
-def _discard(stream: TextIO) -> None:
-    """Redirects a stream to /dev/null, with the text in its buffer and all later text."""
-    with suppress(OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
-
-
-def is_terminal(stream: TextIO | None) -> bool:
-    """Whether a stream is an open terminal."""
-    return stream is not None and not stream.closed and stream.isatty()
-
-
-def write_json(path: Path | None, document: BaseModel | dict[str, Any]) -> None:
-    """Writes a document to `--json FILE`, if that flag was given.
-
-    Raises:
-        RlarcadeError: the file cannot be written.
-    """
-    if path is None:
-        return
-    data = document.model_dump(mode="json") if isinstance(document, BaseModel) else document
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_file(path, (json.dumps(data, indent=2) + "\n").encode())
-    except OSError as error:
-        raise RlarcadeError(
-            f"--json {path} cannot be written: {error.strerror}. Choose another file."
-        ) from error
-
-
-class StopSignal(AbstractContextManager["StopSignal"]):
-    """Turns the first Ctrl-C or SIGTERM into a request to stop; the second ends the process."""
-
-    def __init__(self) -> None:
-        self.requested = False
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> Self:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._handle)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        del number, frame
-        if self.requested:
-            os._exit(EXIT_INTERRUPTED)
-        self.requested = True
-        os.write(2, b"\nrlarcade: stopping after this step; again to quit at once\n")
