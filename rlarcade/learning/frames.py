@@ -41,7 +41,8 @@ def blocks_as_channels(frames: Tensor, dtype: torch.dtype) -> Tensor:
     batch = frames.shape[0]
     # torch.compile fuses reordering and converting into one loop, and views of other dtypes break
     # its graph.
-    if frames.device.type == "cpu" and not torch.compiler.is_compiling():
+    in_bytes = frames.dtype == torch.uint8 and frames.device.type == "cpu"
+    if in_bytes and not torch.compiler.is_compiling():
         blocked = _laid_side_by_side(frames)
     elif frames.dim() == 4:
         split = frames.reshape(batch, STACK, _GRID, _BLOCK, _GRID, _BLOCK)
@@ -49,7 +50,8 @@ def blocks_as_channels(frames: Tensor, dtype: torch.dtype) -> Tensor:
     else:
         blocked = frames.permute(0, 2, 3, 1, 4)
     x = blocked.to(dtype, memory_format=torch.contiguous_format)
-    x = x.view(batch, _GRID, _GRID, STACK * _BLOCK * _BLOCK)
+    # frames of floats were not copied by the conversion, so their elements are not in order yet
+    x = x.reshape(batch, _GRID, _GRID, STACK * _BLOCK * _BLOCK)
     return x.permute(0, 3, 1, 2)
 
 

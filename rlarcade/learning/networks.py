@@ -52,7 +52,8 @@ class QNetwork(nn.Module):
         """Returns Q(s, ·), float32 (B, A).
 
         Args:
-            frames: uint8 (B, 4, 84, 84), or blocked (B, 4, 21, 21, 16); newest frame last.
+            frames: uint8 (B, 4, 84, 84), or blocked (B, 4, 21, 21, 16); newest frame last. Floats,
+                0 … 255, give the same values and may require gradients.
             draws: noise and quantile fractions; None: noise off, fractions at their midpoints.
         """
         return self.returns(frames, draws).mean()

@@ -3,6 +3,10 @@
 A torso is a module with `num_features` and `forward(frames, dtype)`. `forward` takes uint8 frames,
 (B, 4, 84, 84) or blocked, and returns features (B, num_features) of `dtype`. Parameters are always
 float32.
+
+Frames may also be floats, 0 … 255, for gradients with respect to the frames. Convolutions are
+modules that can be hooked. For uint8 frames, as in play and training, a ReLU overwrites the maps of
+a convolution. For frames of floats it does not, so a hook may keep the maps and their gradients.
 """
 
 import torch
@@ -23,6 +27,29 @@ _IMPALA_SIDE = 11
 _GPU_CHANNELS = 8
 
 
+class _Conv(nn.Conv2d):
+    """A convolution in the arithmetic of its input; parameters stay float32."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns maps of maps, in x's dtype."""
+        weight, bias = self.weight.to(x.dtype), cast(self.bias, x.dtype)
+        if x.device.type == "cuda":
+            x, weight = with_channels(_GPU_CHANNELS, x), with_channels(_GPU_CHANNELS, weight)
+        return F.conv2d(x, weight, bias, stride=self.stride, padding=self.padding)
+
+
+class _FrameConv(nn.Conv2d):
+    """The first convolution: 8×8 with stride 4 over the pixels, scaled to [0, 1]."""
+
+    def forward(self, frames: Tensor, dtype: torch.dtype) -> Tensor:  # type: ignore[override]
+        """Returns maps of whole or blocked frames, in `dtype`."""
+        x = blocks_as_channels(frames, dtype)
+        # A copy of the few weights is scaled by 1/255, not the many pixels. bf16 then holds the
+        # pixels exactly, and Adam's steps are those of weights for pixels in [0, 1].
+        kernel = (blocked_kernel(self.weight) * (1 / 255)).to(dtype)
+        return F.conv2d(x, kernel, cast(self.bias, dtype))
+
+
 class NatureTorso(nn.Module):
     """Three convolutions, as in Mnih et al. (2015), https://www.nature.com/articles/nature14236.
 
@@ -33,9 +60,9 @@ class NatureTorso(nn.Module):
     def __init__(self, settings: NetworkSettings) -> None:
         super().__init__()
         first, second, third = settings.conv_channels
-        self.conv1 = nn.Conv2d(STACK, first, kernel_size=8, stride=4)
-        self.conv2 = nn.Conv2d(first, second, kernel_size=4, stride=2)
-        self.conv3 = nn.Conv2d(second, third, kernel_size=3, stride=1)
+        self.conv1 = _FrameConv(STACK, first, kernel_size=8, stride=4)
+        self.conv2 = _Conv(first, second, kernel_size=4, stride=2)
+        self.conv3 = _Conv(second, third, kernel_size=3, stride=1)
         self.norms = nn.ModuleList(
             make_norm(settings.norm, channels, side)
             for channels, side in zip(settings.conv_channels, _NATURE_SIDES, strict=True)
@@ -44,17 +71,12 @@ class NatureTorso(nn.Module):
 
     def forward(self, frames: Tensor, dtype: torch.dtype) -> Tensor:
         """Returns features of `dtype`, (B, num_features)."""
-        x = blocks_as_channels(frames, dtype)
-        # A copy of the few weights is scaled by 1/255, not the many pixels. bf16 then holds the
-        # pixels exactly, and Adam's steps are those of weights for pixels in [0, 1].
-        kernel = (blocked_kernel(self.conv1.weight) * (1 / 255)).to(dtype)
-        x = F.conv2d(x, kernel, cast(self.conv1.bias, dtype))
-        x = self.norms[0](x).relu_()
-        x = self.norms[1](_conv(self.conv2, x)).relu_()
+        over = not frames.is_floating_point()
+        x = F.relu(self.norms[0](self.conv1(frames, dtype)), inplace=over)
+        x = F.relu(self.norms[1](self.conv2(x)), inplace=over)
         # Flattened before the ReLU: the gradient comes in the order of the flat features. A ReLU of
         # maps would have to read two memory orders at once.
-        features: Tensor = self.norms[2](_conv(self.conv3, x)).flatten(1).relu_()
-        return features
+        return F.relu(self.norms[2](self.conv3(x)).flatten(1), inplace=over)
 
 
 class ImpalaTorso(nn.Module):
@@ -78,9 +100,11 @@ class ImpalaTorso(nn.Module):
 
     def forward(self, frames: Tensor, dtype: torch.dtype) -> Tensor:
         """Returns features of `dtype`, (B, num_features)."""
-        x = whole_frames(frames).to(dtype, memory_format=torch.channels_last).mul_(1 / 255)
+        over = not frames.is_floating_point()
+        x = whole_frames(frames).to(dtype, memory_format=torch.channels_last)
+        x = x.mul_(1 / 255) if over else x * (1 / 255)
         for stack in self.stacks:
-            x = stack(x)
+            x = stack(x, over)
         x = x.relu()
         if self.pool_size:
             x = F.adaptive_max_pool2d(x, self.pool_size)
@@ -92,19 +116,20 @@ class _ImpalaStack(nn.Module):
 
     def __init__(self, channels: int, filters: int, side: int, settings: NetworkSettings) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(channels, filters, 3, padding=1)
+        self.stem = _Conv(channels, filters, 3, padding=1)
         self.norm = make_norm(settings.norm, filters, side)
-        residual = [nn.Conv2d(filters, filters, 3, padding=1) for _ in range(4)]
+        residual = [_Conv(filters, filters, 3, padding=1) for _ in range(4)]
         # The stem has no spectral norm: with it, agents learn worse (Clark et al. 2024).
         self.residual = nn.ModuleList(
             spectral_norm(conv) if settings.spectral_norm else conv for conv in residual
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.norm(F.max_pool2d(_conv(self.stem, x), 3, stride=2, padding=1))
+    def forward(self, x: Tensor, over: bool) -> Tensor:
+        """Halves the sides of maps; `over` tells whether a ReLU may overwrite its input."""
+        x = self.norm(F.max_pool2d(self.stem(x), 3, stride=2, padding=1))
         for first, second in ((0, 1), (2, 3)):
-            inner = _conv(self.residual[first], x.relu())
-            x = x + _conv(self.residual[second], inner.relu_())
+            inner = self.residual[first](x.relu())
+            x = x + self.residual[second](F.relu(inner, inplace=over))
         return x
 
 
@@ -168,14 +193,6 @@ def cast(bias: Tensor | None, dtype: torch.dtype) -> Tensor:
     """Returns a layer's bias in `dtype`."""
     assert bias is not None
     return bias.to(dtype)
-
-
-def _conv(conv: nn.Module, x: Tensor) -> Tensor:
-    assert isinstance(conv, nn.Conv2d)
-    weight, bias = conv.weight.to(x.dtype), cast(conv.bias, x.dtype)
-    if x.device.type == "cuda":
-        x, weight = with_channels(_GPU_CHANNELS, x), with_channels(_GPU_CHANNELS, weight)
-    return F.conv2d(x, weight, bias, stride=conv.stride, padding=conv.padding)
 
 
 def with_channels(least: int, x: Tensor) -> Tensor:

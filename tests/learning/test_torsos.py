@@ -332,6 +332,102 @@ def test_the_stem_is_an_ordinary_convolution(spectral_norm):
     assert all(hasattr(c, "parametrizations") == spectral_norm for c in residuals(torso))
 
 
+# Hooks, and gradients of the frames
+
+
+def float_frames(batch):
+    return torch.from_numpy(random_frames(batch)).float().requires_grad_()
+
+
+def by_torchs_own_layers(torso, frames):
+    """The maps of each convolution of a nature torso, and its features."""
+    with torch.no_grad():
+        layers = [
+            torch.nn.Conv2d(4, 4, 8, stride=4),
+            torch.nn.Conv2d(4, 6, 4, stride=2),
+            torch.nn.Conv2d(6, 5, 3),
+        ]
+    x, maps = frames / 255, []
+    for layer, own in zip(layers, (torso.conv1, torso.conv2, torso.conv3), strict=True):
+        layer.load_state_dict(own.state_dict())
+        maps.append(layer(x))
+        x = maps[-1].relu()
+    return maps, x.flatten(1)
+
+
+@pytest.mark.parametrize("layout", ["whole", "blocked"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("torso", TORSOS)
+def test_frames_of_floats_give_the_bits_of_frames_of_bytes_and_stay_as_they_were(
+    torso, dtype, layout
+):
+    torso, frames = seeded(**TORSOS[torso]), random_frames(3)
+    frames = frames if layout == "whole" else block_frames(frames)
+    floats = torch.from_numpy(frames).float()
+    if layout == "whole":
+        floats = floats.to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        features = torso(floats, dtype)
+    assert torch.equal(features, features_of(torso, frames, dtype))
+    assert torch.equal(floats, torch.from_numpy(frames).float())
+
+
+def test_hooks_on_convolutions_see_their_maps_and_the_gradients_of_them():
+    torso, frames = seeded(**TORSOS["nature"]), float_frames(2)
+    maps, gradients = {}, {}
+    for name in ("conv1", "conv2", "conv3"):
+        layer = getattr(torso, name)
+        layer.register_forward_hook(lambda _, __, out, name=name: maps.update({name: out}))
+        layer.register_full_backward_hook(
+            lambda _, __, out, name=name: gradients.update({name: out[0]})
+        )
+    features = torso(frames, torch.float32)
+    weight = torch.randn(features.shape, generator=torch.Generator().manual_seed(1))
+    (features * weight).sum().backward()
+
+    expected, theirs = by_torchs_own_layers(torso, frames.detach().requires_grad_())
+    expected_gradients = torch.autograd.grad((theirs * weight).sum(), expected)
+    for name, one, slope in zip(maps, expected, expected_gradients, strict=True):
+        torch.testing.assert_close(maps[name], one)
+        torch.testing.assert_close(gradients[name], slope)
+        assert (one < 0).any(), "before the ReLU"
+
+
+def test_hooks_see_the_maps_of_play_too_until_the_relu_overwrites_them():
+    torso, frames, seen = seeded(**TORSOS["nature"]), random_frames(2), []
+    for layer in (torso.conv1, torso.conv2, torso.conv3):
+        layer.register_forward_hook(lambda _, __, out: seen.append(out.clone()))
+    features_of(torso, frames)
+    expected, _ = by_torchs_own_layers(torso, torch.from_numpy(frames).float())
+    for one, other in zip(seen, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_the_gradient_of_a_value_reaches_the_frames():
+    settings = NetworkSettings(conv_channels=(4, 6, 5), hidden_units=16)
+    torch.manual_seed(0)
+    network, frames = QNetwork(NUM_ACTIONS, settings), float_frames(2)
+    (own,) = torch.autograd.grad(network(frames)[:, 1].sum(), frames)
+    twin = frames.detach().requires_grad_()
+    _, features = by_torchs_own_layers(network.torso, twin)
+    hidden = (features @ network.head.hidden.weight.T + network.head.hidden.bias).relu()
+    values = hidden @ network.head.values.weight.T + network.head.values.bias
+    (expected,) = torch.autograd.grad(values[:, 1].sum(), twin)
+    torch.testing.assert_close(own, expected, rtol=1e-3, atol=1e-7)
+    assert (own != 0).any()
+
+
+@pytest.mark.parametrize("torso", ["impala", "spectral"])
+def test_residual_convolutions_can_be_hooked_and_let_gradients_through(torso):
+    torso, frames, seen = seeded(**TORSOS[torso]), float_frames(2), []
+    for layer in torso.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            layer.register_full_backward_hook(lambda *_: seen.append(1))
+    torso(frames, torch.float32).sum().backward()
+    assert len(seen) == 15, "a stem and four residual convolutions in each of three stacks"
+    assert (frames.grad != 0).any()
+
+
 # A user's own module
 
 NUM_ACTIONS = 3
