@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from rlarcade.games import FrameStack, Protocol, get_protocol, make_env, make_vec_env
     from rlarcade.learning.policy import DQNAgent
     from rlarcade.learning.replay import Batch, Replay
+    from rlarcade.learning.saliency import saliency
     from rlarcade.learning.state import TrainingState
     from rlarcade.learning.training import TrainingProgress, train_agent
     from rlarcade.playing import (
@@ -51,7 +52,8 @@ if TYPE_CHECKING:
         play_steps,
     )
     from rlarcade.registry.registry import Registry
-    from rlarcade.runs.training_run import TrainingRun
+    from rlarcade.runs.metrics import MetricWriter, TrainingLog, read_metrics
+    from rlarcade.runs.training_run import Listener, TrainingRun
 
 _HOMES = {
     "ActionError": "errors",
@@ -66,7 +68,9 @@ _HOMES = {
     "Evaluation": "evaluation",
     "FrameStack": "games",
     "GameError": "errors",
+    "Listener": "runs.training_run",
     "Manifest": "checkpoint",
+    "MetricWriter": "runs.metrics",
     "PairResult": "evaluation",
     "Player": "playing",
     "Policy": "playing",
@@ -85,6 +89,7 @@ _HOMES = {
     "Step": "playing",
     "SuiteComparison": "evaluation",
     "TrainConfig": "config",
+    "TrainingLog": "runs.metrics",
     "TrainingProgress": "learning.training",
     "TrainingRun": "runs.training_run",
     "TrainingState": "learning.state",
@@ -97,6 +102,8 @@ _HOMES = {
     "make_env": "games",
     "make_vec_env": "games",
     "play_steps": "playing",
+    "read_metrics": "runs.metrics",
+    "saliency": "learning.saliency",
     "train_agent": "learning.training",
 }
 
@@ -113,7 +120,9 @@ __all__ = [
     "Evaluation",
     "FrameStack",
     "GameError",
+    "Listener",
     "Manifest",
+    "MetricWriter",
     "PairResult",
     "Player",
     "Policy",
@@ -132,6 +141,7 @@ __all__ = [
     "Step",
     "SuiteComparison",
     "TrainConfig",
+    "TrainingLog",
     "TrainingProgress",
     "TrainingRun",
     "TrainingState",
@@ -144,6 +154,8 @@ __all__ = [
     "make_env",
     "make_vec_env",
     "play_steps",
+    "read_metrics",
+    "saliency",
     "train_agent",
 ]
 

@@ -27,7 +27,14 @@ from rlarcade.playing.players import as_player
 from rlarcade.playing.recordings import Recording, verified
 from rlarcade.playing.references import load_named
 from rlarcade.progress import ProgressLine
-from rlarcade.reports.pictures import values_of, values_of_its_player, write_picture, write_video
+from rlarcade.reports.pictures import (
+    agent_that_played,
+    saliency_of,
+    values_of,
+    values_of_its_player,
+    write_picture,
+    write_video,
+)
 from rlarcade.seeding import SeedUse, derived_seed
 
 _DOCUMENTS = (".json", ".jsonl")
@@ -51,6 +58,8 @@ class _Flags(BaseModel):
     registry: RegistryFlag = None
     picture: Path | None = None
     """Write six moments of the game to this file (.png)."""
+    saliency: bool = False
+    """Mark in red what the agent looks at: the pixels that change the value of its action most."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,6 +72,10 @@ def _watch_command(argv: Sequence[str]) -> int:
     check_seed(flags.seed)
     if flags.episode < 0:
         raise ConfigError(f"episode must be 0 or more, got {flags.episode}.")
+    if flags.saliency and flags.video is None and flags.picture is None:
+        raise ConfigError(
+            "--saliency marks a picture or a video. Add --picture F.png or --video F.mp4."
+        )
     check_outputs(
         {"--video": flags.video, "--picture": flags.picture}, {"what is watched": flags.what}
     )
@@ -126,14 +139,27 @@ def _show(recording: Recording, agent: DQNAgent | None, flags: _Flags) -> None:
     values = (
         values_of(agent, recording) if agent else values_of_its_player(recording, flags.registry)
     )
+    looked = None
+    if flags.saliency:
+        agent = agent or agent_that_played(recording, flags.registry)
+        if agent is None:
+            raise ConfigError(
+                f"--saliency needs the agent that played, and {recording.player} is not found, or "
+                "is another version now. Name its checkpoint instead of the document."
+            )
+        looked = saliency_of(agent, recording)
     if flags.video is not None:
         with ProgressLine(recording.episode.steps, "drawing") as line:
             write_video(
-                flags.video, recording, values, lambda done, total: line.update(done, total=total)
+                flags.video,
+                recording,
+                values,
+                lambda done, total: line.update(done, total=total),
+                looked,
             )
         say(f"video: {flags.video}")
     if flags.picture is not None:
-        write_picture(flags.picture, recording, values)
+        write_picture(flags.picture, recording, values, looked)
         say(f"picture: {flags.picture}")
 
 

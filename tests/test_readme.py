@@ -99,7 +99,8 @@ def test_every_link_leads_to_a_file(name):
 def test_the_python_examples_run_as_written_but_shorter(tmp_path, name):
     example = "".join(re.findall(r"```python\n(.+?)```", PAGES[name], flags=re.DOTALL))
     code = example.replace("100_000", "64").replace("episodes=10", "episodes=1")
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=200)
+    (tmp_path / "example.py").write_text(code)
+    subprocess.run([sys.executable, "example.py"], cwd=tmp_path, check=True, timeout=200)
 
 
 def test_the_readme_can_be_read_in_five_minutes():

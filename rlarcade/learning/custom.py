@@ -26,7 +26,7 @@ Schedule = Callable[[int], float]
 class Custom:
     """Your own functions and modules. Each replaces what the configuration would choose.
 
-    They are recorded by their names and the digest of their source, and a run resumes only with the
+    A `TrainingRun` records their names and the digest of their source, and resumes only with the
     same ones. Values that a function takes from elsewhere, such as a global, are not in the digest.
     """
 
@@ -44,14 +44,13 @@ class Custom:
 
         Raises:
             ConfigError: a part is of the wrong kind, returns something else, or does not go with
-                the configuration; or its source cannot be read.
+                the configuration.
         """
         require(self.torso, nn.Module | None, "torso", "torch.nn.Sequential(…)")
         for name in ("loss", "exploration", "learning_rate"):
             part = getattr(self, name)
             if part is not None and not callable(part):
                 raise ConfigError(f"{name} must be a function, not {quoted(part)}.")
-        self.identities()
         if self.loss is not None:
             self._check_loss(self.loss, config)
         self.epsilon(config, 0)

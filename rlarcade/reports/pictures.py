@@ -24,6 +24,8 @@ from rlarcade.playing.references import load_named
 if TYPE_CHECKING:
     from PIL import ImageDraw, ImageFont
 
+    from rlarcade.learning.policy import DQNAgent
+
 _SCALE = 2
 _SCREEN = (160 * _SCALE, 210 * _SCALE)
 _PANEL = 200  # pixels beside the screen
@@ -32,6 +34,7 @@ SIZE = (_SCREEN[0] + _PANEL, _SCREEN[1])
 
 _INK, _FAINT, _PAPER = (235, 235, 235), (140, 140, 140), (24, 24, 27)
 _CHOSEN, _BAR = (86, 180, 233), (90, 90, 96)
+_LOOKED_AT = (255, 60, 60)
 
 Drawn = Callable[[int, int], None]
 """Called with (number of drawn agent steps, number of all agent steps)."""
@@ -59,13 +62,25 @@ def values_of(agent: Agent, recording: Recording) -> NDArray[np.float32]:
     return np.array(rows)
 
 
-def values_of_its_player(
-    recording: Recording, registry: Path | None = None
-) -> NDArray[np.float32] | None:
-    """Action values (T, A) of the agent that played, or None.
+def saliency_of(agent: "DQNAgent", recording: Recording) -> NDArray[np.uint8]:
+    """Returns where an agent looked at each step of a game, uint8 (T, 84, 84).
 
-    None: its checkpoint is not found by its name, is another version, or has values that are not
-    finite.
+    The saliency of the step's action, summed over the four frames; 255 is the largest of the step.
+    """
+    from rlarcade.learning.saliency import saliency  # here, because it imports torch
+
+    env = GameEnv(recording.game, protocol=recording.protocol)
+    observation, _ = env.reset(seed=recording.episode.seed)
+    maps = []
+    for action, _ in recording.episode.trace.steps if recording.episode.trace else []:
+        pixels = saliency(agent, observation[None], action)[0].sum(axis=0)
+        maps.append((pixels / max(float(pixels.max()), 1e-30) * 255).astype(np.uint8))
+        observation, *_ = env.step(action)
+    return np.array(maps)
+
+
+def agent_that_played(recording: Recording, registry: Path | None = None) -> "DQNAgent | None":
+    """Loads the agent that played; None if it is not found by its name, or is another version.
 
     Args:
         recording: the game.
@@ -77,26 +92,41 @@ def values_of_its_player(
         agent = DQNAgent.load(load_named(recording.player, registry))
         kind = agent.version, agent.game, agent.protocol.full_action_space
         shown = recording.version, recording.game, recording.protocol.full_action_space
-        if kind == shown:
-            values = values_of(agent, recording)
-            return values if np.isfinite(values).all() else None
+        return agent if kind == shown else None
+    return None
+
+
+def values_of_its_player(
+    recording: Recording, registry: Path | None = None
+) -> NDArray[np.float32] | None:
+    """Action values (T, A) of the agent that played, or None.
+
+    None: the agent is not found, see `agent_that_played`, or has values that are not finite.
+    """
+    with suppress(RlarcadeError, OSError, ValueError):
+        agent = agent_that_played(recording, registry)
+        values = None if agent is None else values_of(agent, recording)
+        return values if values is not None and np.isfinite(values).all() else None
     return None
 
 
 def pictures(
-    recording: Recording, values: NDArray[np.float32] | None = None
+    recording: Recording,
+    values: NDArray[np.float32] | None = None,
+    saliency: NDArray[np.uint8] | None = None,
 ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """Yields (agent step, picture) of every frame. The step is -1 before the first action.
 
     Args:
         recording: the game.
         values: float32 (T, A), drawn as bars. `values_of` computes them.
+        saliency: uint8 (T, 84, 84), drawn in red over the screen. `saliency_of` computes it.
 
     Raises:
         RecordingError: the game does not reproduce.
     """
     for frame, beside in _told_frames(recording, values):
-        yield frame.step, _draw(frame.picture, beside)
+        yield frame.step, _draw(_marked(frame, saliency), beside)
 
 
 def _told_frames(
@@ -148,6 +178,7 @@ def write_video(
     recording: Recording,
     values: NDArray[np.float32] | None = None,
     on_step: Drawn | None = None,
+    saliency: NDArray[np.uint8] | None = None,
 ) -> None:
     """Writes a recorded game as an MP4 video (H.264) of 60 frames a second.
 
@@ -158,6 +189,7 @@ def write_video(
         recording: the game.
         values: as for `pictures`.
         on_step: called after each frame.
+        saliency: as for `pictures`.
 
     Raises:
         RecordingError: the file cannot be written, or the game does not reproduce.
@@ -182,7 +214,7 @@ def write_video(
             )
         ) as video:
             video.send(None)
-            for step, picture in pictures(recording, values):
+            for step, picture in pictures(recording, values, saliency):
                 video.send(picture.tobytes())
                 if on_step is not None:
                     on_step(step + 1, recording.episode.steps)
@@ -199,7 +231,10 @@ def write_video(
 
 
 def write_picture(
-    path: Path, recording: Recording, values: NDArray[np.float32] | None = None
+    path: Path,
+    recording: Recording,
+    values: NDArray[np.float32] | None = None,
+    saliency: NDArray[np.uint8] | None = None,
 ) -> None:
     """Writes six moments of a recorded game, evenly spread, as one PNG.
 
@@ -207,7 +242,7 @@ def write_picture(
         RecordingError: the file cannot be written, or the game does not reproduce.
     """
     _check_path(path, ".png")
-    png = picture_of(recording, values)
+    png = picture_of(recording, values, saliency)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path, png)
@@ -215,7 +250,11 @@ def write_picture(
         raise _unwritable(path, error) from error
 
 
-def picture_of(recording: Recording, values: NDArray[np.float32] | None = None) -> bytes:
+def picture_of(
+    recording: Recording,
+    values: NDArray[np.float32] | None = None,
+    saliency: NDArray[np.uint8] | None = None,
+) -> bytes:
     """Returns six moments of a recorded game, evenly spread, as one PNG.
 
     Raises:
@@ -237,7 +276,8 @@ def picture_of(recording: Recording, values: NDArray[np.float32] | None = None) 
         top, left = place // columns * SIZE[1], place % columns * SIZE[0]
         if step in found:
             frame, beside = found[step]
-            sheet[top : top + SIZE[1], left : left + SIZE[0]] = _draw(frame.picture, beside)
+            screen = _marked(frame, saliency)
+            sheet[top : top + SIZE[1], left : left + SIZE[0]] = _draw(screen, beside)
     png = io.BytesIO()
     Image.fromarray(sheet).save(png, "PNG", optimize=True)
     return png.getvalue()
@@ -256,6 +296,19 @@ def _unwritable(path: Path, error: OSError) -> RecordingError:
     return RecordingError(
         f"{path} cannot be written: {error.strerror or error}. Choose another file."
     )
+
+
+def _marked(frame: Frame, saliency: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
+    """Returns a frame's screen, uint8 (210, 160, 3), with what the agent looked at in red."""
+    if saliency is None or frame.step < 0:
+        return frame.picture
+    from PIL import Image
+
+    height, width, _ = frame.picture.shape
+    map_of_screen = Image.fromarray(saliency[frame.step]).resize((width, height))
+    share = np.asarray(map_of_screen, dtype=np.float32)[..., None] / 255
+    mixed = frame.picture * (1 - share) + np.array(_LOOKED_AT, dtype=np.float32) * share
+    return mixed.astype(np.uint8)
 
 
 def _draw(screen: NDArray[np.uint8], beside: _Beside) -> NDArray[np.uint8]:

@@ -228,6 +228,7 @@ class TrainingRun:
             self.config = self._state.config
 
     def _begin(self, parent: Checkpoint | None, adapt: bool) -> None:
+        parts = self._custom.identities()  # before anything is built
         config = prepared(
             self._settings,
             self._listener.say,
@@ -236,7 +237,6 @@ class TrainingRun:
             folder=self.folder,
         )
         self._state = self._new_state(config, parent)
-        parts = self._custom.identities()
         record = new_record(self._settings, config, self._state.parent, parts)
         self._folder.write_record(record)
 

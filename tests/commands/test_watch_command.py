@@ -3,11 +3,15 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from rlarcade.evaluation import Evaluation, compare_agents, evaluate_agent
 from rlarcade.games import get_protocol
+from rlarcade.learning.policy import DQNAgent
 from rlarcade.playing import Player, RandomPlayer
+from rlarcade.playing.players import AgentPlayer
 
 LATE = Path(__file__).parent.parent / "data" / "space-invaders-late"
 SHORT = get_protocol("v5").model_copy(update={"name": "mine", "frame_cap": 200})
@@ -76,6 +80,36 @@ def test_a_checkpoint_plays_the_games_that_evaluate_plays_and_shows_what_it_thin
     assert one == other, "the document's agent is found, and its values are shown"
     code, out, _ = command("watch", LATE, "--episode", 1, "--verify")
     assert str(evaluated["episodes"][1]["seed"]) in out
+
+
+@pytest.fixture(scope="module")
+def short_game():
+    """A game of a real agent that ends early, as evaluate writes it."""
+    return evaluate_agent(AgentPlayer(DQNAgent.load(LATE), protocol=SHORT), episodes=1)
+
+
+def test_what_an_agent_looks_at_is_marked_in_red(command, tmp_path, short_game):
+    path = tmp_path / "e.json"
+    path.write_text(json.dumps({"evaluations": [short_game.model_dump(mode="json")]}))
+    assert command("watch", path, "--picture", tmp_path / "plain.png")[0] == 0
+    code, _, err = command("watch", path, "--saliency", "--picture", tmp_path / "marked.png")
+    assert (code, err) == (0, "")
+    plain, marked = (
+        np.asarray(Image.open(tmp_path / f"{name}.png")).astype(int) for name in ("plain", "marked")
+    )
+    change = marked - plain
+    panels = np.arange(change.shape[1]) % 520 >= 320
+    assert not change[:, panels].any(), "what stands beside the screens stays as it is"
+    assert (change[:, ~panels, 0] > 100).sum() > 200, "some pixels become red"
+
+
+def test_nothing_can_be_marked_without_the_agent_or_a_picture(command, document, tmp_path):
+    code, _, err = command("watch", document, "--saliency", "--picture", tmp_path / "p.png")
+    assert code == 2
+    assert "--saliency needs the agent that played, and random is not found" in err
+    code, _, err = command("watch", document, "--saliency")
+    assert code == 2
+    assert "Add --picture F.png or --video F.mp4" in err
 
 
 @pytest.mark.parametrize(

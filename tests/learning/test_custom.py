@@ -133,7 +133,6 @@ def no_tensor(predicted, target):
         ({"learning_rate": lambda steps: -1e-3}, "learning_rate must return a number, 0 or more"),
         ({"learning_rate": lambda steps: float("nan")}, "at step 0 it gave nan"),
         ({"torso": 3}, "torso cannot be 3"),
-        ({"loss": max}, "source of loss, <built-in function max>, cannot be read"),
     ],
 )
 def test_what_cannot_take_its_place_is_refused_before_the_run(custom, message):
@@ -162,6 +161,13 @@ def test_a_part_is_known_by_its_name_and_its_source(tmp_path, monkeypatch):
         assert identity.startswith(f"{module}.mine sha256:")
         found.append(identity.split(":")[1])
     assert found[0] == found[2] != found[1]
+
+
+def test_a_part_without_a_source_cannot_be_known_again():
+    with pytest.raises(
+        ConfigError, match="source of loss, <built-in function max>, cannot"
+    ):
+        Custom(loss=max).identities()
 
 
 def test_a_torso_is_known_by_its_class_and_its_structure():
