@@ -306,9 +306,12 @@ def test_what_is_no_whole_number_is_refused(value):
             {"munchausen": True, "double": True},
             "munchausen and double do not go together: .*no action is picked.* Choose one",
         ),
-        (
-            {"munchausen": True, "head": "categorical"},
-            "munchausen does not go with the categorical head: .*atoms. Use head implicit",
+        *(
+            (
+                {"munchausen": True, "head": head},
+                f"munchausen does not go with the {head} head: .*atoms. Use head implicit",
+            )
+            for head in ("categorical", "gauss")
         ),
         (
             {"memory": "none", "prioritized": True},
@@ -332,7 +335,7 @@ def test_what_is_no_whole_number_is_refused(value):
                 {"memory": "none", "head": head},
                 f"memory none does not go with head = {head}: .*expected returns.*head = expected",
             )
-            for head in ("categorical", "quantile", "implicit")
+            for head in ("categorical", "gauss", "quantile", "implicit")
         ),
         (
             {"memory": "none", "num_envs": 4, "rollout_steps": 8, "batch_size": 33},
@@ -358,7 +361,7 @@ def test_parts_that_do_not_go_together_are_refused_with_the_reason(values, messa
     ]
     + [
         {"double": True, "head": head, "torso": "impala", "spectral_norm": True, "n_steps": 5}
-        for head in ("expected", "categorical", "quantile", "implicit")
+        for head in ("expected", "categorical", "gauss", "quantile", "implicit")
     ]
     + [
         {"memory": "none", "num_envs": 4, "rollout_steps": 8, "batch_size": 32, "noisy": True},

@@ -68,14 +68,15 @@ class NetworkSettings(Part):
     whole layer, or over the channels of each position."""
     hidden_units: Width = 512
     """Width of the hidden layer."""
-    head: Literal["expected", "categorical", "quantile", "implicit"] = "expected"
-    """What the network predicts: mean returns, or their distribution (C51, QR-DQN, IQN)."""
+    head: Literal["expected", "categorical", "gauss", "quantile", "implicit"] = "expected"
+    """What the network predicts: mean returns; their distribution (C51, QR-DQN, IQN); or mean
+    returns as a histogram (gauss, HL-Gauss)."""
     num_atoms: Annotated[Whole, Field(ge=2, le=10_000)] = 51
-    """Number of possible returns of the categorical head."""
+    """Number of possible returns of the categorical and the gauss head."""
     value_min: float = -10.0
-    """Smallest return of the categorical head."""
+    """Smallest return of the categorical and the gauss head."""
     value_max: float = 10.0
-    """Largest return of the categorical head."""
+    """Largest return of the categorical and the gauss head."""
     num_quantiles: Fractions = 200
     """Quantiles of the quantile head."""
     num_taus: Annotated[Whole, Field(ge=1, le=512)] = 8  # no tensor's shape bounds it
@@ -101,7 +102,7 @@ class NetworkSettings(Part):
         needs = (
             (("conv_channels",), self.torso == "nature"),
             (("impala_width", "spectral_norm", "pool_size"), self.torso == "impala"),
-            (("num_atoms", "value_min", "value_max"), self.head == "categorical"),
+            (("num_atoms", "value_min", "value_max"), self.head in ("categorical", "gauss")),
             (("num_quantiles",), self.head == "quantile"),
             (("num_taus",), self.head == "implicit"),
             (("noisy_sigma",), self.noisy),

@@ -251,10 +251,10 @@ def _check_replay(config: TrainConfig) -> None:
 
 def _check_composition(config: TrainConfig) -> None:
     """Refuses parts that do not go together, with the reason."""
-    if config.target.munchausen and config.network.head == "categorical":
+    if config.target.munchausen and config.network.head in ("categorical", "gauss"):
         raise ValueError(
-            "munchausen does not go with the categorical head: its log-policy shifts each action's "
-            "returns off the fixed atoms. Use head implicit, quantile or expected"
+            f"munchausen does not go with the {config.network.head} head: its log-policy shifts "
+            "each action's returns off the fixed atoms. Use head implicit, quantile or expected"
         )
     if config.memory.kind == "none":
         for name, wanted, why in (

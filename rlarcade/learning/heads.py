@@ -182,6 +182,14 @@ class CategoricalHead(Head):
         return Returns(atoms, log_probabilities=logits.log_softmax(dim=-1))
 
 
+class GaussHead(CategoricalHead):
+    """Mean returns as probabilities of fixed returns, HL-Gauss: Farebrother et al. (2024).
+
+    https://arxiv.org/abs/2403.03950. The network is that of `CategoricalHead`. It learns a
+    histogram around the target's mean, not its distribution, see `losses.gauss_histogram`.
+    """
+
+
 class QuantileHead(Head):
     """Quantiles at fixed fractions (QR-DQN): Dabney et al. (2018), https://arxiv.org/abs/1710.10044.
 
@@ -237,6 +245,7 @@ class ImplicitHead(Head):
 _HEADS: dict[str, type[ExpectedHead | CategoricalHead | QuantileHead | ImplicitHead]] = {
     "expected": ExpectedHead,
     "categorical": CategoricalHead,
+    "gauss": GaussHead,
     "quantile": QuantileHead,
     "implicit": ImplicitHead,
 }

@@ -27,7 +27,8 @@ def require_memory_to_learn(config: TrainConfig, num_actions: int) -> None:
     available = None
     if config.machine.device == "cuda":
         available = torch.cuda.mem_get_info()[0]
-    fractions = {"categorical": "--num-atoms", "quantile": "--num-quantiles"}
+    fractions = dict.fromkeys(("categorical", "gauss"), "--num-atoms")
+    fractions["quantile"] = "--num-quantiles"
     sizes = ["--batch-size", "--num-envs", fractions.get(config.network.head, "--num-taus")]
     if config.network.head == "expected":
         del sizes[-1]
@@ -60,6 +61,7 @@ def _outputs(config: TrainConfig) -> int:
     """Returns the number of possible returns of an action."""
     return {
         "categorical": config.network.num_atoms,
+        "gauss": config.network.num_atoms,
         "quantile": config.network.num_quantiles,
         "implicit": config.network.num_taus,
     }.get(config.network.head, 1)

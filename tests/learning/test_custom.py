@@ -164,9 +164,7 @@ def test_a_part_is_known_by_its_name_and_its_source(tmp_path, monkeypatch):
 
 
 def test_a_part_without_a_source_cannot_be_known_again():
-    with pytest.raises(
-        ConfigError, match="source of loss, <built-in function max>, cannot"
-    ):
+    with pytest.raises(ConfigError, match="source of loss, <built-in function max>, cannot"):
         Custom(loss=max).identities()
 
 

@@ -10,9 +10,9 @@ from rlarcade.config import NetworkSettings
 from rlarcade.learning.heads import Dense, Draws, make_head
 
 B, F, A, H, N = 5, 7, 3, 6, 4
-HEADS = ["expected", "categorical", "quantile", "implicit"]
-OUTPUTS = {"expected": 1, "categorical": N, "quantile": N, "implicit": 1}
-RETURNS = {"expected": 1, "categorical": N, "quantile": N, "implicit": N}
+HEADS = ["expected", "categorical", "gauss", "quantile", "implicit"]
+OUTPUTS = {"expected": 1, "categorical": N, "gauss": N, "quantile": N, "implicit": 1}
+RETURNS = {"expected": 1, "categorical": N, "gauss": N, "quantile": N, "implicit": N}
 EVERY = pytest.mark.parametrize(
     ("head", "dueling", "noisy"),
     list(itertools.product(HEADS, [False, True], [False, True])),
@@ -86,7 +86,7 @@ def numpy_returns(head, kind, features, draws=None):
             values[b, :, j] = numpy_stream(head, (x[b] * embedded)[None], noise)[0, :, 0]
         return values
     values = numpy_stream(head, x, noise)
-    if kind == "categorical":
+    if kind in ("categorical", "gauss"):
         values = values - np.log(np.exp(values).sum(axis=2, keepdims=True))
     return values
 

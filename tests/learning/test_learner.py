@@ -248,6 +248,29 @@ def test_categorical_learning_gives_rlax_its_losses():
     assert update.loss.item() == pytest.approx(np.mean(C51_LOSS), rel=1e-4)
 
 
+def test_gauss_learning_descends_towards_a_normal_distribution_around_the_target():
+    from scipy.stats import norm
+
+    online = Table(before_and_after(C51_LOGITS, nan_like(C51_NEXT_LOGITS)), atoms=C51_ATOMS)
+    frozen = Table(before_and_after(nan_like(C51_LOGITS), C51_NEXT_LOGITS), atoms=C51_ATOMS)
+    update = tabular(online, frozen, head="gauss").update(tabular_batch(**C51))
+    expected = []
+    for b, action in enumerate(C51["action"]):
+        means = [np.dot(softmax(logits), C51_ATOMS) for logits in C51_NEXT_LOGITS[b]]
+        target = C51["reward"][b] + C51["discount"][b] * max(means)
+        normal = norm(np.clip(target, 0.5, 1.5), 0.75 * 0.5)
+        shares = np.array([normal.cdf(z + 0.25) - normal.cdf(z - 0.25) for z in C51_ATOMS])
+        predicted = np.log(softmax(C51_LOGITS[b][action]))
+        expected.append(-np.dot(shares / shares.sum(), predicted))
+    np.testing.assert_allclose(update.error, expected, rtol=1e-4)
+    assert update.loss.item() == pytest.approx(np.mean(expected), rel=1e-4)
+
+
+def softmax(logits):
+    weights = np.exp(np.array(logits, dtype=float) - max(logits))
+    return weights / weights.sum()
+
+
 def test_double_categorical_learning_gives_rlax_its_losses():
     # logits (0, 0, x) have a mean that grows with x, as the selector's values do
     selector = [[[0, 0, x] for x in row] for row in C51_SELECTOR]
@@ -403,7 +426,7 @@ def test_a_step_moves_taken_values_down_the_weighted_mean_loss(loss, losses, slo
     torch.testing.assert_close(learner.online.rows.detach(), expected, equal_nan=True)
 
 
-@pytest.mark.parametrize("kind", ["categorical", "quantile"])
+@pytest.mark.parametrize("kind", ["categorical", "gauss", "quantile"])
 def test_weights_scale_the_losses_of_distributions_too(kind):
     weight, updates = [1.0, 0.5, 0.25, 0.0, 0.1], []
     taus, atoms = ([[0.1, 0.5, 0.8]] * 10, None) if kind == "quantile" else (None, C51_ATOMS)
@@ -589,11 +612,11 @@ def test_munchausen_may_ask_the_target_network_twice():
 COMPOSITIONS = [
     {"head": head, "noisy": noisy, **extra}
     for head, noisy, extra in itertools.product(
-        ("expected", "categorical", "quantile", "implicit"),
+        ("expected", "categorical", "gauss", "quantile", "implicit"),
         (False, True),
         ({"double": True}, {"munchausen": True, "dueling": True}),
     )
-    if not (head == "categorical" and "munchausen" in extra)
+    if not (head in ("categorical", "gauss") and "munchausen" in extra)
 ]
 
 

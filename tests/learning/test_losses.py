@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from rlarcade.learning.losses import (
     cross_entropy,
+    gauss_histogram,
     huber_loss,
     project_onto_atoms,
     quantile_huber_loss,
@@ -336,3 +338,35 @@ ACTION = torch.zeros(B, dtype=torch.int64)
 def test_shapes_that_would_broadcast_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+# HL-Gauss
+
+
+@pytest.mark.parametrize("mean", [-1.0, -0.37, 0.0, 0.5, 2.0, -3.0, 9.0])
+@pytest.mark.parametrize("width", [0.3, 0.75, 2.0])
+def test_a_gauss_histogram_is_the_normal_distributions_share_of_each_bin(mean, width):
+    from scipy.stats import norm
+
+    atoms = np.linspace(-1, 2, 7)  # half a unit apart
+    clipped = min(max(mean, -1.0), 2.0)
+    normal = norm(clipped, width * 0.5)
+    shares = [normal.cdf(z + 0.25) - normal.cdf(z - 0.25) for z in atoms]
+    found = gauss_histogram(torch.tensor([mean]), torch.tensor(atoms, dtype=torch.float32), width)
+    np.testing.assert_allclose(found[0], np.array(shares) / sum(shares), atol=2e-6)
+
+
+@given(st.floats(-8, 8))
+@settings(deadline=None)
+def test_the_mean_of_a_gauss_histogram_is_the_mean_it_was_made_of(mean):
+    atoms = torch.linspace(-10, 10, 51)
+    found = gauss_histogram(torch.tensor([mean], dtype=torch.float32), atoms)
+    assert found.sum().item() == pytest.approx(1, abs=1e-5)
+    assert (found * atoms).sum().item() == pytest.approx(mean, abs=2e-2)
+
+
+def test_a_gauss_histogram_of_other_shapes_is_refused():
+    with pytest.raises(ValueError, match="mean must have shape"):
+        gauss_histogram(torch.zeros(2, 1), torch.arange(5.0))
+    with pytest.raises(ValueError, match="atoms must have shape"):
+        gauss_histogram(torch.zeros(2), torch.zeros(2, 5))

@@ -243,7 +243,7 @@ def test_a_network_is_built_as_its_settings_say():
     assert settings == SMALL, "they are not used up"
 
 
-@pytest.mark.parametrize("head", ["expected", "categorical", "quantile", "implicit"])
+@pytest.mark.parametrize("head", ["expected", "categorical", "gauss", "quantile", "implicit"])
 @pytest.mark.parametrize("torso", ["nature", "impala"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_every_torso_goes_with_every_head(torso, head, dtype):
@@ -285,7 +285,7 @@ def test_unknown_settings_are_refused():
     ("settings", "message"),
     [
         ({"torso": "resnet"}, "'torso' must be 'nature' or 'impala', not 'resnet'"),
-        ({"head": "c51"}, "'head' must be 'expected', 'categorical', 'quantile' or 'implicit'"),
+        ({"head": "c51"}, "'head' must be 'expected', 'categorical', 'gauss', 'quantile' or 'impl"),
         ({"num_atoms": 1}, "at least 2, not 1"),
         ({"pool_size": 12}, "at most 11, not 12"),
         ({"value_min": 10.0}, r"value_min \(10\) is not below value_max \(10\)"),

@@ -54,7 +54,7 @@ def test_many_observations_are_taken_in_passes(agent, observations):
 
 
 @pytest.mark.parametrize("torso", ["nature", "impala"])
-@pytest.mark.parametrize("head", ["expected", "categorical", "quantile", "implicit"])
+@pytest.mark.parametrize("head", ["expected", "categorical", "gauss", "quantile", "implicit"])
 def test_every_network_has_slopes(torso, head, observations):
     settings = {"conv_channels": (4, 4, 4), "hidden_units": 16, "torso": torso, "head": head}
     fresh = DQNAgent(TrainConfig(game="Pong", **settings), num_actions=6, seed=1)

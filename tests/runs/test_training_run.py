@@ -284,9 +284,7 @@ def slowly_too(predicted, target):
 def test_a_function_without_a_source_is_refused_before_anything_is_written(tmp_path):
     made = {}
     exec("def rate(steps):\n    return 1e-4", made)
-    with pytest.raises(
-        ConfigError, match="source of learning_rate, .*, cannot be read"
-    ):
+    with pytest.raises(ConfigError, match="source of learning_rate, .*, cannot be read"):
         TrainingRun.open(config(), tmp_path / "run", learning_rate=made["rate"])
     assert not (tmp_path / "run").exists()
 
