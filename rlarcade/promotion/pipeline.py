@@ -34,10 +34,9 @@ from rlarcade.promotion.submissions import (
 from rlarcade.registry.audit import storable
 from rlarcade.registry.documents import Alias, Version
 from rlarcade.registry.people import checked_name
-from rlarcade.registry.registration import check as check_checkpoint
+from rlarcade.registry.registration import read as read_checkpoint
 from rlarcade.registry.registry import CHAMPION, Registry, default_actor
 from rlarcade.registry.states import Approval, Mode, Submission
-from rlarcade.registry.store import is_registry
 
 Release = Callable[[Registry, Submission, str], Submission]
 """Releases an approved submission in the actor's name; returns it promoted or stale."""
@@ -147,10 +146,9 @@ def send_checkpoint(
         CheckpointError: the checkpoint is damaged.
         RlarcadeError: see `run_pipeline`.
     """
-    if not is_registry(folder):
-        check_checkpoint(checkpoint)  # a damaged one must not leave an empty registry behind
+    candidate = read_checkpoint(checkpoint)  # a damaged one must not leave an empty registry behind
     with Registry.open(folder) as registry:
-        return run_pipeline(registry, registry.register(checkpoint), mode, gate, on_pair=on_pair)
+        return run_pipeline(registry, registry.register(candidate), mode, gate, on_pair=on_pair)
 
 
 def approve(

@@ -66,8 +66,12 @@ class Blobs:
                     "folder that it points to"
                 )
 
-    def put(self, data: bytes) -> str:
+    def put(self, data: bytes, digest: str | None = None) -> str:
         """Stores bytes. An intact blob is left alone; a damaged one is replaced.
+
+        Args:
+            data: the bytes.
+            digest: their sha256, if the caller has hashed exactly these bytes; None: unknown.
 
         Returns:
             The digest of the bytes.
@@ -76,7 +80,7 @@ class Blobs:
             UnusableRegistryError: the disk is full or cannot be written, or a folder is a link; no
                 part of the blob is left behind.
         """
-        digest = sha256(data)
+        digest = sha256(data) if digest is None else digest
         path = self.path(digest)
         try:
             self.check_own(digest)

@@ -1,14 +1,15 @@
 """Turns a checkpoint into a version; marks versions broken, repairs and archives them."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Row, func, select, update
 
-from rlarcade.checkpoint import MANIFEST, WEIGHTS, Checkpoint, Manifest, load_checkpoint
+from rlarcade.checkpoint import MANIFEST, Checkpoint, Manifest, canonical_bytes, load_checkpoint
 from rlarcade.errors import CheckpointError, RegistryError, UnusableRegistryError
-from rlarcade.files import LARGEST_TEXT, read_bounded
+from rlarcade.files import read_bounded
 from rlarcade.registry import audit, tables, versions
 from rlarcade.registry.blobs import Blobs, sha256
 
@@ -16,6 +17,18 @@ CHANGES = ("broken", "repair", "archive")
 """Kinds of events that change the state of a version."""
 
 _table = tables.versions
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A checkpoint that was read and checked, as the registry will store it. Made by `read`."""
+
+    record: versions.Record
+    """The columns of its version's row that follow from it."""
+    weights: bytes
+    """Bytes of its weights file; `record["digest"]` is their sha256."""
+    manifest: bytes
+    """Bytes of its manifest file; `record["manifest_digest"]` is their sha256."""
 
 
 def check(path: str | Path) -> None:
@@ -26,25 +39,37 @@ def check(path: str | Path) -> None:
         GameError: it was trained on a game that does not exist.
         RegistryError: its manifest has a number that is too large for a database.
     """
+    read(path)
+
+
+def read(path: str | Path) -> Candidate:
+    """Reads a checkpoint. Its weights file is opened once and hashed once. Raises as `check` does.
+
+    Args:
+        path: a checkpoint's folder, or a run folder for its newest checkpoint.
+    """
     checkpoint = load_checkpoint(path)
-    read_files(checkpoint)
-    versions.described(checkpoint.manifest, "")
+    weights, manifest = files_of(checkpoint)
+    record = versions.described(checkpoint.manifest, sha256(manifest))
+    record |= {"weights_bytes": len(weights), "source": audit.storable(str(path))}
+    return Candidate(record, weights, manifest)
 
 
-def read_files(checkpoint: Checkpoint) -> tuple[bytes, bytes]:
-    """Reads the bytes of a loaded checkpoint's weights and manifest, to store them unchanged.
+def files_of(checkpoint: Checkpoint) -> tuple[bytes, bytes]:
+    """Returns the bytes of a loaded checkpoint's weights and manifest, to store them unchanged.
 
     Raises:
-        CheckpointError: the files have changed since they were loaded.
+        CheckpointError: the manifest has changed since it was loaded.
     """
-    largest = sum(tensor.nbytes for tensor in checkpoint.tensors.values()) + LARGEST_TEXT
+    # `load_checkpoint` hashed the file's bytes and required that the tensors make the same bytes
+    # again. So these are the bytes that were hashed, whatever has happened to the file since.
+    weights = canonical_bytes(checkpoint.tensors)
     try:
-        weights = read_bounded(checkpoint.path / WEIGHTS, largest)
         manifest = read_bounded(checkpoint.path / MANIFEST)
         same = Manifest.model_validate_json(manifest) == checkpoint.manifest
     except (OSError, ValueError):
         same = False
-    if not same or sha256(weights) != checkpoint.manifest.weights_sha256:
+    if not same:
         raise CheckpointError(
             f"{checkpoint.path} changed while it was read. Repeat the command when the checkpoint "
             "is completely written."

@@ -9,11 +9,10 @@ from typing import Self
 from sqlalchemy import Connection, select
 
 from rlarcade.checked import path_of
-from rlarcade.checkpoint import Checkpoint, load_checkpoint
+from rlarcade.checkpoint import Checkpoint
 from rlarcade.errors import RegistryError, UnusableRegistryError
 from rlarcade.games.names import resolve_game
-from rlarcade.registry import aliases, audit, export, registration, tables, verification, versions
-from rlarcade.registry.blobs import sha256
+from rlarcade.registry import aliases, export, registration, tables, verification, versions
 from rlarcade.registry.change import DamagedVersionError
 from rlarcade.registry.documents import Alias, AliasMove, MoveKind, Problem, Version
 from rlarcade.registry.replay import CHAMPION
@@ -29,13 +28,16 @@ class Registry(Store):
 
     # Versions
 
-    def register(self, path: str | Path, *, actor: str | None = None) -> Version:
+    def register(
+        self, checkpoint: str | Path | registration.Candidate, *, actor: str | None = None
+    ) -> Version:
         """Registers a checkpoint as a version. Equal weights are registered only once.
 
         Registering a checkpoint again repairs a version whose files were damaged.
 
         Args:
-            path: a checkpoint's folder, or a run folder for its newest checkpoint.
+            checkpoint: a checkpoint's folder, a run folder for its newest checkpoint, or a
+                checkpoint that `registration.read` has read.
             actor: recorded in the audit log; None: the user of this process.
 
         Raises:
@@ -44,15 +46,17 @@ class Registry(Store):
             RegistryError: the weights are registered with another game, action set or protocol, or
                 the registry cannot be written.
         """
-        checkpoint = load_checkpoint(path)
-        weights, manifest = registration.read_files(checkpoint)
-        record = versions.described(checkpoint.manifest, sha256(manifest))
-        record |= {"weights_bytes": len(weights), "source": audit.storable(str(path))}
+        if isinstance(checkpoint, registration.Candidate):
+            candidate = checkpoint
+        else:
+            candidate = registration.read(checkpoint)
+        record = candidate.record
         with self._database.read() as connection:
             row = versions.by_digest(connection, record["digest"])
         damaged = row is not None and versions.damage(self._blobs, row) is not None
-        self._blobs.put(weights)
-        self._blobs.put(manifest)
+        if row is None or damaged:  # else its files were found intact just now
+            self._blobs.put(candidate.weights, record["digest"])
+            self._blobs.put(candidate.manifest, record["manifest_digest"])
         with self._database.write() as connection:
             row = versions.by_digest(connection, record["digest"])
             if row is None:

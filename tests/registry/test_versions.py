@@ -99,7 +99,7 @@ def test_a_checkpoint_that_changes_while_it_is_read_is_refused(registry, tmp_pat
         tiny(path, 2)
         return loaded
 
-    monkeypatch.setattr("rlarcade.registry.registry.load_checkpoint", then_another)
+    monkeypatch.setattr("rlarcade.registry.registration.load_checkpoint", then_another)
     with pytest.raises(CheckpointError, match="changed while it was read"):
         registry.register(path)
     assert registry.versions() == []
@@ -109,7 +109,7 @@ def test_a_checkpoint_that_changes_while_it_is_read_is_refused(registry, tmp_pat
         shutil.rmtree(path)
         return loaded
 
-    monkeypatch.setattr("rlarcade.registry.registry.load_checkpoint", then_none)
+    monkeypatch.setattr("rlarcade.registry.registration.load_checkpoint", then_none)
     with pytest.raises(CheckpointError, match="changed while it was read"):
         registry.register(path)
 
