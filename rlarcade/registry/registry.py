@@ -340,7 +340,7 @@ class Registry:
             RegistryError: there is no earlier version to return to.
             StaleError: somebody else has moved the alias.
         """
-        with self._reading(game, name) as (connection, game):
+        with self._reading(game) as (connection, game):
             found = aliases.generation(connection, game, name)
             if found == 0:
                 raise RegistryError(
