@@ -8,8 +8,11 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
+from pydantic import BaseModel, ValidationError
+
+from rlarcade.checked import reason
 from rlarcade.errors import UnusableRegistryError
 from rlarcade.files import sync_folder
 from rlarcade.text import quoted
@@ -20,6 +23,7 @@ LARGEST = 1 << 30
 LARGEST_DOCUMENT = 100_000_000
 """Most bytes of a document; the largest ones are matches with every action."""
 _CHUNK = 1 << 20
+_Model = TypeVar("_Model", bound=BaseModel)
 
 
 class DamagedBlobError(UnusableRegistryError):
@@ -171,6 +175,26 @@ class Blobs:
                 for path in _entries(folder):
                     if DIGEST.fullmatch(path.name) and path.name.startswith(folder.name):
                         yield path.name
+
+
+def read_document(blobs: Blobs, digest: str, model: type[_Model]) -> _Model:
+    """Reads a document and checks its bytes.
+
+    Raises:
+        UnusableRegistryError: it is missing, altered, or another kind of document.
+    """
+    try:
+        return model.model_validate_json(blobs.get(digest, limit=LARGEST_DOCUMENT))
+    except DamagedBlobError as error:
+        raise UnusableRegistryError(
+            f"document {digest[:12]}… cannot be read: {error}. Import the newest export of the "
+            "registry into another folder."
+        ) from error
+    except ValidationError as error:
+        raise UnusableRegistryError(
+            f"document {digest[:12]}… is not a valid {model.__name__}: {reason(error)} It was "
+            "written by another rlarcade, or is another kind of document."
+        ) from error
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -11,16 +11,18 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from rlarcade.errors import RegistryError, UnusableRegistryError
 from rlarcade.files import open_regular, sync_folder
+from rlarcade.registry import verification
 from rlarcade.registry.blobs import LARGEST as LARGEST_BLOB
 from rlarcade.registry.blobs import Blobs, DamagedBlobError
 from rlarcade.registry.database import DATABASE, Database
 from rlarcade.registry.database import LARGEST as LARGEST_DATABASE
+from rlarcade.registry.store import open_database
 from rlarcade.text import quoted
 
 _BLOCK = 512
@@ -100,6 +102,31 @@ def _header(name: str, size: int) -> bytes:
     )
     checksum = sum(before) + 8 * ord(" ") + sum(after)
     return before + b"%06o\0 " % checksum + after
+
+
+def import_(file: Path, folder: Path) -> None:
+    """Imports an export. The folder appears under its name after everything was checked.
+
+    Raises:
+        RegistryError: the file is not an export, was altered or is hostile; or the folder is in use
+            or cannot be written.
+    """
+    with unpacked(file, folder) as temporary:
+        try:
+            with (
+                closing(open_database(temporary, create=False)) as database,
+                database.read() as connection,
+            ):
+                blobs = Blobs(temporary / "blobs" / "sha256")
+                first = next(iter(verification.whole(connection, blobs)), None)
+        except RegistryError as error:  # it names the temporary folder, which is removed
+            why = str(error).replace(str(temporary), str(file))
+            raise UnusableRegistryError(f"nothing was imported: {why}") from error
+        if first is not None:
+            raise UnusableRegistryError(
+                f"{file} was altered: {first.where}: {first.what}. Nothing was imported; get "
+                "the file again from its source."
+            )
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from rlarcade.errors import CheckpointError, RegistryError, UnusableRegistryErro
 from rlarcade.files import read_bounded
 from rlarcade.registry import audit, tables, versions
 from rlarcade.registry.blobs import Blobs, sha256
+from rlarcade.registry.database import Database
 
 CHANGES = ("broken", "repair", "archive")
 """Kinds of events that change the state of a version."""
@@ -75,6 +76,32 @@ def files_of(checkpoint: Checkpoint) -> tuple[bytes, bytes]:
             "is completely written."
         )
     return weights, manifest
+
+
+def register(database: Database, blobs: Blobs, candidate: Candidate, actor: str) -> int:
+    """Registers a candidate, unless its weights are registered; repairs a damaged version.
+
+    Returns:
+        The version's number.
+
+    Raises:
+        RegistryError: the weights are registered with another contract, or cannot be written.
+    """
+    record = candidate.record
+    with database.read() as connection:
+        row = versions.by_digest(connection, record["digest"])
+    damaged = row is not None and versions.damage(blobs, row) is not None
+    if row is None or damaged:  # else its files were found intact just now
+        blobs.put(candidate.weights, record["digest"])
+        blobs.put(candidate.manifest, record["manifest_digest"])
+    with database.write() as connection:
+        row = versions.by_digest(connection, record["digest"])
+        if row is None:
+            return add(connection, record, actor)
+        check_same(row, record)
+        if damaged or row.broken_reason is not None:
+            mend(connection, blobs, row, record, actor)
+        return int(row.number)
 
 
 def add(connection: Connection, record: versions.Record, actor: str) -> int:

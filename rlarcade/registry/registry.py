@@ -3,28 +3,116 @@
 Nothing is ever deleted or rewritten. Nothing in a registry from elsewhere is executed.
 """
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
+from types import TracebackType
+from typing import Any, Self, TypeVar
 
-from sqlalchemy import Connection, select
+from pydantic import BaseModel
+from sqlalchemy import Connection, RowMapping, Select, select
 
 from rlarcade.checked import path_of
 from rlarcade.checkpoint import Checkpoint
-from rlarcade.errors import RegistryError, UnusableRegistryError
+from rlarcade.errors import RegistryError
 from rlarcade.games.names import resolve_game
-from rlarcade.registry import aliases, export, registration, tables, verification, versions
-from rlarcade.registry.change import DamagedVersionError
-from rlarcade.registry.documents import Alias, AliasMove, MoveKind, Problem, Version
+from rlarcade.registry import aliases, audit, export, registration, tables, verification, versions
+from rlarcade.registry.blobs import Blobs, read_document
+from rlarcade.registry.change import Change, DamagedVersionError
+from rlarcade.registry.database import Database
+from rlarcade.registry.documents import (
+    Alias,
+    AliasMove,
+    Event,
+    MoveKind,
+    Problem,
+    Receipt,
+    Version,
+)
 from rlarcade.registry.replay import CHAMPION
-from rlarcade.registry.store import Store, default_actor
+from rlarcade.registry.store import default_actor, open_database
 
 __all__ = ["CHAMPION", "DEFAULT_REGISTRY", "Registry", "default_actor"]
 
 DEFAULT_REGISTRY = Path("checkpoints/registry")
+_Model = TypeVar("_Model", bound=BaseModel)
 
 
-class Registry(Store):
-    """Versions of agents, and the aliases that say which versions are in use."""
+class Registry:
+    """Versions of agents, the aliases that say which are in use, and the log of every change.
+
+    Many processes and threads may use it at once.
+    """
+
+    def __init__(self, folder: Path, database: Database) -> None:
+        """Use `open`."""
+        self.folder = folder
+        self._database = database
+        self._blobs = Blobs(folder / "blobs" / "sha256")
+
+    @classmethod
+    def open(cls, folder: str | Path, *, create: bool = True, busy_seconds: float = 10.0) -> Self:
+        """Opens a registry.
+
+        Args:
+            folder: the registry's folder.
+            create: create the registry if it does not exist.
+            busy_seconds: how long to wait for other writers.
+
+        Raises:
+            ConfigError: `folder` is not a path.
+            RegistryError: the folder holds no registry, or one of an unknown format.
+            UnusableRegistryError: it is damaged, locked or hostile, or the folder cannot be used.
+        """
+        folder = path_of(folder, "a registry")
+        return cls(folder, open_database(folder, create=create, busy_seconds=busy_seconds))
+
+    def close(self) -> None:
+        """Closes the database."""
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # Changes
+
+    @contextmanager
+    def change(self, actor: str | None = None) -> Iterator[Change]:
+        """Begins a change: everything in the block happens with its audit entries, or nothing.
+
+            with registry.change("anna") as change:
+                change.move_alias("pong", "champion", 3, expected_generation=1, kind="force")
+
+        The block is the registry's only writer meanwhile. If it raises, nothing was changed.
+
+        Args:
+            actor: recorded in the audit log; None: the user of this process.
+
+        Raises:
+            UnusableRegistryError: the database is locked, full, read-only or damaged.
+            ValueError: the block changed rows and recorded nothing in the audit log.
+        """
+        with self._database.write() as connection:
+            change = Change(connection, self._blobs, default_actor(actor))
+            yield change
+            change.require_recorded()
+
+    def rows(self, *queries: Select[Any]) -> list[Sequence[RowMapping]]:
+        """Returns the rows of each query, all from the same state of the database.
+
+        Raises:
+            RegistryError: the database is locked or damaged.
+        """
+        with self._database.read() as connection:
+            return [connection.execute(query).mappings().all() for query in queries]
 
     # Versions
 
@@ -50,22 +138,8 @@ class Registry(Store):
             candidate = checkpoint
         else:
             candidate = registration.read(checkpoint)
-        record = candidate.record
-        with self._database.read() as connection:
-            row = versions.by_digest(connection, record["digest"])
-        damaged = row is not None and versions.damage(self._blobs, row) is not None
-        if row is None or damaged:  # else its files were found intact just now
-            self._blobs.put(candidate.weights, record["digest"])
-            self._blobs.put(candidate.manifest, record["manifest_digest"])
-        with self._database.write() as connection:
-            row = versions.by_digest(connection, record["digest"])
-            if row is None:
-                number = registration.add(connection, record, default_actor(actor))
-                return self._document(connection, number)
-            registration.check_same(row, record)
-            if damaged or row.broken_reason is not None:
-                registration.mend(connection, self._blobs, row, record, default_actor(actor))
-            return self._document(connection, row.number)
+        number = registration.register(self._database, self._blobs, candidate, default_actor(actor))
+        return self.version(number)
 
     def versions(self, game: str | None = None, *, archived: bool = False) -> list[Version]:
         """Returns the versions of one game or of all games, ordered by number.
@@ -143,6 +217,19 @@ class Registry(Store):
 
     # Aliases
 
+    @contextmanager
+    def _reading(self, game: str, name: str = CHAMPION) -> Iterator[tuple[Connection, str]]:
+        """Connects to read about an alias; yields the connection and the game's own name.
+
+        Raises:
+            GameError: the game does not exist.
+            RegistryError: the alias's name is invalid, or the database cannot be read.
+        """
+        game = resolve_game(game)
+        versions.check_name(name)
+        with self._database.read() as connection:
+            yield connection, game
+
     def alias(self, game: str, name: str = CHAMPION) -> Alias | None:
         """Returns a game's alias; None if it does not exist or points to no version.
 
@@ -150,9 +237,7 @@ class Registry(Store):
             GameError: the game does not exist.
             RegistryError: the name is invalid, or the database is damaged or cannot be read.
         """
-        game = resolve_game(game)
-        versions.check_name(name)
-        with self._database.read() as connection:
+        with self._reading(game, name) as (connection, game):
             return aliases.find(connection, game, name)
 
     def aliases(self, game: str | None = None) -> list[Alias]:
@@ -173,9 +258,7 @@ class Registry(Store):
             GameError: the game does not exist.
             RegistryError: the name is invalid, or the database is damaged or cannot be read.
         """
-        game = resolve_game(game)
-        versions.check_name(name)
-        with self._database.read() as connection:
+        with self._reading(game, name) as (connection, game):
             return aliases.generation(connection, game, name)
 
     def move_alias(
@@ -192,18 +275,7 @@ class Registry(Store):
     ) -> Alias | None:
         """Moves an alias in a change of its own; a damaged version is marked broken.
 
-        Args:
-            game: any spelling of the game's name.
-            name: the alias; created if it does not exist.
-            version_number: the version that it shall point to; None: take the alias away.
-            expected_generation: generation of the alias that the caller read; 0 if it did not
-                exist.
-            kind: the kind of move, for the audit log.
-            actor: recorded in the audit log; None: the user of this process.
-            reason: recorded in the audit log.
-            verdict: digest of the document (`put_document`) that justifies the move.
-
-        Returns and raises what `Change.move_alias` does.
+        Arguments, result and errors are those of `Change.move_alias`; `actor` is that of `change`.
         """
         try:
             with self.change(actor) as change:
@@ -228,9 +300,7 @@ class Registry(Store):
             GameError: the game does not exist.
             RegistryError: the name is invalid, or the audit log was altered or cannot be read.
         """
-        game = resolve_game(game)
-        versions.check_name(name)
-        with self._database.read() as connection:
+        with self._reading(game, name) as (connection, game):
             return aliases.history(connection, game, name)
 
     def previous_champions(self, game: str) -> list[Version]:
@@ -240,8 +310,7 @@ class Registry(Store):
             GameError: the game does not exist.
             RegistryError: the audit log was altered, or cannot be read.
         """
-        game = resolve_game(game)
-        with self._database.read() as connection:
+        with self._reading(game) as (connection, game):
             rows = aliases.previous(connection, game, CHAMPION)
             return versions.documents(rows, versions.alias_rows(connection))
 
@@ -271,8 +340,7 @@ class Registry(Store):
             RegistryError: there is no earlier version to return to.
             StaleError: somebody else has moved the alias.
         """
-        game = resolve_game(game)
-        with self._database.read() as connection:
+        with self._reading(game) as (connection, game):
             found = aliases.generation(connection, game, name)
             if found == 0:
                 raise RegistryError(
@@ -282,7 +350,11 @@ class Registry(Store):
             offered = [row.number for row in aliases.previous(connection, game, name)]
             if to is not None:
                 offered = [versions.find(connection, to).number]
-        number = self._first_whole(offered) if to is None else offered[0]
+        number = (
+            verification.first_whole(self._database, self._blobs, offered, default_actor())
+            if to is None
+            else offered[0]
+        )
         if number is None:
             raise RegistryError(
                 f"the {name} of {game} has no intact earlier version to roll back to. See "
@@ -300,16 +372,66 @@ class Registry(Store):
         assert alias is not None  # it points to a version
         return alias
 
-    def _first_whole(self, numbers: list[int]) -> int | None:
-        """Returns the first undamaged version, and marks the damaged ones before it broken."""
+    # Documents
+
+    def put_document(self, document: BaseModel) -> str:
+        """Stores a document as canonical JSON.
+
+        Returns:
+            The document's digest.
+
+        Raises:
+            RegistryError: JSON cannot represent it, or the disk is full or cannot be written.
+        """
+        return self._blobs.put(audit.canonical_json(document.model_dump(mode="json")).encode())
+
+    def get_document(self, digest: str, model: type[_Model]) -> _Model:
+        """Reads a document and checks its bytes.
+
+        Raises:
+            UnusableRegistryError: it is missing, altered, or another kind of document.
+        """
+        return read_document(self._blobs, digest, model)
+
+    # The audit log
+
+    def events(self, since: int = 0, kinds: tuple[str, ...] = ()) -> Iterator[Event]:
+        """Yields entries of the audit log, in order.
+
+        Args:
+            since: only entries after this sequence number.
+            kinds: only entries of these kinds; empty: of all kinds.
+
+        Raises:
+            RegistryError: an entry was altered, or the database cannot be read.
+        """
         with self._database.read() as connection:
-            rows = [versions.by_number(connection, number) for number in numbers]
-        for row in rows:
-            if row is not None and not verification.find_damage(
-                self._database, self._blobs, row, default_actor()
-            ):
-                return int(row.number)
-        return None
+            yield from audit.read(connection, since, kinds)
+
+    def verify_audit(self, receipt: Receipt | None = None) -> Problem | None:
+        """Finds the first entry of the audit log that was altered, is missing or out of place.
+
+        Args:
+            receipt: an earlier result of `audit_head`. Only a receipt reveals that the newest
+                entries were cut off, or that the whole log was rewritten.
+
+        Raises:
+            RegistryError: the database cannot be read.
+        """
+        with self._database.read() as connection:
+            problem = audit.first_problem(connection)
+            if problem is None and receipt is not None:
+                problem = audit.against(connection, receipt)
+            return problem
+
+    def audit_head(self) -> Receipt:
+        """Returns a receipt of the current audit log, to be kept elsewhere.
+
+        Raises:
+            UnusableRegistryError: the log was altered, or cannot be read.
+        """
+        with self._database.read() as connection:
+            return audit.head(connection)
 
     # One file
 
@@ -322,14 +444,7 @@ class Registry(Store):
         Raises:
             RegistryError: the file exists or cannot be written, or rows or the log were altered.
         """
-        with self._database.read() as connection:
-            problems = verification.structure(connection)
-        if problems:
-            first = problems[0]
-            raise UnusableRegistryError(
-                f"registry {self.folder} cannot be exported: {first.where} {first.what}. Import "
-                "the newest export of it into another folder, and continue with that one."
-            )
+        verification.require_structure(self._database)
         self.verify()
         export.write(path_of(path, "an export"), self._database, self._blobs)
 
@@ -344,16 +459,5 @@ class Registry(Store):
                 folder is in use or cannot be written.
         """
         file, folder = path_of(file, "an export"), path_of(folder, "a registry")
-        with export.unpacked(file, folder) as temporary:
-            try:
-                with cls.open(temporary, create=False) as new, new._database.read() as connection:
-                    first = next(iter(verification.whole(connection, new._blobs)), None)
-            except RegistryError as error:  # it names the temporary folder, which is removed
-                why = str(error).replace(str(temporary), str(file))
-                raise UnusableRegistryError(f"nothing was imported: {why}") from error
-            if first is not None:
-                raise UnusableRegistryError(
-                    f"{file} was altered: {first.where}: {first.what}. Nothing was imported; get "
-                    "the file again from its source."
-                )
+        export.import_(file, folder)
         return cls.open(folder, create=False)

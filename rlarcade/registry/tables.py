@@ -1,12 +1,17 @@
 """The registry's tables, in portable SQL: no type or clause that only one database has.
 
-A new table is added here; it is created when a registry without it is opened.
+A new table is created when a registry without it is opened. All tables are declared here, because
+`schema` refuses a registry with a table that this process has not declared. A table that refers to
+versions says in its `info` how it uses them: see `Use`.
 """
+
+from dataclasses import dataclass, field
 
 from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    ColumnElement,
     Connection,
     ForeignKey,
     Integer,
@@ -15,6 +20,7 @@ from sqlalchemy import (
     Table,
     Text,
     select,
+    true,
 )
 
 FORMAT = "1"
@@ -55,6 +61,17 @@ versions = Table(
     Column("broken_reason", Text),
 )
 
+
+@dataclass(frozen=True)
+class Use:
+    """How a row of a table uses the version that it refers to. Kept in the table's `info`."""
+
+    label: str
+    """Names the user in messages; the row's columns fill its {fields}."""
+    only: ColumnElement[bool] = field(default_factory=true)
+    """Which rows use their version."""
+
+
 aliases = Table(
     "aliases",
     metadata,
@@ -63,6 +80,7 @@ aliases = Table(
     # NULL: the alias was taken away. The row stays, so that its generation keeps counting.
     Column("version", Integer, ForeignKey("versions.number")),
     Column("generation", Integer, nullable=False),
+    info={"use": Use("{name}@{game}")},
 )
 
 events = Table(
@@ -122,18 +140,22 @@ OPEN_STATES = (
 """States of a submission that can still change."""
 
 
-def users(connection: Connection, version: int) -> list[str]:
-    """Returns the aliases and open submissions that use a version and keep it from being archived.
+_open = submissions.c.state.in_(OPEN_STATES)
+_final_ci = (submissions.c.mode == "ci") & (submissions.c.state == "passed")
+submissions.info["use"] = Use("submission {id}", _open & ~_final_ci)
 
-    A new table that refers to versions needs a query here.
+
+def users(connection: Connection, version: int) -> list[str]:
+    """Returns whatever uses a version and keeps it from being archived, such as its aliases.
+
+    Asks every table that has a foreign key to versions. A table without a `Use` uses a version with
+    every row.
     """
-    named = select(aliases.c.name, aliases.c.game).where(aliases.c.version == version)
-    submitted = select(submissions.c.id).where(
-        submissions.c.version == version,
-        submissions.c.state.in_(OPEN_STATES),
-        (submissions.c.mode != "ci") | (submissions.c.state != "passed"),  # else it is final
-    )
-    return [
-        *(f"{row.name}@{row.game}" for row in connection.execute(named)),
-        *(f"submission {row.id}" for row in connection.execute(submitted)),
-    ]
+    found = []
+    for table in metadata.sorted_tables:
+        use = table.info.get("use", Use(f"a row of {table.name}"))
+        for column in table.columns:
+            if column.references(versions.c.number):
+                query = select(table).where(column == version, use.only)
+                found += [use.label.format_map(row) for row in connection.execute(query).mappings()]
+    return found

@@ -48,6 +48,16 @@ def find_damage(database: Database, blobs: Blobs, row: Row[Any], actor: str) -> 
     return wrong
 
 
+def first_whole(database: Database, blobs: Blobs, numbers: Iterable[int], actor: str) -> int | None:
+    """Returns the first undamaged version, and marks the damaged ones before it broken."""
+    with database.read() as connection:
+        rows = [versions.by_number(connection, number) for number in numbers]
+    for row in rows:
+        if row is not None and not find_damage(database, blobs, row, actor):
+            return int(row.number)
+    return None
+
+
 def try_to_mark(database: Database, number: int, wrong: str, actor: str) -> None:
     """Marks a version broken. Does nothing if the registry cannot be written."""
     with suppress(RegistryError), database.write() as connection:  # the caller reports the damage
@@ -154,3 +164,18 @@ def structure(connection: Connection) -> list[Problem]:
         return list(differences(connection, replay(connection)))
     except ReplayError as error:
         return [error.problem]
+
+
+def require_structure(database: Database) -> None:
+    """Requires a sound database, an unaltered audit log, and tables that agree with it.
+
+    Raises:
+        UnusableRegistryError: there is a problem, so the registry cannot be exported.
+    """
+    with database.read() as connection:
+        first = next(iter(structure(connection)), None)
+    if first is not None:
+        raise UnusableRegistryError(
+            f"registry {database.path.parent} cannot be exported: {first.where} {first.what}. "
+            "Import the newest export of it into another folder, and continue with that one."
+        )

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 from registry_helpers import blob_file, note, sql, whole
-from sqlalchemy import func, select
+from sqlalchemy import event, func, select
 
 from rlarcade import Rule
 from rlarcade.errors import ConfigError, RegistryError
@@ -187,9 +187,20 @@ def test_a_change_that_only_reads_needs_no_entry(log):
     assert len(list(log.events())) == 5
 
 
-def test_several_queries_see_the_same_state(log):
-    count = select(func.count()).select_from(tables.events)
-    assert log.rows(count, count) == [[{"count_1": 5}], [{"count_1": 5}]]
+def test_several_queries_see_the_same_state_whoever_writes_between_them(log, folder):
+    count = select(func.count().label("entries")).select_from(tables.events)
+
+    @event.listens_for(log._database._engine, "after_cursor_execute")
+    def write(connection, cursor, statement, *_):
+        if "entries" in statement and not written:
+            written.append(True)
+            with Registry.open(folder) as other:
+                note(other, "note")
+
+    written = []
+    first, second = log.rows(count, count)
+    assert first == second == [{"entries": 5}]
+    assert log.rows(count) == [[{"entries": 6}]]
 
 
 def test_a_transaction_changes_tables_with_its_entries_each_of_its_actor(log):

@@ -12,7 +12,7 @@ from registry_helpers import sql, tiny
 
 from rlarcade.registry.registry import Registry
 
-HERE = Path(__file__).parent.parent  # where registry_helpers is
+HERE = Path(__file__).parents[1]  # where registry_helpers lies
 
 pytestmark = pytest.mark.slow
 

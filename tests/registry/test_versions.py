@@ -6,10 +6,12 @@ import shutil
 import numpy as np
 import pytest
 from registry_helpers import EARLY, LATE, blob_file, flip_a_byte, sql, tiny, whole
+from sqlalchemy import Column, ForeignKey, Integer, Table
 
 from rlarcade.checkpoint import load_checkpoint
 from rlarcade.errors import CheckpointError, GameError, RegistryError
 from rlarcade.games import get_protocol
+from rlarcade.registry import schema, tables
 from rlarcade.registry.documents import Version
 from rlarcade.registry.registry import Registry, default_actor
 
@@ -458,3 +460,46 @@ def test_a_folder_of_blobs_that_leads_elsewhere_is_not_written_to(registry, tmp_
     with pytest.raises(RegistryError, match="is a link and might lead out of the registry"):
         registry.register(checkpoint)
     assert list((tmp_path / "outside").iterdir()) == []
+
+
+@pytest.fixture
+def another_table(tmp_path):
+    """A table that refers to versions and says nothing more, for one test."""
+    table = Table(
+        "rollouts",
+        tables.metadata,
+        Column("id", Integer, primary_key=True),
+        Column("control", Integer, ForeignKey("versions.number")),
+        Column("challenger", Integer, ForeignKey("versions.number")),
+    )
+    schema._expected.cache_clear()
+    yield table
+    tables.metadata.remove(table)
+    schema._expected.cache_clear()
+
+
+@pytest.mark.parametrize("column", ["control", "challenger"])
+def test_a_new_table_keeps_the_versions_in_use_that_it_refers_to(another_table, tmp_path, column):
+    with Registry.open(tmp_path / "new") as registry:
+        for content in (1, 2):
+            registry.register(tiny(tmp_path / str(content), content))
+        with registry.change() as change:
+            change.execute(another_table.insert().values({"id": 7, column: 1}))
+            change.record("rollout", {})
+        with pytest.raises(RegistryError, match="it is in use as a row of rollouts. First"):
+            registry.archive(1)
+        another_table.info["use"] = tables.Use("rollout {id}", another_table.c.id > 6)
+        with pytest.raises(RegistryError, match="it is in use as rollout 7. First"):
+            registry.archive(1)
+        assert registry.archive(2).state == "archived"
+        another_table.info["use"] = tables.Use("rollout {id}", another_table.c.id > 7)
+        assert registry.archive(1).state == "archived"
+
+
+def test_every_table_that_refers_to_versions_says_how_it_uses_them():
+    referring = {
+        table.name
+        for table in tables.metadata.sorted_tables
+        if any(key.column is tables.versions.c.number for key in table.foreign_keys)
+    }
+    assert referring == {t.name for t in tables.metadata.sorted_tables if "use" in t.info}

@@ -57,7 +57,6 @@ from rlarcade.registry.aliases import MOVES
 from rlarcade.registry.change import Change
 from rlarcade.registry.registry import Registry
 from rlarcade.registry.states import Submission
-from rlarcade.registry.store import Store
 from rlarcade.runs.folder import code_commit
 
 PHASES = ("opening", "register", "submission", "checks", "match", "approve", "alias move")
@@ -220,7 +219,7 @@ class Watch:
             os.write(self.tell, b".")
 
     def _instrument(self) -> None:
-        Store.open = classmethod(self._marked("opening", Store.open.__func__))
+        Registry.open = classmethod(self._marked("opening", Registry.open.__func__))
         for where, name, phase in (
             (Registry, "register", "register"),
             (Registry, "move_alias", "alias move"),
