@@ -50,7 +50,7 @@ class Learner:
     """Trains an agent: owns the target network, the optimizer and the random numbers of learning.
 
     Attributes:
-        agent: the agent. It plays with the network that `config.acting_network` names.
+        agent: the agent. It plays with the network that `acting_network` names.
         config: settings of learning; those of the run around it are not used.
         online: the network that learns.
         target: its frozen copy, which values next observations.
@@ -64,8 +64,8 @@ class Learner:
         """Prepares an agent to learn.
 
         Args:
-            agent: its network learns. If `config.acting_network` is "target", the agent plays with
-                the target network from now on.
+            agent: its network learns. If `acting_network` is "target", the agent plays with the
+                target network from now on.
             config: settings of learning.
             seed: seed of noise and quantile fractions.
             loss: your own loss of the expected head, see `Custom`.
@@ -258,7 +258,7 @@ class Learner:
                 frozen.copy_(learned[name])
 
     def update_target(self) -> None:
-        """Moves the target network towards the online one, by the share `config.target_tau`.
+        """Moves the target network towards the online one, by the share `target_tau`.
 
         Polyak averaging as in Lillicrap et al. (2015), https://arxiv.org/abs/1509.02971. Spectral
         norm's vectors are copied: an average of unit vectors is not a unit vector.

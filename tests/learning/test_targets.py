@@ -8,10 +8,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rlarcade.learning.heads import Returns
 from rlarcade.learning.targets import (
+    double_target,
     lambda_targets,
     munchausen_bonus,
+    munchausen_target,
     n_step_return,
+    q_target,
     soft_policy,
     soft_values,
     td_target,
@@ -78,6 +82,76 @@ def test_no_gradient_reaches_what_targets_are_made_of():
     assert not bonus.requires_grad
     carry = torch.ones(2, 3, dtype=torch.bool)
     assert not lambda_targets(values, values, values, carry, 0.5).requires_grad
+
+
+# Targets of the algorithms, one transition and one action after the other
+
+
+def problem(samples, seed=3, batch=5, actions=3):
+    reward, discount = transitions(seed, batch)
+    values = torch.randn(batch, actions, samples, generator=seeded(seed))
+    return reward, discount, values
+
+
+def slow_target(reward, discount, values, picks):
+    """R + discount · z of the action that `picks` values highest."""
+    rows = []
+    for r, d, z, q in zip(
+        reward.tolist(), discount.tolist(), values.tolist(), picks.tolist(), strict=True
+    ):
+        best = q.index(max(q))
+        rows.append([r + d * one for one in z[best]])
+    return torch.tensor(rows)
+
+
+@pytest.mark.parametrize("samples", [1, 4])
+def test_q_learnings_target_takes_the_action_with_the_highest_mean(samples):
+    reward, discount, values = problem(samples)
+    target = q_target(reward, discount, Returns(values))
+    means = torch.tensor([[sum(z) / samples for z in row] for row in values.tolist()])
+    torch.testing.assert_close(target.values, slow_target(reward, discount, values, means))
+
+
+@pytest.mark.parametrize("samples", [1, 4])
+def test_the_double_target_takes_the_action_that_was_picked_and_its_own_values_of_it(samples):
+    reward, discount, values = problem(samples)
+    picks = torch.randn(5, 3, generator=seeded(9))
+    target = double_target(reward, discount, Returns(values), picks)
+    torch.testing.assert_close(target.values, slow_target(reward, discount, values, picks))
+    plain = q_target(reward, discount, Returns(values))
+    assert (target.values != plain.values).any()
+
+
+def test_a_categorical_target_moves_the_atoms_and_keeps_the_probabilities_of_the_best_action():
+    atoms = torch.tensor([-1.0, 0.0, 1.0])
+    probabilities = torch.tensor([[[0.6, 0.2, 0.2], [0.1, 0.2, 0.7]]])  # means -0.4 and 0.6
+    ahead = Returns(atoms, log_probabilities=probabilities.log())
+    target = q_target(torch.tensor([2.0]), torch.tensor([0.5]), ahead)
+    assert target.values.tolist() == [[1.5, 2.0, 2.5]]
+    torch.testing.assert_close(target.log_probabilities.exp(), torch.tensor([[0.1, 0.2, 0.7]]))
+
+
+@pytest.mark.parametrize("samples", [1, 4])
+def test_the_munchausen_target_adds_the_bonus_to_the_reward_and_averages_over_the_policy(samples):
+    reward, discount, values = problem(samples)
+    q_values, action = torch.randn(5, 3, generator=seeded(7)), torch.tensor([0, 2, 1, 1, 0])
+    target = munchausen_target(
+        reward, discount, Returns(values), q_values, action, alpha=0.7, tau=0.5, clip=-0.8
+    )
+    expected = []
+    for b in range(5):
+        here = [math.exp(q / 0.5) for q in q_values[b].tolist()]
+        log_policy = math.log(here[action[b]] / sum(here))
+        bonus = 0.7 * max(-0.8, 0.5 * log_policy)
+        rows = values[b].tolist()
+        there = [math.exp(sum(z) / samples / 0.5) for z in rows]
+        policy = [x / sum(there) for x in there]
+        soft = [
+            sum(p * (z[j] - 0.5 * math.log(p)) for p, z in zip(policy, rows, strict=True))
+            for j in range(samples)
+        ]
+        expected.append([reward[b].item() + bonus + discount[b].item() * z for z in soft])
+    torch.testing.assert_close(target.values, torch.tensor(expected), rtol=1e-5, atol=1e-5)
 
 
 # Soft policies
