@@ -125,7 +125,7 @@ def _flags(name: str, preset: dict[str, Any], argv: Sequence[str]) -> dict[str, 
     fields: dict[str, Any] = {
         title: (
             Annotated[create_model(title, __doc__=about, **flags), tyro.conf.OmitArgPrefixes],
-            Field(...),
+            Field(..., description=about),  # without it, tyro would search the source for one
         )
         for title, (about, flags) in groups.items()
     }

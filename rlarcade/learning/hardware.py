@@ -14,7 +14,7 @@ import psutil  # type: ignore[import-untyped]
 import torch
 from torch import Tensor
 
-from rlarcade.config import Compilation, DevicePreference, Precision
+from rlarcade.config import Compilation, DevicePreference, MachineSettings, Precision
 from rlarcade.errors import ConfigError, ResourceError
 from rlarcade.learning.networks import QNetwork
 from rlarcade.text import counted, quoted
@@ -119,6 +119,20 @@ def one_thread() -> Iterator[None]:
 
 
 _determinism_is_ours = False
+
+
+def set_up_torch(machine: MachineSettings) -> None:
+    """Sets torch's switches for a run. They hold for the whole process, until the next run's.
+
+    This is the only place that sets them.
+
+    Args:
+        machine: resolved settings.
+    """
+    torch.set_num_threads(machine.torch_threads)
+    use_determinism(machine.deterministic)
+    # A GPU has many kernels for a convolution. cuDNN then times them once for each shape.
+    torch.backends.cudnn.benchmark = machine.device == "cuda" and not machine.deterministic
 
 
 def use_determinism(wanted: bool) -> None:

@@ -137,12 +137,7 @@ class TrainingState:
     ) -> "TrainingState":
         """Builds a run from a resolved configuration, without starting its games."""
         custom.check(config)
-        torch.set_num_threads(config.machine.torch_threads)
-        hardware.use_determinism(config.machine.deterministic)
-        # A GPU has many kernels for a convolution. cuDNN then times them once for each shape.
-        torch.backends.cudnn.benchmark = (
-            config.machine.device == "cuda" and not config.machine.deterministic
-        )
+        hardware.set_up_torch(config.machine)
         require_memory_to_learn(config, MOST_ACTIONS if lanes is None else lanes.num_actions)
         replay = _make_replay(config)
         if lanes is None:

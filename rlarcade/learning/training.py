@@ -64,7 +64,7 @@ def train_agent(run: TrainConfig | TrainingState) -> Iterator[TrainingProgress]:
     require(run, TrainConfig | TrainingState, "run", "TrainConfig(game='Pong')")
     state = run if isinstance(run, TrainingState) else TrainingState.create(run)
     learn = _learn_from_replay if state.config.memory.kind == "replay" else _learn_from_rollouts
-    hardware.use_determinism(state.config.machine.deterministic)  # another run may have changed it
+    hardware.set_up_torch(state.config.machine)  # another run may have changed it
     return learn(state)
 
 

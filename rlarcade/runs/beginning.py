@@ -5,14 +5,19 @@ from pathlib import Path
 
 from rlarcade.config import Settings, TrainConfig
 from rlarcade.games import resolve_game
+from rlarcade.games.protocols import MOST_ACTIONS
 from rlarcade.learning.frames import BLOCKED_FRAME
 from rlarcade.learning.hardware import bf16_is_faster, require_disk, resolve_device
+from rlarcade.learning.networks import weights_bytes
 from rlarcade.learning.replay import Replay
 from rlarcade.learning.schedules import LENGTH_TO_LEARN, following_length
 from rlarcade.learning.state import capped_buffer, replay_capacity, resolved, transitions_that_fit
 from rlarcade.runs.pace import steps_in
 
 _DISK_SHARE = 0.1  # of replay's size in memory; screens are compressed ten to fifty times
+_STATES = 3  # training states at once: two are kept while the next is written
+_STATE_NETWORKS = 4  # in each of them: online, target, and the optimizer's two moments
+_FIGURES = 60_000_000  # bytes of figures and of the outcome
 
 Tell = Callable[[str], None]
 
@@ -89,7 +94,9 @@ def disk_bytes(config: TrainConfig, save_interval: int) -> int:
     """Returns about how many bytes a run's folder will have. Needs a resolved configuration."""
     replay = Replay.bytes_needed(replay_capacity(config), BLOCKED_FRAME)
     saves = config.schedule.total_timesteps // save_interval + 1
-    return int(_DISK_SHARE * replay) + 100_000_000 + saves * 8_000_000
+    weights = weights_bytes(config.network, MOST_ACTIONS)
+    states = _STATES * _STATE_NETWORKS * weights
+    return int(_DISK_SHARE * replay) + states + saves * weights + _FIGURES
 
 
 def require_disk_for(
