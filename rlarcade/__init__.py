@@ -52,8 +52,9 @@ if TYPE_CHECKING:
         play_steps,
     )
     from rlarcade.registry.registry import Registry
+    from rlarcade.runs.listener import Listener
     from rlarcade.runs.metrics import MetricWriter, TrainingLog, read_metrics
-    from rlarcade.runs.training_run import Listener, TrainingRun
+    from rlarcade.runs.training_run import TrainingRun
 
 _HOMES = {
     "ActionError": "errors",
@@ -68,7 +69,7 @@ _HOMES = {
     "Evaluation": "evaluation",
     "FrameStack": "games",
     "GameError": "errors",
-    "Listener": "runs.training_run",
+    "Listener": "runs.listener",
     "Manifest": "checkpoint",
     "MetricWriter": "runs.metrics",
     "PairResult": "evaluation",

@@ -42,7 +42,8 @@ from rlarcade.reports.lines import score_lines
 from rlarcade.runs.beginning import disk_bytes
 from rlarcade.runs.continuing import quoted
 from rlarcade.runs.folder import PARENT_PIPE, code_commit, default_run_folder
-from rlarcade.runs.training_run import Listener, TrainingRun, Update
+from rlarcade.runs.listener import Listener, Update
+from rlarcade.runs.training_run import TrainingRun
 from rlarcade.train_flags import as_toml, parse_settings
 
 

@@ -13,11 +13,9 @@ weights at its end are bit for bit those of an uninterrupted run.
 import copy
 import json
 import time
-import warnings
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -40,46 +38,10 @@ from rlarcade.learning.training import TrainingProgress, train_agent
 from rlarcade.runs.beginning import prepared, require_disk_for
 from rlarcade.runs.continuing import check_custom, continued
 from rlarcade.runs.folder import RunFolder, RunRecord, code_commit, new_record
+from rlarcade.runs.listener import Listener, nothing
 from rlarcade.runs.metrics import MetricWriter, TrainingLog
 from rlarcade.runs.state_store import StateStore
 from rlarcade.seeding import SeedUse
-
-Update = Callable[[int, int], None]
-"""Called with (amount done, total) of some work."""
-
-
-def _warn(message: str) -> None:
-    warnings.warn(message, UserWarning, stacklevel=2)
-
-
-def _nothing(*_: object) -> None:
-    pass
-
-
-def _unshown(*_: object) -> AbstractContextManager[Update]:
-    return nullcontext(_nothing)
-
-
-def _never() -> bool:
-    return False
-
-
-@dataclass(frozen=True)
-class Listener:
-    """Receives what a run has to say. By default only warnings are shown."""
-
-    say: Callable[[str], None] = _nothing
-    """Called with one sentence about the run."""
-    warn: Callable[[str], None] = _warn
-    """Called with one sentence about something that may be unexpected."""
-    work: Callable[[str, int, str], AbstractContextManager[Update]] = _unshown
-    """Called with (name, total, unit) when longer work begins; its result receives the progress."""
-    stop: Callable[[], bool] = _never
-    """Asked between games and steps. After True the run stops, and can be resumed."""
-    saved: Callable[[Path], None] = _nothing
-    """Called with the folder of each policy checkpoint after it is saved, and on resume with that
-    of the newest: a kill may have come between the save and this call."""
-
 
 _open_runs: "weakref.WeakValueDictionary[Path, TrainingRun]" = weakref.WeakValueDictionary()
 """The runs that this process has open, by folder."""
@@ -111,7 +73,7 @@ class TrainingRun:
         self._state: TrainingState | None = None
         self._log: TrainingLog | None = None
         self._metrics: MetricWriter | None = None
-        self._close_metrics: Callable[[], object] = _nothing
+        self._close_metrics: Callable[[], object] = nothing
         self._whole = True  # False while a step is under way, and after a step that failed
         self._saved_at = -1
         self._save_seconds = 0.0

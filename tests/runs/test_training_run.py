@@ -15,9 +15,9 @@ from rlarcade import TrainConfig, TrainingRun, evaluate_agent, load_checkpoint
 from rlarcade.errors import ConfigError, DivergenceError, RunFolderError
 from rlarcade.learning.policy import DQNAgent
 from rlarcade.runs import training_run
+from rlarcade.runs.listener import Listener
 from rlarcade.runs.metrics import read_metrics
 from rlarcade.runs.state_store import StateStore
-from rlarcade.runs.training_run import Listener
 from rlarcade.train import main
 
 SIZES = {
