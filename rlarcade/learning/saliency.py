@@ -23,16 +23,18 @@ def saliency(
 
     Args:
         agent: the agent. A network with a user's own torso must take float frames, too.
-        observation: uint8 (B, 4, 84, 84), newest frame last.
+        observation: uint8 (B, 4, 84, 84) or (4, 84, 84), newest frame last.
         action: whose value; None: that of the best action in each observation.
 
     Returns:
-        float32 (B, 4, 84, 84), 0 or more.
+        float32 of the observation's shape, 0 or more.
 
     Raises:
         ValueError: `observation` has another shape or dtype.
         ConfigError: the action is outside the agent's actions.
     """
+    if isinstance(observation, np.ndarray) and observation.ndim == 3:
+        return saliency(agent, observation[None], action)[0]
     require_observations(observation)
     if action is not None and not 0 <= action < agent.num_actions:
         raise ConfigError(f"action must be 0 to {agent.num_actions - 1}, not {quoted(action)}.")

@@ -71,9 +71,16 @@ def test_looking_changes_nothing_of_the_agent(agent, observations):
     assert all(one.grad is None for one in agent.q_network.parameters())
 
 
+def test_one_observation_needs_no_batch(agent, observations):
+    one = saliency(agent, observations[1])
+    assert one.shape == (4, 84, 84)
+    np.testing.assert_allclose(one, saliency(agent, observations)[1], rtol=1e-3, atol=1e-9)
+
+
 def test_what_is_no_observation_or_action_is_refused(agent, observations):
-    with pytest.raises(ValueError, match=r"observations are uint8 \(B, 4, 84, 84\)"):
-        saliency(agent, observations[0])
+    for wrong in (observations[0, 0], observations.astype(np.float32), observations[0, :3], None):
+        with pytest.raises(ValueError, match=r"observations are uint8 \(B, 4, 84, 84\)"):
+            saliency(agent, wrong)
     for action in (-1, 6):
         with pytest.raises(ConfigError, match=f"action must be 0 to 5, not {action}"):
             saliency(agent, observations, action)
