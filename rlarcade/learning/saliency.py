@@ -34,7 +34,8 @@ def saliency(
         ConfigError: the action is outside the agent's actions.
     """
     if isinstance(observation, np.ndarray) and observation.ndim == 3:
-        return saliency(agent, observation[None], action)[0]
+        one: NDArray[np.float32] = saliency(agent, observation[None], action)[0]
+        return one
     require_observations(observation)
     if action is not None and not 0 <= action < agent.num_actions:
         raise ConfigError(f"action must be 0 to {agent.num_actions - 1}, not {quoted(action)}.")
