@@ -306,7 +306,8 @@ def _marked(frame: Frame, saliency: NDArray[np.uint8] | None) -> NDArray[np.uint
 
     height, width, _ = frame.picture.shape
     map_of_screen = Image.fromarray(saliency[frame.step]).resize((width, height))
-    share = np.asarray(map_of_screen, dtype=np.float32)[..., None] / 255
+    # squared: single gradients are noisy, and the few largest say most
+    share = (np.asarray(map_of_screen, dtype=np.float32)[..., None] / 255) ** 2
     mixed = frame.picture * (1 - share) + np.array(_LOOKED_AT, dtype=np.float32) * share
     return mixed.astype(np.uint8)
 
