@@ -41,7 +41,6 @@ from rlarcade.learning.hardware import cores, default_preset
 from rlarcade.outputs import check_outputs
 from rlarcade.progress import duration
 from rlarcade.runs.folder import (
-    PARENT_PIPE,
     RUNS,
     process_in,
     read_outcome,
@@ -262,7 +261,7 @@ class _Processes:
         self.pipe, self._held = os.pipe()
         self.environment = os.environ | {
             "OMP_NUM_THREADS": str(threads),
-            PARENT_PIPE: str(self.pipe),
+            console.PARENT_PIPE: str(self.pipe),
         }
         self.exits = {run.label: EXIT_OK for run in runs if run.result() is not None}
         self.waiting = [run for run in runs if run.label not in self.exits]

@@ -1,17 +1,13 @@
 """`python -m rlarcade.train --game SpaceInvaders`: trains an agent; the same command resumes it."""
 
-import os
-import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from rlarcade.config import FIELDS, Settings, TrainConfig
+from rlarcade.config import Settings
 from rlarcade.console import (
     EXIT_ERROR,
     EXIT_INTERRUPTED,
@@ -22,26 +18,19 @@ from rlarcade.console import (
     say_error,
     say_lines,
     say_warning,
+    stop_with_the_sweep,
     write_json,
 )
 from rlarcade.errors import DivergenceError, RlarcadeError
-from rlarcade.evaluation import Evaluation
-from rlarcade.foreign import imported
-from rlarcade.games import FRAMESKIP, display_name
-from rlarcade.learning.custom import Custom
-from rlarcade.learning.frames import BLOCKED_FRAME
-from rlarcade.learning.hardware import gigabytes
-from rlarcade.learning.replay import Replay
-from rlarcade.learning.schedules import updates_due
-from rlarcade.learning.state import is_torso, replay_capacity
+from rlarcade.games import display_name
+from rlarcade.learning.state import is_torso
 from rlarcade.outputs import check_outputs
 from rlarcade.playing.references import load_named
 from rlarcade.progress import ProgressLine, duration
 from rlarcade.promotion.gate import Gate, load_gate
-from rlarcade.reports.lines import score_lines
-from rlarcade.runs.beginning import disk_bytes
-from rlarcade.runs.continuing import quoted
-from rlarcade.runs.folder import PARENT_PIPE, code_commit, default_run_folder
+from rlarcade.reports.run_lines import end_lines, nothing_learned, start_lines
+from rlarcade.runs.beginning import imported_parts
+from rlarcade.runs.folder import code_commit, default_run_folder
 from rlarcade.runs.listener import Listener, Update
 from rlarcade.runs.training_run import TrainingRun
 from rlarcade.train_flags import as_toml, parse_settings
@@ -54,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _train_command(argv: Sequence[str]) -> int:
     code_commit()  # cached now, before anybody commits something else
-    _stop_with_the_sweep()
+    stop_with_the_sweep()
     settings, json_file, print_config = parse_settings(argv)
     if print_config:
         say_lines(as_toml(settings).splitlines())
@@ -88,7 +77,7 @@ def _trained(settings: Settings, folder: Path, json_file: Path | None, stop: Sto
     )
     name = settings.run.init_from
     parent = None if name is None else load_named(name, settings.run.registry)
-    custom = _custom(settings)
+    custom = imported_parts(settings.run)
     with TrainingRun.of_settings(
         settings, folder, init_from=parent, custom=custom, listener=listener
     ) as run:
@@ -99,7 +88,9 @@ def _trained(settings: Settings, folder: Path, json_file: Path | None, stop: Sto
                 f"{parent.path} plays {display_name(parent.manifest.game)} with "
                 f"{parent.manifest.num_actions} actions: its torso is used, the head starts anew"
             )
-        _show_start(run, settings)
+        say_lines(start_lines(run, settings))
+        if not run.updates:
+            say_warning(nothing_learned(run.config))
         with ProgressLine(run.length, run.config.game, done=run.steps) as line:
             for progress in run:
                 line.update(progress.steps, partial(run.summary, progress))
@@ -109,40 +100,8 @@ def _trained(settings: Settings, folder: Path, json_file: Path | None, stop: Sto
             return EXIT_INTERRUPTED
         outcome = run.finish()
     write_json(json_file, outcome)
-    _show_end(folder, outcome, time.monotonic() - started)
+    say_lines(end_lines(folder, outcome, duration(time.monotonic() - started)))
     return EXIT_OK
-
-
-def _custom(settings: Settings) -> Custom:
-    """Imports the user's own functions and modules."""
-    run = settings.run
-    parts = {
-        name: None if where is None else imported(where, f"custom_{name}")
-        for name, where in (
-            ("torso", run.custom_torso),
-            ("loss", run.custom_loss),
-            ("exploration", run.custom_exploration),
-            ("learning_rate", run.custom_learning_rate),
-        )
-    }
-    if parts["torso"] is not None:
-        parts["torso"] = parts["torso"]()
-    return Custom(**parts)
-
-
-def _stop_with_the_sweep() -> None:
-    """Makes this run stop, as after a Ctrl-C, when the sweep that started it has ended."""
-    pipe = os.environ.pop(PARENT_PIPE, "")
-    if pipe.isdigit():
-        threading.Thread(target=_interrupt_at_the_end_of, args=(int(pipe),), daemon=True).start()
-
-
-def _interrupt_at_the_end_of(pipe: int) -> None:
-    try:
-        os.read(pipe, 1)  # nothing is ever written; it returns when the sweep's end is closed
-    except OSError:  # there is no such pipe
-        return
-    os.kill(os.getpid(), signal.SIGINT)
 
 
 def _send(settings: Settings, gate: Gate | None, stop: StopSignal, checkpoint: Path) -> None:
@@ -189,41 +148,6 @@ def _show_lanes(done: int, total: int) -> None:
         say(f"starting games: {done}/{total}")
 
 
-def _show_start(run: TrainingRun, settings: Settings) -> None:
-    config, machine, length = run.config, run.config.machine, run.length
-    updates = updates_due(config, length)
-    capacity = replay_capacity(config)
-    replay = Replay.bytes_needed(capacity, BLOCKED_FRAME)
-    rows = {
-        "game": f"{display_name(config.game)}, protocol {config.protocol}, seed {config.seed}",
-        "device": f"{machine.device}, {machine.precision}, {machine.torch_threads} threads",
-        "preset": f"{settings.preset} ({note})"
-        if (note := settings.preset_note)
-        else settings.preset,
-        "length": f"{length:,} steps = {length * FRAMESKIP:,} frames",
-        "learning": f"{updates:,} updates of {config.schedule.batch_size}, replay ratio "
-        f"{config.replay_ratio:g}, {config.schedule.num_envs} games at a time",
-        "replay": f"{capacity:,} transitions, {gigabytes(replay)} in memory, up to "
-        f"{gigabytes(disk_bytes(config, settings.run.save_interval))} on disk",
-        "run folder": str(run.folder),
-    }
-    if idle := _unused(settings.train):
-        rows["unused"] = f"{', '.join(idle)} (this composition has no part that uses them)"
-    for name, value in rows.items():
-        say(f"{name:>10}  {value}")
-    if not updates:
-        say_warning(
-            f"nothing will be learned: learning_starts ({config.schedule.learning_starts:,}) is "
-            f"not below total_timesteps ({config.schedule.total_timesteps:,}). Lower "
-            "--learning-starts."
-        )
-
-
-def _unused(config: TrainConfig) -> list[str]:
-    """Returns the names of settings that were set but have no effect."""
-    return [name for name in config.unused() if config[name] != FIELDS[name].default]
-
-
 def _already_finished(run: TrainingRun, json_file: Path | None) -> int:
     assert run.outcome is not None
     say(f"already finished at step {run.steps}: {run.folder}")
@@ -231,16 +155,6 @@ def _already_finished(run: TrainingRun, json_file: Path | None) -> int:
     say("Continue it with a larger --total-timesteps.")
     write_json(json_file, run.outcome)
     return EXIT_OK
-
-
-def _show_end(folder: Path, outcome: dict[str, Any], seconds: float) -> None:
-    say()
-    say(f"trained {outcome['steps']:,} steps in {duration(seconds)}")
-    say(f"checkpoint: {outcome['checkpoint']}")
-    say()
-    say_lines(score_lines([Evaluation.model_validate(outcome["evaluation"])]))
-    say()
-    say(f"next: python -m rlarcade.evaluate {quoted(folder)} --episodes 100")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from rlarcade.console.saying import (
     say_warning,
     write_json,
 )
-from rlarcade.console.stopping import StopSignal
+from rlarcade.console.stopping import PARENT_PIPE, StopSignal, stop_with_the_sweep
 
 __all__ = [
     "EXIT_AWAITING",
@@ -29,6 +29,7 @@ __all__ = [
     "EXIT_OK",
     "EXIT_REJECTED",
     "EXIT_USAGE",
+    "PARENT_PIPE",
     "StopSignal",
     "deliver",
     "is_terminal",
@@ -37,5 +38,6 @@ __all__ = [
     "say_error",
     "say_lines",
     "say_warning",
+    "stop_with_the_sweep",
     "write_json",
 ]

@@ -2,11 +2,15 @@
 
 import os
 import signal
+import threading
 from contextlib import AbstractContextManager
 from types import FrameType, TracebackType
 from typing import Any, Self
 
 from rlarcade.console.exits import EXIT_INTERRUPTED
+
+PARENT_PIPE = "RLARCADE_PARENT_PIPE"
+"""Environment variable of a sweep's runs: the descriptor of a pipe that closes with the sweep."""
 
 
 class StopSignal(AbstractContextManager["StopSignal"]):
@@ -36,3 +40,18 @@ class StopSignal(AbstractContextManager["StopSignal"]):
             os._exit(EXIT_INTERRUPTED)
         self.requested = True
         os.write(2, b"\nrlarcade: stopping after this step; again to quit at once\n")
+
+
+def stop_with_the_sweep() -> None:
+    """Makes this process stop, as after a Ctrl-C, when the sweep that started it has ended."""
+    pipe = os.environ.pop(PARENT_PIPE, "")
+    if pipe.isdigit():
+        threading.Thread(target=_interrupt_at_the_end_of, args=(int(pipe),), daemon=True).start()
+
+
+def _interrupt_at_the_end_of(pipe: int) -> None:
+    try:
+        os.read(pipe, 1)  # nothing is ever written; it returns when the sweep's end is closed
+    except OSError:  # there is no such pipe
+        return
+    os.kill(os.getpid(), signal.SIGINT)

@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from rlarcade.config import Settings, TrainConfig
+from rlarcade.config import RunSettings, Settings, TrainConfig
+from rlarcade.foreign import imported
 from rlarcade.games import resolve_game
 from rlarcade.games.protocols import MOST_ACTIONS
+from rlarcade.learning.custom import Custom
 from rlarcade.learning.frames import BLOCKED_FRAME
 from rlarcade.learning.hardware import bf16_is_faster, require_disk, resolve_device
 from rlarcade.learning.networks import weights_bytes
@@ -120,3 +122,23 @@ def require_disk_for(
         "the run",
         "Free some space, choose --run-dir on another disk, or lower --buffer-size.",
     )
+
+
+def imported_parts(run: RunSettings) -> Custom:
+    """Imports the functions and modules of the user's own that settings name.
+
+    Raises:
+        ConfigError: a name cannot be imported.
+    """
+    parts = {
+        name: None if where is None else imported(where, f"custom_{name}")
+        for name, where in (
+            ("torso", run.custom_torso),
+            ("loss", run.custom_loss),
+            ("exploration", run.custom_exploration),
+            ("learning_rate", run.custom_learning_rate),
+        )
+    }
+    if parts["torso"] is not None:
+        parts["torso"] = parts["torso"]()
+    return Custom(**parts)

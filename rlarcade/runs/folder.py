@@ -32,8 +32,6 @@ from rlarcade.games.names import resolve_game
 from rlarcade.locks import try_lock
 
 RUNS = Path("checkpoints")
-PARENT_PIPE = "RLARCADE_PARENT_PIPE"
-"""Environment variable of a sweep's runs: the descriptor of a pipe that closes with the sweep."""
 
 FORMAT_VERSION = 1
 _FILES = ("lock", "run.json", "commands.jsonl", "metrics.jsonl", "result.json")

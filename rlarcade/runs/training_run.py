@@ -32,7 +32,7 @@ from rlarcade.games import FRAMESKIP
 from rlarcade.learning.custom import NOTHING, Custom, Loss, Schedule
 from rlarcade.learning.hardware import resolve_device
 from rlarcade.learning.policy import DQNAgent
-from rlarcade.learning.schedules import crossed, whole_length
+from rlarcade.learning.schedules import crossed, updates_due, whole_length
 from rlarcade.learning.state import TrainingState, torso_of
 from rlarcade.learning.training import TrainingProgress, train_agent
 from rlarcade.runs.beginning import prepared, require_disk_for
@@ -323,6 +323,11 @@ class TrainingRun:
     def length(self) -> int:
         """Agent steps at the end: total_timesteps, rounded up to whole steps of all lanes."""
         return whole_length(self.config)
+
+    @property
+    def updates(self) -> int:
+        """Gradient steps of the whole run, from its first step to its length."""
+        return updates_due(self.config, self.length)
 
     def __iter__(self) -> Iterator[TrainingProgress]:
         """Trains; yields the progress after every step of all lanes, until the run's length.

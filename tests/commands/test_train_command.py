@@ -414,7 +414,7 @@ def nothing_trains(monkeypatch):
     def end(*_):
         raise HelpShown
 
-    monkeypatch.setattr("rlarcade.train._show_start", end)
+    monkeypatch.setattr("rlarcade.train.start_lines", end)
 
 
 def begun_with(command, folder, *flags):
