@@ -4,8 +4,11 @@ An agent with action values sees all its games in one batch. Any other policy se
 time, so that its actions cannot depend on other games.
 """
 
+import atexit
+import ctypes
 import queue
 import threading
+import time
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -303,6 +306,7 @@ class _Worker:
     def __init__(self, seconds: float) -> None:
         self._seconds = number_of(seconds, "decision_seconds", 0, _LONGEST_SECONDS)
         self._calls: queue.SimpleQueue[Any] | None = None
+        self._thread = threading.current_thread()  # replaced when the first call starts one
         self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def call(self, function: Callable[[Any], Any], argument: Any) -> Any:
@@ -314,13 +318,15 @@ class _Worker:
         if self._calls is None:
             self._calls, self._answers = queue.SimpleQueue(), queue.SimpleQueue()
             weakref.finalize(self, self._calls.put, None)
-            threading.Thread(
+            self._thread = threading.Thread(
                 target=_answer_calls, args=(self._calls, self._answers), daemon=True
-            ).start()
+            )
+            self._thread.start()
         self._calls.put((function, argument))
         try:
             answer, error = self._answers.get(timeout=self._seconds)
         except queue.Empty:
+            _abandon(self._thread, self._calls)
             self._calls = None  # the thread may never return; the next call starts a new one
             raise _TooSlowError(f"it did not decide within {self._seconds:g} s") from None
         if isinstance(error, Exception):
@@ -328,6 +334,31 @@ class _Worker:
         if error is not None:  # such as SystemExit
             raise PolicyError(f"it ended its thread ({said(error, repr)})")
         return answer
+
+
+_abandoned: list[threading.Thread] = []
+_LAST_WAIT = 0.5  # seconds for abandoned threads to end, when the process ends
+
+
+def _abandon(thread: threading.Thread, calls: "queue.SimpleQueue[Any]") -> None:
+    """Asks a thread to end: Python raises SystemExit in it when it next runs Python code.
+
+    If it still computed in native code while Python ends, such as in torch, it would abort the
+    process, and the exit code would not be the outcome's. A thread that only waits does no harm.
+    """
+    calls.put(None)  # for a call that returns after all
+    if thread.is_alive() and thread.ident is not None:
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(
+            ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit)
+        )
+        _abandoned.append(thread)
+
+
+@atexit.register
+def _wait_for_the_abandoned() -> None:
+    end = time.monotonic() + _LAST_WAIT
+    for thread in _abandoned:
+        thread.join(max(0.0, end - time.monotonic()))
 
 
 def _answer_calls(calls: "queue.SimpleQueue[Any]", answers: "queue.SimpleQueue[Any]") -> None:

@@ -1,6 +1,8 @@
 """Anything that acts can be evaluated, and whoever fails has lost that game and no other."""
 
 import re
+import subprocess
+import sys
 import threading
 import time
 
@@ -432,3 +434,30 @@ def test_who_sees_the_screen_needs_an_environment_that_shows_it():
     blind = make_env("space_invaders", protocol=SHORT)
     with pytest.raises(ConfigError, match="Make it with render_mode='rgb_array'"):
         play_steps(player(Watcher()), blind)
+
+
+HANGING = """
+import sys
+import torch
+from rlarcade import Player, PolicyError, evaluate_agent
+
+ones = torch.ones(300, 300)
+
+def hangs(observation):
+    while True:
+        torch.mm(ones, ones)
+
+try:
+    evaluate_agent(Player(hangs, game="Pong", decision_seconds=0.3), episodes=1)
+except PolicyError as error:
+    assert "did not decide within 0.3 s" in str(error)
+    sys.exit(3)
+"""
+
+
+def test_a_policy_that_hangs_in_native_code_does_not_change_the_exit_code():
+    """Its thread is asked to end. Otherwise it would abort the process while Python ends."""
+    done = subprocess.run(
+        [sys.executable, "-c", HANGING], capture_output=True, text=True, timeout=100, check=False
+    )
+    assert (done.returncode, done.stderr) == (3, "")
