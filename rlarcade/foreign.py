@@ -24,14 +24,20 @@ def imported(name: str, what: str) -> Any:
     module, _, attribute = name.partition(":")
     if not module or not attribute:
         raise ConfigError(f"{what} must be MODULE:NAME, such as mine:make, not {name!r}.")
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
     try:
-        return getattr(importlib.import_module(module), attribute)
+        return attribute_of(name)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # the user's code may raise anything, even SystemExit
         raise ConfigError(f"{what} {name} cannot be imported: {own_words(error)}.") from error
+
+
+def attribute_of(name: str) -> Any:
+    """Imports what `module:name` means. Raises whatever the user's code raises."""
+    module, _, attribute = name.partition(":")
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    return getattr(importlib.import_module(module), attribute)
 
 
 def own_words(error: BaseException) -> str:

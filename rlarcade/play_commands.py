@@ -54,7 +54,7 @@ def resumable(things: str, *, kept: bool = True) -> Iterator[None]:
 
     Args:
         things: what the work consists of, in the plural.
-        kept: finished ones are kept; otherwise nothing is told.
+        kept: whether finished ones are kept. If they are not, nothing is told.
     """
     try:
         yield

@@ -36,19 +36,7 @@ ROOMS = [
     {"train", "evaluate", "compare", "watch", "promote", "sweep", "__main__"},
 ]
 # whatever a room holds, those may use that lie in the lowest one themselves
-SHARED = {
-    "errors",
-    "foreign",
-    "checked",
-    "seeding",
-    "files",
-    "locks",
-    "text",
-    "numbers",
-    "outputs",
-    "shown",
-    "toml_files",
-}
+SHARED = ROOMS[0] - {"interrupts"}
 LEVEL = {name: level for level, names in enumerate(ROOMS) for name in names}
 
 

@@ -126,7 +126,7 @@ class TargetSettings(Part):
     munchausen_clip: Annotated[float, Field(le=0)] = -1.0
     """Lower bound of the temperature-scaled log-policy."""
     munchausen_policy: Literal["target", "online"] = "target"
-    """Network whose log-policy is added; the online one saves a forward pass."""
+    """Network that gives the added log-policy. The online one saves a forward pass."""
     n_steps: Annotated[Whole, Field(ge=1, le=1_000)] = 1
     """Rewards summed before bootstrapping."""
     n_steps_final: Count | None = None

@@ -1,4 +1,4 @@
-"""Loads checkpoints whose weights have a known size: that of the network in the manifest.
+"""Loads checkpoints after a check of their size: the manifest's network says how large they may be.
 
 Checkpoints with a user's own torso are not among them: only its module knows its size.
 """

@@ -274,7 +274,7 @@ class Replay:
             self._tree.set(cells, np.zeros(self.num_envs, dtype=np.float32))
 
     def _rows_to_draw(self) -> tuple[int, int]:
-        """Returns the range of the run's rows whose whole window lies in the ring."""
+        """Returns the range of rows that the ring holds with their whole windows."""
         oldest = self.oldest
         # The run's first rows have no earlier frames. All others need the frames of their stack.
         low = oldest + STACK - 1 if oldest else 0

@@ -24,7 +24,7 @@ def saliency(
     Args:
         agent: the agent. A network with a user's own torso must take float frames, too.
         observation: uint8 (B, 4, 84, 84) or (4, 84, 84), newest frame last.
-        action: whose value; None: that of the best action in each observation.
+        action: the action that the value belongs to. None: the best action of each observation.
 
     Returns:
         float32 of the observation's shape, 0 or more.

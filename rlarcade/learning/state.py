@@ -209,7 +209,7 @@ class TrainingState:
 
 
 def torso_of(sha256: str) -> str:
-    """Returns the record of a parent of which only the torso was used, as long as a sha256."""
+    """Returns the record of a parent that gave only its torso. It has the length of a sha256."""
     return f"{_TORSO_OF}{sha256}"[: len(sha256)]
 
 

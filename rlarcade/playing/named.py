@@ -1,15 +1,13 @@
 """Loads players by name: a checkpoint, a version, `random`, or `module:factory`."""
 
-import importlib
 import os
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rlarcade.errors import ConfigError
-from rlarcade.foreign import own_words
+from rlarcade.foreign import attribute_of, own_words
 from rlarcade.games.names import resolve_game
 from rlarcade.games.protocols import Protocol, get_protocol
 from rlarcade.learning.policy import DQNAgent
@@ -104,12 +102,10 @@ def _check_actions(agent: DQNAgent, rules: Protocol) -> None:
 def _other(name: str, game: str, rules: Protocol) -> Player:
     if name == RANDOM:
         return RandomPlayer(game, rules)
-    module_name, _, factory = name.partition(":")
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+    factory = name.partition(":")[2]
     made = False
     try:
-        policy: Any = getattr(importlib.import_module(module_name), factory)(game)
+        policy: Any = attribute_of(name)(game)
         made = True
         version = _version_of(policy, name)
         return Player(policy, game=game, protocol=rules, name=name, version=version)

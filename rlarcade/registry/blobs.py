@@ -55,7 +55,7 @@ class Blobs:
         """Requires that the folders are not links, which might lead out of the registry.
 
         Args:
-            digest: of a blob whose folder is checked as well.
+            digest: the blob's digest. The blob's folder is checked, too.
 
         Raises:
             DamagedBlobError: a folder is a link.

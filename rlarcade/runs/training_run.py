@@ -205,13 +205,7 @@ class TrainingRun:
     def _new_state(self, config: TrainConfig, parent: Checkpoint | None) -> TrainingState:
         with self._listener.work("starting games", config.schedule.num_envs, "games") as update:
             return TrainingState.create(
-                config,
-                init_from=parent,
-                progress=update,
-                torso=self._custom.torso,
-                loss=self._custom.loss,
-                exploration=self._custom.exploration,
-                learning_rate=self._custom.learning_rate,
+                config, init_from=parent, progress=update, **vars(self._custom)
             )
 
     def _go_on(self, record: RunRecord, parent: Checkpoint | None) -> None:
