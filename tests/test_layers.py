@@ -28,12 +28,26 @@ ROOMS = [
     {"playing"},
     {"evaluation"},
     {"promotion", "runs"},
+    {"serving"},
     {"reports"},
     {"command_line"},
     {"console"},
     {"progress"},
     {"train_flags", "play_commands"},
-    {"train", "evaluate", "compare", "watch", "promote", "sweep", "__main__"},
+    {
+        "train",
+        "evaluate",
+        "compare",
+        "watch",
+        "export",
+        "promote",
+        "serve",
+        "rollout",
+        "play",
+        "predict",
+        "sweep",
+        "__main__",
+    },
 ]
 # whatever a room holds, those may use that lie in the lowest one themselves
 SHARED = ROOMS[0] - {"interrupts"}

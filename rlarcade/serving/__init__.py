@@ -1,0 +1,1 @@
+"""Serving: an agent online, and rollouts of its next version."""
