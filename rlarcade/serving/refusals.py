@@ -5,7 +5,7 @@ from rlarcade.text import printable
 _LONGEST = 500  # characters of a message
 
 
-class Refusal(Exception):  # noqa: N818  (a refusal is an answer, not a failure of the server)
+class Refusal(Exception):
     """A request is refused: an HTTP status, and one line that says why and what to do.
 
     Attributes:
