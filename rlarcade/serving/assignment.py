@@ -75,7 +75,7 @@ def share_point(key: str, salt: str) -> float:
         salt: key of the hash, 1 to 64 bytes.
     """
     digest = blake2b(_bytes(key), key=_bytes(salt), digest_size=8).digest()
-    return float((int.from_bytes(digest) >> (64 - _BITS)) / 2**_BITS)
+    return (int.from_bytes(digest) >> (64 - _BITS)) / (1 << _BITS)
 
 
 def assign(plan: Plan, key: str, group: str | None = None) -> Variant:
