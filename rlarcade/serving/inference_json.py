@@ -11,15 +11,16 @@ from rlarcade.text import quoted
 
 LARGEST_JSON = 4 * 2**20
 """Bytes of the JSON in a body: about 40 stacks of random pixels, more of real ones."""
-_MOST_BRACKETS = 100_000
-"""Lists and objects in the JSON. 256 stacks as nested lists have 87,297 lists."""
+_MOST_PARTS = 100_000
+"""Lists, objects and entries of objects in the JSON, each of which takes much more memory than its
+text. 256 stacks as nested lists have 87,300."""
 
 
 def read_json(text: bytes) -> dict[str, Any]:
     """Reads a JSON object in which no key stands twice.
 
     Raises:
-        Refusal: 413: more than `LARGEST_JSON` bytes or too many lists and objects. 400: it is no
+        Refusal: 413: more than `LARGEST_JSON` bytes, or too many lists and entries. 400: it is no
             JSON object, or a key is duplicated.
     """
     if len(text) > LARGEST_JSON:
@@ -28,11 +29,11 @@ def read_json(text: bytes) -> dict[str, Any]:
             f"the JSON has {len(text):,} bytes, and at most {LARGEST_JSON:,} are read. Send the "
             "tensor as binary data, or fewer stacks in a request.",
         )
-    brackets = text.count(b"[") + text.count(b"{")
-    if brackets > _MOST_BRACKETS:
+    parts = sum(map(text.count, (b"[", b"{", b":")))
+    if parts > _MOST_PARTS:
         raise Refusal(
             413,
-            f"the JSON has {brackets:,} lists and objects; at most {_MOST_BRACKETS:,} are read.",
+            f"the JSON has {parts:,} lists, objects and entries; at most {_MOST_PARTS:,} are read.",
         )
     try:
         document = from_json(text, allow_inf_nan=False)

@@ -114,11 +114,15 @@ def _from_lists(data: object, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     if len(data) != size:
         raise Refusal(400, f"inputs[0].data has {len(data):,} values; its shape needs {size:,}.")
     kinds = set(map(type, data))
-    if float in kinds and all(map(_is_level, data)):
-        data, kinds = list(map(int, data)), {int}  # 7.0 is a level, too
-    if kinds == {int}:  # without true and false, which bytes() would take
-        with suppress(ValueError, OverflowError):  # a number outside 0 to 255
+    with suppress(ValueError, OverflowError):  # a number outside 0 to 255, or of hundreds of digits
+        if kinds == {int}:  # without true and false, which bytes() would take
             return np.frombuffer(bytes(data), np.uint8)
+        if kinds <= {int, float}:  # 7.0 is a level, too
+            numbers = np.array(data, np.float64)
+            levels = numbers.clip(0, 255).astype(np.uint8)
+            if np.array_equal(levels, numbers):
+                levels.flags.writeable = False
+                return levels
     wrong = next(value for value in data if not _is_level(value))
     raise Refusal(
         400, f"inputs[0].data holds {in_words(wrong)}; a value is a whole number from 0 to 255."
