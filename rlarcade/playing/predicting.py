@@ -109,14 +109,14 @@ def agreements(
         found: predictions for all their steps.
         taken: all their steps.
     """
-    agreed = found.action == taken.taken
+    agreed = np.bincount(taken.game[found.action == taken.taken], minlength=max(recordings) + 1)
     return tuple(
         GameAgreement(
             episode=place,
             player=recording.player,
             seed=recording.episode.seed,
             steps=recording.episode.steps,
-            agreed=int(agreed[taken.game == place].sum()),
+            agreed=int(agreed[place]),
         )
         for place, recording in recordings.items()
     )

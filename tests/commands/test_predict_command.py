@@ -1,7 +1,10 @@
 """`rlarcade predict`: offline, an agent does and values to the bit what it does step by step."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +16,9 @@ from rlarcade.learning.policy import DQNAgent
 from rlarcade.playing.players import AgentPlayer
 from rlarcade.playing.predicting import PredictionSummary
 
-DATA = Path(__file__).parent.parent / "data"
+ROOT = Path(__file__).parent.parent.parent
+PAGE = (ROOT / "docs" / "predicting.md").read_text("utf-8")
+DATA = ROOT / "tests" / "data"
 LATE, EARLY = DATA / "space-invaders-late", DATA / "space-invaders-early"
 # Short games of a real agent with many random actions.
 SHORT = get_protocol("v5").model_copy(
@@ -253,3 +258,43 @@ def test_a_checkpoint_with_more_actions_than_its_game_is_told(command, tmp_path)
     )
     assert code == 2
     assert "has 6 actions, but Pong has 18 under protocol machado" in err
+
+
+def examples():
+    """The commands and the Python examples of the page, in their order."""
+    for language, text in re.findall(r"```(bash|python)\n(.+?)```", PAGE, flags=re.DOTALL):
+        if language == "python":
+            yield [sys.executable, "-c", text]
+        for line in text.splitlines() if language == "bash" else ():
+            yield ["bash", "-c", line]
+
+
+def test_the_page_shows_both_commands_and_imports_names_that_exist():
+    shown = [words[-1] for words in examples()]
+    for verb in ("predict", "export"):
+        assert any(f"python -m rlarcade.{verb} " in text for text in shown)
+    for module, names in re.findall(r"^from (rlarcade\.\S+) import (.+)$", PAGE, re.MULTILINE):
+        for name in names.split(", "):
+            assert hasattr(__import__(module, fromlist=[name]), name)
+
+
+@pytest.mark.slow
+def test_the_page_runs_as_written(tmp_path):
+    (tmp_path / "tests").symlink_to(ROOT / "tests")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    for words in examples():
+        if words[-1].startswith("pip install"):
+            continue
+        done = subprocess.run(
+            words,
+            cwd=tmp_path,
+            env={**os.environ, "PATH": path},
+            capture_output=True,
+            text=True,
+            timeout=280,
+            check=False,
+        )
+        assert done.returncode == 0, f"{words[-1]}\n{done.stdout}{done.stderr}"
+        assert "Traceback" not in done.stderr
+    with np.load(tmp_path / "late.npz") as late:
+        assert (late["action"] == late["taken"]).mean() > 0.95, "all but the random actions"
