@@ -85,7 +85,7 @@ class OnnxValues:
             raise _unusable(name, f"its description of an agent: {reason(error)}") from error
         self.protocol, self.num_actions = self.description.protocol, len(self.description.actions)
         self.version = f"{self.description.version}+onnx"
-        self._check_shapes()
+        self._try()
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -127,8 +127,8 @@ class OnnxValues:
             values[first : first + _ROWS] = self._session.run([Q_VALUES], {INPUT: some})[0]
         return values
 
-    def _check_shapes(self) -> None:
-        """Requires the input and the outputs that `export_onnx` writes."""
+    def _try(self) -> None:
+        """Requires the input and the outputs that `export_onnx` writes, and values of two rows."""
         parts = [*self._session.get_inputs(), *self._session.get_outputs()]
         found = {part.name: (part.type, list(part.shape)[1:]) for part in parts}
         wanted = {
@@ -138,6 +138,13 @@ class OnnxValues:
         }
         if found != wanted:
             raise _unusable(self.name, f"its inputs and outputs are {found}")
+        frames = np.zeros((2, STACK, SCREEN, SCREEN), dtype=np.uint8)
+        try:
+            (values,) = self._session.run([Q_VALUES], {INPUT: frames})
+        except Exception as error:  # see `_session_of`
+            raise _unusable(self.name, str(error)) from error
+        if values.shape != (2, self.num_actions):  # what a file declares need not be true
+            raise _unusable(self.name, f"its values of two observations are {values.shape}")
 
 
 def require_onnx(*modules: str) -> list[Any]:

@@ -347,6 +347,25 @@ def test_other_files_are_refused_in_one_line(tmp_path, model, altered, said):
     assert len(line) < 700
 
 
+def test_a_file_whose_values_are_not_what_it_declares_is_refused(model):
+    for wrong, said in (([1, 6], r"of two observations are \(1, 6\)"), ([5, -1], "damaged")):
+        edited = onnx.load_from_string(model)
+        (last,) = [node for node in edited.graph.node if "q_values" in node.output]
+        last.output[0] = "inner"
+        (argmax,) = [node for node in edited.graph.node if "action" in node.output]
+        argmax.input[0] = "inner"
+        if wrong == [1, 6]:  # the first row alone
+            zero = [numpy_helper.from_array(np.array([0]), "zero")]
+            node = onnx.helper.make_node("Gather", ["inner", "zero"], ["q_values"], axis=0)
+        else:  # 12 values cannot be rows of 5
+            zero = [numpy_helper.from_array(np.array(wrong), "zero")]
+            node = onnx.helper.make_node("Reshape", ["inner", "zero"], ["q_values"])
+        edited.graph.initializer.extend(zero)
+        edited.graph.node.append(node)
+        with pytest.raises(CheckpointError, match=said):
+            OnnxValues(edited.SerializeToString())
+
+
 def test_no_other_file_is_read_in_place_of_weights(tmp_path, model, monkeypatch):
     monkeypatch.chdir(tmp_path)
     edited = onnx.load_from_string(model)
