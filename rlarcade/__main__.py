@@ -13,6 +13,8 @@ VERBS = {
     "evaluate": "play whole games with checkpoints and report raw scores",
     "compare": "match a candidate against the champion: promote or reject",
     "watch": "show a checkpoint's or a recorded game, and confirm recorded scores",
+    "predict": "an agent's actions for stored observations or recorded games",
+    "export": "write a checkpoint's network as an ONNX file",
     "promote": "register versions, and promote them through a gate, or roll back",
     "sweep": "train many agents side by side; the same command goes on",
 }

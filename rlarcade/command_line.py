@@ -204,7 +204,7 @@ class _Refusal:
         if not needed:
             return f"{match[1]} needs {match[2]}."
         said = [
-            f"{_WORDS.get(name, name)} ({meaning.strip(' .').removeprefix('STR ')})"
+            f"{_WORDS.get(name, name)} ({re.sub('^(STR|PATH) ', '', meaning.strip(' .'))})"
             for name, meaning in needed
         ]
         return f"{match[1]} needs {' and '.join(said)}."

@@ -12,6 +12,7 @@
     │   ├── StaleError    an alias that somebody else has moved meanwhile
     │   └── UnusableRegistryError  a registry that is damaged, altered, locked, full or read-only
     ├── ResourceError     too little memory or disk for what was asked
+    ├── ExportError       an exported network is not the agent's, or cannot be made
     └── DivergenceError   training went beyond all numbers
 
 Commands turn every one of them into one line on stderr and an exit code: 2, or the error's own
@@ -79,5 +80,11 @@ class ResourceError(RlarcadeError):
 
 class DivergenceError(RlarcadeError):
     """The loss is no finite number any more; what was saved before is as good as it was."""
+
+    exit_code = 1
+
+
+class ExportError(RlarcadeError):
+    """A network cannot be converted to another format, or computes something else there."""
 
     exit_code = 1

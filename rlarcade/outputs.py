@@ -11,7 +11,13 @@ from rlarcade.errors import ConfigError
 from rlarcade.files import unfinished
 from rlarcade.text import printable, shown_path
 
-KINDS = {"--report": (".html", ".htm"), "--video": (".mp4",), "--picture": (".png",)}
+KINDS = {
+    "--report": (".html", ".htm"),
+    "--video": (".mp4",),
+    "--picture": (".png",),
+    "--output": (".npz",),
+    "--onnx": (".onnx",),
+}
 """Allowed endings of outputs that have only one format; other outputs may have any name."""
 
 _TRIES = 10

@@ -20,6 +20,9 @@ FIRST_ONLY = "is invalid: rlarcade uses the first GPU that it sees. "
         ((*TRAIN, "--env-id=Pong"), "unknown flag --env-id. Did you mean --game?"),
         (("evaluate", "x", "--num_episodes=3"), "--num_episodes. Did you mean --episodes?"),
         (("evaluate", "x", "--zzz"), "unknown flag --zzz. rlarcade evaluate --help lists all."),
+        (("predict", "x", "--batch", "3"), "unknown flag --batch. Did you mean --batch-size?"),
+        (("predict", "x"), "needs --input (Observations, uint8 (N, 4, 84, 84): a .npz"),
+        (("export", "x"), "rlarcade export needs --onnx (Write the network to this file (.onnx)"),
         (("promote", "regster", "x"), "unknown subcommand 'regster'. Did you mean register?"),
         (("promote", "pipeline", "rum"), "unknown subcommand 'rum'. Did you mean run?"),
         (("promote", "zzz"), "unknown subcommand 'zzz'. Choose one of register, versions"),
@@ -31,7 +34,12 @@ FIRST_ONLY = "is invalid: rlarcade uses the first GPU that it sees. "
         ((*TRAIN, "extra"), "unexpected 'extra': no further arguments are allowed."),
         *(
             ((*command, "--device", device), f"error: device {device!r} {said}\n")
-            for command in (TRAIN, ("evaluate", "x"), ("compare", "x", "random"))
+            for command in (
+                TRAIN,
+                ("evaluate", "x"),
+                ("compare", "x", "random"),
+                ("predict", "x", "--input", "x.npy", "--output", "x.npz"),
+            )
             for device, said in (
                 ("gpu", FIRST_ONLY + "Use device cuda."),
                 ("cuda:1", FIRST_ONLY + "Use CUDA_VISIBLE_DEVICES=1 and device cuda."),

@@ -20,6 +20,7 @@ from rlarcade.evaluation import (
 )
 from rlarcade.evaluation.document_files import load_recordings
 from rlarcade.games import display_name, get_protocol, make_env, resolve_game
+from rlarcade.learning.onnx_file import OnnxValues, export_onnx
 from rlarcade.learning.policy import DQNAgent
 from rlarcade.learning.state import TrainingState
 from rlarcade.learning.training import train_agent
@@ -120,6 +121,8 @@ CALLS = {
     # of each what is called, and what it cannot be called with
     "checkpoint": (rlarcade.load_checkpoint, NO_TEXT),
     "agent": (DQNAgent.load, NO_TEXT),
+    "ONNX file": (OnnxValues.load, NO_TEXT),
+    "file of an export": (lambda x: export_onnx(early(), x), NO_TEXT),
     "agent's folder": (lambda x: early().save(x), [*WRONG, ".", "/"]),
     "registry": (Registry.open, NO_TEXT),
     "seconds of a registry": (lambda x: Registry.open("r", busy_seconds=x), [None, "", [], {}]),
@@ -198,6 +201,8 @@ NUL = "a\0b"
     [
         lambda: rlarcade.load_checkpoint(NUL),
         lambda: DQNAgent.load(Path(NUL) / "weights.safetensors"),
+        lambda: OnnxValues.load(NUL),
+        lambda: export_onnx(early(), NUL),
         lambda: early().save(NUL),
         lambda: Registry.open(NUL),
         lambda: Registry.open(Path(NUL), create=False),

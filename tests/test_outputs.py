@@ -146,6 +146,10 @@ def test_another_process_that_tries_the_same_new_folder_disturbs_nobody(tmp_path
     [
         ["evaluate", LATE, "--json"],
         ["compare", LATE, LATE, "--json"],
+        ["predict", LATE, "--input", MATCH, "--output"],
+        ["predict", LATE, "--input", MATCH, "--output", "actions.npz", "--json"],
+        ["export", LATE, "--onnx"],
+        ["export", LATE, "--onnx", "agent.onnx", "--json"],
         ["promote", "register", LATE, "--json"],
         ["promote", "versions", "--json"],
         ["promote", "export"],
@@ -181,6 +185,8 @@ def test_every_command_refuses_an_output_before_its_work(
         (["compare", LATE, LATE, "--report", "r.txt"], "r.txt must end in .html"),
         (["watch", LATE, "--video", "x.avi"], "x.avi must end in .mp4"),
         (["watch", LATE, "--picture", "x.txt"], "x.txt must end in .png"),
+        (["predict", LATE, "--input", MATCH, "--output", "x.json"], "x.json must end in .npz"),
+        (["export", LATE, "--onnx", "x.pt"], "x.pt must end in .onnx"),
     ],
 )
 def test_every_command_refuses_a_format_that_it_cannot_make(

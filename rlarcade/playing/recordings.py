@@ -2,10 +2,13 @@
 
 import os
 import threading
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from rlarcade.errors import ActionError, RecordingError
 from rlarcade.games.protocols import Protocol
@@ -30,11 +33,22 @@ def median_game(recordings: Iterable[Recording]) -> Recording:
 
 
 def verify(recording: Recording, env: GameEnv | None = None) -> None:
+    """Replays a recorded game. Args and errors are those of `replayed`."""
+    for _ in replayed(recording, env):
+        pass
+
+
+def replayed(
+    recording: Recording, env: GameEnv | None = None
+) -> Iterator[tuple[NDArray[np.uint8], int]]:
     """Replays a recorded game in the emulator and checks every reward, the ending and the score.
 
     Args:
         recording: the game.
         env: environment of the same game and protocol to use. Unset: a new one.
+
+    Yields:
+        Each observation, uint8 (4, 84, 84), with the action that was taken there.
 
     Raises:
         RecordingError: the game does not reproduce. The message names the step.
@@ -44,11 +58,12 @@ def verify(recording: Recording, env: GameEnv | None = None) -> None:
         raise _departs(recording, 0, "no actions were kept")
     trace = episode.trace
     env = env or GameEnv(recording.game, protocol=recording.protocol)
-    env.reset(seed=episode.seed)
+    observation, _ = env.reset(seed=episode.seed)
     score, ended, step = 0.0, "", 0
     for step, (action, reward) in enumerate(trace.steps):
+        yield observation, action
         try:
-            _, paid, terminated, truncated, _ = env.step(action)
+            observation, paid, terminated, truncated, _ = env.step(action)
         except ActionError as error:
             raise _departs(recording, step, f"action {action}: {error}") from error
         score += paid

@@ -26,14 +26,19 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rlarcade import DQNAgent, Registry, RlarcadeError
 from rlarcade.config import load_preset, make_settings, shipped_config
 from rlarcade.evaluation.document_files import load_recorded
+from rlarcade.learning.onnx_file import OnnxValues, onnx_model
 from rlarcade.outputs import output_file
+from rlarcade.playing.observation_files import open_observations
 from rlarcade.promotion.gate import load_gate
 from rlarcade.runs.folder import RunFolder
 from rlarcade.runs.metrics import read_metrics
@@ -380,6 +385,26 @@ def _altered_export(folder: Path, dice: random.Random) -> None:
     (folder / "new.tar").replace(path)
 
 
+def _byte_file(path: Path, dice: random.Random) -> None:
+    path.write_bytes(_bytes(path.read_bytes(), dice))
+
+
+def _observations(folder: Path) -> None:
+    dice = np.random.default_rng(0)
+    frames = dice.integers(0, 2, (3, 4, 84, 84), dtype=np.uint8)
+    np.savez_compressed(folder / "frames.npz", observation=frames)
+
+
+def _read_observations(folder: Path) -> None:
+    with open_observations(folder / "frames.npz") as frames:
+        list(frames.batches(2))
+
+
+@cache
+def _late_model() -> bytes:
+    return onnx_model(DQNAgent.load(LATE))
+
+
 def _text(name: str, text: str) -> Callable[[Path], None]:
     return lambda folder: (folder / name).write_text(text) and None
 
@@ -494,6 +519,12 @@ FORMATS = {
         _text("s.toml", SWEEP),
         _files(_toml_file, "s.toml"),
         lambda f: _ran("sweep", f / "s.toml", "--list"),
+    ),
+    "observations": _Format(_observations, _files(_byte_file, "frames.npz"), _read_observations),
+    "ONNX": _Format(
+        lambda f: (f / "late.onnx").write_bytes(_late_model()) and None,
+        _files(_byte_file, "late.onnx"),
+        lambda f: OnnxValues.load(f / "late.onnx"),
     ),
 }
 
