@@ -42,12 +42,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _serve_command(argv: Sequence[str]) -> int:
     flags: _Flags = parse_flags(_Flags, argv, prog="rlarcade serve", description=__doc__)
     try:
-        from rlarcade.serving.server import operator_token, serve
+        from rlarcade.serving.server import serve
     except ImportError as error:
         raise ConfigError(
             f"serving needs the extra `serve` ({error.name} is missing): pip install -c "
             "constraints.txt '.[serve]'."
         ) from error
+    from rlarcade.serving.tokens import operator_token
+
     logging.basicConfig(format="%(levelname)s %(message)s", stream=sys.stderr)
     token = operator_token(flags.token_file)
     serve(

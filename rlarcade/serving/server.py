@@ -1,7 +1,6 @@
 """Starts the server: what it serves, where it listens, and how it ends."""
 
 import asyncio
-import os
 import resource
 import signal
 import socket
@@ -13,7 +12,6 @@ import uvicorn
 import uvloop
 
 from rlarcade.errors import ConfigError, ResourceError
-from rlarcade.files import read_bounded_text
 from rlarcade.learning.policy import DQNAgent
 from rlarcade.registry.registry import Registry
 from rlarcade.registry.store import is_registry
@@ -24,44 +22,17 @@ from rlarcade.serving.engine import LocalEngine
 from rlarcade.serving.requests import Online
 from rlarcade.serving.service import Deployment, Service
 from rlarcade.serving.stock import Loader, packaged
+from rlarcade.serving.tokens import TOKEN
 
 OnReady = Callable[[str, list[str]], None]
 """Called with the server's address and the games online."""
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-TOKEN = "RLARCADE_TOKEN"
-"""Environment variable with the operator's token."""
-_LONGEST_TOKEN = 1000
 _DESCRIPTORS = 65_536
 _GRACE_SECONDS = 5
 _BACKLOG = 2048  # connections that wait to be accepted
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _LARGEST_MESSAGE = 1_000_000  # bytes of a WebSocket message; a screen has 100,800
-
-
-def operator_token(file: Path | None) -> str | None:
-    """Returns the operator's token, from a file or from the environment; None: there is none.
-
-    Raises:
-        ConfigError: the file cannot be read, or the token is too short.
-    """
-    token = os.environ.get(TOKEN)
-    where = TOKEN
-    if file is not None:
-        where = f"--token-file {file}"
-        try:
-            token = read_bounded_text(file, _LONGEST_TOKEN)
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{where} cannot be read: {error}.") from error
-    if token is None:
-        return None
-    token = token.strip()
-    if len(token) < 8 or not token.isascii() or not token.isprintable() or " " in token:
-        raise ConfigError(
-            f"the operator's token of {where} must have at least 8 printable ASCII characters and "
-            'no spaces. Make one: python -c "import secrets; print(secrets.token_urlsafe())".'
-        )
-    return token
 
 
 def serve(

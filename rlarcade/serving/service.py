@@ -37,7 +37,7 @@ _Result = TypeVar("_Result")
 
 DECISION_SECONDS = 10.0
 """A version that takes longer for a decision has failed."""
-_SLOW_SHARE = 0.05  # a session is slow if more of its decisions were
+_SLOW_SHARE = 0.5  # a session is slow if more of its decisions were: its median was
 
 
 class Decision(NamedTuple):

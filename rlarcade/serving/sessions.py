@@ -72,8 +72,8 @@ class Session:
         """Takes the next observation; returns it as uint8 (4, 84, 84), newest frame last.
 
         Args:
-            picture: uint8 (4, 84, 84), the newest frame (84, 84), or the screen (210, 160, 3). For
-                single frames and screens, the session keeps the stack.
+            picture: uint8 (4, 84, 84), the newest frame (84, 84), or the screen (210, 160, 3). The
+                session keeps the stack, so single frames may follow a whole stack.
 
         Raises:
             Refusal: it has another shape or dtype, or the game is longer than a game can be.
@@ -88,10 +88,12 @@ class Session:
             )
         if picture.shape == _SCREEN:
             picture = grey_frame(picture)
+        if self._stack is None:
+            self._stack = FrameStack()
         if picture.ndim == 2:
-            if self._stack is None:
-                self._stack = FrameStack()
             picture = self._stack.push(picture)
+        else:
+            self._stack.replace(picture)
         self.sums.append(zlib.crc32(picture[-1]))
         return picture
 
