@@ -15,7 +15,7 @@ from rlarcade.errors import ConfigError
 from rlarcade.games.names import display_name
 from rlarcade.outputs import check_outputs
 from rlarcade.registry.store import default_actor
-from rlarcade.text import counted
+from rlarcade.text import counted, quoted
 
 if TYPE_CHECKING:
     from rlarcade.serving.client import ServerClient
@@ -207,7 +207,7 @@ def _percent(text: str) -> float:
         return float(text)
     except ValueError as error:
         raise ConfigError(
-            f"--steps are percentages such as 10,50,100, not {text!r:.80}."
+            f"--steps are percentages such as 10,50,100, not {quoted(text)}."
         ) from error
 
 
