@@ -131,6 +131,7 @@ def test_the_summary_says_what_another_agent_would_have_done(predict, document, 
     ]
     assert [game.agreed for game in summary.games] == agreed
     assert summary.agreement == pytest.approx(sum(agreed) / len(played))
+    assert json.loads(text)["agreement"] == summary.agreement
     assert re.search(r"^ +[\d,]+ observations/s$", out, re.MULTILINE)
 
 
@@ -207,13 +208,10 @@ def test_values_that_are_no_numbers_choose_no_action(command, observations, tmp_
     next(broken.q_network.head.values.parameters()).data.fill_(np.nan)
     broken.save(tmp_path / "broken")
     np.save(tmp_path / "frames.npy", observations[:5])
-    code, _, err = command(
-        "predict",
-        tmp_path / "broken",
-        *("--input", tmp_path / "frames.npy", "--output", tmp_path / "a.npz"),
-    )
+    flags = ["--input", tmp_path / "frames.npy", "--output", tmp_path / "a.npz", "--batch-size", 2]
+    code, _, err = command("predict", tmp_path / "broken", *flags)
     assert code == 2
-    assert "not finite numbers: [nan, nan, nan, nan, nan, nan]" in err
+    assert "not finite numbers: [nan, nan, nan, nan, nan, nan] for observation 0 of 2" in err
     assert not (tmp_path / "a.npz").exists()
 
 
