@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         ResourceError,
         RlarcadeError,
         RunFolderError,
+        ServerError,
         StaleError,
     )
     from rlarcade.evaluation import (
@@ -86,6 +87,7 @@ _HOMES = {
     "RoundRobin": "evaluation",
     "Rule": "evaluation",
     "RunFolderError": "errors",
+    "ServerError": "errors",
     "StaleError": "errors",
     "Step": "playing",
     "SuiteComparison": "evaluation",
@@ -138,6 +140,7 @@ __all__ = [
     "RoundRobin",
     "Rule",
     "RunFolderError",
+    "ServerError",
     "StaleError",
     "Step",
     "SuiteComparison",

@@ -16,6 +16,9 @@ VERBS = {
     "predict": "an agent's actions for stored observations or recorded games",
     "export": "write a checkpoint's network as an ONNX file",
     "promote": "register versions, and promote them through a gate, or roll back",
+    "serve": "serve each game's champion over HTTP and WebSocket",
+    "rollout": "hand a server's games over to another version, step by step",
+    "play": "play games with the agents of a server",
     "sweep": "train many agents side by side; the same command goes on",
 }
 

@@ -12,6 +12,7 @@
     │   ├── StaleError    an alias that somebody else has moved meanwhile
     │   └── UnusableRegistryError  a registry that is damaged, altered, locked, full or read-only
     ├── ResourceError     too little memory or disk for what was asked
+    ├── ServerError       a server that cannot be reached, or refuses
     ├── ExportError       an exported network is not the agent's, or cannot be made
     └── DivergenceError   training went beyond all numbers
 
@@ -76,6 +77,12 @@ class UnusableRegistryError(RegistryError):
 
 class ResourceError(RlarcadeError):
     """The machine has too little memory or disk for what was asked."""
+
+
+class ServerError(RlarcadeError):
+    """A server cannot be reached, or refuses a request."""
+
+    exit_code = 1
 
 
 class DivergenceError(RlarcadeError):

@@ -17,6 +17,18 @@ class FrameStack:
         self._frames[:] = 0
         return self.push(frame)
 
+    def replace(self, stack: NDArray[np.uint8]) -> None:
+        """Goes on from a whole stack, uint8 (4, 84, 84), newest frame last.
+
+        Raises:
+            ValueError: the stack has another shape or dtype.
+        """
+        if stack.shape != self._frames.shape or stack.dtype != np.uint8:
+            raise ValueError(
+                f"a stack is uint8 {self._frames.shape}, got {stack.dtype} {stack.shape}"
+            )
+        self._frames[:] = stack
+
     def push(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Adds the newest frame, uint8 (84, 84). Returns a uint8 (4, 84, 84) copy.
 

@@ -47,6 +47,16 @@ class GameEnv(gymnasium.Env[NDArray[np.uint8], np.int64]):
         self._picture: NDArray[np.uint8] | None = None
         self._over = True
 
+    @property
+    def num_actions(self) -> int:
+        """Number of actions of the game under this protocol."""
+        return self._lane.num_actions
+
+    @property
+    def action_names(self) -> tuple[str, ...]:
+        """Name of each action, such as ("NOOP", "FIRE", …)."""
+        return self._lane.action_names
+
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.uint8], dict[str, Any]]:

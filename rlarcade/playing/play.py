@@ -301,7 +301,7 @@ class _Lane:
         if self._env is None or (player.sees_screen and self._env.render_mode is None):
             self.leave()
             self._env = _idle.take(player)
-        self.num_actions = int(self._env.action_space.n)  # type: ignore[attr-defined]
+        self.num_actions = self._env.num_actions
         self.player, self.index, self.seed = player, index, job.seed
         self.score, self.result = 0.0, None
         self._actions: list[int] = []

@@ -1,25 +1,23 @@
 """Rebuilds the tables from the audit log, and compares them with the real ones."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from sqlalchemy import ColumnElement, Connection, select, true
 
 from rlarcade.errors import RegistryError, UnusableRegistryError
-from rlarcade.registry import aliases, audit, registration, tables
+from rlarcade.registry import aliases, audit, registration, rollouts, tables
 from rlarcade.registry.documents import Event, Problem
+from rlarcade.registry.rollouts import Rows
 from rlarcade.registry.states import TRANSITIONS, Submission, SubmissionState
 from rlarcade.text import quoted
-
-Rows = dict[Any, dict[str, Any]]
-"""Rows of a table by their key."""
 
 DECISIONS = ("approve", "deny")
 _SUBMISSION = "submission."
 _STATES: tuple[str, ...] = get_args(SubmissionState)
 _APPROVAL = tables.approvals.columns.keys()
-_TABLES = (tables.versions, tables.aliases, tables.submissions, tables.approvals)
+_ALIAS = {*tables.aliases.columns.keys()}
 CHAMPION = "champion"
 
 
@@ -46,6 +44,10 @@ class Told:
     """By id."""
     approvals: Rows = field(default_factory=dict)
     """By submission and person's name."""
+    rollouts: Rows = field(default_factory=dict)
+    """By id."""
+    served_games: Rows = field(default_factory=dict)
+    """By rollout and number."""
 
     def denied_by(self, version: str, generation: int) -> str | None:
         """Returns who denied a version against a champion's generation; None if nobody did.
@@ -95,12 +97,11 @@ def _take(event: Event, told: Told) -> None:
         told.versions.get(document["number"], {}).update(changes[event.kind])
     elif event.kind in aliases.MOVES:
         move = aliases.move_of(event)
-        told.aliases[move.name, move.game] = {
-            "version": move.version,
-            "generation": move.generation,
-        }
+        told.aliases[move.name, move.game] = move.model_dump(include=_ALIAS)
     elif event.kind.startswith(_SUBMISSION):
         _take_step(event.kind.removeprefix(_SUBMISSION), document, told)
+    else:
+        rollouts.replayed(event.kind, document, told.rollouts, told.served_games)
 
 
 def _take_step(step: str, document: Mapping[str, Any], told: Told) -> None:
@@ -127,9 +128,37 @@ def _take_step(step: str, document: Mapping[str, Any], told: Told) -> None:
         row |= {"state": step, **kept}
 
 
+@dataclass(frozen=True)
+class _Compared:
+    """A table, and how its rows are compared with the audit log."""
+
+    name: str
+    """Name of the table, and of its rows in `Told`."""
+    key: tuple[str, ...]
+    """Columns of a row's key, in the order of the keys in `Told`."""
+    where: str
+    """Where a problem is, in messages; the key fills {0}."""
+    row: str = ""
+    """Which row it is, in messages."""
+
+    def key_of(self, row: Mapping[str, Any]) -> Any:
+        values = tuple(row[column] for column in self.key)
+        return values if len(values) > 1 else values[0]
+
+
+_COMPARED = (
+    _Compared("versions", ("number",), "version {0}"),
+    _Compared("aliases", ("name", "game"), "alias {0[0]}@{0[1]}"),
+    _Compared("submissions", ("id",), "submission {0}"),
+    _Compared("approvals", ("submission", "by"), "submission {0[0]}", "decision of {0[1]}: "),
+    _Compared("rollouts", ("id",), "rollout {0}"),
+    _Compared("served_games", ("rollout", "number"), "rollout {0[0]}", "game {0[1]}: "),
+)
+
+
 def differences(connection: Connection, told: Told) -> Iterator[Problem]:
     """Finds all rows that differ from the audit log."""
-    yield from _compared(connection, told, [true()] * len(_TABLES))
+    yield from _compared(connection, told, {one.name: true() for one in _COMPARED})
 
 
 def differences_about(connection: Connection, told: Told, about: Submission) -> Iterator[Problem]:
@@ -140,12 +169,12 @@ def differences_about(connection: Connection, told: Told, about: Submission) -> 
         submissions=_only(told.submissions, about.id),
         approvals={key: row for key, row in told.approvals.items() if key[0] == about.id},
     )
-    where = (
-        tables.versions.c.number == about.version,
-        (tables.aliases.c.name == CHAMPION) & (tables.aliases.c.game == about.game),
-        tables.submissions.c.id == about.id,
-        tables.approvals.c.submission == about.id,
-    )
+    where = {
+        "versions": tables.versions.c.number == about.version,
+        "aliases": (tables.aliases.c.name == CHAMPION) & (tables.aliases.c.game == about.game),
+        "submissions": tables.submissions.c.id == about.id,
+        "approvals": tables.approvals.c.submission == about.id,
+    }
     yield from _compared(connection, some, where)
 
 
@@ -154,30 +183,22 @@ def _only(rows: Rows, key: object) -> Rows:
 
 
 def _compared(
-    connection: Connection, told: Told, where: Sequence[ColumnElement[bool]]
+    connection: Connection, told: Told, where: Mapping[str, ColumnElement[bool]]
 ) -> Iterator[Problem]:
-    """Compares rows of versions, aliases, submissions and approvals with the audit log.
+    """Compares rows of tables with the audit log.
 
     Args:
         connection: to the registry's database.
         told: the rows that follow from the audit log.
-        where: which rows of each table to compare, in the order of `_TABLES`.
+        where: which rows to compare, by the names of the tables to compare.
     """
-    versions, named, submitted, said = (
-        [dict(row) for row in connection.execute(select(table).where(only)).mappings()]
-        for table, only in zip(_TABLES, where, strict=True)
-    )
-    by_number = {row["number"]: row for row in versions}
-    yield from _unlike(by_number, told.versions, "version {}")
-    by_name = {
-        (row["name"], row["game"]): {"version": row["version"], "generation": row["generation"]}
-        for row in named
-    }
-    yield from _unlike(by_name, told.aliases, "alias {0[0]}@{0[1]}")
-    by_id = {row["id"]: row for row in submitted}
-    yield from _unlike(by_id, told.submissions, "submission {}")
-    by_person = {(row["submission"], row["by"]): row for row in said}
-    yield from _unlike(by_person, told.approvals, "submission {0[0]}", "decision of {0[1]}: ")
+    for compared in _COMPARED:
+        if compared.name not in where:
+            continue
+        query = select(tables.metadata.tables[compared.name]).where(where[compared.name])
+        rows = [dict(row) for row in connection.execute(query).mappings()]
+        found = {compared.key_of(row): row for row in rows}
+        yield from _unlike(found, getattr(told, compared.name), compared.where, compared.row)
 
 
 def _unlike(found: Rows, told: Rows, where: str, row: str = "") -> Iterable[Problem]:

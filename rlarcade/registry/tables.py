@@ -13,6 +13,7 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Connection,
+    Float,
     ForeignKey,
     Integer,
     MetaData,
@@ -22,6 +23,8 @@ from sqlalchemy import (
     select,
     true,
 )
+
+from rlarcade.registry.rollouts import OPEN_STATES as OPEN_ROLLOUTS
 
 FORMAT = "1"
 """Format of these tables, stored in `meta`; a registry of another format is refused."""
@@ -143,6 +146,53 @@ OPEN_STATES = (
 _open = submissions.c.state.in_(OPEN_STATES)
 _final_ci = (submissions.c.mode == "ci") & (submissions.c.state == "passed")
 submissions.info["use"] = Use("submission {id}", _open & ~_final_ci)
+
+
+rollouts = Table(
+    "rollouts",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("game", String(64), nullable=False, index=True),
+    Column("version", Integer, ForeignKey("versions.number"), nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("champion", Integer, ForeignKey("versions.number"), nullable=False),
+    Column("champion_generation", Integer, nullable=False),
+    Column("strategy", String(16), nullable=False),
+    Column("spec", String(64), nullable=False),  # digest of a document
+    Column("submission", Integer, ForeignKey("submissions.id")),
+    Column("salt", String(64), nullable=False),
+    Column("opened", Text, nullable=False),
+    Column("opened_by", Text, nullable=False),
+    # The only columns that change.
+    Column("state", String(16), nullable=False),
+    Column("step", Integer, nullable=False),
+    Column("note", Text),
+    Column("resumed_after", Integer, nullable=False),
+)
+rollouts.info["use"] = Use("rollout {id}", rollouts.c.state.in_(OPEN_ROLLOUTS))
+
+served_games = Table(
+    "served_games",
+    metadata,
+    Column("rollout", Integer, ForeignKey("rollouts.id"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("role", String(16), nullable=False),
+    Column("step", Integer, nullable=False),
+    Column("key", String(255), nullable=False),
+    Column("group", String(255)),
+    Column("pair", Integer),
+    Column("seed", BigInteger, nullable=False),
+    Column("version", Integer, nullable=False),
+    # Written once, when the game has ended.
+    Column("ended", String(16)),
+    Column("score", Float),
+    Column("steps", Integer),
+    Column("errors", Boolean, nullable=False),
+    Column("slow", Boolean, nullable=False),
+    Column("abandoned", Boolean, nullable=False),
+    Column("claimed", Float),
+    Column("record", String(64)),  # digest of a document
+)
 
 
 def users(connection: Connection, version: int) -> list[str]:

@@ -1,0 +1,233 @@
+"""`python -m rlarcade.rollout SUBCOMMAND …`: rolls a version out at a running server."""
+
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+from pydantic import BaseModel, ConfigDict, Field
+
+from rlarcade.command_line import JsonFlag, parse_flags
+from rlarcade.console import EXIT_OK, run_command, say, write_json
+from rlarcade.errors import ConfigError
+from rlarcade.games.names import display_name
+from rlarcade.outputs import check_outputs
+from rlarcade.registry.store import default_actor
+from rlarcade.text import counted, quoted
+
+if TYPE_CHECKING:
+    from rlarcade.serving.client import ServerClient
+
+_Number = Annotated[
+    int, tyro.conf.Positional, Field(ge=1, description="Number of the rollout, from `status`.")
+]
+
+
+class _Subcommand(BaseModel, ABC):
+    """The flags of one subcommand, and what it does."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    server: str = "http://127.0.0.1:8000"
+    """The server's address."""
+    token_file: Path | None = None
+    """File with the operator's token. Unset: the environment variable RLARCADE_TOKEN."""
+    json_file: JsonFlag = None
+    """Write the result to this file."""
+
+    @abstractmethod
+    def run(self, server: "ServerClient") -> Any:
+        """Does it; returns the document for `--json`."""
+
+
+class _Start(_Subcommand):
+    """Starts the rollout of a version against the champion of its game."""
+
+    version: Annotated[
+        str,
+        tyro.conf.Positional,
+        Field(description="Its number, the beginning of its digest, or ALIAS@GAME."),
+    ]
+    strategy: Literal["big-bang", "phased", "parallel", "rolling", "canary", "ab"]
+    """How the candidate takes over."""
+    steps: str | None = None
+    """Percent of the sessions at each step of a canary, such as 10,50,100. Unset: 1,5,25,50,100."""
+    phases: str | None = None
+    """Groups that a phased rollout takes over one after the other, such as staff,beta."""
+    mode: Literal["shadow", "twin"] | None = None
+    """How a parallel candidate runs: it sees the champion's frames, or plays games of its own."""
+    share: float | None = None
+    """The candidate's share of the sessions in an A/B experiment. Unset: 0.5."""
+    min_sessions: int | None = None
+    """Candidate sessions that must end at each step. Unset: 10."""
+    alpha: float | None = None
+    """Bound on the probability of a wrong promotion. Unset: 0.05."""
+    alpha_alarm: float | None = None
+    """Bound on the probability of a false alarm. Unset: 0.01."""
+    non_inferiority: float | None = None
+    """Let the candidate be worse by less than this probability. Unset: it must be better."""
+    max_pairs: int | None = None
+    """Pairs after which an undecided rollout pauses. Unset: 400."""
+    slow_seconds: float | None = None
+    """A session is slow if its median step takes longer. Unset: 0.25."""
+
+    def run(self, server: "ServerClient") -> Any:
+        names = (
+            "mode",
+            "share",
+            "min_sessions",
+            "alpha",
+            "alpha_alarm",
+            "non_inferiority",
+            "max_pairs",
+            "slow_seconds",
+        )
+        given = {name: getattr(self, name) for name in names}
+        spec: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        spec["strategy"] = self.strategy
+        if self.steps is not None:
+            spec["steps"] = [_percent(part) for part in self.steps.split(",")]
+        if self.phases is not None:
+            spec["phases"] = self.phases.split(",")
+        asked = {"version": self.version, "spec": spec, "actor": default_actor()}
+        told = server.post("/v1/rollouts", asked)
+        say(_line(told))
+        return told
+
+
+class _Status(_Subcommand):
+    """Shows all rollouts, oldest first, and who plays."""
+
+    def run(self, server: "ServerClient") -> Any:
+        told = server.get("/v1/rollouts")
+        if not told["rollouts"]:
+            say("there were no rollouts")
+        for one in told["rollouts"]:
+            say(_line(one))
+            for variant in one["variants"]:
+                say(_variant_line(variant))
+        return told
+
+
+class _Order(_Subcommand):
+    number: _Number
+
+    def order(self, server: "ServerClient", what: str, **more: str) -> Any:
+        """Gives an order about the rollout."""
+        told = server.post(f"/v1/rollouts/{self.number}/{what}", {"actor": default_actor(), **more})
+        say(_line(told))
+        return told
+
+
+class _Pause(_Order):
+    """Pauses a rollout: it takes no further step. An alarm still rolls it back."""
+
+    def run(self, server: "ServerClient") -> Any:
+        return self.order(server, "pause")
+
+
+class _Resume(_Order):
+    """Goes on with a rollout that was paused."""
+
+    def run(self, server: "ServerClient") -> Any:
+        return self.order(server, "resume")
+
+
+class _Abort(_Order):
+    """Ends a rollout: the champion plays all new games."""
+
+    def run(self, server: "ServerClient") -> Any:
+        return self.order(server, "abort")
+
+
+class _Undo(_Order):
+    """Takes a rollout back that has succeeded: the earlier champion is the champion again."""
+
+    def run(self, server: "ServerClient") -> Any:
+        return self.order(server, "undo")
+
+
+class _Decide(_Order):
+    """Ends an experiment or a paused rollout by the operator's own decision."""
+
+    winner: Literal["candidate", "champion"]
+    """Who plays all games from now on."""
+
+    def run(self, server: "ServerClient") -> Any:
+        return self.order(server, "decide", winner=self.winner)
+
+
+def _named(name: str) -> Any:
+    return tyro.conf.subcommand(name, prefix_name=False)
+
+
+_Any = (
+    Annotated[_Start, _named("start")]
+    | Annotated[_Status, _named("status")]
+    | Annotated[_Pause, _named("pause")]
+    | Annotated[_Resume, _named("resume")]
+    | Annotated[_Abort, _named("abort")]
+    | Annotated[_Undo, _named("undo")]
+    | Annotated[_Decide, _named("decide")]
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    return run_command(_rollout_command, argv)
+
+
+def _rollout_command(argv: Sequence[str]) -> int:
+    asked: _Subcommand = parse_flags(
+        _Any,
+        argv,
+        prog="rlarcade rollout",
+        description=__doc__,
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
+    check_outputs({"--json": asked.json_file})
+    try:
+        from rlarcade.serving.client import ServerClient
+    except ImportError as error:
+        raise ConfigError(
+            f"rollouts need the extra `serve` ({error.name} is missing): pip install -c "
+            "constraints.txt '.[serve]'."
+        ) from error
+    from rlarcade.serving.tokens import operator_token
+
+    server = ServerClient(asked.server, operator_token(asked.token_file))
+    write_json(asked.json_file, asked.run(server))
+    return EXIT_OK
+
+
+def _percent(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise ConfigError(
+            f"--steps are percentages such as 10,50,100, not {quoted(text)}."
+        ) from error
+
+
+def _line(told: dict[str, Any]) -> str:
+    note = f": {told['note']}" if told["note"] else ""
+    return (
+        f"rollout {told['id']} of {display_name(told['game'])}: version {told['version']} for "
+        f"{told['champion']}, {told['strategy']}, {told['state']}, step {told['step'] + 1} of "
+        f"{told['steps']}; won {told['wins']}, tied {told['ties']}, lost {told['losses']}, e-value "
+        f"{told['e_value']:.3g}{note}"
+    )
+
+
+def _variant_line(variant: dict[str, Any]) -> str:
+    mean = "no score yet" if variant["mean"] is None else f"mean score {variant['mean']:,.1f}"
+    return (
+        f"  {variant['role']:<9} version {variant['version']}, {variant['share']:.0%}: "
+        f"{counted(variant['sessions'], 'session')}, {counted(variant['games'], 'game')}, {mean}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""`python -m rlarcade.serve`: serves each game's champion over HTTP and WebSocket."""
+
+import logging
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from rlarcade.command_line import parse_flags
+from rlarcade.console import EXIT_OK, run_command, say
+from rlarcade.errors import ConfigError
+from rlarcade.games.names import display_name
+from rlarcade.registry.registry import DEFAULT_REGISTRY
+from rlarcade.registry.store import is_registry
+
+
+class _Flags(BaseModel):
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    registry: Path = DEFAULT_REGISTRY
+    """Folder of the registry with the champions. If there is none, the agents that come with
+    rlarcade are served."""
+    host: str = "127.0.0.1"
+    """Address to listen on. Any other than this machine's own needs an operator's token."""
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8000
+    """Port to listen on; 0 takes any free one."""
+    token_file: Path | None = None
+    """File with the operator's token. Unset: the environment variable RLARCADE_TOKEN. Without a
+    token, nobody can start a rollout."""
+    engine: Literal["local"] = "local"
+    """Where forward passes run. local: in this process."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    return run_command(_serve_command, argv)
+
+
+def _serve_command(argv: Sequence[str]) -> int:
+    flags: _Flags = parse_flags(_Flags, argv, prog="rlarcade serve", description=__doc__)
+    try:
+        from rlarcade.serving.server import serve
+    except ImportError as error:
+        raise ConfigError(
+            f"serving needs the extra `serve` ({error.name} is missing): pip install -c "
+            "constraints.txt '.[serve]'."
+        ) from error
+    from rlarcade.serving.tokens import operator_token
+
+    logging.basicConfig(format="%(levelname)s %(message)s", stream=sys.stderr)
+    token = operator_token(flags.token_file)
+    serve(
+        flags.registry,
+        host=flags.host,
+        port=flags.port,
+        token=token,
+        on_ready=partial(_tell, flags.registry, token is not None),
+    )
+    return EXIT_OK
+
+
+def _tell(registry: Path, has_token: bool, url: str, games: list[str]) -> None:
+    if not is_registry(registry):
+        say(f"there is no registry at {registry}: serving the agents that come with rlarcade")
+    online = ", ".join(map(display_name, games))
+    say(f"online: {online}" if online else "no game has a champion yet; see `promote promote`")
+    if not has_token:
+        say("no operator's token: rollouts cannot be started (RLARCADE_TOKEN or --token-file)")
+    say(f"listening on {url}  (Ctrl-C ends)")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,226 @@
+"""A client of a server: it gives operators' orders, and plays games with the server's agents."""
+
+import http.client
+import json
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from time import perf_counter, sleep
+from typing import Any
+from urllib.parse import urlsplit
+
+from websockets.exceptions import ConnectionClosed, WebSocketException
+from websockets.sync.client import ClientConnection, connect
+
+from rlarcade.errors import ConfigError, ServerError
+from rlarcade.games.protocols import Protocol
+from rlarcade.games.single import GameEnv
+from rlarcade.text import printable, shown_path
+
+_SECONDS = 60.0  # for an answer
+_LARGEST_ANSWER = 64_000_000
+_ATTEMPTS, _PAUSE = 20, 0.5  # to reach a server that was lost in the middle of a game
+
+
+@dataclass(frozen=True)
+class Played:
+    """A game that was played against a server."""
+
+    seed: int
+    version: int
+    role: str | None
+    score: float
+    steps: int
+    ended: str
+    seconds: tuple[float, ...]
+    """Time of each decision, from sending the frame to receiving the action."""
+
+
+class ServerClient:
+    """Talks with one server.
+
+    Attributes:
+        url: the server's address.
+    """
+
+    def __init__(self, url: str, token: str | None = None) -> None:
+        """Takes the address. Nothing is sent yet.
+
+        Args:
+            url: such as http://127.0.0.1:8000.
+            token: the operator's token, for orders.
+
+        Raises:
+            ConfigError: the address is none.
+        """
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError:
+            parts, port = urlsplit(""), None
+        if (
+            parts.scheme not in ("http", "https")
+            or not parts.hostname
+            or parts.path not in ("", "/")
+        ):
+            raise ConfigError(
+                f"--server {shown_path(url)} is no server's address. Give one such as "
+                "http://127.0.0.1:8000."
+            )
+        self.url = f"{parts.scheme}://{parts.netloc}"
+        self._secure = parts.scheme == "https"
+        self._host, self._port, self._token = parts.hostname, port, token
+
+    def get(self, path: str) -> Any:
+        """Returns the document at a path.
+
+        Raises:
+            ServerError: the server cannot be reached, or refuses.
+        """
+        return self._asked("GET", path, None)
+
+    def post(self, path: str, document: dict[str, Any]) -> Any:
+        """Sends a document and returns the answer. Errors are those of `get`."""
+        return self._asked("POST", path, document)
+
+    def _asked(self, method: str, path: str, document: dict[str, Any] | None) -> Any:
+        kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
+        headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+        if self._token is not None:
+            headers["Authorization"] = f"Bearer {self._token}"
+        body = None if document is None else json.dumps(document).encode()
+        try:
+            with closing(kind(self._host, self._port, timeout=_SECONDS)) as connection:
+                connection.request(method, path, body, headers)
+                answer = connection.getresponse()
+                data = answer.read(_LARGEST_ANSWER)
+        except (OSError, http.client.HTTPException) as error:
+            raise ServerError(
+                f"{self.url} cannot be reached: {error}. Start a server with `rlarcade serve`."
+            ) from error
+        try:
+            found = json.loads(data) if data else None
+        except ValueError as error:
+            raise ServerError(f"{self.url}{path} is not a rlarcade server's answer.") from error
+        if answer.status >= 300:
+            told = found.get("error") if isinstance(found, dict) else None
+            raise ServerError(printable(str(told or f"{self.url}{path} answered {answer.status}.")))
+        return found
+
+    # Playing
+
+    def play(
+        self,
+        game: str,
+        *,
+        key: str | None = None,
+        env: GameEnv | None = None,
+        on_step: Callable[[int, float], None] | None = None,
+    ) -> tuple[Played, GameEnv]:
+        """Plays a whole game: the emulator is here, the agent is at the server.
+
+        If the connection breaks, it is made again, and the game goes on.
+
+        Args:
+            game: any spelling of the game's name.
+            key: names the user; None: a new user.
+            env: an emulator to use again, of any game.
+            on_step: called after each step with the steps and the score so far.
+
+        Returns:
+            The game, and the emulator.
+
+        Raises:
+            ServerError: the server cannot be reached, or the version failed.
+        """
+        asked = {"game": game} | ({} if key is None else {"key": key})
+        session = self.post("/v1/sessions", asked)
+        protocol = Protocol.model_validate(session["protocol"])
+        if env is None or (env.game, env.protocol) != (session["game"], protocol):
+            env = GameEnv(session["game"], protocol=protocol)
+        observation, _ = env.reset(seed=session["seed"])
+        seconds: list[float] = []
+        score, ended = 0.0, ""
+        with _Line(self, session["id"], session["token"]) as line:
+            while not ended:
+                # The first observation is whole: some protocols begin with frames of their own.
+                picture = observation if not seconds else observation[-1]
+                began = perf_counter()
+                action = line.action(picture.tobytes(), len(seconds))
+                seconds.append(perf_counter() - began)
+                observation, reward, terminated, truncated, _ = env.step(action)
+                score += reward
+                ended = "terminated" if terminated else "truncated" if truncated else ""
+                if on_step is not None:
+                    on_step(len(seconds), score)
+            line.report(ended, score)
+        played = Played(
+            session["seed"],
+            session["version"],
+            session["role"],
+            score,
+            len(seconds),
+            ended,
+            tuple(seconds),
+        )
+        return played, env
+
+
+class _Line:
+    """The WebSocket of one session; it is opened again when it breaks."""
+
+    def __init__(self, server: ServerClient, number: str, token: str) -> None:
+        self._server = server
+        self._url = f"ws{server.url.removeprefix('http')}/v1/sessions/{number}/ws"
+        self._token = token
+        self._socket: ClientConnection | None = None
+
+    def __enter__(self) -> "_Line":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._socket is not None:
+            self._socket.close()
+
+    def action(self, picture: bytes, step: int) -> int:
+        """Sends the observation of a step and returns the action for it."""
+        for attempt in range(_ATTEMPTS):
+            try:
+                if self._socket is None:
+                    told = self._opened()
+                    if told["steps"] == step + 1:  # only the answer was lost
+                        return int(told["action"])
+                assert self._socket is not None
+                self._socket.send(picture)
+                return int(self._answer()["action"])
+            except (ConnectionClosed, OSError, WebSocketException, TimeoutError) as error:
+                self._socket = None
+                if attempt + 1 == _ATTEMPTS:
+                    raise ServerError(
+                        f"{self._server.url} was lost in the middle of a game: {error}."
+                    ) from error
+                sleep(_PAUSE)
+        raise AssertionError("the last attempt returns or raises")
+
+    def report(self, ended: str, score: float) -> None:
+        """Tells the server how the game ended. The server does not depend on it."""
+        try:
+            if self._socket is not None:
+                self._socket.send(json.dumps({"ended": ended, "score": score}))
+                self._answer()
+        except (ConnectionClosed, OSError, TimeoutError):
+            return
+
+    def _opened(self) -> Any:
+        self._socket = connect(
+            self._url, compression=None, open_timeout=_SECONDS, proxy=None, max_size=_LARGEST_ANSWER
+        )
+        self._socket.send(json.dumps({"token": self._token}))
+        return self._answer()
+
+    def _answer(self) -> Any:
+        assert self._socket is not None
+        told = json.loads(self._socket.recv(_SECONDS))
+        if "error" in told:
+            raise ServerError(printable(str(told["error"])))
+        return told

@@ -1,0 +1,123 @@
+"""A rollout while it runs: its games in memory, and what the registry does not have yet.
+
+The registry's rows and the games here are the same. A game is written when it is assigned, before
+its client gets an action, and once more when it has ended. So a server that is killed and started
+again knows who plays what, and finishes the games itself.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from rlarcade.playing.episodes import EpisodeResult
+from rlarcade.registry.rollouts import Rollout, ServedGame
+from rlarcade.serving.assignment import Plan, Variant
+from rlarcade.serving.evidence import Evidence
+from rlarcade.serving.pairing import Game
+from rlarcade.serving.strategies import RolloutSpec, evidence_of, plan_of
+
+
+@dataclass
+class LiveRollout:
+    """A rollout, its settings and its games."""
+
+    rollout: Rollout
+    spec: RolloutSpec
+    games: dict[int, ServedGame] = field(default_factory=dict)
+    """By number."""
+    assigned: list[ServedGame] = field(default_factory=list)
+    """Games that the registry does not have yet."""
+    ended: list[ServedGame] = field(default_factory=list)
+    """Games with results that the registry does not have yet."""
+    episodes: dict[int, EpisodeResult] = field(default_factory=dict)
+    """The recorded games of `ended`, by number."""
+
+    @property
+    def plan(self) -> Plan:
+        """Who plays new games at the current step."""
+        now = self.rollout
+        return plan_of(self.spec, now.step, now.champion, now.version, now.salt)
+
+    def assign(self, variant: Variant, key: str, group: str | None) -> ServedGame:
+        """Assigns a new game to a variant of the plan.
+
+        The k-th game of the candidate and the k-th of the control have the same seed, so luck
+        weighs less in their comparison.
+        """
+        step = self.rollout.step
+        before = Counter((game.step, game.role) for game in self.games.values())
+        game = ServedGame(
+            rollout=self.rollout.id,
+            number=len(self.games),
+            role=variant.role,
+            step=step,
+            key=key,
+            group=group,
+            seed=_seed(self.rollout.salt, step, variant.role, before[step, variant.role]),
+            version=variant.version,
+        )
+        self.games[game.number] = game
+        self.assigned.append(game)
+        return game
+
+    def end(self, number: int, episode: EpisodeResult | None, **result: Any) -> None:
+        """Takes the result of a game. A second result of the same game is ignored.
+
+        Args:
+            number: number of the game.
+            episode: the game as the referee played it; None: nobody played it.
+            **result: fields of `ServedGame`.
+        """
+        game = self.games[number]
+        if game.ended is None:
+            self.games[number] = game.model_copy(update=result)
+            self.ended.append(self.games[number])
+            if episode is not None:
+                self.episodes[number] = episode
+
+    def open_games(self) -> list[ServedGame]:
+        """Returns the games that have not ended."""
+        return [game for game in self.games.values() if game.ended is None]
+
+    def evidence(self) -> Evidence:
+        """Returns what the games show."""
+        return evidence_of(self.spec, self.rollout.step, self.as_games())
+
+    def as_games(self) -> list[Game]:
+        """Returns the games as the strategies read them."""
+        return [_as_game(game) for game in self.games.values()]
+
+
+def live(rollout: Rollout, spec: RolloutSpec, games: Iterable[ServedGame]) -> LiveRollout:
+    """Returns a rollout as the registry has it."""
+    return LiveRollout(rollout, spec, {game.number: game for game in games})
+
+
+def _as_game(game: ServedGame) -> Game:
+    return Game(
+        number=game.number,
+        role=game.role,
+        step=game.step,
+        key=game.key,
+        version=game.version,
+        seed=game.seed,
+        group=game.group,
+        pair=game.pair,
+        state="playing" if game.ended is None else "ended",
+        ended=game.ended,
+        score=game.score,
+        proven=game.ended is not None and game.score is not None,
+        claimed=game.claimed,
+        errors=game.errors,
+        slow=game.slow,
+        abandoned=game.abandoned,
+    )
+
+
+def _seed(salt: str, step: int, role: str, index: int) -> int:
+    """A seed of 31 bits. Candidate and control share theirs; the champion's games have others."""
+    stream = "champion" if role == "champion" else "pair"
+    text = f"{step}/{stream}/{index}".encode()
+    return int.from_bytes(hashlib.blake2b(text, key=salt.encode(), digest_size=4).digest()) >> 1

@@ -1,0 +1,105 @@
+"""Counters for Prometheus."""
+
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+if TYPE_CHECKING:
+    from rlarcade.serving.referee import Ruling
+    from rlarcade.serving.sessions import Session
+
+_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+_POINTS = (0, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000)
+
+
+class Metrics:
+    """Counters of one server."""
+
+    def __init__(self) -> None:
+        self._all = CollectorRegistry()
+        self._requests = Counter(
+            "rlarcade_requests",
+            "Requests by path pattern and status",
+            ("path", "code"),
+            registry=self._all,
+        )
+        self._decisions = Counter(
+            "rlarcade_decisions",
+            "Forward passes that clients asked for, by version, role and result",
+            ("version", "role", "result"),
+            registry=self._all,
+        )
+        self._seconds = Histogram(
+            "rlarcade_decision_seconds",
+            "Time of a forward pass, with the time in the queue",
+            ("version", "role"),
+            buckets=_SECONDS,
+            registry=self._all,
+        )
+        self._sessions = Gauge(
+            "rlarcade_sessions_active",
+            "Open sessions",
+            ("game", "kind"),
+            registry=self._all,
+        )
+        self._episodes = Counter(
+            "rlarcade_episodes",
+            "Sessions that ended, by version, role and how",
+            ("game", "version", "role", "ended"),
+            registry=self._all,
+        )
+        self._scores = Histogram(
+            "rlarcade_episode_score",
+            "Scores of a rollout's games, as the referee found them",
+            ("game", "role"),
+            buckets=_POINTS,
+            registry=self._all,
+        )
+        self._untrue = Counter(
+            "rlarcade_untrue_frames",
+            "Games whose client sent other frames than the emulator shows",
+            ("game",),
+            registry=self._all,
+        )
+        self._stale = Gauge(
+            "rlarcade_registry_stale",
+            "1 while the registry cannot be used and the last plan stays in force",
+            registry=self._all,
+        )
+
+    def request(self, path: str, code: int) -> None:
+        """Counts an answered request by its path pattern."""
+        self._requests.labels(path, str(code)).inc()
+
+    def decided(self, version: int, role: str | None, result: str, seconds: float) -> None:
+        """Counts a forward pass."""
+        labels = str(version), role or "addressed"
+        self._decisions.labels(*labels, result).inc()
+        self._seconds.labels(*labels).observe(seconds)
+
+    def began(self, session: "Session") -> None:
+        """Counts a new session."""
+        self._sessions.labels(session.game, session.kind).inc()
+
+    def ended(self, session: "Session", claimed: float | None) -> None:
+        """Counts a session that ended."""
+        del claimed
+        self._sessions.labels(session.game, session.kind).dec()
+        self._episodes.labels(
+            session.game, str(session.version), session.role or "addressed", session.state
+        ).inc()
+
+    def ruled(self, game: str, role: str, ruling: "Ruling") -> None:
+        """Counts a game that the referee played."""
+        if not ruling.true_frames:
+            self._untrue.labels(game).inc()
+        if ruling.episode.ended != "failed":
+            self._scores.labels(game, role).observe(ruling.episode.score)
+
+    def stale(self, stale: bool) -> None:
+        """Says whether the registry cannot be used."""
+        self._stale.set(float(stale))
+
+    def text(self) -> bytes:
+        """Returns all counters in Prometheus's text format."""
+        return generate_latest(self._all)

@@ -1,0 +1,82 @@
+"""What every route needs of a request: the service, the operator's token, and the body."""
+
+import asyncio
+import hmac
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import Request
+
+from rlarcade.serving.controller import Controller
+from rlarcade.serving.refusals import Refusal
+from rlarcade.serving.service import Service
+
+LARGEST_BODY = 32_000_000
+"""Most bytes of a request's body; 256 stacks in JSON have 29 million."""
+BODY_SECONDS = 20.0
+"""A body that takes longer to arrive is refused."""
+
+
+@dataclass
+class Online:
+    """What the routes need."""
+
+    service: Service
+    controller: Controller | None
+    """None: there is no registry, so nothing can be rolled out."""
+    token: str | None
+    """The operator's token; None: operators are refused."""
+    registry: str | None
+    """Where the registry is, for messages."""
+
+    def require_operator(self, request: Request) -> Controller:
+        """Requires the operator's token; returns the controller.
+
+        Raises:
+            Refusal: 401 without a token, 403 with a wrong one or if the server has none, 409
+                without a registry.
+        """
+        if self.token is None:
+            raise Refusal(
+                403,
+                "this server takes no operators' orders, because it was started without a token. "
+                "Set RLARCADE_TOKEN or --token-file for `serve`.",
+            )
+        kind, _, given = request.headers.get("authorization", "").partition(" ")
+        if kind.lower() != "bearer" or not given:
+            raise Refusal(
+                401, "operators need the token: Authorization: Bearer TOKEN (RLARCADE_TOKEN)."
+            )
+        if not hmac.compare_digest(given.strip().encode(), self.token.encode()):
+            raise Refusal(403, "the operator's token is wrong. It is the one that `serve` has.")
+        if self.controller is None:
+            raise Refusal(
+                409, "nothing can be rolled out: the server has no registry. See promote register."
+            )
+        return self.controller
+
+
+def online_of(request: Any) -> Online:
+    """Returns what a route of this request or WebSocket needs."""
+    found: Online = request.app.state.online
+    return found
+
+
+async def body_of(request: Request, limit: int = LARGEST_BODY) -> bytes:
+    """Reads the body of a request.
+
+    Raises:
+        Refusal: 413: it is too large; 408: it does not arrive.
+    """
+    parts: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for part in request.stream():
+                size += len(part)
+                if size > limit:
+                    raise Refusal(413, f"a body has at most {limit:,} bytes.")
+                parts.append(part)
+    except TimeoutError as error:
+        raise Refusal(408, f"the body did not arrive within {BODY_SECONDS:g} seconds.") from error
+    return parts[0] if len(parts) == 1 else b"".join(parts)

@@ -1,0 +1,165 @@
+"""Starts the server: what it serves, where it listens, and how it ends."""
+
+import asyncio
+import resource
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import uvicorn
+import uvloop
+
+from rlarcade.errors import ConfigError, ResourceError
+from rlarcade.learning.policy import DQNAgent
+from rlarcade.registry.registry import Registry
+from rlarcade.registry.store import is_registry
+from rlarcade.serving.app import make_app
+from rlarcade.serving.assignment import Plan, Variant
+from rlarcade.serving.controller import Controller
+from rlarcade.serving.engine import LocalEngine
+from rlarcade.serving.requests import Online
+from rlarcade.serving.service import Deployment, Service
+from rlarcade.serving.stock import Loader, packaged
+from rlarcade.serving.tokens import TOKEN
+
+OnReady = Callable[[str, list[str]], None]
+"""Called with the server's address and the games online."""
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_DESCRIPTORS = 65_536
+_GRACE_SECONDS = 5
+_BACKLOG = 2048  # connections that wait to be accepted
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_LARGEST_MESSAGE = 1_000_000  # bytes of a WebSocket message; a screen has 100,800
+
+
+def serve(
+    registry: Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    token: str | None = None,
+    loader: Loader = DQNAgent.load,
+    on_ready: OnReady | None = None,
+) -> None:
+    """Serves until SIGINT or SIGTERM.
+
+    Args:
+        registry: folder of the registry; if there is none, the agents that come with rlarcade are
+            served.
+        host: address to listen on.
+        port: port to listen on; 0: any free one.
+        token: the operator's token; None: operators are refused.
+        loader: makes agents of checkpoints.
+        on_ready: called with the server's address and the games online.
+
+    Raises:
+        ConfigError: the server would listen beyond this machine without a token.
+        RegistryError: the registry cannot be used.
+        ResourceError: the address or the port cannot be used.
+    """
+    if host not in LOOPBACK and token is None:
+        raise ConfigError(
+            f"--host {host} lets other machines in, and anybody there could give orders. Set a "
+            f"token first: {TOKEN} or --token-file."
+        )
+    _raise_limits()
+    with ExitStack() as stack:
+        bound = stack.enter_context(_bound(host, port))
+        opened = None
+        if is_registry(registry):
+            opened = stack.enter_context(Registry.open(registry, create=False))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_served(opened, bound, host, token, loader, on_ready))
+
+
+async def _served(
+    registry: Registry | None,
+    bound: socket.socket,
+    host: str,
+    token: str | None,
+    loader: Loader,
+    on_ready: OnReady | None,
+) -> None:
+    service = Service(LocalEngine())
+    controller = None
+    if registry is None:
+        await _serve_packaged(service, loader)
+    else:
+        controller = Controller(service, registry, loader)
+        await controller.look()
+    folder = None if registry is None else str(registry.folder)
+    online = Online(service, controller, token, folder)
+    config = uvicorn.Config(
+        make_app(online, LOOPBACK if host in LOOPBACK else None),
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        ws_max_size=_LARGEST_MESSAGE,
+        ws_per_message_deflate=False,  # costs a third of the steps a second
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+    )
+
+    def listening() -> None:
+        if on_ready is not None:
+            shown = f"[{host}]" if ":" in host else host
+            url = f"http://{shown}:{bound.getsockname()[1]}"
+            on_ready(url, sorted(service.deployments))
+
+    await _Server(config, listening).serve([bound])
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, which tells when it listens, and ends by a signal without an error."""
+
+    def __init__(self, config: uvicorn.Config, listening: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._listening = listening
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begins to listen."""
+        await super().startup(sockets)
+        self._listening()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Makes SIGINT and SIGTERM end the server. uvicorn's own would raise them once more."""
+        loop = asyncio.get_running_loop()
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        try:
+            yield
+        finally:
+            for number in _SIGNALS:
+                loop.remove_signal_handler(number)
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """Returns a socket that is bound before anything is loaded, so that errors come early."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except (OSError, OverflowError) as error:
+        raise ResourceError(
+            f"--host {host} --port {port} cannot be used: {error}. Choose another port; 0 takes "
+            "any free one."
+        ) from error
+
+
+async def _serve_packaged(service: Service, loader: Loader) -> None:
+    for stocked in await asyncio.to_thread(packaged, loader):
+        variant = Variant(role="champion", version=stocked.number, share=1.0)
+        await service.engine.load(stocked.number, stocked.agent, at_once=True)
+        service.deployments[stocked.game] = Deployment(
+            stocked.game, Plan(variants=(variant,), salt="champion"), 0, {stocked.number: stocked}
+        )
+
+
+def _raise_limits() -> None:
+    """Lets the process have as many sockets as the system allows; each session needs one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

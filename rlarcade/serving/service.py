@@ -1,0 +1,409 @@
+"""The server without HTTP: who plays each game, its sessions, and their results.
+
+Everything here runs in one event loop. Slow work is done in threads: the registry's in one thread
+(`Clerk`), the referee's in another of low priority, forward passes in the engine's.
+"""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlarcade.errors import PolicyError, RlarcadeError
+from rlarcade.foreign import own_words
+from rlarcade.games.names import resolve_game
+from rlarcade.games.protocols import Protocol
+from rlarcade.games.vector import LARGEST_SEED
+from rlarcade.learning.acting import not_finite
+from rlarcade.serving.assignment import Plan, Variant, assign
+from rlarcade.serving.emulators import Emulators
+from rlarcade.serving.engine import Engine, Values
+from rlarcade.serving.live import LiveRollout
+from rlarcade.serving.metrics import Metrics
+from rlarcade.serving.referee import Dice, Ruling, Served, greedy, rule
+from rlarcade.serving.refusals import Refusal
+from rlarcade.serving.sessions import LONGEST_KEY, Kind, Session, Sessions, State, new_token
+from rlarcade.serving.stock import Stocked
+
+_log = logging.getLogger(__name__)
+_Result = TypeVar("_Result")
+
+DECISION_SECONDS = 10.0
+"""A version that takes longer for a decision has failed."""
+_SLOW_SHARE = 0.5  # a session is slow if more of its decisions were: its median was
+
+
+class Decision(NamedTuple):
+    """One action that a session was given."""
+
+    step: int
+    action: int
+    explored: bool
+    """Whether the action was random, because of the protocol's ε."""
+    values: NDArray[np.float32]
+    """float32 (A,)."""
+
+
+class Outcome(NamedTuple):
+    """How a session ended, as its client reported it."""
+
+    state: State
+    steps: int
+    claimed: float | None
+
+
+@dataclass
+class Deployment:
+    """One game online: its plan, its versions, and its rollout if there is one."""
+
+    game: str
+    plan: Plan
+    generation: int
+    """Generation of the champion's alias; 0: agents that come with rlarcade."""
+    stock: dict[int, Stocked] = field(default_factory=dict)
+    """Loaded versions by number: those of the plan, and those that open sessions still play."""
+    live: LiveRollout | None = None
+
+    @property
+    def champion(self) -> Stocked:
+        """The champion's version."""
+        variant = self.plan.variant("champion")
+        assert variant is not None  # every plan has one
+        return self.stock[variant.version]
+
+    @property
+    def protocol(self) -> Protocol:
+        """The protocol under which the champion plays."""
+        return self.champion.protocol
+
+
+class Service:
+    """Plays games for clients.
+
+    Attributes:
+        engine: where forward passes run.
+        deployments: the games online, by ROM id.
+        sessions: the open sessions.
+        metrics: counters for Prometheus.
+        emulators: emulators for watched games and for the referee.
+        changed: set whenever a game was assigned or ended; the controller waits for it.
+        waiters: the controller sets them when it has tried to write new games.
+        last_assigned: when a game of a rollout was assigned last, by the monotonic clock.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        idle_seconds: float = 60.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.engine = engine
+        self.deployments: dict[str, Deployment] = {}
+        self.sessions = Sessions(clock)
+        self.metrics = Metrics()
+        self.emulators = Emulators()
+        self.changed = asyncio.Event()
+        self.idle_seconds = idle_seconds
+        self.last_assigned = time.monotonic()
+        self.waiters: list[asyncio.Future[None]] = []
+        self._referee = ThreadPoolExecutor(1, thread_name_prefix="referee")
+        self._clerk = ThreadPoolExecutor(1, thread_name_prefix="clerk")
+        self._rulings: set[asyncio.Task[None]] = set()
+
+    async def at_registry(self, work: Callable[..., _Result], *arguments: Any) -> _Result:
+        """Runs work that uses the registry in the one thread for it."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._clerk, work, *arguments)
+
+    def deployment(self, game: str) -> Deployment:
+        """Returns a game that is online.
+
+        Raises:
+            Refusal: 404: there is no such game, or it is not served.
+        """
+        try:
+            found = self.deployments.get(resolve_game(game[:LONGEST_KEY]))
+        except RlarcadeError as error:
+            raise Refusal(404, str(error)) from error
+        if found is None:
+            online = ", ".join(sorted(self.deployments)) or "none"
+            raise Refusal(404, f"{game[:LONGEST_KEY]} is not served. Games online: {online}.")
+        return found
+
+    def version(self, deployment: Deployment, number: str) -> Variant:
+        """Returns a loaded version that a client addresses itself.
+
+        Raises:
+            Refusal: 404: it is not loaded.
+        """
+        for variant in deployment.plan.variants:
+            if str(variant.version) == number:
+                return variant
+        loaded = sorted({variant.version for variant in deployment.plan.variants})
+        raise Refusal(
+            404,
+            f"version {number[:LONGEST_KEY]} of {deployment.game} is not served. Versions online: "
+            f"{', '.join(map(str, loaded))}.",
+        )
+
+    # Sessions
+
+    async def open_session(
+        self,
+        game: str,
+        kind: Kind,
+        *,
+        key: str | None = None,
+        group: str | None = None,
+        seed: int | None = None,
+        version: str | None = None,
+        number: str | None = None,
+    ) -> Session:
+        """Begins a game.
+
+        Args:
+            game: any spelling of the game's name.
+            kind: see `sessions`.
+            key: names the user; games of one user are played by one version. None: a new user.
+            group: group of the user, for phased rollouts.
+            seed: seed of the emulator. None: the server gives one, and the game counts.
+            version: number of the version that shall play. None: the plan decides.
+            number: the session's id, as a sequence's client chose it; None: a new one.
+
+        Raises:
+            Refusal: the game or the version is not served, or there are too many sessions.
+        """
+        deployment = self.deployment(game)
+        key = new_token() if key is None else key
+        if version is None:
+            variant = assign(deployment.plan, key, group)
+        else:
+            variant = self.version(deployment, version)
+        session = Session(
+            id=new_token() if number is None else number,
+            token=new_token(),
+            kind=kind,
+            game=deployment.game,
+            protocol=deployment.stock[variant.version].protocol,
+            version=variant.version,
+            role=variant.role if version is None else None,
+            key=key,
+            seed=seed,
+            dice=None,
+        )
+        self.sessions.add(session)
+        if kind != "sequence":
+            counts = version is None and seed is None
+            try:
+                await self._seed(deployment, session, variant if counts else None, group)
+            except BaseException:
+                self.sessions.remove(session)
+                raise
+        self.metrics.began(session)
+        return session
+
+    async def _seed(
+        self, deployment: Deployment, session: Session, variant: Variant | None, group: str | None
+    ) -> None:
+        """Gives a session its seed and, in a rollout, its number.
+
+        Args:
+            deployment: the session's game.
+            session: the session.
+            variant: the variant, if the game may count.
+            group: group of the user.
+        """
+        live = deployment.live
+        if live is not None and variant is not None:
+            game = live.assign(variant, session.key, group)
+            session.counted, session.seed = game.number, game.seed
+            self.last_assigned = time.monotonic()
+            await self._saved()
+        elif session.seed is None:
+            session.seed = secrets.randbelow(LARGEST_SEED + 1)
+        assert session.seed is not None
+        stock = deployment.stock[session.version]
+        session.dice = Dice(session.seed, stock.num_actions, stock.protocol.evaluation_epsilon)
+
+    async def _saved(self) -> None:
+        """Waits until the controller has tried to write new games of rollouts."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.waiters.append(waiter)
+        self.changed.set()
+        await waiter
+
+    async def decide(self, session: Session, picture: NDArray[np.uint8]) -> Decision:
+        """Gives a session its next action.
+
+        Args:
+            session: an open session.
+            picture: see `Session.observed`.
+
+        Raises:
+            Refusal: 409: the session has ended or is being decided already; 400: the picture is no
+                observation; 500: the version failed, and the session is over.
+        """
+        if session.state != "open":
+            raise Refusal(409, f"session {session.id} has ended. Begin a new one.")
+        if session.busy:
+            raise Refusal(409, "the session's last request is not answered yet. Wait for it.")
+        session.busy = True
+        began = time.perf_counter()
+        try:
+            observation = session.observed(picture)
+            values = await self.values(session.version, observation[None], session.role)
+            chosen = greedy(values[0], f"version {session.version}")
+            rolled = None if session.dice is None else session.dice.roll()
+        except PolicyError as error:
+            session.errors += 1
+            self.finish(session, "failed")
+            raise Refusal(500, f"version {session.version} failed: {error}") from error
+        finally:
+            session.busy = False
+        took = time.perf_counter() - began
+        self._judge_time(session, took)
+        action = chosen if rolled is None else rolled
+        session.gave(action)
+        return Decision(session.steps - 1, action, rolled is not None, values[0])
+
+    async def values(
+        self, version: int, observations: NDArray[np.uint8], role: str | None
+    ) -> Values:
+        """Returns float32 (N, A) values of uint8 (N, 4, 84, 84) observations.
+
+        Raises:
+            PolicyError: the version crashed, took too long, or gave values that are not finite.
+            Refusal: it is not loaded, or too many requests wait.
+        """
+        began = time.perf_counter()
+        code = "ok"
+        try:
+            async with asyncio.timeout(DECISION_SECONDS):
+                values = await self.engine.values(version, observations)
+            problem = not_finite(values, f"version {version}")
+            if problem is not None:
+                raise PolicyError(f"{problem}.")
+        except TimeoutError as error:
+            code = "failed"
+            raise PolicyError(f"it took longer than {DECISION_SECONDS:g} seconds.") from error
+        except Refusal:
+            code = "refused"
+            raise
+        except Exception as error:
+            code = "failed"
+            if isinstance(error, PolicyError):
+                raise
+            raise PolicyError(f"{own_words(error)}.") from error
+        finally:
+            self.metrics.decided(version, role, code, time.perf_counter() - began)
+        return values
+
+    def _judge_time(self, session: Session, seconds: float) -> None:
+        live = self.deployments[session.game].live
+        limit = None if live is None else live.spec.slow_seconds
+        if limit is not None and seconds > limit:
+            session.slow += 1
+
+    def finish(self, session: Session, state: State, claimed: float | None = None) -> Outcome:
+        """Ends a session. A game that counts goes to the referee.
+
+        Args:
+            session: an open session; one that has ended stays as it is.
+            state: how it ended.
+            claimed: score that the client reports.
+        """
+        if session.state == "open":
+            session.state = state
+            self.sessions.remove(session)
+            self.metrics.ended(session, claimed)
+            if session.counted is not None:
+                self._send_to_referee(session, claimed)
+            self.changed.set()
+        return Outcome(session.state, session.steps, claimed)
+
+    def end_idle(self) -> None:
+        """Ends sessions whose clients have gone."""
+        for session in self.sessions.idle(self.idle_seconds):
+            self.finish(session, "abandoned")
+
+    # The referee
+
+    def _send_to_referee(self, session: Session, claimed: float | None) -> None:
+        live = self.deployments[session.game].live
+        if live is None or session.counted not in live.games:
+            return  # the rollout has ended
+        told = {
+            "errors": session.errors > 0,
+            "slow": session.slow > _SLOW_SHARE * max(session.steps, 1),
+            "abandoned": session.state == "abandoned",
+            "claimed": claimed,
+        }
+        if session.state == "failed":
+            live.end(session.counted, None, ended="failed", steps=session.steps, **told)
+            return
+        served = Served(bytes(session.actions), tuple(session.sums))
+        self.referee(live, session.counted, served, told)
+
+    def referee(
+        self, live: LiveRollout, number: int, served: Served | None, told: dict[str, Any]
+    ) -> None:
+        """Lets the referee play a game of a rollout to its end; the result counts when it is there.
+
+        Args:
+            live: the rollout.
+            number: number of the game.
+            served: what the client was given; None: nothing is known, since the server was killed.
+            told: further fields of the game's result.
+        """
+        task = asyncio.get_running_loop().create_task(self._ruled(live, number, served, told))
+        self._rulings.add(task)
+        task.add_done_callback(self._rulings.discard)
+
+    async def _ruled(
+        self, live: LiveRollout, number: int, served: Served | None, told: dict[str, Any]
+    ) -> None:
+        game = live.games[number]
+        stock = self.deployments[live.rollout.game].stock.get(game.version)
+        if stock is None:
+            return  # the rollout has ended, and nobody needs the result
+        try:
+            ruling: Ruling = await asyncio.get_running_loop().run_in_executor(
+                self._referee,
+                rule,
+                stock.game,
+                stock.protocol,
+                game.seed,
+                stock.agent.q_values,
+                stock.agent.name,
+                self.emulators,
+                served,
+            )
+        except Exception:
+            _log.exception("the referee failed in game %d of rollout %d", number, live.rollout.id)
+            return
+        episode = ruling.episode
+        self.metrics.ruled(live.rollout.game, game.role, ruling)
+        if episode.ended == "failed":
+            told = told | {"errors": True}
+        score = None if episode.ended == "failed" else episode.score
+        live.end(number, episode, score=score, ended=episode.ended, steps=episode.steps, **told)
+        self.changed.set()
+
+    # The end
+
+    async def close(self) -> None:
+        """Ends all work. Open games of a rollout are played to their end by the next server."""
+        for task in list(self._rulings):
+            task.cancel()
+        await self.engine.close()
+        self.emulators.close()
+        self._referee.shutdown(wait=False, cancel_futures=True)
+        self._clerk.shutdown(wait=True)

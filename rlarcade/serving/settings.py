@@ -1,0 +1,149 @@
+"""Settings of a rollout."""
+
+import math
+from itertools import pairwise
+from typing import Annotated, Literal, Self
+
+from pydantic import ConfigDict, Field, model_validator
+
+from rlarcade.checked import Checked
+from rlarcade.evaluation.sequential import Counts, Rule, log_e_value
+from rlarcade.text import quoted
+
+Strategy = Literal["big-bang", "phased", "parallel", "rolling", "canary", "ab"]
+
+_Share = Annotated[float, Field(gt=0, lt=1)]
+_Count = Annotated[int, Field(ge=1, le=1_000_000)]
+_Seconds = Annotated[float, Field(gt=0, le=366 * 86_400)]
+
+_ONLY_FOR: dict[str, tuple[Strategy, ...]] = {
+    "steps": ("canary",),
+    "phases": ("phased",),
+    "mode": ("parallel",),
+    "share": ("ab",),
+    "replicas": ("rolling",),
+    "min_sessions": ("phased", "canary", "parallel"),
+    "alpha": ("canary", "parallel", "ab"),
+    "max_pairs": ("canary", "parallel"),
+    "non_inferiority": ("canary", "parallel"),
+    "gate_on_claims": ("canary", "ab"),
+    "cut": ("big-bang", "phased", "rolling"),
+}
+"""Settings that only some strategies have. In the others they would have no effect, or a harmful
+one: cutting long games in a canary would choose by their length which games count."""
+
+
+class RolloutSpec(Checked, use_attribute_docstrings=True):
+    """Settings of a rollout. They are fixed when it starts."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    strategy: Strategy
+    """How the candidate takes over."""
+    steps: tuple[float, ...] = (1, 5, 25, 50, 100)
+    """Percent of the sessions that the candidate plays at each step of a canary."""
+    phases: tuple[str, ...] = ()
+    """Groups that the candidate takes over one after the other (phased). A group that is not named
+    follows when the rollout has succeeded."""
+    mode: Literal["shadow", "twin"] | None = None
+    """How the candidate runs beside the champion (parallel). `shadow`: it sees the same frames and
+    never acts. `twin`: it plays its own game with the same seed."""
+    share: _Share = 0.5
+    """The candidate's share of the sessions, 0 … 1 (ab)."""
+    replicas: _Count = 1
+    """Workers that are replaced one after the other (rolling)."""
+    min_sessions: _Count = 10
+    """Candidate sessions that must end at each step before the next one."""
+    alpha: _Share = 0.05
+    """Bound on the probability that a candidate which is no better is taken for better."""
+    alpha_alarm: _Share = 0.01
+    """Bound on the probability of a false alarm, for each kind: errors, slowness, quality."""
+    error_rate: _Share = 0.01
+    """Share of sessions with an error that is acceptable, 0 … 1."""
+    slow_seconds: _Seconds | None = 0.25
+    """A session is slow if its median step takes more seconds than this. None: speed is not
+    judged."""
+    slow_rate: _Share = 0.05
+    """Share of slow sessions that is acceptable, 0 … 1."""
+    non_inferiority: Annotated[float, Field(gt=0, lt=0.5)] | None = None
+    """A candidate may win fewer pairs than the champion by less than this margin: it needs more
+    than ½ − margin, with ties as halves. None: it must be better."""
+    max_pairs: _Count = 400
+    """Pairs after which an undecided test pauses the rollout."""
+    quiet_seconds: _Seconds = 3600.0
+    """Seconds without a new game after which a rollout that waits for games pauses."""
+    cut: Literal["drain", "now"] = "drain"
+    """What happens to open games when the version changes. `drain`: they end with the version that
+    began them. `now`: the new version takes them over, and their scores count for neither."""
+    gate_on_claims: bool = False
+    """Count the scores that clients claim for games that nobody can replay. A client can lie."""
+
+    @model_validator(mode="after")
+    def _settings_of_the_strategy(self) -> Self:
+        for name, strategies in _ONLY_FOR.items():
+            default = type(self).model_fields[name].default
+            if self.strategy not in strategies and getattr(self, name) != default:
+                raise ValueError(
+                    f"{name} has no effect in the strategy {self.strategy}. Leave it out, or "
+                    f"choose the strategy {' or '.join(strategies)}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _increasing(self) -> Self:
+        rising = all(0 < low < high for low, high in pairwise(self.steps))
+        if len(self.steps) < 2 or not rising or self.steps[-1] != 100:
+            given = ", ".join(f"{percent:g}" for percent in self.steps)
+            raise ValueError(
+                "the steps of a canary are at least two rising percentages that end with 100, such "
+                f"as 10, 50, 100; got {given or 'none'}. To switch at once, choose the strategy "
+                "big-bang"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.strategy == "phased" and not self.phases:
+            raise ValueError("a phased rollout needs its phases: name the groups in their order")
+        if len(set(self.phases)) < len(self.phases) or not all(self.phases):
+            raise ValueError(f"each phase is another group with a name; got {quoted(self.phases)}")
+        if self.strategy == "parallel" and self.mode is None:
+            raise ValueError("a parallel rollout needs its mode: shadow or twin")
+        if self.mode == "shadow" and self.non_inferiority is not None:
+            raise ValueError(
+                "a shadow has no score that non_inferiority could judge. Choose the mode twin, or "
+                "leave non_inferiority out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _decidable(self) -> Self:
+        needed, bound = 1, -math.log(self.rule.alpha)
+        while log_e_value(Counts(wins=needed), self.rule.null) < bound:
+            needed += 1
+        if self.max_pairs < needed:
+            raise ValueError(
+                f"max_pairs ({self.max_pairs}) is too small: at alpha {self.alpha:g}, even a "
+                f"candidate that wins every pair needs {needed}. Raise max_pairs or alpha"
+            )
+        return self
+
+    @property
+    def rule(self) -> Rule:
+        """The rule for the pairs."""
+        if self.strategy == "ab":
+            return Rule.which_is_better(self.alpha)
+        if self.non_inferiority is not None:
+            return Rule.non_inferiority(self.non_inferiority, alpha=self.alpha)
+        return Rule(alpha=self.alpha)
+
+    @property
+    def num_steps(self) -> int:
+        """Number of steps of the rollout."""
+        sizes = {"canary": len(self.steps), "phased": len(self.phases), "rolling": self.replicas}
+        return sizes.get(self.strategy, 1)
+
+    @property
+    def has_scores(self) -> bool:
+        """Whether pairs of scores decide when the candidate takes over."""
+        return self.strategy == "canary" or self.mode == "twin"

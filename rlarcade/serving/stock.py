@@ -1,0 +1,89 @@
+"""The versions that can be served: from a registry, or those that come with rlarcade."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlarcade.checkpoint import Checkpoint, load_checkpoint
+from rlarcade.games.names import display_name
+from rlarcade.games.protocols import Protocol
+from rlarcade.learning.policy import DQNAgent
+from rlarcade.registry.registry import CHAMPION, Registry
+from rlarcade.serving.engine import ValuesActions
+
+AGENTS = Path(__file__).parents[1] / "agents"
+"""Agents that come with rlarcade, in an installed package."""
+_IN_THE_SOURCE = Path(__file__).parents[2] / "tests" / "data"
+_PACKAGED = ("space-invaders-late",)
+
+
+@dataclass(frozen=True)
+class Stocked:
+    """A version, ready to be loaded into an engine."""
+
+    number: int
+    digest: str
+    game: str
+    protocol: Protocol
+    num_actions: int
+    agent: ValuesActions
+    steps: int
+    """Agent steps of its training."""
+
+
+Loader = Callable[[Checkpoint], ValuesActions]
+"""Makes an agent of a checkpoint; `DQNAgent.load`, or another engine's."""
+
+
+def from_registry(registry: Registry, number: int, loader: Loader = DQNAgent.load) -> Stocked:
+    """Reads a version and checks its bytes.
+
+    Raises:
+        CheckpointError: it describes a network that cannot be built.
+        RegistryError: the version does not exist or is broken.
+    """
+    version = registry.version(number)
+    agent = loader(registry.load(number))
+    agent.name = f"version {number}"
+    return Stocked(
+        number,
+        version.digest,
+        version.game,
+        version.protocol,
+        version.num_actions,
+        agent,
+        version.steps,
+    )
+
+
+def champions(registry: Registry) -> dict[str, tuple[int, int]]:
+    """Returns (version, generation of the alias) of each game's champion.
+
+    Raises:
+        RegistryError: the registry cannot be read.
+    """
+    found = (alias for alias in registry.aliases() if alias.name == CHAMPION)
+    return {alias.game: (alias.version, alias.generation) for alias in found}
+
+
+def packaged(loader: Loader = DQNAgent.load) -> list[Stocked]:
+    """Returns the agents that come with rlarcade; their versions are numbered from 1."""
+    stock = []
+    for number, name in enumerate(_PACKAGED, start=1):
+        folder = AGENTS / name if (AGENTS / name).is_dir() else _IN_THE_SOURCE / name
+        checkpoint = load_checkpoint(folder)
+        manifest = checkpoint.manifest
+        agent = loader(checkpoint)
+        agent.name = f"{display_name(manifest.game)} of rlarcade"
+        stock.append(
+            Stocked(
+                number,
+                manifest.weights_sha256,
+                manifest.game,
+                manifest.protocol,
+                manifest.num_actions,
+                agent,
+                manifest.counters.steps,
+            )
+        )
+    return stock
