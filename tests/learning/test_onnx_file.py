@@ -328,6 +328,7 @@ def foreign():
         (lambda model: b"", "is no ONNX file of rlarcade, or it is damaged"),
         (lambda model: b"hello" * 100, "is no ONNX file of rlarcade, or it is damaged"),
         (lambda model: model[: len(model) // 2], "is no ONNX file of rlarcade, or it is damaged"),
+        (lambda model: model.replace(b"values.b", b"value\xff.b", 1), "damaged ('utf-8' codec"),
         (lambda model: foreign(), "its description of an agent: 'game' is missing"),
         (lambda model: described(model, game="\x1b[31m"), "unknown game '\\x1b[31m'"),
         (lambda model: described(model, actions=NAMES[:5]), "its inputs and outputs are"),
@@ -336,7 +337,7 @@ def foreign():
         (lambda model: described(model, more=1), "'more' is unknown"),
     ],
 )
-def test_other_files_are_refused_in_one_line(tmp_path, model, altered, said):
+def test_other_files_are_refused_in_one_line(tmp_path, model, altered, said, capfd):
     path = tmp_path / "agent.onnx"
     path.write_bytes(altered(model))
     with pytest.raises(CheckpointError) as told:
@@ -345,6 +346,7 @@ def test_other_files_are_refused_in_one_line(tmp_path, model, altered, said):
     assert said in line
     assert line.isprintable()
     assert len(line) < 700
+    assert capfd.readouterr() == ("", ""), "onnxruntime prints nothing"
 
 
 def test_a_file_whose_values_are_not_what_it_declares_is_refused(model):
