@@ -14,7 +14,7 @@ from rlarcade import Player, compare_agents, evaluate_agent, play_steps
 from rlarcade.games import get_protocol
 from rlarcade.learning.policy import DQNAgent
 from rlarcade.playing.players import AgentPlayer
-from rlarcade.playing.predicting import PredictionSummary
+from rlarcade.playing.predicting import PredictionSummary, predict_batches
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = (ROOT / "docs" / "predicting.md").read_text("utf-8")
@@ -168,17 +168,47 @@ def test_both_sides_of_a_match_and_only_games_that_the_agent_plays_are_asked(
         assert code == 2
         assert f"{other}.json has no game of SpaceInvaders with the 6 actions of {LATE}" in err
 
+    other_end = SHORT.model_copy(
+        update={"name": "shorter", "frame_cap": 120, "evaluation_epsilon": 0}
+    )
     alone = {"evaluations": []}
     for place, (game, protocol) in enumerate(
-        (("pong", SHORT), ("space_invaders", SHORT), ("space_invaders", full))
+        (
+            ("pong", SHORT),
+            ("space_invaders", SHORT),
+            ("space_invaders", full),
+            ("space_invaders", other_end),
+        )
     ):
         player = Player(still, game=game, protocol=protocol, name=f"player {place}")
         alone["evaluations"].append(evaluate_agent(player, episodes=1).model_dump(mode="json"))
     (tmp_path / "several.json").write_text(json.dumps(alone))
     found, out = predict(LATE, tmp_path / "several.json")
-    assert set(found["game"]) == {1}, "the index of the game in the document"
+    indices, counts = np.unique(found["game"], return_counts=True)
+    assert dict(zip(indices, counts, strict=True)) == {1: 50, 3: 30}, "as in the document"
+    assert not (found["action"] == 0)[50:].any()
+    assert re.search(r"game   3 .* 30 steps +0.0% equal  player 3", out)
     assert "2 games left out, which" in out
     assert ("player 1" in out, "player 2" in out) == (True, False)
+
+
+def test_few_batches_are_read_ahead_and_they_stay_in_their_order(late, observations):
+    made, done = 0, 0
+
+    def batches():
+        nonlocal made
+        for first in range(0, len(observations), 4):
+            made += 4
+            assert made - done <= 4 * ((os.cpu_count() or 1) + 2)
+            yield observations[first : first + 4]
+
+    def count(number):
+        nonlocal done
+        done = number
+
+    found = predict_batches(late, batches(), count)
+    assert done == len(observations) > 100
+    assert found.q_values.tobytes() == late.q_values(observations).tobytes()
 
 
 def test_a_game_that_goes_another_way_is_an_error_and_the_older_output_stays(

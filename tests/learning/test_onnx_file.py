@@ -122,6 +122,7 @@ def test_the_same_agent_gives_the_same_bytes_in_any_precision_and_no_path_of_the
     again = small_agent("quick")
     again.q_network.dtype = torch.bfloat16
     assert onnx_model(again) == model
+    assert again.q_network.dtype == torch.bfloat16, "the agent itself is not touched"
     for word in (b"onnx_file.py", str(Path.cwd()).encode(), b"stack_trace"):
         assert word not in model
 
@@ -142,7 +143,8 @@ def test_it_plays_the_agents_games():
 def test_onnxruntime_starts_no_threads(model):
     tasks = Path("/proc/self/task")
     before = set(tasks.iterdir())
-    OnnxValues(model).q_values(noise())
+    values = OnnxValues(model)
+    values.q_values(noise())
     assert set(tasks.iterdir()) <= before
 
 
