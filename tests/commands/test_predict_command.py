@@ -139,6 +139,42 @@ def test_the_summary_says_what_another_agent_would_have_done(predict, document, 
     assert re.search(r"^ +[\d,]+ observations/s$", out, re.MULTILINE)
 
 
+def test_a_version_of_a_registry_predicts_by_its_number(predict, command, observations, tmp_path):
+    assert command("promote", "register", LATE, "--registry", tmp_path / "registry")[0] == 0
+    np.save(tmp_path / "frames.npy", observations[:3])
+    by_path, _ = predict(LATE, tmp_path / "frames.npy")
+    by_number, out = predict(1, tmp_path / "frames.npy", "--registry", tmp_path / "registry")
+    assert by_number["q_values"].tobytes() == by_path["q_values"].tobytes()
+    assert "  1, version 1a93b0ca1a48" in out
+
+
+@pytest.mark.slow
+def test_a_real_game_gets_the_values_of_step_by_step_play_to_the_bit(
+    real_games, predict, late, tmp_path
+):
+    steps = list(play_steps(late, episodes=1))
+    evaluation = evaluate_agent(late, episodes=1)
+    (tmp_path / "game.json").write_text(evaluation.model_dump_json())
+    np.savez(tmp_path / "frames.npz", observation=np.stack([step.observation for step in steps]))
+    wanted = b"".join(step.q_values.tobytes() for step in steps)
+    for given in ("game.json", "frames.npz"):
+        assert predict(LATE, tmp_path / given)[0]["q_values"].tobytes() == wanted
+
+
+@pytest.mark.slow
+def test_the_record_of_a_real_match_is_predicted_on_both_sides(real_games, predict):
+    (record,) = (DATA / "written-by-0.1.0" / "matches").glob("*.jsonl")
+    pairs = len(record.read_text().splitlines()) - 1
+    found, out = predict(LATE, record)
+    assert set(found["game"]) == set(range(2 * pairs))
+    shares = re.findall(r"([\d.]+)% equal  (\w+)", out)
+    late = [float(share) for share, player in shares if player.startswith("1a93b0ca1a48")]
+    early = [float(share) for share, player in shares if player.startswith("a29f843c878d")]
+    assert (len(late), len(early)) == (pairs, pairs)
+    assert min(late) > 95
+    assert max(early) < 95
+
+
 def test_both_sides_of_a_match_and_only_games_that_the_agent_plays_are_asked(
     predict, command, tmp_path
 ):
