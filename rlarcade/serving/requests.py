@@ -62,12 +62,17 @@ def online_of(request: Any) -> Online:
     return found
 
 
-async def body_of(request: Request, limit: int = LARGEST_BODY) -> bytes:
+async def body_of(request: Request, limit: int | None = None) -> bytes:
     """Reads the body of a request.
+
+    Args:
+        request: the request.
+        limit: most bytes; None: `LARGEST_BODY`.
 
     Raises:
         Refusal: 413: it is too large; 408: it does not arrive.
     """
+    limit = LARGEST_BODY if limit is None else limit
     parts: list[bytes] = []
     size = 0
     try:

@@ -19,6 +19,7 @@ from rlarcade.serving.app import make_app
 from rlarcade.serving.assignment import Plan, Variant
 from rlarcade.serving.controller import Controller
 from rlarcade.serving.engine import LocalEngine
+from rlarcade.serving.http_protocol import PatientProtocol
 from rlarcade.serving.requests import Online
 from rlarcade.serving.service import Deployment, Service
 from rlarcade.serving.stock import Loader, packaged
@@ -94,6 +95,7 @@ async def _served(
     online = Online(service, controller, token, folder)
     config = uvicorn.Config(
         make_app(online, LOOPBACK if host in LOOPBACK else None),
+        http=PatientProtocol,
         log_level="warning",
         access_log=False,
         server_header=False,
