@@ -96,9 +96,9 @@ def ramp(*outcomes_of_steps):
         ),
         ({"strategy": "canary", "max_pairs": 5, "non_inferiority": 0.1}, "every pair needs 6"),
         ({"strategy": "canary", "max_pairs": 10, "alpha": 0.01}, "every pair needs 11"),
-        ({"strategy": "canary", "alpha": 0.0}, "'alpha' must be above 0"),
+        ({"strategy": "canary", "alpha": 0.0}, "'alpha' must be at least 1e-09"),
         ({"strategy": "canary", "alpha_alarm": 1.0}, "'alpha_alarm' must be below 1"),
-        ({"strategy": "canary", "error_rate": 0.0}, "'error_rate' must be above 0"),
+        ({"strategy": "canary", "error_rate": 0.0}, "'error_rate' must be at least 1e-09"),
         ({"strategy": "canary", "slow_rate": 1.0}, "'slow_rate' must be below 1"),
         ({"strategy": "canary", "slow_seconds": 0.0}, "'slow_seconds' must be above 0"),
         ({"strategy": "canary", "quiet_seconds": -1.0}, "'quiet_seconds' must be above 0"),
@@ -131,9 +131,12 @@ def test_the_defaults_are_those_of_the_issue():
     assert (spec.cut, spec.gate_on_claims, spec.non_inferiority) == ("drain", False, None)
 
 
-def test_the_smallest_alpha_is_refused_and_not_searched_for_ever():
-    with pytest.raises(ConfigError, match="max_pairs .* is too small"):
-        RolloutSpec(strategy="canary", alpha=5e-324)
+@pytest.mark.parametrize("name", ["alpha", "alpha_alarm", "error_rate", "slow_rate", "share"])
+def test_shares_are_no_smaller_than_a_float_can_invert(name):
+    strategy = "ab" if name == "share" else "canary"
+    with pytest.raises(ConfigError, match=f"'{name}' must be at least 1e-09, not 5e-324"):
+        RolloutSpec(strategy=strategy, **{name: 5e-324})
+    assert getattr(RolloutSpec(strategy=strategy, **{name: 1e-9}), name) == 1e-9
 
 
 def test_the_rule_is_that_of_a_match():
@@ -210,7 +213,8 @@ def test_a_rollout_has_only_its_own_steps(name):
 
 def test_a_canary_starts_by_waiting():
     assert judge(CANARY, 0, []) == Decision(
-        kind="stay", why="0 of 10 candidate sessions that step 1 needs have ended."
+        kind="stay",
+        why="0 of 10 candidate sessions of different players that step 1 needs have ended.",
     )
 
 
@@ -226,7 +230,9 @@ def test_a_step_needs_its_sessions_and_no_alarm():
 def test_sessions_of_an_earlier_step_do_not_count_for_the_next():
     games = ramp([1] * 12)
     assert kind(CANARY, 0, games) == "advance"
-    assert why(CANARY, 1, games).startswith("0 of 10 candidate sessions that step 2 needs")
+    assert why(CANARY, 1, games).startswith(
+        "0 of 10 candidate sessions of different players that step 2"
+    )
 
 
 def test_sessions_of_the_champion_are_no_sessions_of_the_candidate():
@@ -298,7 +304,15 @@ def _e(wins, losses):
 def test_ten_games_of_one_player_are_one_session():
     games = ramp([1] * 10, [1] * 10) + alone(10, step=2, start=100, key="ann")
     assert why(CANARY, 2, games).startswith("1 of 10")
-    assert "(9 games of returning players do not count)" in why(CANARY, 2, games)
+
+
+def test_players_who_come_back_are_told_where_they_do_not_count():
+    games = [*ramp([1]), *alone(3, start=10, key="player-1"), game(20, "champion", 1.0, key="a")]
+    games.append(game(21, "champion", 1.0, key="a"))
+    assert why(CANARY, 0, games).endswith(
+        "1 of 10 candidate sessions of different players that step 1 needs have ended (3 games of "
+        "returning players do not count)."
+    )
 
 
 def test_all_the_sessions_without_proof_never_succeed():
@@ -411,8 +425,8 @@ def test_no_traffic_pauses_and_never_promotes():
     decision = judge(spec, 0, [], quiet_for=1200.0)
     assert decision == Decision(
         kind="pause",
-        why="No game has come for 1,200 seconds: 0 of 10 candidate sessions that step 1 needs have "
-        "ended.",
+        why="No game has come for 1,200 seconds: 0 of 10 candidate sessions of different players "
+        "that step 1 needs have ended.",
     )
 
 
