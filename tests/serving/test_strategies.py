@@ -616,7 +616,7 @@ def test_the_first_finding_of_an_experiment_stands():
 # Killed and started again
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(
     games=rollouts(), shuffled=st.randoms(), name=st.sampled_from(sorted(SPECS)),
     paused=st.booleans(), quiet=st.sampled_from([0.0, 1e5]),
