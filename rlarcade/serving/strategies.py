@@ -194,7 +194,7 @@ def _tried(spec: RolloutSpec, step: int, own: list[Game], assigned: list[tuple[G
     whether a pair exists never depends on how long its own games last. Otherwise a quick loss could
     end the step before it gets a partner, and would never count.
     """
-    if _shares(spec, step)[1] > 0 or spec.mode == "twin":
+    if _shares(spec, step)[1] > 0:
         own = [candidate for candidate, _ in assigned]
     if spec.strategy == "phased":
         own = [game for game in own if game.group == spec.phases[step]]

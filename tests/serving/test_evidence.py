@@ -38,6 +38,7 @@ def numbers(games, **options):
         ({"state": "ended"}, "a game that is ended cannot have the ending None"),
         ({"ended": "failed"}, "a game that is playing cannot have the ending failed"),
         ({"proven": True}, "a proven game has ended and has a score"),
+        ({"proven": True, "score": 5.0}, "a proven game has ended and has a score"),
         (
             {"proven": True, "state": "ended", "ended": "truncated", "score": None},
             "a proven game has ended and has a score",
@@ -367,7 +368,7 @@ def test_a_role_is_counted_by_its_games():
     games = [
         game(2, "candidate", 5.0, slow=True),
         game(0, "candidate", 1.0, abandoned=True),
-        failed(1, "candidate"),
+        failed(1, "candidate", score=3000.0, proven=True),
         game(3, "candidate"),
         game(4, "candidate", 9.0, proven=False),
         game(5, "control", 7.0, errors=True),

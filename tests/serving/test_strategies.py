@@ -403,6 +403,13 @@ def test_an_undecided_test_pauses_after_its_pairs():
     assert decision.why.endswith("(20 is needed); the champion may stay.")
 
 
+def test_a_proof_leaves_nothing_undecided_however_many_pairs_there_are():
+    spec = RolloutSpec(strategy="canary", steps=(10, 50, 100), max_pairs=20, min_sessions=12)
+    games = ramp([1] * 12, [1] * 11)
+    assert why(spec, 1, games).startswith("11 of 12 candidate sessions")
+    assert kind(spec, 1, games) == "stay"
+
+
 def test_the_limit_of_pairs_holds_only_where_quality_is_asked():
     spec = RolloutSpec(strategy="canary", steps=(1, 10, 50, 100), max_pairs=20, min_sessions=22)
     games = ramp([1, 0, 1] * 7)
