@@ -54,14 +54,15 @@ class Traffic:
     better_by: float = 0.0
     players: int = 60
     return_rate: float = 0.0
-    look: int = 8
+    look: int = 16
     games: list[Game] = field(default_factory=list)
     ended_at: dict[int, float] = field(default_factory=dict)
 
     def run(self, most_games: int = 3000) -> str:
         """Plays until the rollout succeeds, rolls back or pauses; returns which, or "stay"."""
         self._dice = np.random.default_rng(self.seed)
-        self._step, self._playing, self._levels = 0, [], []
+        self._playing, self._levels = [], []
+        self._enter(0)
         for _ in range(self.players):
             self._begin(self._new_player(), 0.0)
         while len(self.games) < most_games:
@@ -69,18 +70,21 @@ class Traffic:
                 self._end_one()
             decision = judge(self.spec, self._step, self.games)
             if decision.kind == "advance":
-                self._step += 1
+                self._enter(self._step + 1)
             elif decision.kind != "stay":
                 return decision.kind
         return "stay"
+
+    def _enter(self, step: int) -> None:
+        self._step = step
+        self._plan = plan_of(self.spec, step, champion=1, candidate=2, salt=f"s{self.seed}")
 
     def _new_player(self) -> int:
         self._levels.append(float(self._dice.random()))
         return len(self._levels) - 1
 
     def _begin(self, player: int, now: float) -> None:
-        plan = plan_of(self.spec, self._step, champion=1, candidate=2, salt=f"s{self.seed}")
-        variant = assign(plan, f"player-{player}")
+        variant = assign(self._plan, f"player-{player}")
         number = len(self.games)
         score = self._levels[player] + 1e-3 * float(self._dice.random())
         lasts = self.length(variant.role, score) * (0.9 + 0.2 * float(self._dice.random()))

@@ -281,6 +281,19 @@ def test_a_proof_that_was_reached_once_counts_even_if_the_e_value_falls():
     assert kind(CANARY, 1, games) == "advance"
 
 
+def test_a_reason_tells_the_largest_e_value_even_if_it_fell_later():
+    proven = ramp([1] * 10, [0] * 5 + [1] * 5)
+    assert f"the e-value reached {_e(10, 0):.3g} (20 is needed)" in why(CANARY, 1, proven)
+    alarming = ramp([0] * 11 + [1] * 20)
+    assert f"the e-value reached {_e(11, 0):,.0f} (alarm at 100)" in why(CANARY, 0, alarming)
+
+
+def test_pairs_that_are_assigned_and_do_not_count_yet_are_waiting():
+    games = ramp([1, 1, 1])
+    games[2] = game(2, "control")
+    assert (evidence_of(CANARY, 0, games).pairs, evidence_of(CANARY, 0, games).waiting) == (1, 2)
+
+
 def test_at_all_the_sessions_it_bakes_and_succeeds():
     games = ramp([1] * 10, [1] * 10)
     assert why(CANARY, 2, games).startswith("0 of 10")
