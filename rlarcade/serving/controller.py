@@ -271,7 +271,7 @@ class Controller:
             return results
 
         for game in await self._service.at_registry(written):
-            running.games[game.number] = game
+            running.games[game.number] = game  # with the digest of its record
             running.episodes.pop(game.number, None)
         del running.assigned[: len(assigned)]
         del running.ended[: len(ended)]
