@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from textwrap import wrap
 from typing import Annotated
 
 import numpy as np
@@ -39,6 +40,7 @@ from rlarcade.progress import ProgressLine
 from rlarcade.text import counted, shown_path
 
 _DOCUMENTS = (".json", ".jsonl")
+_WIDTH = 80
 _LARGEST_BATCH = 4096  # 116 MB of observations
 
 
@@ -170,21 +172,22 @@ def _write_arrays(path: Path, arrays: dict[str, NDArray[np.generic]]) -> None:
 
 def _lines(summary: PredictionSummary) -> list[str]:
     number = summary.observations
-    shares = "   ".join(f"{name} {count / number:.1%}" for name, count in summary.actions.items())
+    chosen = sorted(summary.actions.items(), key=lambda item: -item[1])
+    shares = ", ".join(f"{name} {count / number:.1%}" for name, count in chosen if count)
     lines = [
         f"{display_name(summary.game)}, protocol {summary.protocol.name}, "
         f"{counted(number, 'observation')} of {summary.input}",
         f"  {summary.checkpoint}, version {short_version(summary.version)}",
-        f"  greedy actions  {shares}",
-        f"  mean of the largest Q-value  {summary.mean_max_q:.4g}",
+        *wrap(f"  greedy actions: {shares}", _WIDTH, subsequent_indent="    "),
+        f"  mean of the largest Q-value: {summary.mean_max_q:.4g}",
     ]
     lines += [
-        f"  game {game.episode:3d}  seed {game.seed:10d}  {game.steps:6,} steps  agrees at "
-        f"{_share(game.agreed, game.steps)}  {game.player}"
+        f"  game {game.episode:3d}  seed {game.seed:10d}  {game.steps:6,} steps  "
+        f"{_share(game.agreed, game.steps)} equal  {game.player}"
         for game in summary.games
     ]
     if summary.agreement is not None:
-        lines.append(f"  agrees with the recorded actions at {summary.agreement:.1%} of all steps")
+        lines.append(f"  {summary.agreement:.1%} of the recorded actions are equal")
     lines.append(f"  {number / summary.seconds:,.0f} observations/s")
     return lines
 

@@ -15,6 +15,7 @@ from rlarcade.errors import ConfigError
 from rlarcade.games.names import display_name
 from rlarcade.outputs import check_outputs
 from rlarcade.registry.store import default_actor
+from rlarcade.serving.settings import spec_of_flags
 from rlarcade.text import counted
 
 if TYPE_CHECKING:
@@ -85,10 +86,8 @@ class _Start(_Subcommand):
             "slow_seconds",
         )
         given = {name: getattr(self, name) for name in names}
-        spec: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        spec["strategy"] = self.strategy
-        if self.steps is not None:
-            spec["steps"] = [_percent(part) for part in self.steps.split(",")]
+        spec = spec_of_flags(self.strategy, self.steps)
+        spec |= {name: value for name, value in given.items() if value is not None}
         if self.phases is not None:
             spec["phases"] = self.phases.split(",")
         asked = {"version": self.version, "spec": spec, "actor": default_actor()}
@@ -200,15 +199,6 @@ def _rollout_command(argv: Sequence[str]) -> int:
     server = ServerClient(asked.server, operator_token(asked.token_file))
     write_json(asked.json_file, asked.run(server))
     return EXIT_OK
-
-
-def _percent(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError as error:
-        raise ConfigError(
-            f"--steps are percentages such as 10,50,100, not {text!r:.80}."
-        ) from error
 
 
 def _line(told: dict[str, Any]) -> str:

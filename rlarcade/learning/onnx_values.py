@@ -171,7 +171,12 @@ def _session_of(model: bytes, name: str) -> Any:
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4  # fatal ones; errors are raised, so they need not be printed
     try:
-        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(
+            model,
+            options,
+            providers=["CPUExecutionProvider"],
+            enable_fallback=0,  # it would print the error and try the same once more
+        )
     except Exception as error:  # onnxruntime has an exception for each of its codes, and no base
         raise _unusable(name, str(error)) from error
 

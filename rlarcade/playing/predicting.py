@@ -12,7 +12,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, computed_field
 
 from rlarcade.errors import PolicyError
 from rlarcade.games.protocols import SCREEN, STACK, Protocol
@@ -75,7 +75,7 @@ class GameAgreement(BaseModel):
 class PredictionSummary(BaseModel):
     """Figures of an offline inference."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     checkpoint: str
     version: str
@@ -92,6 +92,7 @@ class PredictionSummary(BaseModel):
     seconds: float
     """Time that reading, replaying and predicting took."""
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def agreement(self) -> float | None:
         """Share of all steps of recorded games at which the greedy action was taken; else None."""
@@ -140,13 +141,12 @@ def predict_batches(
     found: list[NDArray[np.float32]] = [np.empty((0, agent.num_actions), dtype=np.float32)]
     done = 0
     for values in _valued(agent, batches):
-        problem = not_finite(values, agent.name)
-        if problem is not None:
-            raise PolicyError(
-                f"{problem} from observation {done} on. Its weights are damaged, or its training "
-                "diverged. Use an older checkpoint."
-            )
         found.append(values)
+        if not np.isfinite(values).all():
+            raise PolicyError(
+                f"{not_finite(np.concatenate(found), agent.name)}. Its weights are damaged, or its "
+                "training diverged. Use an older checkpoint."
+            )
         done += len(values)
         if on_batch is not None:
             on_batch(done)

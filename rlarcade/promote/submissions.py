@@ -2,7 +2,9 @@
 
 from abc import abstractmethod
 from contextlib import ExitStack
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from rlarcade.console import (
     EXIT_AWAITING,
@@ -13,23 +15,35 @@ from rlarcade.console import (
     say,
     say_lines,
 )
+from rlarcade.errors import ConfigError
 from rlarcade.evaluation import Comparison
 from rlarcade.games.names import resolve_game
 from rlarcade.play_commands import resumable
 from rlarcade.progress import ProgressLine
 from rlarcade.promote.subcommand import Command, GateFile, VersionName, Writes
 from rlarcade.promotion.gate import Gate, load_gate
-from rlarcade.promotion.pipeline import approve, deny, reigning, run_pipeline, verdict_of
+from rlarcade.promotion.pipeline import (
+    Release,
+    approve,
+    deny,
+    move_alias_at_once,
+    reigning,
+    run_pipeline,
+    verdict_of,
+)
 from rlarcade.promotion.submissions import submissions_of
 from rlarcade.registry.documents import Alias, Version
 from rlarcade.registry.registry import Registry
 from rlarcade.registry.states import Mode, Submission
 from rlarcade.reports import registry_lines as table
 from rlarcade.reports.lines import standing
+from rlarcade.serving.handover import by_rollout
+from rlarcade.serving.settings import RolloutSpec, spec_of_flags
 
 EXITS = {
     "passed": EXIT_OK,
     "promoted": EXIT_OK,
+    "approved": EXIT_OK,  # a rollout was opened
     "rejected": EXIT_REJECTED,
     "denied": EXIT_REJECTED,
     "inconclusive": EXIT_INCONCLUSIVE,
@@ -39,6 +53,28 @@ EXITS = {
 }
 """Exit code for the state that a submission has reached."""
 
+RolloutFlag = Annotated[
+    Literal["big-bang", "canary", "rolling", "ab"] | None,
+    Field(description="Release by a rollout, which a server drives. Unset: at once."),
+]
+StepsFlag = Annotated[
+    str | None,
+    Field(description="Percent of new games at each step of a canary, such as 10,50,100."),
+]
+
+
+def release_of(strategy: str | None, steps: str | None) -> Release:
+    """Returns how an approved version is released.
+
+    Raises:
+        ConfigError: the steps are no percentages, or the strategy has none.
+    """
+    if strategy is None:
+        if steps is not None:
+            raise ConfigError("--steps are those of a canary: add --rollout canary.")
+        return move_alias_at_once
+    return by_rollout(RolloutSpec.model_validate(spec_of_flags(strategy, steps)))
+
 
 class PipelineRun(Writes):
     """Registers a checkpoint and sends it through the gate, as far as the mode allows."""
@@ -46,14 +82,28 @@ class PipelineRun(Writes):
     mode: Literal["ci", "delivery", "deployment"]
     """ci: checks only. delivery: then waits for approval. deployment: promotes without approval."""
     gate: GateFile = None
+    rollout: RolloutFlag = None
+    steps: StepsFlag = None
 
     def _check(self) -> None:
         super()._check()
         load_gate(self.gate)
+        released = release_of(self.rollout, self.steps)
+        if self.mode != "deployment" and released is not move_alias_at_once:
+            raise ConfigError(
+                f"--rollout is for --mode deployment; in {self.mode} nothing is released. After a "
+                "delivery, give it to `promote approve`."
+            )
 
     def _run(self, registry: Registry) -> int:
         gate = load_gate(self.gate)
-        outcome = piped(registry, registry.register(self.checkpoint), self.mode, gate)
+        outcome = piped(
+            registry,
+            registry.register(self.checkpoint),
+            self.mode,
+            gate,
+            release_of(self.rollout, self.steps),
+        )
         self.tell(outcome)
         return exit_code(outcome)
 
@@ -94,8 +144,12 @@ class _Decision(Command):
 class Approve(_Decision):
     """Approves a version that awaits approval; the last required approval promotes it."""
 
+    rollout: RolloutFlag = None
+    steps: StepsFlag = None
+
     def _decide(self, registry: Registry, version: Version) -> Submission:
-        return approve(registry, version, by=self.by, note=self.note)
+        released = release_of(self.rollout, self.steps)
+        return approve(registry, version, by=self.by, note=self.note, release=released)
 
 
 class Deny(_Decision):
@@ -105,13 +159,25 @@ class Deny(_Decision):
         return deny(registry, version, by=self.by, note=self.note)
 
 
-def piped(registry: Registry, version: Version, mode: Mode, gate: Gate) -> dict[str, Any]:
+def piped(
+    registry: Registry,
+    version: Version,
+    mode: Mode,
+    gate: Gate,
+    release: Release = move_alias_at_once,
+) -> dict[str, Any]:
     """Runs the pipeline and prints its result."""
     if (already := tell_reigning(registry, version)) is not None:
         return {"submission": None, "verdict": None, "alias": already.model_dump(mode="json")}
     with resumable("games"), _Progress(gate) as progress:
         current = run_pipeline(
-            registry, version, mode, gate, on_check=progress.begins, on_pair=progress.pair
+            registry,
+            version,
+            mode,
+            gate,
+            release=release,
+            on_check=progress.begins,
+            on_pair=progress.pair,
         )
     tell_submission(registry, current)
     if current.state == "awaiting_approval":

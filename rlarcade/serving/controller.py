@@ -45,15 +45,15 @@ class Controller:
     async def run(self) -> None:
         """Looks at the registry again and again, until cancelled."""
         while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(PERIOD):
-                    await self._service.changed.wait()
             self._service.changed.clear()
             self._service.end_idle()
             try:
                 await self.look()
             except Exception:  # a mistake of ours must not end the loop: games go on
                 _log.exception("the controller failed; it tries again")
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PERIOD):
+                    await self._service.changed.wait()
 
     async def look(self) -> None:
         """Follows the registry once. An error of the registry leaves everything as it is."""

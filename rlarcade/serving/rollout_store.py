@@ -23,6 +23,7 @@ from rlarcade.registry.rollouts import (
     RolloutState,
     ServedGame,
 )
+from rlarcade.registry.states import Submission
 from rlarcade.registry.tables import rollouts, served_games
 from rlarcade.serving.strategies import RolloutSpec
 
@@ -156,6 +157,9 @@ def move(
 ) -> Rollout:
     """Moves a rollout to its next state.
 
+    If it ends without success, the submission that it releases becomes stale in the same
+    transaction: the version gets no second chance against this champion.
+
     Args:
         registry: the registry that holds the rollout.
         current: the rollout as the caller read it.
@@ -169,9 +173,23 @@ def move(
         StaleError: another process moved the rollout in the meantime.
         ValueError: no transition leads from its state to the next.
     """
+    approved = _approved(registry, current)
+    if approved is not None and state in ("rolled_back", "aborted"):
+        void = f"its rollout {current.id} was {state.replace('_', ' ')}"
+        with moving_submission(registry, approved, "stale", actor, note=void) as change:
+            _move_in(change, current, state, step=step, note=note)
+        return rollout(registry, current.id)
     with registry.change(actor) as change:
         _move_in(change, current, state, step=step, note=note, resumed_after=resumed_after)
     return rollout(registry, current.id)
+
+
+def _approved(registry: Registry, current: Rollout) -> Submission | None:
+    """Returns the approved submission that a rollout releases, or None."""
+    if current.submission is None:
+        return None
+    found = submission(registry, current.submission)
+    return found if found.state == "approved" else None
 
 
 def _move_in(
@@ -215,12 +233,12 @@ def succeed(registry: Registry, current: Rollout, actor: str, note: str | None =
         RegistryError: the version is broken or archived, or was denied.
         StaleError: the champion or the rollout was changed in the meantime.
     """
-    if current.submission is None:
+    approved = _approved(registry, current)
+    if approved is None:
         with registry.change(actor) as change:
             _move_in(change, current, "succeeded", note=note)
             _move_champion(change, current)
     else:
-        approved = submission(registry, current.submission)
         with moving_submission(registry, approved, "promoted", actor) as change:
             _move_in(change, current, "succeeded", note=note)
             _move_champion(change, current, approved.verdict)

@@ -2,11 +2,12 @@
 
 import math
 from itertools import pairwise
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
 from rlarcade.checked import Checked
+from rlarcade.errors import ConfigError
 from rlarcade.evaluation.sequential import Counts, Rule, log_e_value
 from rlarcade.text import quoted
 
@@ -147,3 +148,23 @@ class RolloutSpec(Checked, use_attribute_docstrings=True):
     def has_scores(self) -> bool:
         """Whether pairs of scores decide when the candidate takes over."""
         return self.strategy == "canary" or self.mode == "twin"
+
+
+def spec_of_flags(strategy: str, steps: str | None) -> dict[str, Any]:
+    """Returns settings from the words of a command line; `RolloutSpec` checks them.
+
+    Args:
+        strategy: name of the strategy.
+        steps: percentages of a canary, such as "10,50,100"; None: the default.
+
+    Raises:
+        ConfigError: a step is not a number.
+    """
+    if steps is None:
+        return {"strategy": strategy}
+    try:
+        return {"strategy": strategy, "steps": [float(part) for part in steps.split(",")]}
+    except ValueError as error:
+        raise ConfigError(
+            f"--steps are percentages such as 10,50,100, not {quoted(steps)}."
+        ) from error

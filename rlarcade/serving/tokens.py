@@ -32,6 +32,7 @@ def operator_token(file: Path | None) -> str | None:
     if len(token) < _SHORTEST or not token.isascii() or not token.isprintable() or " " in token:
         raise ConfigError(
             f"the operator's token of {where} must have at least {_SHORTEST} printable ASCII "
-            'characters and no spaces. Make one: python -c "import secrets; print(secrets.token_urlsafe())".'
+            'characters and no spaces. Make one: python -c "import secrets; '
+            'print(secrets.token_urlsafe())".'
         )
     return token

@@ -176,6 +176,25 @@ async def start(request: Request, order: NewRollout) -> RolloutDocument:
     return _rollout(LiveRollout(opened, order.spec))
 
 
+# Before the next route, whose path fits, too.
+@router.post("/v1/rollouts/{number}/decide")
+async def decide(request: Request, number: int, said: Choice) -> RolloutDocument:
+    """Ends an experiment: the candidate becomes the champion, or the champion stays."""
+    online = online_of(request)
+    controller = online.require_operator(request)
+    registry = controller.registry
+
+    def decided(current: Rollout) -> Rollout:
+        _require(current, "progressing", "paused", what="decide")
+        note = by_operator(said.actor, f"decided for the {said.winner}")
+        if said.winner == "candidate":
+            return store.succeed(registry, current, said.actor, note)
+        return store.move(registry, current, "aborted", said.actor, note=note)
+
+    after = await controller.order(number, decided)
+    return await _shown(online, registry, after)
+
+
 @router.post("/v1/rollouts/{number}/{what}")
 async def order(
     request: Request,
@@ -206,24 +225,6 @@ _FROM: dict[str, tuple[RolloutState, ...]] = {
     "abort": ("preparing", "progressing", "paused"),
 }
 _TO: dict[str, RolloutState] = {"pause": "paused", "resume": "progressing", "abort": "aborted"}
-
-
-@router.post("/v1/rollouts/{number}/decide")
-async def decide(request: Request, number: int, said: Choice) -> RolloutDocument:
-    """Ends an experiment: the candidate becomes the champion, or the champion stays."""
-    online = online_of(request)
-    controller = online.require_operator(request)
-    registry = controller.registry
-
-    def decided(current: Rollout) -> Rollout:
-        _require(current, "progressing", "paused", what="decide")
-        note = by_operator(said.actor, f"decided for the {said.winner}")
-        if said.winner == "candidate":
-            return store.succeed(registry, current, said.actor, note)
-        return store.move(registry, current, "aborted", said.actor, note=note)
-
-    after = await controller.order(number, decided)
-    return await _shown(online, registry, after)
 
 
 def _require(current: Rollout, *states: RolloutState, what: str) -> None:

@@ -15,19 +15,19 @@ VERSION = json.loads((LATE / "manifest.json").read_text())["weights_sha256"]
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    """The file of one export; later ones in this module take its content."""
+def exported():
+    """An export takes seconds: the commands of this module share one."""
     from rlarcade.learning.onnx_file import onnx_model
 
     return onnx_model(DQNAgent.load(LATE))
 
 
 @pytest.fixture
-def fast(monkeypatch, exported):
+def shared(monkeypatch, exported):
     monkeypatch.setattr("rlarcade.learning.onnx_file.onnx_model", lambda agent: exported)
 
 
-def test_a_checkpoint_becomes_a_file_and_nothing_else_is_printed(command, tmp_path):
+def test_a_checkpoint_becomes_a_file_and_nothing_else_is_printed(command, tmp_path, shared):
     path = tmp_path / "new" / "late.onnx"
     code, out, err = command("export", LATE, "--onnx", path, "--json", tmp_path / "check.json")
     assert (code, err) == (0, "")
@@ -54,7 +54,7 @@ def test_a_checkpoint_becomes_a_file_and_nothing_else_is_printed(command, tmp_pa
     assert np.allclose(values.q_values(frames), DQNAgent.load(LATE).q_values(frames), atol=1e-5)
 
 
-def test_a_version_of_a_registry_is_exported_by_its_number(command, tmp_path, fast):
+def test_a_version_of_a_registry_is_exported_by_its_number(command, tmp_path, shared):
     assert command("promote", "register", LATE, "--registry", tmp_path / "registry")[0] == 0
     flags = ["--registry", tmp_path / "registry", "--onnx", tmp_path / "1.onnx"]
     code, out, _ = command("export", 1, *flags)
@@ -63,7 +63,7 @@ def test_a_version_of_a_registry_is_exported_by_its_number(command, tmp_path, fa
 
 
 def test_a_file_that_computes_something_else_is_an_error_and_is_not_written(
-    command, tmp_path, fast, monkeypatch
+    command, tmp_path, shared, monkeypatch
 ):
     monkeypatch.setattr("rlarcade.learning.onnx_file.TOLERANCE", 0)
     path = tmp_path / "late.onnx"
@@ -73,7 +73,7 @@ def test_a_file_that_computes_something_else_is_an_error_and_is_not_written(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_full_disk_is_told_in_one_line(command, tmp_path, fast, monkeypatch):
+def test_a_full_disk_is_told_in_one_line(command, tmp_path, shared, monkeypatch):
     def full(path, data):
         raise OSError(28, "No space left on device")
 

@@ -14,7 +14,7 @@ from rlarcade import Player, compare_agents, evaluate_agent, play_steps
 from rlarcade.games import get_protocol
 from rlarcade.learning.policy import DQNAgent
 from rlarcade.playing.players import AgentPlayer
-from rlarcade.playing.predicting import PredictionSummary
+from rlarcade.playing.predicting import PredictionSummary, predict_batches
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = (ROOT / "docs" / "predicting.md").read_text("utf-8")
@@ -99,7 +99,7 @@ def test_recorded_games_are_played_again_and_compared_with_what_was_done(
     explored = np.array([step.explored for step in played])
     assert not (differs & ~explored).any(), "an agent's own games differ at random actions only"
     assert differs.any()
-    assert f"at {1 - differs.mean():.1%} of all steps" in out
+    assert f"{1 - differs.mean():.1%} of the recorded actions are equal" in out
 
 
 def test_a_batch_size_and_a_second_run_change_no_byte(predict, document, tmp_path):
@@ -123,15 +123,56 @@ def test_the_summary_says_what_another_agent_would_have_done(predict, document, 
     assert summary.mean_max_q == pytest.approx(found["q_values"].max(axis=1).mean(), rel=1e-5)
     names = ["NOOP", "FIRE", "RIGHT", "LEFT", "RIGHTFIRE", "LEFTFIRE"]
     assert summary.actions == {name: wanted.count(i) for i, name in enumerate(names)}
-    for name, count in summary.actions.items():
-        assert f"{name} {count / len(played):.1%}" in out
+    shown = re.findall(r"(\w+) ([\d.]+)%", out.split("greedy actions: ")[1].split("  mean")[0])
+    assert {name: float(share) for name, share in shown} == {
+        name: round(100 * count / len(played), 1)
+        for name, count in summary.actions.items()
+        if count
+    }
     agreed = [
         sum(w == s.action for w, s in zip(wanted, played, strict=True) if s.seed == game.seed)
         for game in summary.games
     ]
     assert [game.agreed for game in summary.games] == agreed
     assert summary.agreement == pytest.approx(sum(agreed) / len(played))
+    assert json.loads(text)["agreement"] == summary.agreement
     assert re.search(r"^ +[\d,]+ observations/s$", out, re.MULTILINE)
+
+
+def test_a_version_of_a_registry_predicts_by_its_number(predict, command, observations, tmp_path):
+    assert command("promote", "register", LATE, "--registry", tmp_path / "registry")[0] == 0
+    np.save(tmp_path / "frames.npy", observations[:3])
+    by_path, _ = predict(LATE, tmp_path / "frames.npy")
+    by_number, out = predict(1, tmp_path / "frames.npy", "--registry", tmp_path / "registry")
+    assert by_number["q_values"].tobytes() == by_path["q_values"].tobytes()
+    assert "  1, version 1a93b0ca1a48" in out
+
+
+@pytest.mark.slow
+def test_a_real_game_gets_the_values_of_step_by_step_play_to_the_bit(
+    real_games, predict, late, tmp_path
+):
+    steps = list(play_steps(late, episodes=1))
+    evaluation = evaluate_agent(late, episodes=1)
+    (tmp_path / "game.json").write_text(evaluation.model_dump_json())
+    np.savez(tmp_path / "frames.npz", observation=np.stack([step.observation for step in steps]))
+    wanted = b"".join(step.q_values.tobytes() for step in steps)
+    for given in ("game.json", "frames.npz"):
+        assert predict(LATE, tmp_path / given)[0]["q_values"].tobytes() == wanted
+
+
+@pytest.mark.slow
+def test_the_record_of_a_real_match_is_predicted_on_both_sides(real_games, predict):
+    (record,) = (DATA / "written-by-0.1.0" / "matches").glob("*.jsonl")
+    pairs = len(record.read_text().splitlines()) - 1
+    found, out = predict(LATE, record)
+    assert set(found["game"]) == set(range(2 * pairs))
+    shares = re.findall(r"([\d.]+)% equal  (\w+)", out)
+    late = [float(share) for share, player in shares if player.startswith("1a93b0ca1a48")]
+    early = [float(share) for share, player in shares if player.startswith("a29f843c878d")]
+    assert (len(late), len(early)) == (pairs, pairs)
+    assert min(late) > 95
+    assert max(early) < 95
 
 
 def test_both_sides_of_a_match_and_only_games_that_the_agent_plays_are_asked(
@@ -163,17 +204,47 @@ def test_both_sides_of_a_match_and_only_games_that_the_agent_plays_are_asked(
         assert code == 2
         assert f"{other}.json has no game of SpaceInvaders with the 6 actions of {LATE}" in err
 
+    other_end = SHORT.model_copy(
+        update={"name": "shorter", "frame_cap": 120, "evaluation_epsilon": 0}
+    )
     alone = {"evaluations": []}
     for place, (game, protocol) in enumerate(
-        (("pong", SHORT), ("space_invaders", SHORT), ("space_invaders", full))
+        (
+            ("pong", SHORT),
+            ("space_invaders", SHORT),
+            ("space_invaders", full),
+            ("space_invaders", other_end),
+        )
     ):
         player = Player(still, game=game, protocol=protocol, name=f"player {place}")
         alone["evaluations"].append(evaluate_agent(player, episodes=1).model_dump(mode="json"))
     (tmp_path / "several.json").write_text(json.dumps(alone))
     found, out = predict(LATE, tmp_path / "several.json")
-    assert set(found["game"]) == {1}, "the index of the game in the document"
+    indices, counts = np.unique(found["game"], return_counts=True)
+    assert dict(zip(indices, counts, strict=True)) == {1: 50, 3: 30}, "as in the document"
+    assert not (found["action"] == 0)[50:].any()
+    assert re.search(r"game   3 .* 30 steps +0.0% equal  player 3", out)
     assert "2 games left out, which" in out
     assert ("player 1" in out, "player 2" in out) == (True, False)
+
+
+def test_few_batches_are_read_ahead_and_they_stay_in_their_order(late, observations):
+    made, done = 0, 0
+
+    def batches():
+        nonlocal made
+        for first in range(0, len(observations), 4):
+            made += 4
+            assert made - done <= 4 * ((os.cpu_count() or 1) + 2)
+            yield observations[first : first + 4]
+
+    def count(number):
+        nonlocal done
+        done = number
+
+    found = predict_batches(late, batches(), count)
+    assert done == len(observations) > 100
+    assert found.q_values.tobytes() == late.q_values(observations).tobytes()
 
 
 def test_a_game_that_goes_another_way_is_an_error_and_the_older_output_stays(
@@ -207,13 +278,10 @@ def test_values_that_are_no_numbers_choose_no_action(command, observations, tmp_
     next(broken.q_network.head.values.parameters()).data.fill_(np.nan)
     broken.save(tmp_path / "broken")
     np.save(tmp_path / "frames.npy", observations[:5])
-    code, _, err = command(
-        "predict",
-        tmp_path / "broken",
-        *("--input", tmp_path / "frames.npy", "--output", tmp_path / "a.npz"),
-    )
+    flags = ["--input", tmp_path / "frames.npy", "--output", tmp_path / "a.npz", "--batch-size", 2]
+    code, _, err = command("predict", tmp_path / "broken", *flags)
     assert code == 2
-    assert "not finite numbers: [nan, nan, nan, nan, nan, nan]" in err
+    assert "not finite numbers: [nan, nan, nan, nan, nan, nan] for observation 0 of 2" in err
     assert not (tmp_path / "a.npz").exists()
 
 

@@ -154,6 +154,17 @@ def test_altered_frames_in_an_archive_are_noticed(tmp_path):
     assert "it is damaged (Bad CRC-32" in refusal(path)
 
 
+def test_a_stream_that_cannot_be_decompressed_is_told(tmp_path):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=0) as archive:
+        archive.writestr("observation.npy", ARRAY)
+    content = bytearray(file.getvalue())
+    content[5_000:105_000] = b"\xff" * 100_000  # some of it is where a block of DEFLATE begins
+    path = tmp_path / "frames.npz"
+    path.write_bytes(content)
+    assert "it is damaged (Error -3 while decompressing" in refusal(path)
+
+
 def test_a_file_that_shrinks_while_it_is_read_is_told(tmp_path):
     path = tmp_path / "frames.npy"
     np.save(path, np.concatenate([FRAMES] * 100))

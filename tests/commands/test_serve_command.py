@@ -1,0 +1,243 @@
+"""`rlarcade serve`, `rollout` and `play`: what they refuse, and a whole rollout from end to end."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from rlarcade.registry.registry import Registry
+
+DATA = Path(__file__).parents[1] / "data"
+TOKEN = "operators-token"
+
+
+@pytest.fixture(autouse=True)
+def _no_token(monkeypatch):
+    monkeypatch.delenv("RLARCADE_TOKEN", raising=False)
+
+
+@pytest.mark.parametrize(
+    ("token", "told"),
+    [
+        ("short", "at least 8 printable ASCII characters"),
+        ("with a space in it", "no spaces"),
+        ("schlüsselwort", "ASCII"),
+        ("bell\a-operator", "printable"),
+        ("", "at least 8"),
+    ],
+)
+def test_a_token_that_is_none_is_refused(command, tmp_path, token, told):
+    file = tmp_path / "token"
+    file.write_text(token)
+    for verb, *words in (("serve", "--port", "0"), ("rollout", "status")):
+        code, _, err = command(verb, *words, "--token-file", str(file))
+        assert code == 2
+        assert told in err
+        assert "secrets.token_urlsafe" in err
+        assert not token or token not in err
+
+
+def test_a_token_file_that_cannot_be_read_is_refused(command, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("missing", "pipe", "."):
+        code, _, err = command("serve", "--port", "0", "--token-file", str(tmp_path / name))
+        assert code == 2
+        assert "--token-file" in err
+
+
+def test_nothing_listens_beyond_this_machine_without_a_token(command):
+    code, _, err = command("serve", "--host", "0.0.0.0", "--port", "0")
+    assert code == 2
+    assert "--host 0.0.0.0 lets other machines in" in err
+    assert "RLARCADE_TOKEN or --token-file" in err
+
+
+def test_a_port_that_is_taken_is_told_with_a_remedy(command):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        code, _, err = command("serve", "--port", str(taken.getsockname()[1]))
+    assert code == 2
+    assert "Choose another port; 0 takes any free one" in err
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("127.0.0.1:8000", "is no server's address"),
+        ("ftp://127.0.0.1", "is no server's address"),
+        ("http://127.0.0.1:99999", "is no server's address"),
+        ("http://127.0.0.1/page", "is no server's address"),
+        ("http://127.0.0.1:1", "cannot be reached"),
+    ],
+)
+def test_a_server_that_is_none_is_told(command, url, told):
+    for words in (("play", "--game", "Pong"), ("rollout", "status"), ("rollout", "undo", "1")):
+        code, _, err = command(*words, "--server", url)
+        assert code == (1 if told == "cannot be reached" else 2)
+        assert told in err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("start", "2"), "--strategy"),
+        (("start", "2", "--strategy", "hope"), "big-bang"),
+        (("start", "2", "--strategy", "canary", "--steps", "a,b"), "--steps are percentages"),
+        (("decide", "1"), "--winner"),
+        (("pause",), "number"),
+    ],
+)
+def test_orders_that_say_too_little_are_refused(command, words, told):
+    code, _, err = command("rollout", *words)
+    assert code == 2
+    assert told.lower() in err.lower()
+
+
+# From end to end, with real agents over HTTP
+
+
+class Server:
+    """A server process on a free port."""
+
+    def __init__(self, folder, *flags):
+        self.log = folder / "server.log"
+        environment = os.environ | {"RLARCADE_TOKEN": TOKEN}
+        words = [sys.executable, "-m", "rlarcade.serve", "--port", "0", *flags]
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                words, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT
+            )
+        self.url = self._until("listening on ").split()[0]
+
+    def _until(self, text, seconds=60):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and self.process.poll() is None:
+            said = self.log.read_text()
+            if text in said:
+                return said.partition(text)[2]
+            time.sleep(0.1)
+        raise AssertionError(self.log.read_text())
+
+    def run(self, *words, code=0):
+        environment = os.environ | {"RLARCADE_TOKEN": TOKEN}
+        done = subprocess.run(
+            [sys.executable, "-m", "rlarcade", *words, "--server", self.url],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+        assert done.returncode == code, done.stderr
+        return done.stdout
+
+    def rollout(self):
+        with urllib.request.urlopen(f"{self.url}/v1/rollouts") as answer:
+            return json.load(answer)["rollouts"][-1]
+
+    def end(self, how=signal.SIGTERM):
+        self.process.send_signal(how)
+        return self.process.wait(30)
+
+
+@contextlib.contextmanager
+def serving(folder, *flags):
+    server = Server(folder, *flags)
+    try:
+        yield server
+    finally:
+        if server.process.poll() is None:
+            server.process.kill()
+            server.process.wait()
+
+
+@pytest.mark.slow
+def test_without_a_registry_the_agent_that_comes_with_rlarcade_is_served(tmp_path):
+    with serving(tmp_path) as server:
+        assert "serving the agents that come with rlarcade" in server.log.read_text()
+        out = server.run("play", "--games", "2", "--json", str(tmp_path / "games.json"))
+        assert "SpaceInvaders, version 1: 2 games, mean score" in out
+        games = json.loads((tmp_path / "games.json").read_text())["games"]
+        assert all(game["score"] >= 0 and game["ended"] == "terminated" for game in games)
+        server.run("rollout", "start", "2", "--strategy", "big-bang", code=1)  # no registry
+        page = (Path(__file__).parents[2] / "docs" / "serving.md").read_text("utf-8")
+        (example,) = re.findall(r"```python\n(.+?)```", page, flags=re.DOTALL)
+        code = example.replace("127.0.0.1:8000", server.url.removeprefix("http://"))
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.split()[-1] == "1"  # the version that answered
+        assert server.end() == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize(
+    ("champion", "candidate", "end", "reigns"),
+    [("late", "early", "rolled_back", 1), ("early", "late", "succeeded", 2)],
+)
+def test_a_canary_over_http_ends_as_the_agents_deserve(tmp_path, champion, candidate, end, reigns):
+    with Registry.open(tmp_path / "registry") as registry:
+        for name in (champion, candidate):
+            registry.register(DATA / f"space-invaders-{name}")
+        registry.move_alias("space_invaders", "champion", 1, expected_generation=0, kind="promote")
+        with serving(tmp_path, "--registry", "registry") as server:
+            server.run("rollout", "start", "2", "--strategy", "canary", "--steps", "50,100")
+            for _ in range(12):
+                server.run("play", "--games", "8")
+                after = server.rollout()
+                if after["state"] not in ("preparing", "progressing", "paused"):
+                    break
+            assert after["state"] == end, after
+            assert registry.alias("space_invaders").version == reigns
+            assert after["losses" if end == "rolled_back" else "wins"] >= 8
+            if end == "succeeded":
+                server.run("rollout", "undo", "1")
+                assert registry.alias("space_invaders").version == 1
+            assert server.end() == 0
+        assert registry.verify() == []
+        assert registry.verify_audit() is None
+
+
+@pytest.mark.slow
+def test_a_server_that_is_killed_goes_on_with_its_rollout(tmp_path):
+    with Registry.open(tmp_path / "registry") as registry:
+        for name in ("early", "late"):
+            registry.register(DATA / f"space-invaders-{name}")
+        registry.move_alias("space_invaders", "champion", 1, expected_generation=0, kind="promote")
+        with serving(tmp_path, "--registry", "registry") as server:
+            server.run("rollout", "start", "2", "--strategy", "canary", "--steps", "50,100")
+            player = subprocess.Popen(
+                [sys.executable, "-m", "rlarcade.play", "--games", "8", "--server", server.url],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            try:
+                end = time.monotonic() + 60
+                while not server.rollout()["touched"] and time.monotonic() < end:
+                    time.sleep(0.2)
+                server.end(signal.SIGKILL)
+            finally:
+                player.kill()
+                player.wait()
+        with serving(tmp_path, "--registry", "registry") as server:
+            end = time.monotonic() + 120
+            while time.monotonic() < end:
+                after = server.rollout()
+                games = sum(one["games"] for one in after["variants"])
+                if games == sum(one["sessions"] for one in after["variants"]):
+                    break
+                time.sleep(0.5)
+            assert games >= 1, after  # the server played them to their end
+            assert after["state"] == "progressing"
+            assert server.end(signal.SIGINT) == 0
+        assert registry.verify() == []

@@ -1,0 +1,119 @@
+"""The pipeline hands an approved version over to a rollout, and both end together."""
+
+from pathlib import Path
+
+import pytest
+from promoting import play_by_strength, saved_agent
+from registry_helpers import whole
+from serving_helpers import Favourite, run
+from serving_house import House
+
+from rlarcade.learning.policy import DQNAgent
+from rlarcade.promotion.submissions import submissions_of
+from rlarcade.registry.registry import Registry
+from rlarcade.serving import rollout_store as store
+
+GATE = """
+[smoke]
+enabled = false
+[latency]
+max_milliseconds = 10_000
+[random]
+enabled = false
+"""
+CANARY = ("--rollout", "canary", "--steps", "50,100")
+
+
+class AnyHouse(House):
+    def _load(self, checkpoint):
+        return Favourite(0, name=checkpoint.manifest.weights_sha256)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch, command):
+    """Version 1, the weaker one, is the champion; `b` is a checkpoint that is stronger."""
+    monkeypatch.chdir(tmp_path)
+    paths = [saved_agent(tmp_path / name, seed) for seed, name in enumerate(("a", "b"))]
+    strength = {DQNAgent.load(path).version: place for place, path in enumerate(paths)}
+    play_by_strength(monkeypatch, strength)
+    Path("gate.toml").write_text(GATE)
+    assert command("promote", "register", "a")[0] == 0
+    assert command("promote", "promote", "1", "--gate", "gate.toml")[0] == 0
+    return tmp_path
+
+
+def deploy(command, *more, mode="deployment"):
+    return command("promote", "pipeline", "run", "b", "--mode", mode, "--gate", "gate.toml", *more)
+
+
+@pytest.mark.parametrize(
+    ("candidate", "champion", "end", "reigns", "state"),
+    [(20, 10, "succeeded", 2, "promoted"), (10, 20, "rolled_back", 1, "stale")],
+)
+def test_a_deployment_by_rollout_is_promoted_with_it_or_stale_with_it(
+    here, command, candidate, champion, end, reigns, state
+):
+    code, out, err = deploy(command, *CANARY)
+    assert code == 0, err
+    assert "APPROVED" in out
+    with Registry.open("checkpoints/registry") as registry:
+        assert registry.alias("pong").version == 1
+        (rollout,) = store.rollouts_of(registry)
+        (submission,) = submissions_of(registry, version=2)
+        assert (rollout.submission, submission.state) == (submission.id, "approved")
+        assert rollout.opened_by.startswith("policy:")
+        assert deploy(command, *CANARY)[0] == 0  # once more: it is on its way already
+        assert len(store.rollouts_of(registry)) == 1
+
+        async def check():
+            house = AnyHouse(registry)
+            await house.look(3)
+            for _ in range(40):
+                await house.pairs(1, candidate=candidate, champion=champion)
+
+        run(check())
+        assert store.rollout(registry, 1).state == end
+        assert registry.alias("pong").version == reigns
+        assert submissions_of(registry, version=2)[0].state == state
+        assert whole(registry)
+    code, _, err = deploy(command, *CANARY)
+    assert code == (0 if state == "promoted" else 1)  # no second chance
+
+
+def test_an_approval_may_release_by_a_rollout_too(here, command):
+    assert deploy(command, mode="delivery")[0] == 5
+    words = ("promote", "approve", "2", "--by", "anna", "--note", "yes")
+    assert command(*words, "--rollout", "big-bang")[0] == 0
+    with Registry.open("checkpoints/registry") as registry:
+        (rollout,) = store.rollouts_of(registry)
+        assert (rollout.strategy, rollout.opened_by) == ("big-bang", "anna")
+
+
+def test_a_release_is_void_when_the_champion_changes(here, command):
+    assert deploy(command, *CANARY)[0] == 0
+    saved_agent(here / "c", 7)
+    command("promote", "register", "c")
+    command("promote", "promote", "3", "--force", "--reason", "x")
+    with Registry.open("checkpoints/registry") as registry:
+
+        async def check():
+            await AnyHouse(registry).look(2)
+
+        run(check())
+        assert store.rollout(registry, 1).state == "aborted"
+        assert submissions_of(registry, version=2)[0].state == "stale"
+        assert registry.alias("pong").version == 3
+        assert whole(registry)
+
+
+def test_a_rollout_needs_a_mode_that_releases(here, command):
+    for mode in ("ci", "delivery"):
+        code, _, err = deploy(command, *CANARY, mode=mode)
+        assert code == 2
+        assert "--rollout is for --mode deployment" in err
+    code, _, err = deploy(command, "--steps", "1,100")
+    assert code == 2
+    assert "add --rollout canary" in err
+    code, _, err = deploy(command, "--rollout", "canary", "--steps", "x")
+    assert code == 2
+    assert "--steps are percentages" in err
