@@ -148,7 +148,7 @@ def test_what_else_triton_clients_ask_for_is_answered(house):
     assert [(one["name"], one["version"], one["state"]) for one in index] == [
         ("pong", "1", "READY")
     ]
-    assert house.post("/v2/repository/models/pong/load").status_code == 400
+    assert house.post("/v2/repository/models/pong/load").status_code == 403
     assert house.get("/v2/models/pong/stats").json() == {
         "error": "there is no /v2/models/pong/stats."
     }
