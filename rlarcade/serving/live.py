@@ -50,13 +50,24 @@ class LiveRollout:
         now = self.rollout
         return plan_of(self.spec, now.step, now.champion, now.version, now.salt)
 
-    def assign(self, variant: Variant, key: str, group: str | None) -> ServedGame:
+    def assign(
+        self, variant: Variant, key: str, group: str | None, *, seeded: bool = True
+    ) -> ServedGame:
         """Assigns a new game to a variant of the plan.
 
         The k-th game of the candidate and the k-th of the control have the same seed, so luck
         weighs less in their comparison.
+
+        Args:
+            variant: who plays.
+            key: the session's key.
+            group: the session's group.
+            seeded: whether the server gives the seed. Without one, the game shows errors and
+                slowness, but nobody can replay it for its score.
         """
         step = self.rollout.step
+        index = self._before[step, variant.role]
+        seed = _seed(self.rollout.salt, step, variant.role, index) if seeded else None
         game = ServedGame(
             rollout=self.rollout.id,
             number=len(self.games),
@@ -64,7 +75,7 @@ class LiveRollout:
             step=step,
             key=key,
             group=group,
-            seed=_seed(self.rollout.salt, step, variant.role, self._before[step, variant.role]),
+            seed=seed,
             version=variant.version,
         )
         self.games[game.number] = game
@@ -103,8 +114,13 @@ class LiveRollout:
         """Returns the games as the strategies read them."""
         return list(self._read.values())
 
+    @property
+    def counts_games(self) -> bool:
+        """Whether new games count: the candidate may play them."""
+        return self.rollout.state in ("progressing", "paused")
+
     def _count(self, game: ServedGame) -> None:
-        self._before[game.step, game.role] += 1
+        self._before[game.step, game.role] += game.seed is not None
         self._read_again(game)
 
     def _read_again(self, game: ServedGame) -> None:
