@@ -17,6 +17,8 @@ from rlarcade.serving.service import Deployment, Service
 from rlarcade.serving.sessions import LONGEST_KEY, Session
 
 router = APIRouter(prefix="/v2", tags=["Open Inference Protocol v2"], responses=REFUSALS)
+busiest = APIRouter(prefix="/v2", tags=["Open Inference Protocol v2"], responses=REFUSALS)
+"""The routes of inference. Routes are tried one after the other, so these come first."""
 
 SESSION_KEY = "session_key"
 """Parameter of a request that names the user, so that one version plays all of the user's games."""
@@ -151,13 +153,13 @@ _INFER_BODY = {
 }
 
 
-@router.post("/models/{model}/infer", openapi_extra=_INFER_BODY)
+@busiest.post("/models/{model}/infer", openapi_extra=_INFER_BODY)
 async def infer(request: Request, model: str) -> Response:
     """Chooses actions. The plan decides which version answers."""
     return await _inferred(request, model, None)
 
 
-@router.post("/models/{model}/versions/{version}/infer", openapi_extra=_INFER_BODY)
+@busiest.post("/models/{model}/versions/{version}/infer", openapi_extra=_INFER_BODY)
 async def infer_version(request: Request, model: str, version: str) -> Response:
     """Chooses actions with one version, past the plan."""
     return await _inferred(request, model, version)
