@@ -147,7 +147,8 @@ class Controller:
                 if game.seed is None:
                     running.end(game.number, None, ended="terminated", abandoned=True)
                 else:
-                    self._service.referee(running, game.number, None, {"abandoned": True})
+                    told = {"abandoned": not game.is_twin}
+                    self._service.referee(running, game.number, None, told)
 
     async def _ready(self, deployment: Deployment, number: int, *, at_once: bool) -> Stocked:
         """Loads and warms a version, before it gets any game."""

@@ -83,6 +83,36 @@ class LiveRollout:
         self.assigned.append(game)
         return game
 
+    def amend(self, **told: Any) -> ServedGame:
+        """Adds to the game that was assigned last, before it is written.
+
+        Args:
+            **told: fields of `ServedGame`.
+        """
+        game = self.assigned[-1].model_copy(update=told)
+        self.assigned[-1] = self.games[game.number] = game
+        self._read_again(game)
+        return game
+
+    def twin(self) -> ServedGame:
+        """Assigns a twin of the game that was assigned last: the candidate's, with the same seed.
+
+        Both are written at once.
+        """
+        game = self.amend(pair=self.assigned[-1].number)
+        twin = game.model_copy(
+            update={
+                "number": len(self.games),
+                "role": "candidate",
+                "version": self.rollout.version,
+                "session": None,
+            }
+        )
+        self.games[twin.number] = twin
+        self._count(twin)
+        self.assigned.append(twin)
+        return twin
+
     def end(self, number: int, episode: EpisodeResult | None, **result: Any) -> None:
         """Takes the result of a game. A second result of the same game is ignored.
 

@@ -35,6 +35,7 @@ _RESULT = {
     "errors",
     "slow",
     "abandoned",
+    "mixed",
     "claimed",
     "record",
 }

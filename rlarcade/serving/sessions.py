@@ -53,6 +53,12 @@ class Session:
     """Random actions of the protocol's ε; None: the version acts greedily."""
     counted: int | None = None
     """Number of the game in the rollout; None: it does not count."""
+    rollout: int | None = None
+    """The rollout in which it counts."""
+    group: str | None = None
+    """Group of the user, for phased rollouts."""
+    mixed: bool = False
+    """Whether another version took the game over in the middle; then it counts for neither."""
     state: State = "open"
     actions: bytearray = field(default_factory=bytearray)
     """Actions that the server gave, one a step."""

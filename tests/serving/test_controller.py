@@ -207,6 +207,22 @@ def test_games_that_begin_before_the_candidate_is_loaded_do_not_count(house):
     run(check())
 
 
+def test_a_game_that_outlives_its_rollout_is_no_game_of_the_next_one(house, registry):
+    async def check():
+        await house.start(2)
+        old = await house.opened()
+        await house.controller.order(1, lambda now: store.move(registry, now, "aborted", "anna"))
+        await house.controller.start(2, CANARY, "anna")
+        await house.look()
+        await house.opened()
+        assert old.counted == 0
+        house.service.finish(old, "failed")
+        assert house.pong.live.games[0].ended is None
+        await house.service.close()
+
+    run(check())
+
+
 def test_big_bang_switches_all_new_games_at_once_and_open_games_end_where_they_began(house):
     async def check():
         await house.look()
