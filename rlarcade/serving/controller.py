@@ -15,7 +15,7 @@ from rlarcade.registry.registry import Registry, default_actor
 from rlarcade.registry.rollouts import OPEN_STATES, Rollout, RolloutState, ServedGame
 from rlarcade.serving import rollout_store as store
 from rlarcade.serving.assignment import Plan, Variant
-from rlarcade.serving.live import LiveRollout, live
+from rlarcade.serving.live import LiveRollout, kept
 from rlarcade.serving.refusals import Refusal
 from rlarcade.serving.service import Deployment, Service
 from rlarcade.serving.stock import Loader, Stocked, champions, from_registry
@@ -25,6 +25,7 @@ _log = logging.getLogger(__name__)
 
 PERIOD = 1.0
 """Seconds between two looks at the registry; games that end are judged at once."""
+_SHADOW_PERIOD = 1_000  # decisions of a shadow that a kill may lose
 
 
 class Controller:
@@ -63,6 +64,7 @@ class Controller:
                 for deployment in list(self._service.deployments.values()):
                     if deployment.live is not None:
                         await self._write_games(deployment.live)
+                        await self._write_shadow(deployment.live, _SHADOW_PERIOD)
                 await self._follow_champions()
                 for deployment in list(self._service.deployments.values()):
                     if deployment.live is not None:
@@ -125,13 +127,12 @@ class Controller:
         after: RolloutState = "rolled_back" if current.state == "rolling_back" else "aborted"
         if current.state in OPEN_STATES:
             await self._move(running, after, note=note)
+        await self._write_shadow(running)
         deployment.live = None
 
     async def _take_up(self, deployment: Deployment, current: Rollout) -> None:
         """Goes on with a rollout from the registry, such as after a kill."""
-        spec = await self._service.at_registry(store.spec_of, self.registry, current)
-        games = await self._service.at_registry(store.games_of, self.registry, current.id)
-        running = live(current, spec, games)
+        running = await self._service.at_registry(kept, self.registry, current)
         deployment.live = running
         if current.champion_generation != deployment.generation:
             await self._void(deployment, running)
@@ -143,6 +144,7 @@ class Controller:
                 await self._move(running, "rolling_back", note=f"it cannot be loaded: {error}")
                 return
             deployment.plan = running.plan
+            self._service.begin_shadow(running)
             for game in running.open_games():  # their clients lost the server
                 if game.seed is None:
                     running.end(game.number, None, ended="terminated", abandoned=True)
@@ -200,6 +202,7 @@ class Controller:
             return
         await self._move(running, "progressing", step=0, note="the candidate is loaded")
         deployment.plan = running.plan
+        self._service.begin_shadow(running)
 
     async def _judge(self, deployment: Deployment, running: LiveRollout) -> None:
         by_operator = running.rollout.state == "paused" and is_by_operator(running.rollout)
@@ -280,6 +283,22 @@ class Controller:
         del running.assigned[: len(assigned)]
         del running.ended[: len(ended)]
 
+    async def _write_shadow(self, running: LiveRollout, least: int = 1) -> None:
+        """Writes what the shadow has counted, if that is at least so many decisions more."""
+        shadow = running.shadow
+        if shadow is not None and shadow.unwritten >= least:
+            counts = shadow.counts
+            await self._service.at_registry(
+                store.record_shadow, self.registry, counts, default_actor()
+            )
+            shadow.written = counts
+
+    def _live(self, current: Rollout) -> LiveRollout | None:
+        """Returns a rollout if it is driven here now."""
+        deployment = self._service.deployments.get(current.game)
+        running = None if deployment is None else deployment.live
+        return running if running is not None and running.rollout.id == current.id else None
+
     def _with_record(self, running: LiveRollout, game: ServedGame) -> ServedGame:
         episode = running.episodes.get(game.number)
         if episode is None:
@@ -317,15 +336,16 @@ class Controller:
         """
         async with self._one_at_a_time:
             current = await self._service.at_registry(store.rollout, self.registry, number)
+            running = self._live(current)
+            if running is not None:
+                await self._write_shadow(running)
             after = await self._service.at_registry(what, current)
-            deployment = self._service.deployments.get(after.game)
-            if deployment is not None and deployment.live is not None:
-                running = deployment.live
-                if running.rollout.id == number:
-                    running.rollout = after
-                    if after.state not in OPEN_STATES:
-                        deployment.plan = _champion_only(after.champion)
-                        deployment.live = None
+            if running is not None:
+                running.rollout = after
+                if after.state not in OPEN_STATES:
+                    deployment = self._service.deployments[after.game]
+                    deployment.plan = _champion_only(after.champion)
+                    deployment.live = None
         self._service.changed.set()
         return after
 

@@ -7,15 +7,17 @@ again knows who plays what, and finishes the games itself.
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from rlarcade.playing.episodes import EpisodeResult
-from rlarcade.registry.rollouts import Rollout, ServedGame
+from rlarcade.registry.registry import Registry
+from rlarcade.registry.rollouts import Rollout, ServedGame, ShadowCounts
+from rlarcade.serving import rollout_store as store
 from rlarcade.serving.assignment import Plan, Variant
 from rlarcade.serving.evidence import Evidence
 from rlarcade.serving.pairing import Game
+from rlarcade.serving.shadow import Shadow
 from rlarcade.serving.strategies import RolloutSpec, evidence_of, plan_of
 
 
@@ -33,6 +35,10 @@ class LiveRollout:
     """Games with results that the registry does not have yet."""
     episodes: dict[int, EpisodeResult] = field(default_factory=dict)
     """The recorded games of `ended`, by number."""
+    shadow_counts: ShadowCounts | None = None
+    """What its shadow counted, as the registry has it."""
+    shadow: Shadow | None = None
+    """The candidate as a shadow, while it runs."""
     _before: Counter[tuple[int, str]] = field(default_factory=Counter)
     """Number of games by step and role."""
     _read: dict[int, Game] = field(default_factory=dict)
@@ -145,6 +151,11 @@ class LiveRollout:
         return list(self._read.values())
 
     @property
+    def seen(self) -> ShadowCounts | None:
+        """What the shadow counted; None: there is none."""
+        return self.shadow_counts if self.shadow is None else self.shadow.counts
+
+    @property
     def counts_games(self) -> bool:
         """Whether new games count: the candidate may play them."""
         return self.rollout.state in ("progressing", "paused")
@@ -158,9 +169,18 @@ class LiveRollout:
         self._evidence = None
 
 
-def live(rollout: Rollout, spec: RolloutSpec, games: Iterable[ServedGame]) -> LiveRollout:
-    """Returns a rollout as the registry has it."""
-    return LiveRollout(rollout, spec, {game.number: game for game in games})
+def kept(registry: Registry, rollout: Rollout) -> LiveRollout:
+    """Returns a rollout as the registry has it.
+
+    Raises:
+        UnusableRegistryError: something of it was altered.
+    """
+    return LiveRollout(
+        rollout,
+        store.spec_of(registry, rollout),
+        {game.number: game for game in store.games_of(registry, rollout.id)},
+        shadow_counts=store.shadow_of(registry, rollout.id),
+    )
 
 
 def _as_game(game: ServedGame) -> Game:

@@ -22,6 +22,7 @@ from rlarcade.games.protocols import Protocol
 from rlarcade.games.vector import LARGEST_SEED
 from rlarcade.learning.acting import not_finite
 from rlarcade.registry.audit import now
+from rlarcade.registry.rollouts import ShadowCounts
 from rlarcade.serving.assignment import Plan, Variant, assign
 from rlarcade.serving.emulators import Emulators
 from rlarcade.serving.engine import Engine, Values
@@ -31,6 +32,7 @@ from rlarcade.serving.referee import Dice, Served, greedy
 from rlarcade.serving.refusals import Refusal
 from rlarcade.serving.rulings import DECISION_SECONDS, SLOW_SHARE, Rulings
 from rlarcade.serving.sessions import LONGEST_KEY, Kind, Session, Sessions, State, new_token
+from rlarcade.serving.shadow import Shadow
 from rlarcade.serving.stock import Stocked
 
 _Result = TypeVar("_Result")
@@ -271,8 +273,8 @@ class Service:
             raise Refusal(500, f"version {session.version} failed: {error}") from error
         finally:
             session.busy = False
-        took = time.perf_counter() - began
-        self._judge_time(session, took)
+        self._judge_time(session, time.perf_counter() - began)
+        self._show_shadow(session, observation, values[0])
         action = chosen if rolled is None else rolled
         session.gave(action)
         return Decision(session.steps - 1, action, rolled is not None, values[0])
@@ -314,6 +316,28 @@ class Service:
         limit = None if live is None else live.spec.slow_seconds
         if limit is not None and seconds > limit:
             session.slow += 1
+
+    def _show_shadow(
+        self, session: Session, observation: NDArray[np.uint8], values: NDArray[np.float32]
+    ) -> None:
+        """Shows a candidate that runs as a shadow what the champion has decided."""
+        live = self.deployments[session.game].live
+        if live is None or live.shadow is None or live.rollout.state != "progressing":
+            return
+        if session.version == live.rollout.champion:
+            live.shadow.see(observation, values)
+
+    def begin_shadow(self, live: LiveRollout) -> None:
+        """Lets a candidate that is loaded see the champion's frames from now on, if it shall."""
+        if live.spec.mode != "shadow" or live.shadow is not None:
+            return
+        current = live.rollout
+        live.shadow = Shadow(
+            live.shadow_counts or ShadowCounts(rollout=current.id),
+            lambda observations: self.values(current.version, observations, "shadow"),
+            slow_seconds=live.spec.slow_seconds,
+            on_count=lambda result, count: self.metrics.shadowed(current.game, result, count),
+        )
 
     def finish(self, session: Session, state: State, claimed: float | None = None) -> Outcome:
         """Ends a session. A game that counts goes to the referee.
@@ -379,6 +403,9 @@ class Service:
     async def close(self) -> None:
         """Ends all work. Open games of a rollout are played to their end by the next server."""
         self.rulings.close()
+        for deployment in self.deployments.values():
+            if deployment.live is not None and deployment.live.shadow is not None:
+                deployment.live.shadow.close()
         await self.engine.close()
         self.emulators.close()
         self._clerk.shutdown(wait=True)

@@ -11,6 +11,7 @@ from rlarcade.playing import Player
 from rlarcade.playing.play import Scheduled, play_games
 from rlarcade.serving import rollout_store as store
 from rlarcade.serving import rulings
+from rlarcade.serving.live import kept
 from rlarcade.serving.pairing import matched, pairs
 from rlarcade.serving.rulings import Timed
 from rlarcade.serving.settings import RolloutSpec
@@ -239,8 +240,4 @@ def test_slow_decisions_are_counted():
 
 
 def _read(registry):
-    from rlarcade.serving.live import live
-
-    current = store.rollout(registry, 1)
-    games = store.games_of(registry, 1)
-    return live(current, store.spec_of(registry, current), games).as_games()
+    return kept(registry, store.rollout(registry, 1)).as_games()
