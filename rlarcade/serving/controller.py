@@ -190,8 +190,8 @@ class Controller:
             _log.warning("rollout %d: %s", running.rollout.id, error)
             deployment.live = None  # it is read again from the registry
             deployment.plan = _champion_only(running.rollout.champion)
-        if running.rollout.state not in OPEN_STATES:
-            deployment.live = None
+        if running.rollout.state not in OPEN_STATES and deployment.live is not None:
+            await self._let_go(deployment, running)
 
     async def _prepare(self, deployment: Deployment, running: LiveRollout) -> None:
         """Loads the candidate. Only then it gets its first game."""
@@ -201,7 +201,7 @@ class Controller:
             await self._move(running, "rolling_back", note=f"it cannot be loaded: {error}")
             return
         await self._move(running, "progressing", step=0, note="the candidate is loaded")
-        deployment.plan = running.plan
+        self._switch(deployment, running, running.plan)
         self._service.begin_shadow(running)
 
     async def _judge(self, deployment: Deployment, running: LiveRollout) -> None:
@@ -230,7 +230,7 @@ class Controller:
                 await self._move(running, "progressing", note=decision.why)
             case "advance":
                 await self._move(running, "progressing", step=now.step + 1, note=decision.why)
-                deployment.plan = running.plan
+                self._switch(deployment, running, running.plan)
             case "succeed":
                 await self._succeed(deployment, running, decision.why)
 
@@ -241,13 +241,24 @@ class Controller:
         )
         number = running.rollout.version
         await self._service.engine.load(number, deployment.stock[number].agent, at_once=True)
-        deployment.plan = _champion_only(number)
+        self._switch(deployment, running, _champion_only(number))
         deployment.generation += 1
 
     async def _roll_back(self, deployment: Deployment, running: LiveRollout) -> None:
-        """Sends all new games to the champion. Games of the candidate are played to their end."""
-        deployment.plan = _champion_only(running.rollout.champion)
+        """Sends all new games to the champion."""
+        self._switch(deployment, running, _champion_only(running.rollout.champion))
         await self._move(running, "rolled_back", note=running.rollout.note)
+
+    def _switch(self, deployment: Deployment, running: LiveRollout, plan: Plan) -> None:
+        """Puts a plan in force for new games, and for open ones if the settings say so."""
+        deployment.plan = plan
+        if running.spec.cut == "now":
+            self._service.cut(deployment, running)
+
+    async def _let_go(self, deployment: Deployment, running: LiveRollout) -> None:
+        """Forgets a rollout that has ended, once its games are written."""
+        await self._write_games(running)
+        deployment.live = None
 
     async def _move(
         self, running: LiveRollout, state: RolloutState, **changes: int | str | None
@@ -343,11 +354,17 @@ class Controller:
             if running is not None:
                 running.rollout = after
                 if after.state not in OPEN_STATES:
-                    deployment = self._service.deployments[after.game]
-                    deployment.plan = _champion_only(after.champion)
-                    deployment.live = None
+                    await self._ordered_to_end(running)
         self._service.changed.set()
         return after
+
+    async def _ordered_to_end(self, running: LiveRollout) -> None:
+        after = running.rollout
+        winner = after.version if after.state == "succeeded" else after.champion
+        deployment = self._service.deployments[after.game]
+        self._switch(deployment, running, _champion_only(winner))
+        with suppress(RegistryError):  # the order is carried out; the next look writes the games
+            await self._let_go(deployment, running)
 
 
 _OPERATOR = "operator "

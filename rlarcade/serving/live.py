@@ -201,6 +201,7 @@ def _as_game(game: ServedGame) -> Game:
         errors=game.errors,
         slow=game.slow,
         abandoned=game.abandoned,
+        mixed=game.mixed,
     )
 
 

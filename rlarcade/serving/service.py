@@ -55,6 +55,8 @@ class Outcome(NamedTuple):
     state: State
     steps: int
     claimed: float | None
+    mixed: bool
+    """Whether two versions played it, so that it counts for neither."""
 
 
 @dataclass
@@ -354,7 +356,29 @@ class Service:
             if session.counted is not None:
                 self._send_to_referee(session, session.counted, claimed)
             self.changed.set()
-        return Outcome(session.state, session.steps, claimed)
+        return Outcome(session.state, session.steps, claimed, session.mixed)
+
+    def cut(self, deployment: Deployment, live: LiveRollout) -> None:
+        """Hands open games over to the versions that the plan has for them, from their next step.
+
+        Games whose protocol the other version does not play stay, and so do those for which a
+        client has chosen the version.
+
+        Args:
+            deployment: the game, with its new plan.
+            live: the rollout that changed the plan. Its games that are handed over count no more.
+        """
+        for session in self.sessions:
+            if session.game != deployment.game or session.role is None:
+                continue
+            variant = assign(deployment.plan, session.key, session.group)
+            protocol = deployment.stock[variant.version].protocol
+            if variant.version == session.version or protocol != session.protocol:
+                continue
+            if session.counted is not None and session.rollout == live.rollout.id:
+                live.end(session.counted, None, ended="truncated", steps=session.steps, mixed=True)
+            session.version, session.role = variant.version, variant.role
+            session.counted, session.mixed = None, True
 
     def end_idle(self) -> None:
         """Ends sessions whose clients have gone."""

@@ -88,7 +88,9 @@ class RolloutDocument(BaseModel):
     e_value_worse: float
     """Evidence that the candidate is worse; 1/α of the alarm rolls back."""
     touched: int
-    """Games that the candidate played."""
+    """Games in which the candidate acted."""
+    mixed: int
+    """Games that one version began and the other took over; they count for neither."""
     shadow: ShadowDocument | None
     """Counts of a candidate that runs as a shadow."""
     opened: str
@@ -273,7 +275,8 @@ def _rollout(running: LiveRollout) -> RolloutDocument:
         **evidence.counts._asdict(),
         e_value=evidence.e_value,
         e_value_worse=evidence.e_value_worse,
-        touched=evidence.role("candidate").sessions,
+        touched=evidence.touched,
+        mixed=evidence.mixed,
         shadow=None if running.seen is None else _shadow(running.seen),
         opened=now.opened,
         opened_by=now.opened_by,
