@@ -1,7 +1,10 @@
 """A service with its controller, without HTTP: rollouts whose games are told instead of played."""
 
+import asyncio
 import itertools
 
+import pytest
+from made_up_games import short_game
 from serving_helpers import Favourite
 
 from rlarcade.serving import rollout_store as store
@@ -13,6 +16,12 @@ from rlarcade.serving.settings import RolloutSpec
 
 CANARY = RolloutSpec(strategy="canary", steps=(25, 50, 100), min_sessions=3)
 keys = itertools.count()
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """The referee's games, and those of `House.played`, are cut off after 100 steps."""
+    monkeypatch.setattr("rlarcade.serving.emulators.GameEnv", short_game)
 
 
 class House:
@@ -68,3 +77,29 @@ class House:
                 self.play("control", champion)
             self.play("candidate", candidate)
             await self.look()
+
+    async def opened(self, kind="act", **asked):
+        """Opens a session of Pong, while the controller looks."""
+        opening = asyncio.ensure_future(self.service.open_session("pong", kind, **asked))
+        await asyncio.sleep(0)
+        await self.look()
+        return await opening
+
+    async def played(self, steps=None, **asked):
+        """A client plays a game, or leaves it after some steps; returns session and actions."""
+        session = await self.opened(**asked)
+        env = short_game("pong", protocol=session.protocol, render_mode=None)
+        observation, _ = env.reset(seed=session.seed)
+        over = False
+        while not over and session.steps != steps:
+            decision = await self.service.decide(session, observation[-1])
+            observation, _, terminated, truncated, _ = env.step(decision.action)
+            over = terminated or truncated
+        self.service.finish(session, "ended" if over else "abandoned")
+        return session, bytes(session.actions)
+
+    async def settled(self):
+        """Waits until the referee has played all games that are open."""
+        while self.pong.live is not None and self.pong.live.open_games():
+            await asyncio.sleep(0.005)
+        await self.look()

@@ -41,7 +41,7 @@ def make_app(online: Online, hosts: Collection[str] | None = None) -> FastAPI:
         redoc_url=None,
     )
     app.state.online = online
-    for router in (v2.router, v1.router, sessions_http.router):
+    for router in (v2.busiest, v2.router, v1.router, sessions_http.router):
         app.include_router(router)
     _answer_errors(app)
     app.add_middleware(Guard, online=online, hosts=hosts)

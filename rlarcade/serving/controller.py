@@ -15,7 +15,7 @@ from rlarcade.registry.registry import Registry, default_actor
 from rlarcade.registry.rollouts import OPEN_STATES, Rollout, RolloutState, ServedGame
 from rlarcade.serving import rollout_store as store
 from rlarcade.serving.assignment import Plan, Variant
-from rlarcade.serving.live import LiveRollout, live
+from rlarcade.serving.live import LiveRollout, kept
 from rlarcade.serving.refusals import Refusal
 from rlarcade.serving.service import Deployment, Service
 from rlarcade.serving.stock import Loader, Stocked, champions, from_registry
@@ -25,6 +25,7 @@ _log = logging.getLogger(__name__)
 
 PERIOD = 1.0
 """Seconds between two looks at the registry; games that end are judged at once."""
+_SHADOW_PERIOD = 1_000  # decisions of a shadow that a kill may lose
 
 
 class Controller:
@@ -63,6 +64,7 @@ class Controller:
                 for deployment in list(self._service.deployments.values()):
                     if deployment.live is not None:
                         await self._write_games(deployment.live)
+                        await self._write_shadow(deployment.live, _SHADOW_PERIOD)
                 await self._follow_champions()
                 for deployment in list(self._service.deployments.values()):
                     if deployment.live is not None:
@@ -125,13 +127,12 @@ class Controller:
         after: RolloutState = "rolled_back" if current.state == "rolling_back" else "aborted"
         if current.state in OPEN_STATES:
             await self._move(running, after, note=note)
+        await self._write_shadow(running)
         deployment.live = None
 
     async def _take_up(self, deployment: Deployment, current: Rollout) -> None:
         """Goes on with a rollout from the registry, such as after a kill."""
-        spec = await self._service.at_registry(store.spec_of, self.registry, current)
-        games = await self._service.at_registry(store.games_of, self.registry, current.id)
-        running = live(current, spec, games)
+        running = await self._service.at_registry(kept, self.registry, current)
         deployment.live = running
         if current.champion_generation != deployment.generation:
             await self._void(deployment, running)
@@ -143,8 +144,13 @@ class Controller:
                 await self._move(running, "rolling_back", note=f"it cannot be loaded: {error}")
                 return
             deployment.plan = running.plan
+            self._service.begin_shadow(running)
             for game in running.open_games():  # their clients lost the server
-                self._service.referee(running, game.number, None, {"abandoned": True})
+                if game.seed is None:
+                    running.end(game.number, None, ended="terminated", abandoned=True)
+                else:
+                    told = {"abandoned": not game.is_twin}
+                    self._service.referee(running, game.number, None, told)
 
     async def _ready(self, deployment: Deployment, number: int, *, at_once: bool) -> Stocked:
         """Loads and warms a version, before it gets any game."""
@@ -184,8 +190,8 @@ class Controller:
             _log.warning("rollout %d: %s", running.rollout.id, error)
             deployment.live = None  # it is read again from the registry
             deployment.plan = _champion_only(running.rollout.champion)
-        if running.rollout.state not in OPEN_STATES:
-            deployment.live = None
+        if running.rollout.state not in OPEN_STATES and deployment.live is not None:
+            await self._let_go(deployment, running)
 
     async def _prepare(self, deployment: Deployment, running: LiveRollout) -> None:
         """Loads the candidate. Only then it gets its first game."""
@@ -195,7 +201,8 @@ class Controller:
             await self._move(running, "rolling_back", note=f"it cannot be loaded: {error}")
             return
         await self._move(running, "progressing", step=0, note="the candidate is loaded")
-        deployment.plan = running.plan
+        self._switch(deployment, running, running.plan)
+        self._service.begin_shadow(running)
 
     async def _judge(self, deployment: Deployment, running: LiveRollout) -> None:
         by_operator = running.rollout.state == "paused" and is_by_operator(running.rollout)
@@ -223,7 +230,7 @@ class Controller:
                 await self._move(running, "progressing", note=decision.why)
             case "advance":
                 await self._move(running, "progressing", step=now.step + 1, note=decision.why)
-                deployment.plan = running.plan
+                self._switch(deployment, running, running.plan)
             case "succeed":
                 await self._succeed(deployment, running, decision.why)
 
@@ -234,13 +241,24 @@ class Controller:
         )
         number = running.rollout.version
         await self._service.engine.load(number, deployment.stock[number].agent, at_once=True)
-        deployment.plan = _champion_only(number)
+        self._switch(deployment, running, _champion_only(number))
         deployment.generation += 1
 
     async def _roll_back(self, deployment: Deployment, running: LiveRollout) -> None:
-        """Sends all new games to the champion. Games of the candidate are played to their end."""
-        deployment.plan = _champion_only(running.rollout.champion)
+        """Sends all new games to the champion."""
+        self._switch(deployment, running, _champion_only(running.rollout.champion))
         await self._move(running, "rolled_back", note=running.rollout.note)
+
+    def _switch(self, deployment: Deployment, running: LiveRollout, plan: Plan) -> None:
+        """Puts a plan in force for new games, and for open ones if the settings say so."""
+        deployment.plan = plan
+        if running.spec.cut == "now":
+            self._service.cut(deployment, running)
+
+    async def _let_go(self, deployment: Deployment, running: LiveRollout) -> None:
+        """Forgets a rollout that has ended, once its games are written."""
+        await self._write_games(running)
+        deployment.live = None
 
     async def _move(
         self, running: LiveRollout, state: RolloutState, **changes: int | str | None
@@ -271,10 +289,26 @@ class Controller:
             return results
 
         for game in await self._service.at_registry(written):
-            running.games[game.number] = game
+            running.games[game.number] = game  # with the digest of its record
             running.episodes.pop(game.number, None)
         del running.assigned[: len(assigned)]
         del running.ended[: len(ended)]
+
+    async def _write_shadow(self, running: LiveRollout, least: int = 1) -> None:
+        """Writes what the shadow has counted, if that is at least so many decisions more."""
+        shadow = running.shadow
+        if shadow is not None and shadow.unwritten >= least:
+            counts = shadow.counts
+            await self._service.at_registry(
+                store.record_shadow, self.registry, counts, default_actor()
+            )
+            shadow.written = counts
+
+    def _live(self, current: Rollout) -> LiveRollout | None:
+        """Returns a rollout if it is driven here now."""
+        deployment = self._service.deployments.get(current.game)
+        running = None if deployment is None else deployment.live
+        return running if running is not None and running.rollout.id == current.id else None
 
     def _with_record(self, running: LiveRollout, game: ServedGame) -> ServedGame:
         episode = running.episodes.get(game.number)
@@ -313,17 +347,24 @@ class Controller:
         """
         async with self._one_at_a_time:
             current = await self._service.at_registry(store.rollout, self.registry, number)
+            running = self._live(current)
+            if running is not None:
+                await self._write_shadow(running)
             after = await self._service.at_registry(what, current)
-            deployment = self._service.deployments.get(after.game)
-            if deployment is not None and deployment.live is not None:
-                running = deployment.live
-                if running.rollout.id == number:
-                    running.rollout = after
-                    if after.state not in OPEN_STATES:
-                        deployment.plan = _champion_only(after.champion)
-                        deployment.live = None
+            if running is not None:
+                running.rollout = after
+                if after.state not in OPEN_STATES:
+                    await self._ordered_to_end(running)
         self._service.changed.set()
         return after
+
+    async def _ordered_to_end(self, running: LiveRollout) -> None:
+        after = running.rollout
+        winner = after.version if after.state == "succeeded" else after.champion
+        deployment = self._service.deployments[after.game]
+        self._switch(deployment, running, _champion_only(winner))
+        with suppress(RegistryError):  # the order is carried out; the next look writes the games
+            await self._let_go(deployment, running)
 
 
 _OPERATOR = "operator "

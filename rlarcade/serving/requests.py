@@ -6,10 +6,25 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastapi import Request
+from pydantic import BaseModel
 
 from rlarcade.serving.controller import Controller
 from rlarcade.serving.refusals import Refusal
 from rlarcade.serving.service import Service
+
+
+class ErrorDocument(BaseModel):
+    """Why a request is refused."""
+
+    error: str
+    """One line."""
+
+
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": ErrorDocument, "description": "the request is refused"},
+    "5XX": {"model": ErrorDocument, "description": "the server or a version failed"},
+}
+"""What every route may answer, for the OpenAPI document."""
 
 LARGEST_BODY = 32_000_000
 """Most bytes of a request's body; 256 stacks in JSON have 29 million."""

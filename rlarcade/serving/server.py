@@ -31,6 +31,7 @@ OnReady = Callable[[str, list[str]], None]
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _DESCRIPTORS = 65_536
 _GRACE_SECONDS = 5
+_BUSY_SECONDS = 2.0  # to wait for another writer; new games of a rollout wait meanwhile
 _BACKLOG = 2048  # connections that wait to be accepted
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _LARGEST_MESSAGE = 1_000_000  # bytes of a WebSocket message; a screen has 100,800
@@ -71,7 +72,9 @@ def serve(
         bound = stack.enter_context(_bound(host, port))
         opened = None
         if is_registry(registry):
-            opened = stack.enter_context(Registry.open(registry, create=False))
+            opened = stack.enter_context(
+                Registry.open(registry, create=False, busy_seconds=_BUSY_SECONDS)
+            )
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_served(opened, bound, host, token, loader, on_ready))
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from rlarcade.games.frame_stack import FrameStack
 from rlarcade.games.protocols import SCREEN, STACK, Protocol
-from rlarcade.games.screens import grey_frame
+from rlarcade.games.screens import TALL_GAMES, grey_frame
 from rlarcade.serving.assignment import Role
 from rlarcade.serving.referee import Dice
 from rlarcade.serving.refusals import Refusal
@@ -53,6 +53,12 @@ class Session:
     """Random actions of the protocol's ε; None: the version acts greedily."""
     counted: int | None = None
     """Number of the game in the rollout; None: it does not count."""
+    rollout: int | None = None
+    """The rollout in which it counts."""
+    group: str | None = None
+    """Group of the user, for phased rollouts."""
+    mixed: bool = False
+    """Whether another version took the game over in the middle; then it counts for neither."""
     state: State = "open"
     actions: bytearray = field(default_factory=bytearray)
     """Actions that the server gave, one a step."""
@@ -87,6 +93,12 @@ class Session:
                 f"{_SCREEN}; got {picture.dtype} {picture.shape}.",
             )
         if picture.shape == _SCREEN:
+            if self.game in TALL_GAMES:
+                raise Refusal(
+                    400,
+                    f"screens of {self.game} have more than 210 lines, so the server cannot make "
+                    "the frames that the agent knows. Send 84×84 frames.",
+                )
             picture = grey_frame(picture)
         if self._stack is None:
             self._stack = FrameStack()

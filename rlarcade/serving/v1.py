@@ -8,17 +8,17 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rlarcade.errors import RegistryError
 from rlarcade.registry.registry import Registry
-from rlarcade.registry.rollouts import OPEN_STATES, Rollout, RolloutState
+from rlarcade.registry.rollouts import OPEN_STATES, Rollout, RolloutState, ShadowCounts
 from rlarcade.serving import rollout_store as store
 from rlarcade.serving.assignment import Role
 from rlarcade.serving.controller import by_operator
 from rlarcade.serving.evidence import Evidence
-from rlarcade.serving.live import LiveRollout, live
-from rlarcade.serving.requests import Online, online_of
+from rlarcade.serving.live import LiveRollout, kept
+from rlarcade.serving.requests import REFUSALS, Online, online_of
 from rlarcade.serving.service import Deployment
 from rlarcade.serving.strategies import RolloutSpec
 
-router = APIRouter(tags=["deployments and rollouts"])
+router = APIRouter(tags=["deployments and rollouts"], responses=REFUSALS)
 
 _Actor = Annotated[str, Field(min_length=1, max_length=200)]
 
@@ -37,6 +37,29 @@ class VariantDocument(BaseModel):
     slow: int = 0
     mean: float | None = None
     scores: tuple[float, ...] = ()
+
+
+class ShadowDocument(BaseModel):
+    """What a candidate would have done with the frames that the champion played."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    compared: int
+    """Decisions that both versions made."""
+    agreed: int
+    """Decisions for which both chose the same action."""
+    failed: int
+    """Decisions that the candidate did not make: it crashed, took too long, or gave no numbers."""
+    dropped: int
+    """Decisions that it did not see, because too many waited."""
+    slow: int
+    """Decisions that took more than the rollout's `slow_seconds`."""
+    mean_seconds: float | None
+    """Mean time of a decision, with the time in the queue of the engine."""
+    mean_gap: float | None
+    """Mean difference of the two versions' own largest values."""
+    mean_regret: float | None
+    """Mean loss with the candidate's action, by the champion's values; 0 where both agree."""
 
 
 class RolloutDocument(BaseModel):
@@ -65,7 +88,11 @@ class RolloutDocument(BaseModel):
     e_value_worse: float
     """Evidence that the candidate is worse; 1/α of the alarm rolls back."""
     touched: int
-    """Games that the candidate played."""
+    """Games in which the candidate acted."""
+    mixed: int
+    """Games that one version began and the other took over; they count for neither."""
+    shadow: ShadowDocument | None
+    """Counts of a candidate that runs as a shadow."""
     opened: str
     opened_by: str
 
@@ -154,17 +181,12 @@ async def rollouts(request: Request) -> Rollouts:
 
     def found() -> list[LiveRollout]:
         return [
-            running[one.id] if one.id in running else _kept(registry, one)
+            running[one.id] if one.id in running else kept(registry, one)
             for one in store.rollouts_of(registry)
         ]
 
     all_of_them = await online.service.at_registry(found)
     return Rollouts(rollouts=tuple(_rollout(one) for one in all_of_them))
-
-
-def _kept(registry: Registry, current: Rollout) -> LiveRollout:
-    """Returns a rollout as the registry has it."""
-    return live(current, store.spec_of(registry, current), store.games_of(registry, current.id))
 
 
 @router.post("/v1/rollouts", status_code=201)
@@ -212,7 +234,7 @@ async def order(
         if what == "undo":
             return store.undo(registry, current, said.actor)
         _require(current, *_FROM[what], what=what)
-        pairs = _kept(registry, current).evidence().pairs if what == "resume" else None
+        pairs = kept(registry, current).evidence().pairs if what == "resume" else None
         return store.move(registry, current, _TO[what], said.actor, note=note, resumed_after=pairs)
 
     after = await controller.order(number, ordered)
@@ -236,7 +258,7 @@ def _require(current: Rollout, *states: RolloutState, what: str) -> None:
 
 
 async def _shown(online: Online, registry: Registry, current: Rollout) -> RolloutDocument:
-    return _rollout(await online.service.at_registry(_kept, registry, current))
+    return _rollout(await online.service.at_registry(kept, registry, current))
 
 
 # Documents
@@ -253,9 +275,23 @@ def _rollout(running: LiveRollout) -> RolloutDocument:
         **evidence.counts._asdict(),
         e_value=evidence.e_value,
         e_value_worse=evidence.e_value_worse,
-        touched=evidence.role("candidate").sessions,
+        touched=evidence.touched,
+        mixed=evidence.mixed,
+        shadow=None if running.seen is None else _shadow(running.seen),
         opened=now.opened,
         opened_by=now.opened_by,
+    )
+
+
+def _shadow(seen: ShadowCounts) -> ShadowDocument:
+    def mean(total: float) -> float | None:
+        return total / seen.compared if seen.compared else None
+
+    return ShadowDocument(
+        **seen.model_dump(include={"compared", "agreed", "failed", "dropped", "slow"}),
+        mean_seconds=mean(seen.seconds),
+        mean_gap=mean(seen.gap),
+        mean_regret=mean(seen.regret),
     )
 
 
