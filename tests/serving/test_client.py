@@ -7,46 +7,39 @@ import threading
 
 import pytest
 import uvicorn
-from serving_helpers import V5, Favourite
+from serving_house import pong_online
 
 from rlarcade.errors import ConfigError, ServerError
 from rlarcade.playing import Player
 from rlarcade.playing.play import Scheduled, play_games
 from rlarcade.serving import client
 from rlarcade.serving.app import make_app
-from rlarcade.serving.assignment import Plan, Variant
 from rlarcade.serving.client import ServerClient
-from rlarcade.serving.engine import LocalEngine
 from rlarcade.serving.refusals import Refusal
 from rlarcade.serving.requests import Online
-from rlarcade.serving.service import Deployment, Service
-from rlarcade.serving.stock import Stocked
 
 
 @pytest.fixture
 def server(monkeypatch):
     """A server with Pong in a thread; yields its address and its service."""
     monkeypatch.setattr(client, "_PAUSE", 0.01)
-    service = Service(LocalEngine())
-    agent = Favourite(2)
-    plan = Plan(variants=(Variant(role="champion", version=1, share=1.0),), salt="x")
-    stocked = Stocked(1, "0" * 64, "pong", V5, 6, agent, 0)
     bound = socket.create_server(("127.0.0.1", 0))
-    app = make_app(Online(service, None, None, None))
-    running = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
+    there = {}
 
     async def serve():
-        await service.engine.load(1, agent, at_once=True)
-        service.deployments["pong"] = Deployment("pong", plan, 0, {1: stocked})
-        await running._serve([bound])
+        there["service"] = service = await pong_online()
+        app = make_app(Online(service, None, None, None))
+        there["server"] = server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
+        await server._serve([bound])
 
     thread = threading.Thread(target=asyncio.run, args=(serve(),), daemon=True)
     thread.start()
-    service.url = f"http://127.0.0.1:{bound.getsockname()[1]}"
-    while not running.started:
+    while "server" not in there or not there["server"].started:
         thread.join(0.01)
+    service = there["service"]
+    service.url = f"http://127.0.0.1:{bound.getsockname()[1]}"
     yield service
-    running.should_exit = True
+    there["server"].should_exit = True
     thread.join(10)
 
 

@@ -10,28 +10,15 @@ import numpy as np
 import psutil
 import pytest
 import uvicorn
-from serving_helpers import V5, Favourite, run
+from serving_helpers import run
+from serving_house import pong_online
 from websockets.asyncio.client import connect
 
 from rlarcade.serving.app import make_app
-from rlarcade.serving.assignment import Plan, Variant
-from rlarcade.serving.engine import LocalEngine
 from rlarcade.serving.refusals import Refusal
 from rlarcade.serving.requests import Online
-from rlarcade.serving.service import Deployment, Service
-from rlarcade.serving.stock import Stocked
 
 FRAME = np.zeros((84, 84), dtype=np.uint8)
-
-
-async def service_with_pong():
-    service = Service(LocalEngine())
-    agent = Favourite(2)
-    await service.engine.load(1, agent, at_once=True)
-    plan = Plan(variants=(Variant(role="champion", version=1, share=1.0),), salt="x")
-    stocked = Stocked(1, "0" * 64, "pong", V5, 6, agent, 0)
-    service.deployments["pong"] = Deployment("pong", plan, 0, {1: stocked})
-    return service
 
 
 @pytest.mark.slow
@@ -42,7 +29,7 @@ def test_a_thousand_games_are_played_side_by_side_and_given_back():
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
 
     async def check():
-        service = await service_with_pong()
+        service = await pong_online()
         bound = socket.create_server(("127.0.0.1", 0), backlog=2048)
         config = uvicorn.Config(
             make_app(Online(service, None, None, None)),
@@ -87,7 +74,7 @@ def test_a_thousand_games_are_played_side_by_side_and_given_back():
 @pytest.mark.slow
 def test_the_memory_does_not_grow_with_the_sessions_that_were():
     async def check():
-        service = await service_with_pong()
+        service = await pong_online()
         used = []
         for part in range(4):
             for number in range(25_000):
@@ -108,7 +95,7 @@ def test_there_is_an_end_to_the_number_of_open_sessions(monkeypatch):
     monkeypatch.setattr("rlarcade.serving.sessions._MOST_SESSIONS", 3)
 
     async def check():
-        service = await service_with_pong()
+        service = await pong_online()
         opened = [await service.open_session("pong", "act") for _ in range(3)]
         with pytest.raises(Refusal, match="3 sessions are open. Try again later") as refused:
             await service.open_session("pong", "act")
