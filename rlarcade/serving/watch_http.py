@@ -313,7 +313,12 @@ def _document(game: WatchedGame, token: str | None = None) -> WatchDocument:
 # The page
 
 _PAGE = Path(__file__).parent / "page"
-_KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
+_KINDS = {
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".css": "text/css",
+    ".svg": "image/svg+xml",
+}
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'; object-src 'none'",
@@ -333,5 +338,5 @@ def _serve(path: str, name: str) -> None:
 
 
 _serve("/", "index.html")
-for _name in ("page.js", "game.js", "play.js", "rollouts.js", "page.css"):
+for _name in ("page.js", "common.js", "game.js", "play.js", "rollouts.js", "page.css", "icon.svg"):
     _serve(f"/{_name}", _name)

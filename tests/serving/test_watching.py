@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import time
 
 import numpy as np
@@ -470,14 +471,13 @@ def test_a_watched_game_cannot_be_reached_by_the_routes_of_other_sessions(house)
     assert answer.status_code == 403
 
 
-@pytest.mark.parametrize(
-    "first", ["", "7", "{}", '{"token": 7}', '{"token": "x", "wish": 1}', "[" * 5000]
-)
-def test_a_first_message_without_a_token_is_refused(house, first):
-    with house.websocket_connect(f"{path(begin(house))}/ws") as socket:
-        socket.send_text(first)
-        told = socket.receive_json()
-    assert told == {"error": 'the first message must be {"token": TOKEN}.', "status": 400}
+def test_a_first_message_without_a_token_is_refused(house):
+    game = begin(house)
+    for first in ("", "7", "{}", '{"token": 7}', '{"token": "x", "wish": 1}', "[" * 5000):
+        with house.websocket_connect(f"{path(game)}/ws") as socket:
+            socket.send_text(first)
+            told = socket.receive_json()
+        assert told == {"error": 'the first message must be {"token": TOKEN}.', "status": 400}
 
 
 def test_a_client_that_says_nothing_is_refused(house, monkeypatch):
@@ -486,30 +486,30 @@ def test_a_client_that_says_nothing_is_refused(house, monkeypatch):
         assert socket.receive_json()["status"] == 400
 
 
-@pytest.mark.parametrize(
-    "order",
-    [
-        "",
-        "7",
-        "{",
-        '{"pause": "yes"}',
-        '{"speed": 61}',
-        '{"speed": 0.5}',
-        '{"speed": -1}',
-        '{"speed": NaN}',
-        '{"speed": 1e999}',
-        '{"step": false}',
-        '{"action": 1}',
-        '{"token": "again"}',
-        '{"wish": 1}',
-    ],
-)
-def test_orders_that_make_no_sense_end_the_connection_and_not_the_game(house, order):
+SENSELESS = [
+    "",
+    "7",
+    "{",
+    '{"pause": "yes"}',
+    '{"speed": 61}',
+    '{"speed": 0.5}',
+    '{"speed": -1}',
+    '{"speed": NaN}',
+    '{"speed": 1e999}',
+    '{"step": false}',
+    '{"action": 1}',
+    '{"token": "again"}',
+    '{"wish": 1}',
+]
+
+
+def test_orders_that_make_no_sense_end_the_connection_and_not_the_game(house):
     game = begin(house)
-    with Spectator(house, game, pause=True) as spectator:
-        spectator.look()
-        spectator.socket.send_text(order)
-        assert spectator.look()["status"] == 400
+    for order in SENSELESS:
+        with Spectator(house, game, pause=True) as spectator:
+            spectator.look()
+            spectator.socket.send_text(order)
+            assert spectator.look()["status"] == 400, order
     assert shown(house, game)["state"] == "open"
 
 
@@ -520,26 +520,23 @@ def test_binary_messages_are_no_orders(house):
         assert spectator.look()["status"] == 400
 
 
-@pytest.mark.parametrize(
-    ("order", "told"),
-    [
+def test_a_person_can_press_only_what_the_game_has_and_cannot_slow_it_down(house):
+    game = begin(house, mode="human")
+    for order, told in [
         ({"action": 6}, "from 0 to 5"),
         ({"action": -1}, "a message must be"),
         ({"action": True}, "a message must be"),
         ({"speed": 60}, "15 steps a second"),
         ({"step": True}, "15 steps a second"),
-    ],
-)
-def test_a_person_can_press_only_what_the_game_has_and_cannot_slow_it_down(house, order, told):
-    with Spectator(house, begin(house, mode="human"), pause=True) as spectator:
-        spectator.look()
-        spectator.say(**order)
-        assert told in spectator.look()["error"]
+    ]:
+        with Spectator(house, game, pause=True) as spectator:
+            spectator.look()
+            spectator.say(**order)
+            assert told in spectator.look()["error"]
 
 
-@pytest.mark.parametrize(
-    ("asked", "status", "told"),
-    [
+def test_games_that_cannot_be_watched_are_refused_with_the_reason(house):
+    for asked, status, told in [
         ({"game": "Breakout"}, 404, "not served"),
         ({"game": "<script>"}, 404, "<script>"),
         ({"version": "9"}, 404, "version 9"),
@@ -549,11 +546,9 @@ def test_a_person_can_press_only_what_the_game_has_and_cannot_slow_it_down(house
         ({"seed": -1}, 400, "seed"),
         ({"key": ""}, 400, "key"),
         ({"wish": 1}, 400, "wish"),
-    ],
-)
-def test_games_that_cannot_be_watched_are_refused_with_the_reason(house, asked, status, told):
-    answer = house.post("/v1/watch", json={"game": "Pong"} | asked)
-    assert (answer.status_code, told in answer.json()["error"]) == (status, True), answer.text
+    ]:
+        answer = house.post("/v1/watch", json={"game": "Pong"} | asked)
+        assert (answer.status_code, told in answer.json()["error"]) == (status, True), answer.text
     assert len(house.service.sessions) == 0
 
 
@@ -588,38 +583,69 @@ def test_an_emulator_that_does_not_start_leaves_no_session_behind(house, monkeyp
 # The page
 
 
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [
-        ("", "text/html"),
-        ("page.js", "text/javascript"),
-        ("game.js", "text/javascript"),
-        ("play.js", "text/javascript"),
-        ("rollouts.js", "text/javascript"),
-        ("page.css", "text/css"),
-    ],
-)
-def test_the_page_is_served_with_a_policy_that_lets_nothing_else_in(house, name, kind):
-    answer = house.get(f"/{name}")
-    assert answer.status_code == 200
-    assert answer.headers["content-type"] == f"{kind}; charset=utf-8"
-    policy = answer.headers["content-security-policy"]
-    assert policy.startswith("default-src 'self'; ")
-    assert "unsafe" not in policy
-    assert answer.headers["x-content-type-options"] == "nosniff"
-    assert "http://" not in answer.text
-    assert "https://" not in answer.text
+FILES = {
+    "": "text/html",
+    "page.js": "text/javascript",
+    "common.js": "text/javascript",
+    "game.js": "text/javascript",
+    "play.js": "text/javascript",
+    "rollouts.js": "text/javascript",
+    "page.css": "text/css",
+    "icon.svg": "image/svg+xml",
+}
+NAMESPACE = "http://www.w3.org/2000/svg"  # a name, which nobody loads
 
 
-@pytest.mark.parametrize("path", ["/index.html", "/page", "/page/page.js", "/..%2fapp.py", "/x.js"])
-def test_no_other_file_can_be_had(house, path):
-    assert house.get(path).status_code == 404
+def test_the_page_is_served_with_a_policy_that_lets_nothing_else_in(house):
+    for name, kind in FILES.items():
+        answer = house.get(f"/{name}")
+        assert answer.status_code == 200
+        assert answer.headers["content-type"] == f"{kind}; charset=utf-8"
+        policy = answer.headers["content-security-policy"]
+        assert policy.startswith("default-src 'self'; ")
+        assert "unsafe" not in policy
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert "://" not in answer.text.replace(NAMESPACE, "").replace("}://${", "")
+
+
+def test_all_files_of_the_page_are_served_and_no_other_file_can_be_had(house):
+    folder = {path.name for path in watch_http._PAGE.iterdir()}
+    assert folder == {name or "index.html" for name in FILES}
+    for path in ("/index.html", "/page", "/page/page.js", "/..%2fapp.py", "/x.js"):
+        assert house.get(path).status_code == 404
+
+
+def ratio(one, other):
+    """The contrast of two colours, 1 to 21, as WCAG 2.2 defines it."""
+
+    def light(color):
+        parts = [int(color[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    dark, bright = sorted((light(one), light(other)))
+    return (bright + 0.05) / (dark + 0.05)
+
+
+def test_texts_and_drawings_have_enough_contrast_in_light_and_dark():
+    assert ratio("#000000", "#ffffff") == 21
+    style = (watch_http._PAGE / "page.css").read_text("utf-8")
+    themes = re.findall(r":root \{(.+?)\}", style, flags=re.DOTALL)
+    assert len(themes) == 2
+    for theme in themes:
+        color = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6})", theme))
+        for text in ("ink", "soft", "link", "random"):
+            for back in ("card", "page"):
+                assert ratio(color[text], color[back]) >= 4.5, (text, back)
+        for state in ("good", "bad", "open"):
+            assert ratio(color[state], color[f"{state}-back"]) >= 4.5, state
+        assert ratio(color["bar"], color["page"]) >= 3
 
 
 def test_scripts_of_the_page_make_no_html_of_texts():
     page = watch_http._PAGE
     scripts = sorted(page.glob("*.js"))
-    assert len(scripts) == 4
+    assert len(scripts) == 5
     for script in scripts:
         text = script.read_text()
         for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("):
