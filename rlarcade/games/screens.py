@@ -1,7 +1,7 @@
 """The learner's frame from a screen in colour, for clients that send screens.
 
 All of rlarcade's own games get their frames from the native vector environment. A server's client
-may run an emulator that gives screens in colour. For the 92 games whose screen has 210 lines, the
+may run an emulator that gives screens in colour. For the 91 games whose screen has 210 lines, the
 frames made here equal the native ones in every pixel.
 """
 
@@ -29,6 +29,7 @@ TALL_GAMES = frozenset(
         "pacman",
         "pooyan",
         "sir_lancelot",
+        "space_war",
     }
 )
 """Games whose screens have 214 to 250 lines. If they are scaled to 210 lines, `grey_frame` differs

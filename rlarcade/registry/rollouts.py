@@ -87,8 +87,8 @@ class ServedGame(BaseModel):
     """Group of the session, as in a phased rollout."""
     pair: int | None = None
     """Number of the pair of twins that it belongs to; None: it is no twin."""
-    seed: int
-    """Seed that the server gave."""
+    seed: int | None
+    """Seed that the server gave; None: it gave none, so the game shows errors, but no score."""
     version: int
     ended: Literal["terminated", "truncated", "failed"] | None = None
     """None: it has not ended."""

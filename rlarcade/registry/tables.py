@@ -181,7 +181,7 @@ served_games = Table(
     Column("key", String(255), nullable=False),
     Column("group", String(255)),
     Column("pair", Integer),
-    Column("seed", BigInteger, nullable=False),
+    Column("seed", BigInteger),
     Column("version", Integer, nullable=False),
     # Written once, when the game has ended.
     Column("ended", String(16)),

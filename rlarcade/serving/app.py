@@ -43,7 +43,8 @@ def make_app(online: Online, hosts: Collection[str] | None = None) -> FastAPI:
     )
     app.state.online = online
     app.state.watching = Watching(online.service)
-    for router in (v2.router, v1.router, sessions_http.router, watch_http.router, watch_http.page):
+    routers = v2.busiest, v2.router, v1.router, sessions_http.router, watch_http.router
+    for router in (*routers, watch_http.page):
         app.include_router(router)
     _answer_errors(app)
     app.add_middleware(Guard, online=online, hosts=hosts)

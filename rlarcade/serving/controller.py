@@ -144,7 +144,10 @@ class Controller:
                 return
             deployment.plan = running.plan
             for game in running.open_games():  # their clients lost the server
-                self._service.referee(running, game.number, None, {"abandoned": True})
+                if game.seed is None:
+                    running.end(game.number, None, ended="terminated", abandoned=True)
+                else:
+                    self._service.referee(running, game.number, None, {"abandoned": True})
 
     async def _ready(self, deployment: Deployment, number: int, *, at_once: bool) -> Stocked:
         """Loads and warms a version, before it gets any game."""
@@ -271,7 +274,7 @@ class Controller:
             return results
 
         for game in await self._service.at_registry(written):
-            running.games[game.number] = game
+            running.games[game.number] = game  # with the digest of its record
             running.episodes.pop(game.number, None)
         del running.assigned[: len(assigned)]
         del running.ended[: len(ended)]

@@ -26,8 +26,9 @@ from rlarcade.serving.refusals import Refusal
 Observations = NDArray[np.uint8]
 Values = NDArray[np.float32]
 
-MOST_ROWS = 64
-"""Most observations of one forward pass; more cost the same time each."""
+MOST_ROWS = 32
+"""Most observations of one forward pass. On a CPU, more cost the same time each, and whoever waits
+for them has not sent the next request yet."""
 _MOST_WAITING = 4096  # observations of one version; at 1 ms each, the last waits for 4 seconds
 _WARM_ROWS = (1, 4, 8, 12, 16, MOST_ROWS)  # sizes that torch and `q_values` prepare separately
 

@@ -181,13 +181,13 @@ class Evidence(BaseModel):
     step: _Count
     """Index of the current step."""
     roles: tuple[RoleEvidence, ...]
-    """The variants that have games."""
+    """The champion, the control and the candidate."""
     outcomes: tuple[float, ...]
     """Outcome of each pair that counts, in order: 1, ½ or 0 for the candidate."""
     waiting: _Count
     """Pairs that are assigned but do not count yet."""
     repeated: _Count
-    """Games that do not count because their key had played before."""
+    """Games of candidate and control that do not count because their key had played before."""
     tried: _Count
     """Candidate sessions of this step that have ended, one per key. In a step with a control, only
     those that are matched with one of the control."""

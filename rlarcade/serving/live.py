@@ -33,6 +33,16 @@ class LiveRollout:
     """Games with results that the registry does not have yet."""
     episodes: dict[int, EpisodeResult] = field(default_factory=dict)
     """The recorded games of `ended`, by number."""
+    _before: Counter[tuple[int, str]] = field(default_factory=Counter)
+    """Number of games by step and role."""
+    _read: dict[int, Game] = field(default_factory=dict)
+    """Games as the strategies read them, by number."""
+    _evidence: tuple[int, Evidence] | None = None
+    """The step, and the evidence at that step; None: games have changed since."""
+
+    def __post_init__(self) -> None:
+        for game in self.games.values():
+            self._count(game)
 
     @property
     def plan(self) -> Plan:
@@ -40,14 +50,24 @@ class LiveRollout:
         now = self.rollout
         return plan_of(self.spec, now.step, now.champion, now.version, now.salt)
 
-    def assign(self, variant: Variant, key: str, group: str | None) -> ServedGame:
+    def assign(
+        self, variant: Variant, key: str, group: str | None, *, seeded: bool = True
+    ) -> ServedGame:
         """Assigns a new game to a variant of the plan.
 
         The k-th game of the candidate and the k-th of the control have the same seed, so luck
         weighs less in their comparison.
+
+        Args:
+            variant: who plays.
+            key: the session's key.
+            group: the session's group.
+            seeded: whether the server gives the seed. Without one, the game shows errors and
+                slowness, but nobody can replay it for its score.
         """
         step = self.rollout.step
-        before = Counter((game.step, game.role) for game in self.games.values())
+        index = self._before[step, variant.role]
+        seed = _seed(self.rollout.salt, step, variant.role, index) if seeded else None
         game = ServedGame(
             rollout=self.rollout.id,
             number=len(self.games),
@@ -55,10 +75,11 @@ class LiveRollout:
             step=step,
             key=key,
             group=group,
-            seed=_seed(self.rollout.salt, step, variant.role, before[step, variant.role]),
+            seed=seed,
             version=variant.version,
         )
         self.games[game.number] = game
+        self._count(game)
         self.assigned.append(game)
         return game
 
@@ -74,6 +95,7 @@ class LiveRollout:
         if game.ended is None:
             self.games[number] = game.model_copy(update=result)
             self.ended.append(self.games[number])
+            self._read_again(self.games[number])
             if episode is not None:
                 self.episodes[number] = episode
 
@@ -82,12 +104,28 @@ class LiveRollout:
         return [game for game in self.games.values() if game.ended is None]
 
     def evidence(self) -> Evidence:
-        """Returns what the games show."""
-        return evidence_of(self.spec, self.rollout.step, self.as_games())
+        """Returns what the games show at the current step."""
+        step = self.rollout.step
+        if self._evidence is None or self._evidence[0] != step:
+            self._evidence = step, evidence_of(self.spec, step, self.as_games())
+        return self._evidence[1]
 
     def as_games(self) -> list[Game]:
         """Returns the games as the strategies read them."""
-        return [_as_game(game) for game in self.games.values()]
+        return list(self._read.values())
+
+    @property
+    def counts_games(self) -> bool:
+        """Whether new games count: the candidate may play them."""
+        return self.rollout.state in ("progressing", "paused")
+
+    def _count(self, game: ServedGame) -> None:
+        self._before[game.step, game.role] += game.seed is not None
+        self._read_again(game)
+
+    def _read_again(self, game: ServedGame) -> None:
+        self._read[game.number] = _as_game(game)
+        self._evidence = None
 
 
 def live(rollout: Rollout, spec: RolloutSpec, games: Iterable[ServedGame]) -> LiveRollout:

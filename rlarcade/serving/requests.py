@@ -6,10 +6,25 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastapi import Request
+from pydantic import BaseModel
 
 from rlarcade.serving.controller import Controller
 from rlarcade.serving.refusals import Refusal
 from rlarcade.serving.service import Service
+
+
+class ErrorDocument(BaseModel):
+    """Why a request is refused."""
+
+    error: str
+    """One line."""
+
+
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": ErrorDocument, "description": "the request is refused"},
+    "5XX": {"model": ErrorDocument, "description": "the server or a version failed"},
+}
+"""What every route may answer, for the OpenAPI document."""
 
 LARGEST_BODY = 32_000_000
 """Most bytes of a request's body; 256 stacks in JSON have 29 million."""
@@ -62,12 +77,17 @@ def online_of(request: Any) -> Online:
     return found
 
 
-async def body_of(request: Request, limit: int = LARGEST_BODY) -> bytes:
+async def body_of(request: Request, limit: int | None = None) -> bytes:
     """Reads the body of a request.
+
+    Args:
+        request: the request.
+        limit: most bytes; None: `LARGEST_BODY`.
 
     Raises:
         Refusal: 413: it is too large; 408: it does not arrive.
     """
+    limit = LARGEST_BODY if limit is None else limit
     parts: list[bytes] = []
     size = 0
     try:

@@ -19,6 +19,7 @@ from rlarcade.serving.app import make_app
 from rlarcade.serving.assignment import Plan, Variant
 from rlarcade.serving.controller import Controller
 from rlarcade.serving.engine import LocalEngine
+from rlarcade.serving.http_protocol import PatientProtocol
 from rlarcade.serving.requests import Online
 from rlarcade.serving.service import Deployment, Service
 from rlarcade.serving.stock import Loader, packaged
@@ -30,6 +31,7 @@ OnReady = Callable[[str, list[str]], None]
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _DESCRIPTORS = 65_536
 _GRACE_SECONDS = 5
+_BUSY_SECONDS = 2.0  # to wait for another writer; new games of a rollout wait meanwhile
 _BACKLOG = 2048  # connections that wait to be accepted
 _SEND_BUFFER = 65_536  # bytes that wait for a slow client; the system's own would take a whole game
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -71,7 +73,9 @@ def serve(
         bound = stack.enter_context(_bound(host, port))
         opened = None
         if is_registry(registry):
-            opened = stack.enter_context(Registry.open(registry, create=False))
+            opened = stack.enter_context(
+                Registry.open(registry, create=False, busy_seconds=_BUSY_SECONDS)
+            )
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_served(opened, bound, host, token, loader, on_ready))
 
@@ -95,6 +99,7 @@ async def _served(
     online = Online(service, controller, token, folder)
     config = uvicorn.Config(
         make_app(online, LOOPBACK if host in LOOPBACK else None),
+        http=PatientProtocol,
         log_level="warning",
         access_log=False,
         server_header=False,

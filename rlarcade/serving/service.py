@@ -129,6 +129,9 @@ class Service:
         Raises:
             Refusal: 404: there is no such game, or it is not served.
         """
+        found = self.deployments.get(game)
+        if found is not None:  # the usual spelling; looking up all others takes 0.1 ms
+            return found
         try:
             found = self.deployments.get(resolve_game(game[:LONGEST_KEY]))
         except RlarcadeError as error:
@@ -200,36 +203,37 @@ class Service:
             dice=None,
         )
         self.sessions.add(session)
-        if kind != "sequence":
-            counts = version is None and seed is None
-            try:
-                await self._seed(deployment, session, variant if counts else None, group)
-            except BaseException:
-                self.sessions.remove(session)
-                raise
+        try:
+            await self._seed(deployment, session, variant if version is None else None, group)
+        except BaseException:
+            self.sessions.remove(session)
+            raise
         self.metrics.began(session)
         return session
 
     async def _seed(
         self, deployment: Deployment, session: Session, variant: Variant | None, group: str | None
     ) -> None:
-        """Gives a session its seed and, in a rollout, its number.
+        """Gives a session its number in a rollout, and its seed if it needs one.
 
         Args:
             deployment: the session's game.
             session: the session.
-            variant: the variant, if the game may count.
+            variant: the variant; None: the client addressed a version, so the game does not count.
             group: group of the user.
         """
+        needs_one = session.kind != "sequence" and session.seed is None
         live = deployment.live
-        if live is not None and variant is not None:
-            game = live.assign(variant, session.key, group)
-            session.counted, session.seed = game.number, game.seed
+        if live is not None and live.counts_games and variant is not None:
+            game = live.assign(variant, session.key, group, seeded=needs_one)
+            session.counted = game.number
+            session.seed = game.seed if needs_one else session.seed
             self.last_assigned = time.monotonic()
             await self._saved()
-        elif session.seed is None:
+        elif needs_one:
             session.seed = secrets.randbelow(LARGEST_SEED + 1)
-        assert session.seed is not None
+        if session.seed is None:  # a sequence: its client owns the game and its randomness
+            return
         stock = deployment.stock[session.version]
         session.dice = Dice(session.seed, stock.num_actions, stock.protocol.evaluation_epsilon)
 
@@ -349,6 +353,9 @@ class Service:
         if session.state == "failed":
             live.end(session.counted, None, ended="failed", steps=session.steps, **told)
             return
+        if live.games[session.counted].seed is None:  # nobody can replay it
+            live.end(session.counted, None, ended="terminated", steps=session.steps, **told)
+            return
         served = Served(bytes(session.actions), tuple(session.sums))
         self.referee(live, session.counted, served, told)
 
@@ -374,6 +381,7 @@ class Service:
         stock = self.deployments[live.rollout.game].stock.get(game.version)
         if stock is None:
             return  # the rollout has ended, and nobody needs the result
+        assert game.seed is not None  # only games that can be replayed come here
         try:
             ruling: Ruling = await asyncio.get_running_loop().run_in_executor(
                 self._referee,

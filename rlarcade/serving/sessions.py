@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from rlarcade.games.frame_stack import FrameStack
 from rlarcade.games.protocols import SCREEN, STACK, Protocol
-from rlarcade.games.screens import grey_frame
+from rlarcade.games.screens import TALL_GAMES, grey_frame
 from rlarcade.serving.assignment import Role
 from rlarcade.serving.referee import Dice
 from rlarcade.serving.refusals import Refusal
@@ -87,6 +87,12 @@ class Session:
                 f"{_SCREEN}; got {picture.dtype} {picture.shape}.",
             )
         if picture.shape == _SCREEN:
+            if self.game in TALL_GAMES:
+                raise Refusal(
+                    400,
+                    f"screens of {self.game} have more than 210 lines, so the server cannot make "
+                    "the frames that the agent knows. Send 84×84 frames.",
+                )
             picture = grey_frame(picture)
         if self._stack is None:
             self._stack = FrameStack()

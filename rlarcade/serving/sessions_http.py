@@ -12,12 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rlarcade.games.protocols import SCREEN, STACK, Protocol
 from rlarcade.serving.refusals import Refusal
-from rlarcade.serving.requests import body_of, online_of
+from rlarcade.serving.requests import REFUSALS, body_of, online_of
 from rlarcade.serving.service import Decision, Service
 from rlarcade.serving.sessions import LONGEST_KEY, Session
 from rlarcade.text import quoted
 
-router = APIRouter(prefix="/v1/sessions", tags=["sessions"])
+router = APIRouter(prefix="/v1/sessions", tags=["sessions"], responses=REFUSALS)
 
 _LARGEST_PICTURE = 210 * 160 * 3
 _SHAPES = {

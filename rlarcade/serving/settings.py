@@ -13,7 +13,7 @@ from rlarcade.text import quoted
 
 Strategy = Literal["big-bang", "phased", "parallel", "rolling", "canary", "ab"]
 
-_Share = Annotated[float, Field(gt=0, lt=1)]
+_Share = Annotated[float, Field(ge=1e-9, lt=1)]
 _Count = Annotated[int, Field(ge=1, le=1_000_000)]
 _Seconds = Annotated[float, Field(gt=0, le=366 * 86_400)]
 
@@ -122,7 +122,7 @@ class RolloutSpec(Checked, use_attribute_docstrings=True):
         needed, bound = 1, -math.log(self.rule.alpha)
         while log_e_value(Counts(wins=needed), self.rule.null) < bound:
             needed += 1
-        if self.max_pairs < needed:
+        if self.has_scores and self.max_pairs < needed:
             raise ValueError(
                 f"max_pairs ({self.max_pairs}) is too small: at alpha {self.alpha:g}, even a "
                 f"candidate that wins every pair needs {needed}. Raise max_pairs or alpha"

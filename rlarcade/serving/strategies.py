@@ -105,7 +105,10 @@ def evidence_of(spec: RolloutSpec, step: int, games: Iterable[Game]) -> Evidence
         roles=tuple(role_evidence(games, role) for role in _ROLES),
         outcomes=tuple(pair.outcome for pair in counting),
         waiting=len(assigned) - len(counting),
-        repeated=0 if spec.mode == "twin" else len(games) - len(first),
+        repeated=0
+        if spec.mode == "twin"
+        else sum(game.role != "champion" for game in games)
+        - sum(game.role != "champion" for game in first),
         tried=_tried(spec, step, own, assigned),
         errors=health([game.errors for game in own], spec.error_rate, spec.alpha_alarm),
         slowness=None
@@ -191,7 +194,7 @@ def _tried(spec: RolloutSpec, step: int, own: list[Game], assigned: list[tuple[G
     whether a pair exists never depends on how long its own games last. Otherwise a quick loss could
     end the step before it gets a partner, and would never count.
     """
-    if _shares(spec, step)[1] > 0 or spec.mode == "twin":
+    if _shares(spec, step)[1] > 0:
         own = [candidate for candidate, _ in assigned]
     if spec.strategy == "phased":
         own = [game for game in own if game.group == spec.phases[step]]
@@ -242,8 +245,9 @@ def _lacking(spec: RolloutSpec, step: int, evidence: Evidence) -> str | None:
         return "a shadow has no scores, so the rollout goes on until somebody ends it"
     if evidence.tried < spec.min_sessions:
         return (
-            f"{evidence.tried} of {counted(spec.min_sessions, 'candidate session')} that step "
-            f"{step + 1} needs have ended{_not_counting(evidence)}"
+            f"{evidence.tried} of {counted(spec.min_sessions, 'candidate session')} of different "
+            f"players that step {step + 1} needs have ended"
+            f"{_not_counting(evidence) if _shares(spec, step)[1] > 0 else ''}"
         )
     if _holds(spec, evidence):
         return (

@@ -14,11 +14,11 @@ from rlarcade.serving.assignment import Role
 from rlarcade.serving.controller import by_operator
 from rlarcade.serving.evidence import Evidence
 from rlarcade.serving.live import LiveRollout, live
-from rlarcade.serving.requests import Online, online_of
+from rlarcade.serving.requests import REFUSALS, Online, online_of
 from rlarcade.serving.service import Deployment
 from rlarcade.serving.strategies import RolloutSpec
 
-router = APIRouter(tags=["deployments and rollouts"])
+router = APIRouter(tags=["deployments and rollouts"], responses=REFUSALS)
 
 _Actor = Annotated[str, Field(min_length=1, max_length=200)]
 

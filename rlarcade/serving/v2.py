@@ -12,11 +12,13 @@ from rlarcade.serving.assignment import assign
 from rlarcade.serving.inference import InferRequest, SequenceStep, decode, encode
 from rlarcade.serving.inference_metadata import model_config, model_metadata, server_metadata
 from rlarcade.serving.refusals import Refusal
-from rlarcade.serving.requests import body_of, online_of
+from rlarcade.serving.requests import REFUSALS, ErrorDocument, body_of, online_of
 from rlarcade.serving.service import Deployment, Service
 from rlarcade.serving.sessions import LONGEST_KEY, Session
 
-router = APIRouter(prefix="/v2", tags=["Open Inference Protocol v2"])
+router = APIRouter(prefix="/v2", tags=["Open Inference Protocol v2"], responses=REFUSALS)
+busiest = APIRouter(prefix="/v2", tags=["Open Inference Protocol v2"], responses=REFUSALS)
+"""The routes of inference. Routes are tried one after the other, so these come first."""
 
 SESSION_KEY = "session_key"
 """Parameter of a request that names the user, so that one version plays all of the user's games."""
@@ -53,12 +55,11 @@ async def index(request: Request) -> list[dict[str, str]]:
     ]
 
 
-@router.post("/repository/models/{model}/{what}", status_code=400)
-async def repository(model: str, what: str) -> dict[str, str]:
+@router.post("/repository/models/{model}/{what}", status_code=403)
+async def repository(model: str, what: str) -> ErrorDocument:
     """Refuses to load or unload a version: rollouts do that."""
-    return {
-        "error": f"{model[:LONGEST_KEY]}: versions come by `rollout start`, not by {what[:20]}."
-    }
+    asked = f"{what[:20]} of {model[:LONGEST_KEY]}"
+    raise Refusal(403, f"{asked} is not for clients: versions come and go by `rollout start`.")
 
 
 @router.get("/models/{model}")
@@ -88,6 +89,7 @@ async def config(request: Request, model: str, version: str | None = None) -> di
 
 _TENSOR = {
     "type": "object",
+    "additionalProperties": False,
     "required": ["name", "shape", "datatype"],
     "properties": {
         "name": {"const": "observation"},
@@ -96,16 +98,22 @@ _TENSOR = {
         "data": {"type": "array", "description": "Numbers from 0 to 255, flat or nested."},
         "parameters": {
             "type": "object",
+            "additionalProperties": False,
             "properties": {"binary_data_size": {"type": "integer", "minimum": 0}},
         },
     },
 }
 _OUTPUT = {
     "type": "object",
+    "additionalProperties": False,
     "required": ["name"],
     "properties": {
         "name": {"enum": ["action", "q_values"]},
-        "parameters": {"type": "object", "properties": {"binary_data": {"type": "boolean"}}},
+        "parameters": {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {"binary_data": {"type": "boolean"}},
+        },
     },
 }
 _INFER_BODY = {
@@ -116,6 +124,7 @@ _INFER_BODY = {
             "application/json": {
                 "schema": {
                     "type": "object",
+                    "additionalProperties": False,
                     "required": ["inputs"],
                     "properties": {
                         "id": {"type": "string", "maxLength": 200},
@@ -144,13 +153,13 @@ _INFER_BODY = {
 }
 
 
-@router.post("/models/{model}/infer", openapi_extra=_INFER_BODY)
+@busiest.post("/models/{model}/infer", openapi_extra=_INFER_BODY)
 async def infer(request: Request, model: str) -> Response:
     """Chooses actions. The plan decides which version answers."""
     return await _inferred(request, model, None)
 
 
-@router.post("/models/{model}/versions/{version}/infer", openapi_extra=_INFER_BODY)
+@busiest.post("/models/{model}/versions/{version}/infer", openapi_extra=_INFER_BODY)
 async def infer_version(request: Request, model: str, version: str) -> Response:
     """Chooses actions with one version, past the plan."""
     return await _inferred(request, model, version)

@@ -12,8 +12,9 @@ from starlette.websockets import WebSocketDisconnect
 
 from rlarcade.evaluation import evaluate_agent
 from rlarcade.games import make_env
-from rlarcade.playing import Player
+from rlarcade.playing import EpisodeResult, Player
 from rlarcade.playing.play import Scheduled, play_games
+from rlarcade.serving import rollout_store as store
 from rlarcade.serving.app import make_app
 from rlarcade.serving.controller import Controller
 from rlarcade.serving.engine import LocalEngine
@@ -148,7 +149,7 @@ def test_what_else_triton_clients_ask_for_is_answered(house):
     assert [(one["name"], one["version"], one["state"]) for one in index] == [
         ("pong", "1", "READY")
     ]
-    assert house.post("/v2/repository/models/pong/load").status_code == 400
+    assert house.post("/v2/repository/models/pong/load").status_code == 403
     assert house.get("/v2/models/pong/stats").json() == {
         "error": "there is no /v2/models/pong/stats."
     }
@@ -294,6 +295,37 @@ def test_an_experiment_ends_by_a_decision_and_can_be_undone(house, registry):
     undone = house.post("/v1/rollouts/1/undo", json={}, headers=OPERATOR)
     assert undone.json()["state"] == "rolled_back"
     until(lambda: begin(house)["version"] == 1)
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"ended": "terminated", "score": 1e9},
+        {"ended": "truncated", "score": -5},
+        {"ended": "left"},
+        None,  # another game's frames
+    ],
+)
+def test_a_client_that_lies_changes_no_score_that_counts(house, registry, lie):
+    """The server plays the game of its seed and its version to the end, by itself."""
+    start(house)
+    until(lambda: rollouts(house)[-1]["state"] == "progressing")
+    session = begin(house)
+    frame = np.full((84, 84), 200, dtype=np.uint8)
+    path = f"/v1/sessions/{session['id']}"
+    for _ in range(3):
+        house.post(f"{path}/act", content=frame.tobytes(), headers=token_of(session))
+    house.post(f"{path}/outcome", json=lie or {"score": 7.0}, headers=token_of(session))
+    until(lambda: store.games_of(registry, 1)[0].ended is not None)
+    game = store.games_of(registry, 1)[0]
+    action = {1: 1, 2: 2}[session["version"]]
+    alone = Player(lambda observation: action, game="Pong")
+    [(_, true)] = play_games([Scheduled(alone, session["seed"])])
+    assert (game.score, game.steps, game.ended) == (true.score, true.steps, true.ended)
+    assert game.claimed == (lie or {"score": 7.0}).get("score")
+    assert game.abandoned == (lie == {"ended": "left"})
+    record = registry.get_document(game.record, EpisodeResult)
+    assert record.trace == true.trace
 
 
 @pytest.mark.parametrize(

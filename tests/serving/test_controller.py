@@ -165,6 +165,48 @@ def test_a_candidate_that_fails_in_play_is_rolled_back_and_the_games_it_touched_
     run(check())
 
 
+def test_sequences_count_for_errors_but_never_for_quality(house):
+    """Their clients' seeds are unknown, so nobody can replay their games."""
+
+    async def check():
+        house.made[2] = Crashing(after=6)
+        await house.start(2, RolloutSpec(strategy="canary", steps=(50, 100)))
+        for number in range(200):
+            name = f"pong/number/{number}"
+            opening = asyncio.ensure_future(
+                house.service.open_session("pong", "sequence", number=name, key=name)
+            )
+            await asyncio.sleep(0)
+            await house.look()
+            session = await opening
+            assert session.seed is None
+            try:
+                await house.service.decide(session, np.zeros((84, 84), dtype=np.uint8))
+                house.service.finish(session, "ended")
+            except Refusal:
+                assert session.version == 2
+            await house.look()
+            if house.state().state == "rolled_back":
+                break
+        assert "had errors" in house.state().note
+        games = store.games_of(house.registry, 1)
+        assert all(game.seed is None and game.score is None for game in games)
+        assert {game.role for game in games} == {"candidate", "control"}
+        await house.service.close()
+
+    run(check())
+
+
+def test_games_that_begin_before_the_candidate_is_loaded_do_not_count(house):
+    async def check():
+        await house.look()
+        await house.controller.start(2, CANARY, "anna")
+        session = await house.service.open_session("pong", "act")
+        assert (session.counted, session.version) == (None, 1)
+
+    run(check())
+
+
 def test_big_bang_switches_all_new_games_at_once_and_open_games_end_where_they_began(house):
     async def check():
         await house.look()

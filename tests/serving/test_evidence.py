@@ -38,6 +38,7 @@ def numbers(games, **options):
         ({"state": "ended"}, "a game that is ended cannot have the ending None"),
         ({"ended": "failed"}, "a game that is playing cannot have the ending failed"),
         ({"proven": True}, "a proven game has ended and has a score"),
+        ({"proven": True, "score": 5.0}, "a proven game has ended and has a score"),
         (
             {"proven": True, "state": "ended", "ended": "truncated", "score": None},
             "a proven game has ended and has a score",
@@ -149,6 +150,7 @@ def test_a_game_waits_until_the_server_has_replayed_it():
     assert outcomes(games, claims=True) == [], "the server gave the seed, so no claim is needed"
 
 
+@settings(deadline=None)
 @given(games=rollouts(), lie=st.sampled_from([-1e9, 0.0, 1e9]))
 def test_a_client_that_lies_or_leaves_changes_nothing(games, lie):
     lying = [
@@ -174,7 +176,7 @@ def test_games_that_nobody_can_replay_count_only_if_claims_count():
     assert outcomes(games, claims=True) == [1, 0, 0.5, 0]
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(games=rollouts(), claims=st.booleans(), shuffled=st.randoms())
 def test_pairs_are_their_definition_in_any_order_of_the_list(games, claims, shuffled):
     expected = slow_outcomes(games, claims)
@@ -182,7 +184,7 @@ def test_pairs_are_their_definition_in_any_order_of_the_list(games, claims, shuf
     assert outcomes(games, claims=claims) == expected
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(games=rollouts(most=30, keys=100), completion=st.randoms())
 def test_whatever_ends_first_the_list_of_pairs_only_grows(games, completion):
     ended = [
@@ -285,6 +287,7 @@ def test_no_sessions_are_no_alarm():
     }  # fmt: skip
 
 
+@settings(deadline=None)
 @given(
     known=st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60),
     rate=st.sampled_from([0.01, 0.1]),
@@ -326,6 +329,7 @@ def test_the_evidence_against_the_shares_is_that_of_an_urn(order, shares):
     )
 
 
+@settings(deadline=None)
 @given(
     counts=st.tuples(st.integers(0, 5000), st.integers(0, 5000)),
     share=st.sampled_from([0.01, 0.3, 0.5]),
@@ -364,7 +368,7 @@ def test_a_role_is_counted_by_its_games():
     games = [
         game(2, "candidate", 5.0, slow=True),
         game(0, "candidate", 1.0, abandoned=True),
-        failed(1, "candidate"),
+        failed(1, "candidate", score=3000.0, proven=True),
         game(3, "candidate"),
         game(4, "candidate", 9.0, proven=False),
         game(5, "control", 7.0, errors=True),

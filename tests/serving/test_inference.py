@@ -559,6 +559,14 @@ def test_a_key_that_stands_twice_is_refused(text):
     assert "stands twice in a JSON object" in refused.message
 
 
+def test_keys_are_looked_for_beside_the_longest_number_that_json_may_have():
+    longest = b"1" * 4_300
+
+    refused = refusal(b'{"id": "::", "parameters": {"n": ' + longest + b"}}")
+
+    assert "'n' is 1111" in refused.message
+
+
 def test_colons_in_text_are_no_keys():
     parameters = {"a:b": "c:::d", "\n": 'say "e": {"f": 1, "f": 2}'}
 
@@ -647,9 +655,17 @@ def test_a_body_that_cannot_be_read_is_refused(body, encoding, status, said):
     assert said in refused.message
 
 
-@pytest.mark.parametrize("part", [b"[],", b"{},", b'{"a":0},'], ids=str)
-def test_many_small_parts_are_refused_before_they_take_memory(part):
-    refused = refusal(b'{"inputs": [' + part * 100_000 + b"1]}")
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"inputs": [' + b"[]," * 100_000 + b"1]}",
+        b'{"inputs": [' + b"{}," * 100_000 + b"1]}",
+        b'{"inputs": {' + b'"a":0,' * 100_000 + b'"a":0}}',
+    ],
+    ids=["lists", "objects", "entries"],
+)
+def test_many_small_parts_are_refused_before_they_take_memory(text):
+    refused = refusal(text)
 
     assert refused.status == 413
     assert "lists, objects and entries; at most 100,000 are read" in refused.message

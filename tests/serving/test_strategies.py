@@ -96,9 +96,9 @@ def ramp(*outcomes_of_steps):
         ),
         ({"strategy": "canary", "max_pairs": 5, "non_inferiority": 0.1}, "every pair needs 6"),
         ({"strategy": "canary", "max_pairs": 10, "alpha": 0.01}, "every pair needs 11"),
-        ({"strategy": "canary", "alpha": 0.0}, "'alpha' must be above 0"),
+        ({"strategy": "canary", "alpha": 0.0}, "'alpha' must be at least 1e-09"),
         ({"strategy": "canary", "alpha_alarm": 1.0}, "'alpha_alarm' must be below 1"),
-        ({"strategy": "canary", "error_rate": 0.0}, "'error_rate' must be above 0"),
+        ({"strategy": "canary", "error_rate": 0.0}, "'error_rate' must be at least 1e-09"),
         ({"strategy": "canary", "slow_rate": 1.0}, "'slow_rate' must be below 1"),
         ({"strategy": "canary", "slow_seconds": 0.0}, "'slow_seconds' must be above 0"),
         ({"strategy": "canary", "quiet_seconds": -1.0}, "'quiet_seconds' must be above 0"),
@@ -131,9 +131,12 @@ def test_the_defaults_are_those_of_the_issue():
     assert (spec.cut, spec.gate_on_claims, spec.non_inferiority) == ("drain", False, None)
 
 
-def test_the_smallest_alpha_is_refused_and_not_searched_for_ever():
-    with pytest.raises(ConfigError, match="max_pairs .* is too small"):
-        RolloutSpec(strategy="canary", alpha=5e-324)
+@pytest.mark.parametrize("name", ["alpha", "alpha_alarm", "error_rate", "slow_rate", "share"])
+def test_shares_are_no_smaller_than_a_float_can_invert(name):
+    strategy = "ab" if name == "share" else "canary"
+    with pytest.raises(ConfigError, match=f"'{name}' must be at least 1e-09, not 5e-324"):
+        RolloutSpec(strategy=strategy, **{name: 5e-324})
+    assert getattr(RolloutSpec(strategy=strategy, **{name: 1e-9}), name) == 1e-9
 
 
 def test_the_rule_is_that_of_a_match():
@@ -210,7 +213,8 @@ def test_a_rollout_has_only_its_own_steps(name):
 
 def test_a_canary_starts_by_waiting():
     assert judge(CANARY, 0, []) == Decision(
-        kind="stay", why="0 of 10 candidate sessions that step 1 needs have ended."
+        kind="stay",
+        why="0 of 10 candidate sessions of different players that step 1 needs have ended.",
     )
 
 
@@ -226,7 +230,9 @@ def test_a_step_needs_its_sessions_and_no_alarm():
 def test_sessions_of_an_earlier_step_do_not_count_for_the_next():
     games = ramp([1] * 12)
     assert kind(CANARY, 0, games) == "advance"
-    assert why(CANARY, 1, games).startswith("0 of 10 candidate sessions that step 2 needs")
+    assert why(CANARY, 1, games).startswith(
+        "0 of 10 candidate sessions of different players that step 2"
+    )
 
 
 def test_sessions_of_the_champion_are_no_sessions_of_the_candidate():
@@ -275,6 +281,19 @@ def test_a_proof_that_was_reached_once_counts_even_if_the_e_value_falls():
     assert kind(CANARY, 1, games) == "advance"
 
 
+def test_a_reason_tells_the_largest_e_value_even_if_it_fell_later():
+    proven = ramp([1] * 10, [0] * 5 + [1] * 5)
+    assert f"the e-value reached {_e(10, 0):.3g} (20 is needed)" in why(CANARY, 1, proven)
+    alarming = ramp([0] * 11 + [1] * 20)
+    assert f"the e-value reached {_e(11, 0):,.0f} (alarm at 100)" in why(CANARY, 0, alarming)
+
+
+def test_pairs_that_are_assigned_and_do_not_count_yet_are_waiting():
+    games = ramp([1, 1, 1])
+    games[2] = game(2, "control")
+    assert (evidence_of(CANARY, 0, games).pairs, evidence_of(CANARY, 0, games).waiting) == (1, 2)
+
+
 def test_at_all_the_sessions_it_bakes_and_succeeds():
     games = ramp([1] * 10, [1] * 10)
     assert why(CANARY, 2, games).startswith("0 of 10")
@@ -298,7 +317,15 @@ def _e(wins, losses):
 def test_ten_games_of_one_player_are_one_session():
     games = ramp([1] * 10, [1] * 10) + alone(10, step=2, start=100, key="ann")
     assert why(CANARY, 2, games).startswith("1 of 10")
-    assert "(9 games of returning players do not count)" in why(CANARY, 2, games)
+
+
+def test_players_who_come_back_are_told_where_they_do_not_count():
+    games = [*ramp([1]), *alone(3, start=10, key="player-1"), game(20, "champion", 1.0, key="a")]
+    games.append(game(21, "champion", 1.0, key="a"))
+    assert why(CANARY, 0, games).endswith(
+        "1 of 10 candidate sessions of different players that step 1 needs have ended (3 games of "
+        "returning players do not count)."
+    )
 
 
 def test_all_the_sessions_without_proof_never_succeed():
@@ -389,6 +416,13 @@ def test_an_undecided_test_pauses_after_its_pairs():
     assert decision.why.endswith("(20 is needed); the champion may stay.")
 
 
+def test_a_proof_leaves_nothing_undecided_however_many_pairs_there_are():
+    spec = RolloutSpec(strategy="canary", steps=(10, 50, 100), max_pairs=20, min_sessions=12)
+    games = ramp([1] * 12, [1] * 11)
+    assert why(spec, 1, games).startswith("11 of 12 candidate sessions")
+    assert kind(spec, 1, games) == "stay"
+
+
 def test_the_limit_of_pairs_holds_only_where_quality_is_asked():
     spec = RolloutSpec(strategy="canary", steps=(1, 10, 50, 100), max_pairs=20, min_sessions=22)
     games = ramp([1, 0, 1] * 7)
@@ -411,8 +445,8 @@ def test_no_traffic_pauses_and_never_promotes():
     decision = judge(spec, 0, [], quiet_for=1200.0)
     assert decision == Decision(
         kind="pause",
-        why="No game has come for 1,200 seconds: 0 of 10 candidate sessions that step 1 needs have "
-        "ended.",
+        why="No game has come for 1,200 seconds: 0 of 10 candidate sessions of different players "
+        "that step 1 needs have ended.",
     )
 
 
@@ -602,7 +636,7 @@ def test_the_first_finding_of_an_experiment_stands():
 # Killed and started again
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(
     games=rollouts(), shuffled=st.randoms(), name=st.sampled_from(sorted(SPECS)),
     paused=st.booleans(), quiet=st.sampled_from([0.0, 1e5]),

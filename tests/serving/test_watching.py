@@ -33,8 +33,9 @@ def agent_of(checkpoint):
 
 
 @pytest.fixture
-def start(registry):
+def start(registry, monkeypatch):
     """Starts a server in this process; `house.watching` are its watched games."""
+    monkeypatch.setattr(watching, "_PERIOD", 0.05)
     clients = []
 
     def started():

@@ -1,0 +1,72 @@
+"""The OpenAPI document is true: schemathesis asks whatever it allows or forbids."""
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis.errors import Unsatisfiable
+from schemathesis import GenerationMode
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+from serving_helpers import V5, Favourite, run
+
+from rlarcade.serving.app import make_app
+from rlarcade.serving.assignment import Plan, Variant
+from rlarcade.serving.engine import LocalEngine
+from rlarcade.serving.requests import Online
+from rlarcade.serving.service import Deployment, Service
+from rlarcade.serving.stock import Stocked
+
+
+def made_service():
+    """Pong online, with no registry: orders are refused, all else is answered."""
+    service = Service(LocalEngine())
+    agent = Favourite(2)
+    plan = Plan(variants=(Variant(role="champion", version=1, share=1.0),), salt="x")
+    run(service.engine.load(1, agent, at_once=True))
+    stocked = Stocked(1, "0" * 64, "pong", V5, 6, agent, 0)
+    service.deployments["pong"] = Deployment("pong", plan, 0, {1: stocked})
+    return service
+
+
+SERVICE = made_service()
+APP = make_app(Online(SERVICE, None, "operators-token", None))
+OPERATIONS = [
+    found.ok()
+    for found in schemathesis.openapi.from_asgi("/openapi.json", APP).get_all_operations()
+]
+BEYOND_A_SCHEMA = ("/infer", "/act", "POST /v1/rollouts")
+"""Ends of operations whose settings, shapes and sizes no schema can tell."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.label)
+@pytest.mark.parametrize("there", [False, True], ids=["anything", "what is there"])
+@pytest.mark.parametrize("mode", list(GenerationMode))
+def test_whatever_is_asked_is_answered_as_the_document_says(operation, there, mode):
+    beyond = operation.label.endswith(BEYOND_A_SCHEMA)
+    excluded = [positive_data_acceptance] if beyond else []
+
+    @given(case=operation.as_strategy(generation_mode=mode))
+    @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+    def check(case):
+        if there:
+            ask_for_what_is_there(case)
+        case.call_and_validate(excluded_checks=excluded)
+
+    if there and not operation.path_parameters:
+        pytest.skip("it asks for nothing that could be missing")
+    try:
+        check()
+    except Unsatisfiable:  # a request without any parameter cannot be wrong
+        assert mode is GenerationMode.NEGATIVE
+
+
+def ask_for_what_is_there(case):
+    """Puts a game, a version and an open session into a request, else all would be 404."""
+    if "model" in case.path_parameters:
+        case.path_parameters["model"] = "pong"
+    if "version" in case.path_parameters:
+        case.path_parameters["version"] = "1"
+    if "sessions" in case.operation.label:
+        session = run(SERVICE.open_session("pong", "act", seed=1))
+        case.path_parameters["number"] = session.id
+        case.headers["X-Session-Token"] = session.token
