@@ -14,15 +14,15 @@ from fastapi import APIRouter, Header, Request, WebSocket, WebSocketDisconnect
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from rlarcade.evaluation.documents import Evaluation
 from rlarcade.games.episodes import Ending
 from rlarcade.games.protocols import Protocol
 from rlarcade.serving.assignment import Role
 from rlarcade.serving.refusals import Refusal
+from rlarcade.serving.requests import REFUSALS
 from rlarcade.serving.sessions import LONGEST_KEY, State
 from rlarcade.serving.watching import Mode, Moment, WatchedGame, Watching
 
-router = APIRouter(prefix="/v1/watch", tags=["watched games"])
+router = APIRouter(prefix="/v1/watch", tags=["watched games"], responses=REFUSALS)
 page = APIRouter(include_in_schema=False)
 
 SPEED = 15.0
@@ -78,7 +78,7 @@ class WatchDocument(BaseModel):
     state: State
     ended: Ending | None
     """How the game ended by itself."""
-    recording: Evaluation | None = None
+    recording: dict[str, Any] | None = None
     """A person's game after its end, as `rlarcade evaluate --json` writes an evaluation."""
 
 
@@ -306,7 +306,7 @@ def _document(game: WatchedGame, token: str | None = None) -> WatchDocument:
         lives=newest.lives,
         state=session.state,
         ended=newest.ended,
-        recording=game.recording,
+        recording=None if game.recording is None else game.recording.model_dump(mode="json"),
     )
 
 

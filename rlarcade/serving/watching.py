@@ -135,14 +135,14 @@ class Watching:
         """Begins a game. For `key`, `group`, `seed` and `version` see `Service.open_session`.
 
         Raises:
-            Refusal: 400: a person plays no version; 503: too many games are being played; or an
+            Refusal: 409: a person plays no version; 503: too many games are being played; or an
                 error of `Service.open_session`.
         """
         if len(self._games) + self._opening >= MOST_GAMES:
             raise Refusal(503, f"{MOST_GAMES} games are watched. Try again later.", retry_after=10)
         if mode == "human":
             if version is not None:
-                raise Refusal(400, "a person plays this game, so leave `version` out.")
+                raise Refusal(409, "a person plays this game, so leave `version` out.")
             # With a version of its own choice a session counts for no rollout.
             version = str(self._service.deployment(game).champion.number)
         self._opening += 1

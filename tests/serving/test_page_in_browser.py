@@ -14,10 +14,12 @@ import time
 import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
+from socket import SO_RCVBUF, SOL_SOCKET
 from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+from websockets.sync.client import connect
 
 from rlarcade.registry.registry import Registry
 
@@ -324,6 +326,45 @@ def test_versions_and_rollouts_are_shown_and_a_strangers_words_are_only_text(vis
     assert "begun by <img src=x onerror=alert(1)>" in told
     assert page.locator("#rollouts img").count() == 0
     assert "E-value: it is better" in told
+
+
+def test_a_rollout_with_games_shows_its_scores_and_both_e_values(visit, server, run_verb):
+    done = run_verb("play", "--server", server, "--games", "10")
+    assert done.returncode == 0, done.stderr
+    until(lambda: rollout(server)["losses"] > 0, 60)
+    card = visit.page.locator("#rollouts article").first
+    card.locator("svg.evalues").wait_for()
+    told = rollout(server)
+    until(lambda: f"After each of {told['losses'] + told['wins']} pairs" in card.inner_text())
+    assert card.locator("svg.evalues polyline").count() == 2
+    games = {one["role"]: len(one["scores"]) for one in told["variants"]}
+    for role in ("control", "candidate"):
+        strip = card.locator(f"svg.strip[aria-label^='{role}']")
+        assert strip.locator(".score").count() == games[role]
+
+
+def test_a_spectator_that_takes_no_pictures_stops_its_game(server):
+    """The connection's buffers take some steps, but not a game: that would be minutes of delay."""
+    asked = {"game": "SpaceInvaders", "version": "1", "seed": 5}
+    game = post(f"{server}/v1/watch", asked)
+    address = f"ws{server.removeprefix('http')}/v1/watch/{game['id']}/ws"
+    with connect(address, compression=None, close_timeout=0.1) as socket:
+        socket.socket.setsockopt(SOL_SOCKET, SO_RCVBUF, 4096)
+        socket.send(json.dumps({"token": game["token"], "speed": 0}))
+
+        def steps():
+            headers = {"X-Session-Token": game["token"]}
+            shown = urllib.request.Request(f"{server}/v1/watch/{game['id']}", headers=headers)
+            with urllib.request.urlopen(shown) as answer:
+                return json.load(answer)["steps"]
+
+        def stands_still():
+            before = steps()
+            time.sleep(0.5)
+            return steps() == before > 0
+
+        until(stands_still)
+        assert steps() < 300  # of 917
 
 
 def test_orders_need_the_operators_token(visit, server):

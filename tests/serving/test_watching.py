@@ -1,5 +1,6 @@
 """Games whose emulator is in the server: people watch an agent, or play themselves."""
 
+import asyncio
 import io
 import json
 import re
@@ -8,7 +9,7 @@ import time
 import numpy as np
 import pytest
 from PIL import Image
-from serving_helpers import Crashing, Favourite
+from serving_helpers import Crashing, Favourite, run
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
@@ -248,6 +249,47 @@ def test_the_newest_connection_takes_a_game_over(house):
             assert new.look()["step"] == 1
 
 
+def test_no_step_is_played_before_the_last_one_was_taken():
+    """Otherwise the pictures of a slow spectator would pile up in the server's memory."""
+
+    class Slow:
+        """A connection that takes a message only when it is told to."""
+
+        def __init__(self):
+            self.taking = asyncio.Semaphore(0)
+
+        async def send_json(self, told):
+            await self.taking.acquire()
+
+        async def send_bytes(self, picture):
+            await self.taking.acquire()
+
+    class Counting:
+        """A game that counts its steps."""
+
+        open, newest, steps = True, watching.Moment(0, None, False, None, 0, 0, 3, None, b""), 0
+
+        def touch(self, game):
+            pass
+
+        async def step(self, game, pressed):
+            self.steps += 1
+            return self.newest
+
+    async def play():
+        socket, game = Slow(), Counting()
+        spectator = watch_http._Spectator(0)
+        playing = asyncio.create_task(watch_http._play(socket, game, game, spectator))
+        for taken in range(8):
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert game.steps == taken // 2
+            socket.taking.release()
+        playing.cancel()
+
+    run(play())
+
+
 def test_a_paused_game_that_is_watched_is_not_abandoned_and_one_that_nobody_watches_is(
     house, monkeypatch
 ):
@@ -320,14 +362,21 @@ def test_a_watched_game_whose_seed_the_server_gave_counts_and_the_referee_finds_
     assert found.seed == game["seed"]
 
 
-@pytest.mark.parametrize("asked", [{"seed": 3}, {"version": "1"}, {"mode": "human"}])
-def test_games_with_a_chosen_seed_or_version_and_those_of_people_do_not_count(house, add, asked):
+@pytest.mark.parametrize(
+    "asked", [{"version": "1"}, {"mode": "human"}, {"mode": "human", "seed": 3}]
+)
+def test_games_of_a_chosen_version_and_those_of_people_do_not_count(house, add, asked):
     rollout(house, add)
-    game = begin(house, **asked)
-    with Spectator(house, game, pause=True) as spectator:
-        spectator.look()
-    live = house.service.deployments["pong"].live
-    assert live.games == {}
+    begin(house, **asked)
+    assert house.service.deployments["pong"].live.games == {}
+
+
+def test_the_score_of_a_game_with_a_chosen_seed_does_not_count(house, add):
+    rollout(house, add)
+    with Spectator(house, begin(house, seed=3), **FAST) as spectator:
+        spectator.to_the_end()
+    [found] = house.service.deployments["pong"].live.games.values()
+    assert (found.seed, found.score) == (None, None)
 
 
 def test_candidate_and_champion_can_play_the_same_seed_side_by_side(house, add):
@@ -352,6 +401,24 @@ def test_a_version_that_fails_ends_its_game_with_the_reason(start, registry, add
     assert "the candidate fell over" in told["error"]
     assert shown(house, game)["state"] == "failed"
     until(lambda: not house.watching._games)
+
+
+def test_a_rollout_tells_the_history_of_its_e_values_and_their_bounds(house, add):
+    rollout(house, add)
+    live = house.service.deployments["pong"].live
+    for _ in range(3):
+        for role, score in (("control", 10), ("candidate", 0)):
+            variant = live.plan.variant(role)
+            game = live.assign(variant, f"{role} {len(live.games)}", None)
+            live.end(game.number, None, ended="terminated", score=score, steps=1)
+    told = house.get("/v1/rollouts").json()["rollouts"][-1]
+    assert (told["bound"], told["bound_worse"]) == (20, 100)
+    for name in ("", "_worse"):
+        assert told[f"history{name}"][0] == 1
+        assert told[f"history{name}"][-1] == told[f"e_value{name}"]
+        assert len(told[f"history{name}"]) == told["losses"] + 1 == 4
+    assert told["history"] == sorted(told["history"], reverse=True)
+    assert told["history_worse"] == sorted(told["history_worse"])
 
 
 # Playing oneself
@@ -541,7 +608,7 @@ def test_games_that_cannot_be_watched_are_refused_with_the_reason(house):
         ({"game": "Breakout"}, 404, "not served"),
         ({"game": "<script>"}, 404, "<script>"),
         ({"version": "9"}, 404, "version 9"),
-        ({"mode": "human", "version": "1"}, 400, "leave `version` out"),
+        ({"mode": "human", "version": "1"}, 409, "leave `version` out"),
         ({"mode": "robot"}, 400, "mode"),
         ({"seed": 2**31}, 400, "seed"),
         ({"seed": -1}, 400, "seed"),

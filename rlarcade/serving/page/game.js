@@ -41,6 +41,8 @@ export class Game {
     const link = new URLSearchParams({ game, seed, ...(this.human ? {} : { version }) });
     this.part(".link").href = `/?${link}`;
     this.part(".sticky").textContent = sticky(protocol.sticky);
+    const longest = Math.max(...names.map((name) => name.length));
+    this.part(".name").style.width = `${0.68 * longest}em`; // they are written in capitals
     this.rows = names.map((name) => {
       const bar = element("span", "", { class: "bar" });
       const zero = element("span", "", { class: "zero" });
@@ -146,19 +148,20 @@ export class Game {
   drawValues({ q_values: values, action, explored }) {
     this.range = [Math.min(this.range[0], ...values), Math.max(this.range[1], ...values)];
     const [low, high] = this.range;
+    const digits = high - low < 1 ? 3 : 2;
     const share = (value) => (100 * value) / (high - low || 1);
     this.rows.forEach(({ row, bar, zero, value, mark }, index) => {
       const chosen = index === action;
       bar.style.left = `${share(Math.min(values[index], 0) - low)}%`;
       bar.style.width = `${share(Math.abs(values[index]))}%`;
       zero.style.left = `${share(-low)}%`;
-      value.textContent = figure(values[index]);
+      value.textContent = figure(values[index], digits);
       mark.textContent = chosen ? (explored ? "◀ random" : "◀ chosen") : "";
       row.className = chosen ? (explored ? "chosen random" : "chosen") : "";
     });
     this.part("caption").textContent =
       `Q-values: the reward that the agent expected before this step. All bars begin at 0; the scale, ` +
-      `${figure(low)} to ${figure(high)}, only grows.`;
+      `${figure(low, digits)} to ${figure(high, digits)}, only grows.`;
   }
 
   drawTrend() {
@@ -168,7 +171,7 @@ export class Game {
     const points = this.maxima.map((value, index) => `${index},${height(value).toFixed(1)}`);
     this.part("polyline").setAttribute("points", points.join(" "));
     this.part("figcaption").textContent =
-      `Largest Q-value of the last ${this.maxima.length} steps: from ${figure(low)} to ${figure(high)}`;
+      `Largest Q-value of the last ${this.maxima.length} steps: from ${figure(low, 3)} to ${figure(high, 3)}`;
   }
 }
 

@@ -207,9 +207,11 @@ async function look() {
   const [told, { rollouts }] = await Promise.all([ask("/v1/deployments"), ask("/v1/rollouts")]);
   if (isNew("deployments", told)) {
     state.deployments = told.deployments;
-    const where = told.registry ?? "the agents that come with rlarcade";
-    at("online").textContent = `Serving ${where}. ${told.stale ? `The registry cannot be used: ${told.stale}` : ""}`;
-    offerGames();
+    const stale = told.stale ? ` It cannot be used now: ${told.stale}` : "";
+    at("online").textContent =
+      told.registry === null ? "Serving the agents that come with rlarcade." : `Serving the champions of the registry at ${told.registry}.${stale}`;
+    const choices = told.deployments.map((one) => [one.game, one.rollout, one.variants.map(({ role, version }) => [role, version])]);
+    if (isNew("choices", choices)) offerGames(); // otherwise a list that is open would close
     showDeployments(at("deployments"), told.deployments);
   }
   if (isNew("rollouts", rollouts)) showRollouts(at("rollouts"), rollouts, order);

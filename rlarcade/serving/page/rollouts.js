@@ -8,7 +8,7 @@ const ORDERS = {
   paused: ["resume", "abort"],
   succeeded: ["undo"],
 };
-const COLUMNS = ["Role", "Version", "Share", "Sessions", "Games", "Mean score", "Scores", "Failed", "Errors", "Slow", "Left"];
+const COLUMNS = ["Role", "Version", "Share", "Sessions", "Games", "Mean score", "Scores", "Failed", "Errors", "Slow", "Left early"];
 
 /** Shows who plays each game. */
 export function showDeployments(place, deployments) {
@@ -43,10 +43,11 @@ function rolloutCard(one, order) {
     ...(one.note ? [element("p", one.note)] : []),
     facts({
       "Won, tied, lost": `${one.wins}, ${one.ties}, ${one.losses}`,
-      "E-value: it is better": figure(one.e_value),
-      "E-value: it is worse": figure(one.e_value_worse),
+      "E-value: it is better": `${figure(one.e_value)} of ${figure(one.bound, 0)}`,
+      "E-value: it is worse": `${figure(one.e_value_worse)} of ${figure(one.bound_worse, 0)}`,
       "Games it touched": one.touched,
     }),
+    ...(one.history.length > 1 ? [eValues(one)] : []),
     variantsTable(one.variants, `Variants of rollout ${one.id}`),
     element("p", buttons, { class: "row" }),
   ], { class: "card" });
@@ -56,6 +57,33 @@ function facts(named) {
   const pairs = Object.entries(named).map(([name, value]) =>
     element("div", [element("dt", name), element("dd", String(value))]));
   return element("dl", pairs, { class: "facts" });
+}
+
+/** Both e-values after each pair, on one logarithmic scale, with the bounds where they decide. */
+function eValues({ id, history, history_worse: worse, bound, bound_worse: alarm }) {
+  const logs = [...history, ...worse, bound, alarm, 1].map((value) => Math.log10(Math.max(value, 1e-12)));
+  const [low, high] = [Math.min(...logs), Math.max(...logs)];
+  const height = (value) => 76 - (72 * (Math.log10(Math.max(value, 1e-12)) - low)) / (high - low);
+  const path = (values, name) => drawn("polyline", {
+    class: name,
+    points: values.map((value, index) => `${(300 * index) / (values.length - 1)},${height(value).toFixed(1)}`).join(" "),
+  });
+  const bar = (value, name) => drawn("line", { x1: 0, x2: 300, y1: height(value), y2: height(value), class: `${name} bound` });
+  const label = `E-values of rollout ${id} after each of ${history.length - 1} pairs`;
+  const drawing = drawn(
+    "svg",
+    { viewBox: "0 0 300 80", preserveAspectRatio: "none", class: "evalues", role: "img", "aria-label": label },
+    [bar(bound, "better"), bar(alarm, "worse"), path(history, "better"), path(worse, "worse")],
+  );
+  const caption =
+    `After each of ${history.length - 1} pairs, on a logarithmic scale from ${short(10 ** low)} to ${short(10 ** high)}: ` +
+    `evidence that it is better (solid; from ${figure(bound, 0)} on it may pass) and that it is worse (dashed; from ` +
+    `${figure(alarm, 0)} on it is rolled back).`;
+  return element("figure", [drawing, element("figcaption", caption, { class: "soft" })]);
+}
+
+function short(value) {
+  return value >= 0.01 && value < 1e6 ? figure(value, value < 10 ? 2 : 0) : value.toExponential(0);
 }
 
 function variantsTable(variants, caption) {
