@@ -12,9 +12,10 @@ from contextlib import suppress
 
 from rlarcade.errors import PolicyError, RegistryError, RlarcadeError, StaleError
 from rlarcade.registry.registry import Registry, default_actor
-from rlarcade.registry.rollouts import OPEN_STATES, Rollout, RolloutState, ServedGame
+from rlarcade.registry.rollouts import OPEN_STATES, FollowOn, Rollout, RolloutState, ServedGame
 from rlarcade.serving import rollout_store as store
 from rlarcade.serving.assignment import Plan, Variant
+from rlarcade.serving.follow_on import report
 from rlarcade.serving.live import LiveRollout, kept
 from rlarcade.serving.refusals import Refusal
 from rlarcade.serving.rolling import Rolling
@@ -327,11 +328,10 @@ class Controller:
             )
             shadow.written = counts
 
-    def _live(self, current: Rollout) -> LiveRollout | None:
+    def _live(self, number: int) -> LiveRollout | None:
         """Returns a rollout if it is driven here now."""
-        deployment = self._service.deployments.get(current.game)
-        running = None if deployment is None else deployment.live
-        return running if running is not None and running.rollout.id == current.id else None
+        running = (deployment.live for deployment in self._service.deployments.values())
+        return next((one for one in running if one is not None and one.rollout.id == number), None)
 
     def _with_record(self, running: LiveRollout, game: ServedGame) -> ServedGame:
         episode = running.episodes.get(game.number)
@@ -371,7 +371,7 @@ class Controller:
         """
         async with self._one_at_a_time:
             current = await self._service.at_registry(store.rollout, self.registry, number)
-            running = self._live(current)
+            running = self._live(number)
             if running is not None:
                 await self._write_shadow(running)
             after = await self._service.at_registry(what, current)
@@ -381,6 +381,26 @@ class Controller:
                     await self._ordered_to_end(running)
         self._service.changed.set()
         return after
+
+    async def outcome(
+        self, session: str, value: float, note: str | None, actor: str, number: int | None = None
+    ) -> tuple[FollowOn, ServedGame]:
+        """Records what somebody reports about a session later; see `follow_on.report`.
+
+        Raises:
+            Refusal: there is no such session, or it is too late.
+            RegistryError: the registry cannot be used.
+        """
+
+        def reported() -> tuple[FollowOn, ServedGame]:
+            return report(self.registry, session, value, note, actor, rollout=number)
+
+        async with self._one_at_a_time:
+            told, game = await self._service.at_registry(reported)
+            running = self._live(told.rollout)
+            if running is not None:
+                running.outcomes.append(told)
+        return told, game
 
     async def _ordered_to_end(self, running: LiveRollout) -> None:
         after = running.rollout

@@ -12,10 +12,11 @@ from typing import Any
 
 from rlarcade.playing.episodes import EpisodeResult
 from rlarcade.registry.registry import Registry
-from rlarcade.registry.rollouts import Rollout, ServedGame, ShadowCounts
+from rlarcade.registry.rollouts import FollowOn, Rollout, ServedGame, ShadowCounts
 from rlarcade.serving import rollout_store as store
 from rlarcade.serving.assignment import Plan, Variant
 from rlarcade.serving.evidence import Evidence
+from rlarcade.serving.follow_on import follow_ons_of
 from rlarcade.serving.pairing import Game
 from rlarcade.serving.shadow import Shadow
 from rlarcade.serving.strategies import RolloutSpec, evidence_of, plan_of
@@ -35,6 +36,8 @@ class LiveRollout:
     """Games with results that the registry does not have yet."""
     episodes: dict[int, EpisodeResult] = field(default_factory=dict)
     """The recorded games of `ended`, by number."""
+    outcomes: list[FollowOn] = field(default_factory=list)
+    """What was reported later about its sessions."""
     shadow_counts: ShadowCounts | None = None
     """What its shadow counted, as the registry has it."""
     shadow: Shadow | None = None
@@ -179,6 +182,7 @@ def kept(registry: Registry, rollout: Rollout) -> LiveRollout:
         rollout,
         store.spec_of(registry, rollout),
         {game.number: game for game in store.games_of(registry, rollout.id)},
+        outcomes=follow_ons_of(registry, rollout.id),
         shadow_counts=store.shadow_of(registry, rollout.id),
     )
 

@@ -56,6 +56,11 @@ class Rulings:
         """Whether no further twin should be played now."""
         return self._twins_waiting >= self.most_twins
 
+    @property
+    def busy(self) -> bool:
+        """Whether any game is being played or waits."""
+        return bool(self._tasks)
+
     def begin(
         self,
         live: LiveRollout,

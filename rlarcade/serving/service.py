@@ -266,7 +266,11 @@ class Service:
         began = time.perf_counter()
         try:
             observation = session.observed(picture)
-            values = await self.values(session.version, observation[None], session.role)
+            try:
+                values = await self.values(session.version, observation[None], session.role)
+            except Refusal:
+                session.forget()
+                raise
             chosen = greedy(values[0], f"version {session.version}")
             rolled = None if session.dice is None else session.dice.roll()
         except PolicyError as error:

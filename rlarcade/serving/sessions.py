@@ -73,6 +73,10 @@ class Session:
     used: float = 0.0
     """When the client was last seen, by the monotonic clock."""
     _stack: FrameStack | None = None
+    _newest: NDArray[np.uint8] | None = None
+    """The newest observation, for which no action was given yet."""
+    _decided: NDArray[np.uint8] | None = None
+    """The observation before it."""
 
     def observed(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Takes the next observation; returns it as uint8 (4, 84, 84), newest frame last.
@@ -107,11 +111,24 @@ class Session:
         else:
             self._stack.replace(picture)
         self.sums.append(zlib.crc32(picture[-1]))
+        self._newest = picture
         return picture
+
+    def forget(self) -> None:
+        """Forgets the newest observation: no action could be given, and the client sends it again.
+
+        Otherwise its frame would be in the stack twice.
+        """
+        self.sums.pop()
+        if self._decided is None:
+            self._stack = None
+        elif self._stack is not None:
+            self._stack.replace(self._decided)
 
     def gave(self, action: int) -> None:
         """Records the action that was given for the newest observation."""
         self.actions.append(action)
+        self._decided = self._newest
 
     @property
     def steps(self) -> int:

