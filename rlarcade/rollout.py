@@ -76,6 +76,9 @@ class _Start(_Subcommand):
     cut: Literal["drain", "now"] | None = None
     """Open games end with the version that began them (drain, unless set), or the new version takes
     them over at their next step (now)."""
+    drain_seconds: float | None = None
+    """Seconds that a rolling rollout waits for the champion's open games before the candidate takes
+    them over. Unset: 1800."""
     outcome_seconds: float | None = None
     """Time in which later outcomes of a session may be reported. Unset: 604800, a week."""
 
@@ -90,6 +93,7 @@ class _Start(_Subcommand):
             "max_pairs",
             "slow_seconds",
             "cut",
+            "drain_seconds",
             "outcome_seconds",
         )
         given = {name: getattr(self, name) for name in names}
