@@ -101,7 +101,7 @@ def test_many_clients_use_all_workers(tmp_path):
         async with engine_of(tmp_path, 2) as engine:
             for _ in range(10):
                 await asyncio.gather(*(engine.values(1, observations(1)) for _ in range(16)))
-            assert [replica.batches for replica in engine._replicas] == [10, 10]
+            assert [replica.batches for replica in engine._pool.replicas] == [10, 10]
 
     run(check())
 
@@ -269,7 +269,7 @@ def test_a_version_that_workers_no_longer_come_up_with_is_left_out(tmp_path):
     async def check():
         async with engine_of(tmp_path, 1, 2, trusted=False, replicas=1) as engine:
             broken = checkpoint_of(tmp_path, DEADLY_TO_LOAD)
-            engine._versions[2].package = packed(broken)
+            engine._pool.versions[2].package = packed(broken)
             for worker in workers():
                 worker.kill()
             await until(lambda: not any(one.healthy for one in engine.replicas()))
