@@ -147,6 +147,7 @@ def test_sixteen_clients_notice_nothing_while_all_workers_are_replaced(
     assert workers() == []
 
 
+@pytest.mark.slow
 def test_the_candidates_share_of_new_games_is_its_share_of_the_workers(registry, add):
     add(1)
     registry.move_alias("pong", "champion", 1, expected_generation=0, kind="promote")
@@ -174,7 +175,7 @@ def test_the_candidates_share_of_new_games_is_its_share_of_the_workers(registry,
         assert all(sum(one == (2,) for one in shown) >= count for shown in there)
 
 
-@pytest.mark.parametrize("handed_over", [False, True])
+@pytest.mark.parametrize("handed_over", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_the_last_worker_waits_for_the_champions_games_but_not_forever(house, handed_over):
     spec = RolloutSpec(strategy="rolling", drain_seconds=0.5 if handed_over else 60)
 
@@ -271,6 +272,7 @@ def test_an_operator_can_pause_and_abort_between_two_workers(house, registry):
     run(check())
 
 
+@pytest.mark.slow
 def test_an_abort_stops_the_replacement_of_a_worker(house, registry):
     async def check():
         async with house.online():
@@ -308,6 +310,7 @@ def test_a_server_that_is_started_again_goes_on_where_it_was(house, registry):
     run(check())
 
 
+@pytest.mark.slow
 def test_a_server_with_another_number_of_workers_rolls_back(house, registry):
     async def check():
         async with house.online():
