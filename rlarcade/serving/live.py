@@ -18,7 +18,7 @@ from rlarcade.serving.assignment import Plan, Variant
 from rlarcade.serving.evidence import Evidence
 from rlarcade.serving.follow_on import follow_ons_of
 from rlarcade.serving.pairing import Game
-from rlarcade.serving.shadow import Shadow
+from rlarcade.serving.shadow import Shadow, shadow_of
 from rlarcade.serving.strategies import RolloutSpec, evidence_of, plan_of
 
 
@@ -183,7 +183,7 @@ def kept(registry: Registry, rollout: Rollout) -> LiveRollout:
         store.spec_of(registry, rollout),
         {game.number: game for game in store.games_of(registry, rollout.id)},
         outcomes=follow_ons_of(registry, rollout.id),
-        shadow_counts=store.shadow_of(registry, rollout.id),
+        shadow_counts=shadow_of(registry, rollout.id),
     )
 
 

@@ -80,6 +80,8 @@ class RolloutDocument(BaseModel):
     step: int
     steps: int
     """Number of steps."""
+    after: int | None
+    """The rollout that must have succeeded before this one begins."""
     note: str | None
     """Reason for the state."""
     variants: tuple[VariantDocument, ...]
@@ -129,10 +131,12 @@ class Deployments(BaseModel):
 class NewRollout(BaseModel):
     """An order to roll out a version."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     version: Annotated[str, Field(min_length=1, max_length=200)]
     spec: RolloutSpec
+    game: Annotated[str, Field(max_length=LONGEST_KEY)] | None = None
+    """The game that the version must be of; null: any."""
     actor: _Actor = "operator"
 
 
@@ -222,7 +226,7 @@ async def start(request: Request, order: NewRollout) -> RolloutDocument:
     """Starts the rollout of a version."""
     online = online_of(request)
     controller = online.require_operator(request)
-    opened = await controller.start(order.version, order.spec, order.actor)
+    opened = await controller.start(order.version, order.spec, order.actor, order.game)
     return _rollout(LiveRollout(opened, order.spec))
 
 
@@ -313,6 +317,7 @@ def _rollout(running: LiveRollout) -> RolloutDocument:
             include={"id", "game", "strategy", "version", "champion", "state", "step", "note"}
         ),
         steps=running.spec.num_steps,
+        after=running.spec.after,
         variants=_variants(running, evidence),
         **evidence.counts._asdict(),
         e_value=evidence.e_value,
