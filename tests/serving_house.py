@@ -7,19 +7,33 @@ from contextlib import contextmanager
 
 import pytest
 from made_up_games import short_game
-from serving_helpers import Favourite
+from serving_helpers import V5, Favourite
 from starlette.testclient import TestClient
 
 from rlarcade.serving import rollout_store as store
 from rlarcade.serving.app import make_app
-from rlarcade.serving.assignment import assign
+from rlarcade.serving.assignment import Plan, Variant, assign
 from rlarcade.serving.controller import Controller
 from rlarcade.serving.engine import LocalEngine
 from rlarcade.serving.requests import Online
-from rlarcade.serving.service import Service
+from rlarcade.serving.service import Deployment, Service
 from rlarcade.serving.settings import RolloutSpec
+from rlarcade.serving.stock import Stocked
 
 CANARY = RolloutSpec(strategy="canary", steps=(25, 50, 100), min_sessions=3)
+
+
+async def pong_online(agent=None):
+    """A service that plays Pong, without a registry."""
+    service = Service(LocalEngine())
+    agent = agent or Favourite(2)
+    await service.engine.load(1, agent, at_once=True)
+    plan = Plan(variants=(Variant(role="champion", version=1, share=1.0),), salt="x")
+    stocked = Stocked(1, "0" * 64, "pong", V5, 6, agent, 0)
+    service.deployments["pong"] = Deployment("pong", plan, 0, {1: stocked})
+    return service
+
+
 keys = itertools.count()
 
 
