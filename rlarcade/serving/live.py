@@ -159,6 +159,13 @@ class LiveRollout:
         return self.shadow_counts if self.shadow is None else self.shadow.counts
 
     @property
+    def untwinned(self) -> int:
+        """Games of the champion that could have had a twin, and have none."""
+        if self.spec.mode != "twin":
+            return 0
+        return sum(game.seed is not None and game.pair is None for game in self.games.values())
+
+    @property
     def counts_games(self) -> bool:
         """Whether new games count: the candidate may play them."""
         return self.rollout.state in ("progressing", "paused")

@@ -96,6 +96,8 @@ class RolloutDocument(BaseModel):
     """Games in which the candidate acted."""
     mixed: int
     """Games that one version began and the other took over; they count for neither."""
+    untwinned: int
+    """Games of the champion that got no twin because the referee was behind."""
     shadow: ShadowDocument | None
     """Counts of a candidate that runs as a shadow."""
     opened: str
@@ -324,6 +326,7 @@ def _rollout(running: LiveRollout) -> RolloutDocument:
         e_value_worse=evidence.e_value_worse,
         touched=evidence.touched,
         mixed=evidence.mixed,
+        untwinned=running.untwinned,
         shadow=None if running.seen is None else _shadow(running.seen),
         opened=now.opened,
         opened_by=now.opened_by,
