@@ -142,7 +142,8 @@ def _problems(document: BaseModel, written: dict[str, Any]) -> Iterator[str]:
     if isinstance(document, Evaluation):
         seeds = [episode.seed for episode in document.episodes]
         ways = [list(islice(evaluation_seeds(document.seed, use), len(seeds))) for use in SeedUse]
-        if seeds not in ways:
+        alone = seeds == [document.seed]  # a person's game, whose seed is the emulator's
+        if seeds not in ways and not alone:
             wanted = max(ways, key=lambda way: _first_difference(seeds, way) or 0)
             place = _first_difference(seeds, wanted) or 0
             yield (

@@ -15,9 +15,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import rlarcade
 from rlarcade.errors import ConfigError, RegistryError, StaleError, UnusableRegistryError
-from rlarcade.serving import sessions_http, v1, v2
+from rlarcade.serving import sessions_http, v1, v2, watch_http
 from rlarcade.serving.refusals import Refusal
 from rlarcade.serving.requests import Online
+from rlarcade.serving.watching import Watching
 from rlarcade.text import quoted
 
 _log = logging.getLogger(__name__)
@@ -41,7 +42,9 @@ def make_app(online: Online, hosts: Collection[str] | None = None) -> FastAPI:
         redoc_url=None,
     )
     app.state.online = online
-    for router in (v2.busiest, v2.router, v1.router, sessions_http.router):
+    app.state.watching = Watching(online.service)
+    routers = v2.busiest, v2.router, v1.router, sessions_http.router, watch_http.router
+    for router in (*routers, watch_http.page):
         app.include_router(router)
     _answer_errors(app)
     app.add_middleware(Guard, online=online, hosts=hosts)
@@ -51,15 +54,16 @@ def make_app(online: Online, hosts: Collection[str] | None = None) -> FastAPI:
 def _lifespan(online: Online) -> Callable[[FastAPI], Any]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        del app
-        driving = None
+        watching: Watching = app.state.watching
+        driving = [asyncio.create_task(watching.run())]
         if online.controller is not None:
-            driving = asyncio.create_task(online.controller.run())
+            driving.append(asyncio.create_task(online.controller.run()))
         yield
-        if driving is not None:
-            driving.cancel()
+        for task in driving:
+            task.cancel()
             with suppress(asyncio.CancelledError):
-                await driving
+                await task
+        watching.close()
         await online.service.close()
 
     return lifespan

@@ -33,6 +33,7 @@ _DESCRIPTORS = 65_536
 _GRACE_SECONDS = 5
 _BUSY_SECONDS = 2.0  # to wait for another writer; new games of a rollout wait meanwhile
 _BACKLOG = 2048  # connections that wait to be accepted
+_SEND_BUFFER = 65_536  # bytes that wait for a slow client; the system's own would take a whole game
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _LARGEST_MESSAGE = 1_000_000  # bytes of a WebSocket message; a screen has 100,800
 
@@ -145,12 +146,14 @@ def _bound(host: str, port: int) -> socket.socket:
     """Returns a socket that is bound before anything is loaded, so that errors come early."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        made = socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except (OSError, OverflowError) as error:
         raise ResourceError(
             f"--host {host} --port {port} cannot be used: {error}. Choose another port; 0 takes "
             "any free one."
         ) from error
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)  # connections inherit it
+    return made
 
 
 async def _serve_packaged(service: Service, loader: Loader) -> None:

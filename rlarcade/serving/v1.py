@@ -22,6 +22,8 @@ from rlarcade.serving.strategies import RolloutSpec
 
 router = APIRouter(tags=["deployments and rollouts"], responses=REFUSALS)
 
+_MOST_VALUES = 1_000  # of an e-value's history
+
 _Actor = Annotated[str, Field(min_length=1, max_length=200)]
 
 
@@ -92,6 +94,14 @@ class RolloutDocument(BaseModel):
     """Evidence that the candidate is better; 1/α promotes."""
     e_value_worse: float
     """Evidence that the candidate is worse; 1/α of the alarm rolls back."""
+    bound: float
+    """1/α: from this e-value on, the candidate is better."""
+    bound_worse: float
+    """1/α of the alarm: from this e-value on, the candidate is worse."""
+    history: tuple[float, ...]
+    """`e_value` before the first pair and after each, at most the last 1,000."""
+    history_worse: tuple[float, ...]
+    """`e_value_worse` before the first pair and after each, at most the last 1,000."""
     touched: int
     """Games in which the candidate acted."""
     mixed: int
@@ -328,6 +338,10 @@ def _rollout(running: LiveRollout) -> RolloutDocument:
         mixed=evidence.mixed,
         untwinned=running.untwinned,
         shadow=None if running.seen is None else _shadow(running.seen),
+        bound=1 / evidence.rule.alpha,
+        bound_worse=1 / evidence.alpha_alarm,
+        history=evidence.history[-_MOST_VALUES:],
+        history_worse=evidence.history_worse[-_MOST_VALUES:],
         opened=now.opened,
         opened_by=now.opened_by,
     )
