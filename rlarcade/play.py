@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from rlarcade.command_line import JsonFlag, parse_flags
-from rlarcade.console import EXIT_OK, run_command, say, write_json
+from rlarcade.console import EXIT_ERROR, EXIT_OK, run_command, say, say_error, write_json
 from rlarcade.errors import ConfigError
 from rlarcade.games.names import display_name, resolve_game
 from rlarcade.outputs import check_outputs
@@ -63,9 +63,12 @@ def _play_command(argv: Sequence[str]) -> int:
     game = _game_of(server) if game is None else game
     games = _played(server, game, flags)
     _tell(game, games)
-    told = [{**asdict(one), "seconds": float(np.median(one.seconds))} for one in games]
+    told = [asdict(one) | {"seconds": _median(one.seconds)} for one in games]
     write_json(flags.json_file, {"game": game, "server": server.url, "games": told})
-    return EXIT_OK
+    failures = [one.failure for one in games if one.failure is not None]
+    if failures:
+        say_error(f"{counted(len(failures), 'game')} failed, the first one: {failures[0]}")
+    return EXIT_ERROR if failures else EXIT_OK
 
 
 def _game_of(server: "ServerClient") -> str:
@@ -95,6 +98,10 @@ def _played(server: "ServerClient", game: str, flags: _Flags) -> "list[Played]":
     return done
 
 
+def _median(seconds: Sequence[float]) -> float | None:
+    return float(np.median(seconds)) if seconds else None
+
+
 class _Emulators(threading.local):
     """Keeps one emulator for each thread, because starting one is slow."""
 
@@ -115,6 +122,8 @@ def _tell(game: str, games: "list[Played]") -> None:
             f"{np.mean(scores):,.1f} ({min(scores):,.0f} to {max(scores):,.0f})"
         )
     seconds = np.concatenate([one.seconds for one in games]) * 1000
+    if not len(seconds):
+        return
     say(
         f"{counted(len(seconds), 'decision')}: {np.median(seconds):.1f} ms in the median, "
         f"{np.percentile(seconds, 99):.1f} ms at the 99th percentile"

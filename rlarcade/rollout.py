@@ -73,6 +73,11 @@ class _Start(_Subcommand):
     """Pairs after which an undecided rollout pauses. Unset: 400."""
     slow_seconds: float | None = None
     """A session is slow if its median step takes longer. Unset: 0.25."""
+    cut: Literal["drain", "now"] | None = None
+    """Open games end with the version that began them (drain, unless set), or the new version takes
+    them over at their next step (now)."""
+    outcome_seconds: float | None = None
+    """Time in which later outcomes of a session may be reported. Unset: 604800, a week."""
 
     def run(self, server: "ServerClient") -> Any:
         names = (
@@ -84,6 +89,8 @@ class _Start(_Subcommand):
             "non_inferiority",
             "max_pairs",
             "slow_seconds",
+            "cut",
+            "outcome_seconds",
         )
         given = {name: getattr(self, name) for name in names}
         spec = spec_of_flags(self.strategy, self.steps)
@@ -93,6 +100,28 @@ class _Start(_Subcommand):
         asked = {"version": self.version, "spec": spec, "actor": default_actor()}
         told = server.post("/v1/rollouts", asked)
         say(_line(told))
+        return told
+
+
+class _Outcome(_Subcommand):
+    """Reports what is known of a session only later, such as whether the user came back."""
+
+    session: Annotated[
+        str, tyro.conf.Positional, Field(description="Id of the session, or the key of its user.")
+    ]
+    value: Annotated[float, tyro.conf.Positional, Field(description="The outcome.")]
+    note: str | None = None
+    """What the value means."""
+    rollout: int | None = None
+    """The rollout, if the same key plays in several. Unset: the newest."""
+
+    def run(self, server: "ServerClient") -> Any:
+        asked = self.model_dump(include={"session", "value", "note", "rollout"})
+        told = server.post("/v1/outcomes", {"actor": default_actor(), **asked})
+        say(
+            f"rollout {told['rollout']}: {told['value']:g} for version {told['version']} "
+            f"({told['role']})"
+        )
         return told
 
 
@@ -107,6 +136,8 @@ class _Status(_Subcommand):
             say(_line(one))
             for variant in one["variants"]:
                 say(_variant_line(variant))
+            if one["shadow"] is not None:
+                say(_shadow_line(one["shadow"]))
         return told
 
 
@@ -165,6 +196,7 @@ def _named(name: str) -> Any:
 _Any = (
     Annotated[_Start, _named("start")]
     | Annotated[_Status, _named("status")]
+    | Annotated[_Outcome, _named("outcome")]
     | Annotated[_Pause, _named("pause")]
     | Annotated[_Resume, _named("resume")]
     | Annotated[_Abort, _named("abort")]
@@ -216,6 +248,25 @@ def _variant_line(variant: dict[str, Any]) -> str:
     return (
         f"  {variant['role']:<9} version {variant['version']}, {variant['share']:.0%}: "
         f"{counted(variant['sessions'], 'session')}, {counted(variant['games'], 'game')}, {mean}"
+        f"{_outcomes(variant['outcomes'])}"
+    )
+
+
+def _outcomes(told: dict[str, Any] | None) -> str:
+    if told is None:
+        return ""
+    mean = "" if told["mean"] is None else f", mean {told['mean']:.4g}"
+    between = "" if told["low"] is None else f" ({told['low']:.4g} to {told['high']:.4g})"
+    users, missing = counted(told["n"], "user"), told["missing"]
+    return f"; later outcomes of {users}{mean}{between}, {missing:,} missing"
+
+
+def _shadow_line(told: dict[str, Any]) -> str:
+    share = f" ({told['agreed'] / told['compared']:.1%})" if told["compared"] else ""
+    decisions = counted(told["compared"], "decision")
+    return (
+        f"  shadow    agreed in {told['agreed']:,} of {decisions}{share}; "
+        f"{told['failed']:,} failed, {told['slow']:,} slow, {told['dropped']:,} not seen"
     )
 
 

@@ -17,13 +17,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 
 import numpy as np
 import psutil
 import uvloop
 
 from rlarcade import DQNAgent, Registry, TrainConfig
+from rlarcade.outputs import output_file
 
 CLIENTS = (1, 16, 64)
 GAME = "pong"
@@ -205,7 +205,7 @@ def started(words: list[str], port: int, path: str) -> subprocess.Popen:
 def main() -> None:
     """Runs the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=output_file)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--port", type=int, default=8700)

@@ -194,7 +194,7 @@ def real_games(monkeypatch):
     put_in_place(ALE, monkeypatch)
 
 
-def _short_game(game, *, protocol, render_mode):
+def short_game(game, *, protocol, render_mode):
     from rlarcade.games.single import GameEnv
 
     short = protocol.model_copy(update={"name": "short", "frame_cap": 400})
@@ -211,5 +211,5 @@ def short_games(monkeypatch):
     """
     from rlarcade.playing import play
 
-    monkeypatch.setattr(play, "GameEnv", _short_game)
+    monkeypatch.setattr(play, "GameEnv", short_game)
     monkeypatch.setattr(play, "_idle", play._IdleEmulators())

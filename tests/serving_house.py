@@ -1,18 +1,55 @@
 """A service with its controller, without HTTP: rollouts whose games are told instead of played."""
 
+import asyncio
 import itertools
+import time
+from contextlib import contextmanager
 
-from serving_helpers import Favourite
+import pytest
+from made_up_games import short_game
+from serving_helpers import V5, Favourite
+from starlette.testclient import TestClient
 
 from rlarcade.serving import rollout_store as store
-from rlarcade.serving.assignment import assign
+from rlarcade.serving.app import make_app
+from rlarcade.serving.assignment import Plan, Variant, assign
 from rlarcade.serving.controller import Controller
 from rlarcade.serving.engine import LocalEngine
-from rlarcade.serving.service import Service
+from rlarcade.serving.requests import Online
+from rlarcade.serving.service import Deployment, Service
 from rlarcade.serving.settings import RolloutSpec
+from rlarcade.serving.stock import Stocked
 
 CANARY = RolloutSpec(strategy="canary", steps=(25, 50, 100), min_sessions=3)
+
+
+async def pong_online(agent=None):
+    """A service that plays Pong, without a registry."""
+    service = Service(LocalEngine())
+    agent = agent or Favourite(2)
+    await service.engine.load(1, agent, at_once=True)
+    plan = Plan(variants=(Variant(role="champion", version=1, share=1.0),), salt="x")
+    stocked = Stocked(1, "0" * 64, "pong", V5, 6, agent, 0)
+    service.deployments["pong"] = Deployment("pong", plan, 0, {1: stocked})
+    return service
+
+
 keys = itertools.count()
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """The referee's games, and those of `House.played`, are cut off after 100 steps."""
+    monkeypatch.setattr("rlarcade.serving.emulators.GameEnv", short_game)
+
+
+def until(true, seconds=20):
+    """Waits until something is true, and returns it."""
+    end = time.monotonic() + seconds
+    while not (found := true()):
+        assert time.monotonic() < end, "it never came true"
+        time.sleep(0.01)
+    return found
 
 
 class House:
@@ -23,6 +60,15 @@ class House:
         self.made = agents or {}
         self.service = Service(LocalEngine())
         self.controller = Controller(self.service, registry, self._load)
+
+    @contextmanager
+    def online(self):
+        """The same over HTTP, for a client that is an operator; the controller looks by itself."""
+        online = Online(self.service, self.controller, "secret", str(self.registry.folder))
+        app = make_app(online, ("testserver",))
+        with TestClient(app, headers={"Authorization": "Bearer secret"}) as client:
+            until(lambda: client.get("/v2/health/ready").status_code == 200)
+            yield client
 
     def _load(self, checkpoint):
         number = int(checkpoint.tensors["w"][0])
@@ -68,3 +114,30 @@ class House:
                 self.play("control", champion)
             self.play("candidate", candidate)
             await self.look()
+
+    async def opened(self, kind="act", **asked):
+        """Opens a session of Pong, while the controller looks."""
+        opening = asyncio.ensure_future(self.service.open_session("pong", kind, **asked))
+        await asyncio.sleep(0)
+        await self.look()
+        return await opening
+
+    async def played(self, steps=None, **asked):
+        """A client plays a game, or leaves it after some steps; returns session and actions."""
+        session = await self.opened(**asked)
+        env = short_game("pong", protocol=session.protocol, render_mode=None)
+        observation, _ = env.reset(seed=session.seed)
+        over = False
+        while not over and session.steps != steps:
+            decision = await self.service.decide(session, observation[-1])
+            observation, _, terminated, truncated, _ = env.step(decision.action)
+            over = terminated or truncated
+        self.service.finish(session, "ended" if over else "abandoned")
+        return session, bytes(session.actions)
+
+    async def settled(self):
+        """Waits until the referee has played all games, except those of open sessions."""
+        await asyncio.sleep(0)
+        while self.service.rulings.busy:
+            await asyncio.sleep(0.005)
+        await self.look()

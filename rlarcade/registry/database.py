@@ -9,7 +9,9 @@ from typing import Any
 from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, NullPool, create_engine, event
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.schema import CreateTable
 
 from rlarcade.errors import RegistryError, UnusableRegistryError
 from rlarcade.registry import tables
@@ -49,6 +51,7 @@ class Database:
 
     def __init__(self, path: Path, busy_seconds: float) -> None:
         self.path, self.busy_seconds = path, busy_seconds
+        self._missing: list[str] = []
         self.read_only = path.exists() and not (_writable(path) and _writable(path.parent))
         self._engine: Engine = (
             create_engine("sqlite://", creator=self._connect_to_read, poolclass=NullPool)
@@ -66,9 +69,15 @@ class Database:
         written = Path(f"{self.path}-wal")
         how = "mode=ro" if written.exists() and written.stat().st_size else "immutable=1"
         address = f"file:{quote(str(self.path.absolute()))}?{how}"
-        return sqlite3.connect(
+        connection = sqlite3.connect(
             address, uri=True, timeout=self.busy_seconds, check_same_thread=False
         )
+        # Tables that an older rlarcade did not have are empty ones, in the connection's memory.
+        connection.execute("PRAGMA temp_store = MEMORY")
+        for name in self._missing:
+            text = str(CreateTable(tables.metadata.tables[name]).compile(dialect=sqlite.dialect()))
+            connection.execute(text.strip().replace("CREATE", "CREATE TEMP", 1))
+        return connection
 
     def close(self) -> None:
         """Closes all connections."""
@@ -142,13 +151,15 @@ class Database:
         """
         if self.read_only:
             with self.read() as connection:
-                self._require_all(tables_found(connection, self.path))
+                found = tables_found(connection, self.path)
+            self._require_registry(found)
+            self._missing = sorted(set(tables.metadata.tables) - found)
             return
         with only_one(self.path.parent, self.busy_seconds), self.errors():
             with self.read() as connection:
                 found = tables_found(connection, self.path)
             if not found and not create:
-                self._require_all(found)
+                self._require_registry(found)
             self._use_wal()
             if set(tables.metadata.tables) <= found:
                 return
@@ -158,16 +169,11 @@ class Database:
                     row = {"key": "format", "value": tables.FORMAT}
                     connection.execute(tables.meta.insert(), [row])
 
-    def _require_all(self, found: set[str]) -> None:
+    def _require_registry(self, found: set[str]) -> None:
         if not found:
             raise RegistryError(
                 f"{self.path} is a database, but not a registry's. Choose another folder with "
                 "--registry."
-            )
-        if missing := sorted(set(tables.metadata.tables) - found):
-            raise UnusableRegistryError(
-                f"registry {self.path} is from an older rlarcade: the table {missing[0]} is "
-                "missing. Copy the registry to a folder that can be written, and open it there."
             )
 
     def _use_wal(self) -> None:

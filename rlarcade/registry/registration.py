@@ -183,7 +183,7 @@ def archive(connection: Connection, row: Row[Any], actor: str) -> None:
     if users:
         raise RegistryError(
             f"version {row.number} cannot be archived: it is in use as {', '.join(users)}. First "
-            "move the alias, or close the submission."
+            "move the alias, or end the submission or the rollout."
         )
     if row.archived:
         return

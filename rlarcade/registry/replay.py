@@ -48,6 +48,10 @@ class Told:
     """By id."""
     served_games: Rows = field(default_factory=dict)
     """By rollout and number."""
+    follow_ons: Rows = field(default_factory=dict)
+    """By rollout and number."""
+    shadows: Rows = field(default_factory=dict)
+    """By rollout."""
 
     def denied_by(self, version: str, generation: int) -> str | None:
         """Returns who denied a version against a champion's generation; None if nobody did.
@@ -101,7 +105,7 @@ def _take(event: Event, told: Told) -> None:
     elif event.kind.startswith(_SUBMISSION):
         _take_step(event.kind.removeprefix(_SUBMISSION), document, told)
     else:
-        rollouts.replayed(event.kind, document, told.rollouts, told.served_games)
+        rollouts.replayed(event.kind, document, told)
 
 
 def _take_step(step: str, document: Mapping[str, Any], told: Told) -> None:
@@ -153,6 +157,8 @@ _COMPARED = (
     _Compared("approvals", ("submission", "by"), "submission {0[0]}", "decision of {0[1]}: "),
     _Compared("rollouts", ("id",), "rollout {0}"),
     _Compared("served_games", ("rollout", "number"), "rollout {0[0]}", "game {0[1]}: "),
+    _Compared("follow_ons", ("rollout", "number"), "rollout {0[0]}", "outcome {0[1]}: "),
+    _Compared("shadows", ("rollout",), "rollout {0}", "its shadow: "),
 )
 
 

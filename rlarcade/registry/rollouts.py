@@ -1,10 +1,10 @@
-"""Rollouts, their states, and the games that they count.
+"""Rollouts, their states, the games that they count, and what else is known of these.
 
 The tables hold what the audit log says: `replayed` gives the rows that follow from an entry.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
@@ -34,6 +34,7 @@ OPEN_STATES: tuple[RolloutState, ...] = ("preparing", "progressing", "paused", "
 """States of a rollout that new games of its game depend on."""
 
 OPENED, GAMES = "rollout.opened", "rollout.games"
+OUTCOME, SHADOW = "rollout.outcome", "rollout.shadow"
 """Kinds of entries of the audit log. The others are `rollout.STATE`."""
 
 
@@ -85,6 +86,10 @@ class ServedGame(BaseModel):
     """Key of the session: the same user has the same key."""
     group: str | None = None
     """Group of the session, as in a phased rollout."""
+    session: str | None = None
+    """The session's id; None: it is a twin, which nobody plays with."""
+    begun: str | None = None
+    """UTC time when the session began, for the window of later outcomes."""
     pair: int | None = None
     """Number of the pair of twins that it belongs to; None: it is no twin."""
     seed: int | None
@@ -101,24 +106,87 @@ class ServedGame(BaseModel):
     """Whether too many decisions were slow."""
     abandoned: bool = False
     """Whether the client left, so that the server played the game to its end."""
+    mixed: bool = False
+    """Whether another version took the game over in the middle, after `steps` steps. Then it counts
+    for neither."""
     claimed: float | None = None
     """Score that the client reported; None: it reported none."""
     record: str | None = None
     """Digest of the document with the game's actions and rewards."""
+
+    @property
+    def is_twin(self) -> bool:
+        """Whether the candidate plays it by itself, beside a game of the champion."""
+        return self.pair is not None and self.role == "candidate"
+
+
+class FollowOn(BaseModel):
+    """What somebody reported about a session later, such as whether the user came back."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rollout: int
+    number: int
+    """0, 1, 2 … in the order in which the rollout's outcomes were reported."""
+    game: int
+    """Number of the game in the rollout."""
+    value: float
+    note: str | None
+    reported: str
+    """UTC time."""
+
+
+class ShadowCounts(BaseModel):
+    """What a shadow would have done with the frames that the champion played.
+
+    All sums are over the decisions that were compared.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rollout: int
+    compared: int = 0
+    """Decisions that both versions made."""
+    agreed: int = 0
+    """Decisions for which both chose the same action."""
+    failed: int = 0
+    """Decisions that the shadow did not make: it crashed, took too long, or gave no numbers."""
+    dropped: int = 0
+    """Decisions that the shadow did not see, because too many waited."""
+    slow: int = 0
+    """Decisions that took more than the rollout's `slow_seconds`."""
+    seconds: float = 0.0
+    """Sum of the times of its decisions."""
+    gap: float = 0.0
+    """Sum of |value of the shadow's action by the shadow − of the champion's by the champion|."""
+    regret: float = 0.0
+    """Sum of what the champion loses, by its own values, with the shadow's action."""
 
 
 Rows = dict[Any, dict[str, Any]]
 """Rows of a table by their key."""
 
 
-def replayed(kind: str, document: Mapping[str, Any], rollouts: Rows, games: Rows) -> None:
+class ToldRows(Protocol):
+    """The rows of rollouts' tables that follow from the audit log."""
+
+    rollouts: Rows
+    """By id."""
+    served_games: Rows
+    """By rollout and number."""
+    follow_ons: Rows
+    """By rollout and number."""
+    shadows: Rows
+    """By rollout."""
+
+
+def replayed(kind: str, document: Mapping[str, Any], told: ToldRows) -> None:
     """Applies one entry of the audit log to the rows that follow from it.
 
     Args:
         kind: kind of the entry; others than a rollout's do nothing.
         document: its content.
-        rollouts: rows by id.
-        games: rows by rollout and number.
+        told: the rows that follow from the entries before.
 
     Raises:
         KeyError: the entry misses a field, or is about an unknown rollout or game.
@@ -127,13 +195,19 @@ def replayed(kind: str, document: Mapping[str, Any], rollouts: Rows, games: Rows
     if not kind.startswith("rollout."):
         return
     if kind == OPENED:
-        if document["id"] in rollouts or document["state"] != "preparing":
+        if document["id"] in told.rollouts or document["state"] != "preparing":
             raise ValueError(f"rollout {document['id']} was opened before")
-        rollouts[document["id"]] = dict(document)
+        told.rollouts[document["id"]] = dict(document)
         return
-    row = rollouts[document["rollout"]]
+    row = told.rollouts[document["rollout"]]
     if kind == GAMES:
-        _take_games(row["id"], document, games)
+        _take_games(row["id"], document, told.served_games)
+        return
+    if kind == OUTCOME:
+        _take_outcome(document, told)
+        return
+    if kind == SHADOW:
+        told.shadows[row["id"]] = dict(document)
         return
     state = kind.removeprefix("rollout.")
     if document["from"] != row["state"] or state not in TRANSITIONS[row["state"]]:
@@ -152,3 +226,12 @@ def _take_games(rollout: int, document: Mapping[str, Any], games: Rows) -> None:
         if row["ended"] is not None:
             raise ValueError(f"game {told['number']} had ended before")
         row |= told
+
+
+def _take_outcome(document: Mapping[str, Any], told: ToldRows) -> None:
+    key = document["rollout"], document["number"]
+    if key in told.follow_ons:
+        raise ValueError(f"outcome {document['number']} was reported before")
+    if (document["rollout"], document["game"]) not in told.served_games:
+        raise ValueError(f"it is about an unknown game {document['game']}")
+    told.follow_ons[key] = dict(document)

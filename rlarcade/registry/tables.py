@@ -180,6 +180,8 @@ served_games = Table(
     Column("step", Integer, nullable=False),
     Column("key", String(255), nullable=False),
     Column("group", String(255)),
+    Column("session", String(255)),
+    Column("begun", Text),
     Column("pair", Integer),
     Column("seed", BigInteger),
     Column("version", Integer, nullable=False),
@@ -190,8 +192,35 @@ served_games = Table(
     Column("errors", Boolean, nullable=False),
     Column("slow", Boolean, nullable=False),
     Column("abandoned", Boolean, nullable=False),
+    Column("mixed", Boolean, nullable=False),
     Column("claimed", Float),
     Column("record", String(64)),  # digest of a document
+)
+
+follow_ons = Table(
+    "follow_ons",
+    metadata,
+    Column("rollout", Integer, ForeignKey("rollouts.id"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("game", Integer, nullable=False),  # number in served_games
+    Column("value", Float, nullable=False),
+    Column("note", Text),
+    Column("reported", Text, nullable=False),
+)
+
+shadows = Table(
+    "shadows",
+    metadata,
+    Column("rollout", Integer, ForeignKey("rollouts.id"), primary_key=True, autoincrement=False),
+    # All that follows changes.
+    Column("compared", BigInteger, nullable=False),
+    Column("agreed", BigInteger, nullable=False),
+    Column("failed", BigInteger, nullable=False),
+    Column("dropped", BigInteger, nullable=False),
+    Column("slow", BigInteger, nullable=False),
+    Column("seconds", Float, nullable=False),
+    Column("gap", Float, nullable=False),
+    Column("regret", Float, nullable=False),
 )
 
 

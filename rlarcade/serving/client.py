@@ -2,8 +2,7 @@
 
 import http.client
 import json
-from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from time import perf_counter, sleep
 from typing import Any
@@ -19,6 +18,7 @@ from rlarcade.text import printable, shown_path
 
 _SECONDS = 60.0  # for an answer
 _LARGEST_ANSWER = 64_000_000
+_FAILED, _BUSY = 500, 503  # statuses
 _ATTEMPTS, _PAUSE = 20, 0.5  # to reach a server that was lost in the middle of a game
 
 
@@ -34,6 +34,8 @@ class Played:
     ended: str
     seconds: tuple[float, ...]
     """Time of each decision, from sending the frame to receiving the action."""
+    failure: str | None = None
+    """Why the version failed; None: the game was played to its end."""
 
 
 class ServerClient:
@@ -58,11 +60,8 @@ class ServerClient:
             port = parts.port
         except ValueError:
             parts, port = urlsplit(""), None
-        if (
-            parts.scheme not in ("http", "https")
-            or not parts.hostname
-            or parts.path not in ("", "/")
-        ):
+        bare = parts.path in ("", "/") and not parts.query and not parts.fragment
+        if parts.scheme not in ("http", "https") or not parts.hostname or not bare:
             raise ConfigError(
                 f"--server {shown_path(url)} is no server's address. Give one such as "
                 "http://127.0.0.1:8000."
@@ -115,7 +114,6 @@ class ServerClient:
         *,
         key: str | None = None,
         env: GameEnv | None = None,
-        on_step: Callable[[int, float], None] | None = None,
     ) -> tuple[Played, GameEnv]:
         """Plays a whole game: the emulator is here, the agent is at the server.
 
@@ -125,13 +123,12 @@ class ServerClient:
             game: any spelling of the game's name.
             key: names the user; None: a new user.
             env: an emulator to use again, of any game.
-            on_step: called after each step with the steps and the score so far.
 
         Returns:
-            The game, and the emulator.
+            The game, and the emulator. If the version fails, the game has `ended` as "failed".
 
         Raises:
-            ServerError: the server cannot be reached, or the version failed.
+            ServerError: the server cannot be reached, or refuses.
         """
         asked = {"game": game} | ({} if key is None else {"key": key})
         session = self.post("/v1/sessions", asked)
@@ -140,20 +137,23 @@ class ServerClient:
             env = GameEnv(session["game"], protocol=protocol)
         observation, _ = env.reset(seed=session["seed"])
         seconds: list[float] = []
-        score, ended = 0.0, ""
+        score, ended, failure = 0.0, "", None
         with _Line(self, session["id"], session["token"]) as line:
             while not ended:
                 # The first observation is whole: some protocols begin with frames of their own.
                 picture = observation if not seconds else observation[-1]
                 began = perf_counter()
-                action = line.action(picture.tobytes(), len(seconds))
+                try:
+                    action = line.action(picture.tobytes(), len(seconds))
+                except _VersionFailedError as error:
+                    ended, failure = "failed", str(error)
+                    break
                 seconds.append(perf_counter() - began)
                 observation, reward, terminated, truncated, _ = env.step(action)
                 score += reward
                 ended = "terminated" if terminated else "truncated" if truncated else ""
-                if on_step is not None:
-                    on_step(len(seconds), score)
-            line.report(ended, score)
+            else:
+                line.report(ended, score)
         played = Played(
             session["seed"],
             session["version"],
@@ -162,6 +162,7 @@ class ServerClient:
             len(seconds),
             ended,
             tuple(seconds),
+            failure,
         )
         return played, env
 
@@ -174,13 +175,18 @@ class _Line:
         self._url = f"ws{server.url.removeprefix('http')}/v1/sessions/{number}/ws"
         self._token = token
         self._socket: ClientConnection | None = None
+        self._closing = ExitStack()
 
     def __enter__(self) -> "_Line":
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._socket is not None:
-            self._socket.close()
+        self._close()
+
+    def _close(self) -> None:
+        self._socket = None
+        with suppress(OSError, WebSocketException):
+            self._closing.close()
 
     def action(self, picture: bytes, step: int) -> int:
         """Sends the observation of a step and returns the action for it."""
@@ -194,7 +200,7 @@ class _Line:
                 self._socket.send(picture)
                 return int(self._answer()["action"])
             except (ConnectionClosed, OSError, WebSocketException, TimeoutError) as error:
-                self._socket = None
+                self._close()
                 if attempt + 1 == _ATTEMPTS:
                     raise ServerError(
                         f"{self._server.url} was lost in the middle of a game: {error}."
@@ -212,15 +218,25 @@ class _Line:
             return
 
     def _opened(self) -> Any:
-        self._socket = connect(
+        opening = connect(
             self._url, compression=None, open_timeout=_SECONDS, proxy=None, max_size=_LARGEST_ANSWER
         )
+        self._socket = self._closing.enter_context(opening)
         self._socket.send(json.dumps({"token": self._token}))
         return self._answer()
 
     def _answer(self) -> Any:
         assert self._socket is not None
         told = json.loads(self._socket.recv(_SECONDS))
-        if "error" in told:
-            raise ServerError(printable(str(told["error"])))
-        return told
+        if "error" not in told:
+            return told
+        message = printable(str(told["error"]))
+        if told.get("status") == _BUSY:
+            raise ConnectionError(message)  # the server has closed this one; try again
+        if told.get("status") == _FAILED:
+            raise _VersionFailedError(message)
+        raise ServerError(message)
+
+
+class _VersionFailedError(ServerError):
+    """The version that played has failed, so its game is over."""

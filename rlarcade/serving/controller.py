@@ -12,10 +12,11 @@ from contextlib import suppress
 
 from rlarcade.errors import PolicyError, RegistryError, RlarcadeError, StaleError
 from rlarcade.registry.registry import Registry, default_actor
-from rlarcade.registry.rollouts import OPEN_STATES, Rollout, RolloutState, ServedGame
+from rlarcade.registry.rollouts import OPEN_STATES, FollowOn, Rollout, RolloutState, ServedGame
 from rlarcade.serving import rollout_store as store
 from rlarcade.serving.assignment import Plan, Variant
-from rlarcade.serving.live import LiveRollout, live
+from rlarcade.serving.follow_on import report
+from rlarcade.serving.live import LiveRollout, kept
 from rlarcade.serving.refusals import Refusal
 from rlarcade.serving.service import Deployment, Service
 from rlarcade.serving.stock import Loader, Stocked, champions, from_registry
@@ -25,6 +26,7 @@ _log = logging.getLogger(__name__)
 
 PERIOD = 1.0
 """Seconds between two looks at the registry; games that end are judged at once."""
+_SHADOW_PERIOD = 1_000  # decisions of a shadow that a kill may lose
 
 
 class Controller:
@@ -63,6 +65,7 @@ class Controller:
                 for deployment in list(self._service.deployments.values()):
                     if deployment.live is not None:
                         await self._write_games(deployment.live)
+                        await self._write_shadow(deployment.live, _SHADOW_PERIOD)
                 await self._follow_champions()
                 for deployment in list(self._service.deployments.values()):
                     if deployment.live is not None:
@@ -125,13 +128,12 @@ class Controller:
         after: RolloutState = "rolled_back" if current.state == "rolling_back" else "aborted"
         if current.state in OPEN_STATES:
             await self._move(running, after, note=note)
+        await self._write_shadow(running)
         deployment.live = None
 
     async def _take_up(self, deployment: Deployment, current: Rollout) -> None:
         """Goes on with a rollout from the registry, such as after a kill."""
-        spec = await self._service.at_registry(store.spec_of, self.registry, current)
-        games = await self._service.at_registry(store.games_of, self.registry, current.id)
-        running = live(current, spec, games)
+        running = await self._service.at_registry(kept, self.registry, current)
         deployment.live = running
         if current.champion_generation != deployment.generation:
             await self._void(deployment, running)
@@ -143,11 +145,13 @@ class Controller:
                 await self._move(running, "rolling_back", note=f"it cannot be loaded: {error}")
                 return
             deployment.plan = running.plan
+            self._service.begin_shadow(running)
             for game in running.open_games():  # their clients lost the server
                 if game.seed is None:
                     running.end(game.number, None, ended="terminated", abandoned=True)
                 else:
-                    self._service.referee(running, game.number, None, {"abandoned": True})
+                    told = {"abandoned": not game.is_twin}
+                    self._service.referee(running, game.number, None, told)
 
     async def _ready(self, deployment: Deployment, number: int, *, at_once: bool) -> Stocked:
         """Loads and warms a version, before it gets any game."""
@@ -187,8 +191,8 @@ class Controller:
             _log.warning("rollout %d: %s", running.rollout.id, error)
             deployment.live = None  # it is read again from the registry
             deployment.plan = _champion_only(running.rollout.champion)
-        if running.rollout.state not in OPEN_STATES:
-            deployment.live = None
+        if running.rollout.state not in OPEN_STATES and deployment.live is not None:
+            await self._let_go(deployment, running)
 
     async def _prepare(self, deployment: Deployment, running: LiveRollout) -> None:
         """Loads the candidate. Only then it gets its first game."""
@@ -198,7 +202,8 @@ class Controller:
             await self._move(running, "rolling_back", note=f"it cannot be loaded: {error}")
             return
         await self._move(running, "progressing", step=0, note="the candidate is loaded")
-        deployment.plan = running.plan
+        self._switch(deployment, running, running.plan)
+        self._service.begin_shadow(running)
 
     async def _judge(self, deployment: Deployment, running: LiveRollout) -> None:
         by_operator = running.rollout.state == "paused" and is_by_operator(running.rollout)
@@ -226,7 +231,7 @@ class Controller:
                 await self._move(running, "progressing", note=decision.why)
             case "advance":
                 await self._move(running, "progressing", step=now.step + 1, note=decision.why)
-                deployment.plan = running.plan
+                self._switch(deployment, running, running.plan)
             case "succeed":
                 await self._succeed(deployment, running, decision.why)
 
@@ -237,13 +242,24 @@ class Controller:
         )
         number = running.rollout.version
         await self._service.engine.load(number, deployment.stock[number].agent, at_once=True)
-        deployment.plan = _champion_only(number)
+        self._switch(deployment, running, _champion_only(number))
         deployment.generation += 1
 
     async def _roll_back(self, deployment: Deployment, running: LiveRollout) -> None:
-        """Sends all new games to the champion. Games of the candidate are played to their end."""
-        deployment.plan = _champion_only(running.rollout.champion)
+        """Sends all new games to the champion."""
+        self._switch(deployment, running, _champion_only(running.rollout.champion))
         await self._move(running, "rolled_back", note=running.rollout.note)
+
+    def _switch(self, deployment: Deployment, running: LiveRollout, plan: Plan) -> None:
+        """Puts a plan in force for new games, and for open ones if the settings say so."""
+        deployment.plan = plan
+        if running.spec.cut == "now":
+            self._service.cut(deployment, running)
+
+    async def _let_go(self, deployment: Deployment, running: LiveRollout) -> None:
+        """Forgets a rollout that has ended, once its games are written."""
+        await self._write_games(running)
+        deployment.live = None
 
     async def _move(
         self, running: LiveRollout, state: RolloutState, **changes: int | str | None
@@ -278,6 +294,21 @@ class Controller:
             running.episodes.pop(game.number, None)
         del running.assigned[: len(assigned)]
         del running.ended[: len(ended)]
+
+    async def _write_shadow(self, running: LiveRollout, least: int = 1) -> None:
+        """Writes what the shadow has counted, if that is at least so many decisions more."""
+        shadow = running.shadow
+        if shadow is not None and shadow.unwritten >= least:
+            counts = shadow.counts
+            await self._service.at_registry(
+                store.record_shadow, self.registry, counts, default_actor()
+            )
+            shadow.written = counts
+
+    def _live(self, number: int) -> LiveRollout | None:
+        """Returns a rollout if it is driven here now."""
+        running = (deployment.live for deployment in self._service.deployments.values())
+        return next((one for one in running if one is not None and one.rollout.id == number), None)
 
     def _with_record(self, running: LiveRollout, game: ServedGame) -> ServedGame:
         episode = running.episodes.get(game.number)
@@ -316,17 +347,44 @@ class Controller:
         """
         async with self._one_at_a_time:
             current = await self._service.at_registry(store.rollout, self.registry, number)
+            running = self._live(number)
+            if running is not None:
+                await self._write_shadow(running)
             after = await self._service.at_registry(what, current)
-            deployment = self._service.deployments.get(after.game)
-            if deployment is not None and deployment.live is not None:
-                running = deployment.live
-                if running.rollout.id == number:
-                    running.rollout = after
-                    if after.state not in OPEN_STATES:
-                        deployment.plan = _champion_only(after.champion)
-                        deployment.live = None
+            if running is not None:
+                running.rollout = after
+                if after.state not in OPEN_STATES:
+                    await self._ordered_to_end(running)
         self._service.changed.set()
         return after
+
+    async def outcome(
+        self, session: str, value: float, note: str | None, actor: str, number: int | None = None
+    ) -> tuple[FollowOn, ServedGame]:
+        """Records what somebody reports about a session later; see `follow_on.report`.
+
+        Raises:
+            Refusal: there is no such session, or it is too late.
+            RegistryError: the registry cannot be used.
+        """
+
+        def reported() -> tuple[FollowOn, ServedGame]:
+            return report(self.registry, session, value, note, actor, rollout=number)
+
+        async with self._one_at_a_time:
+            told, game = await self._service.at_registry(reported)
+            running = self._live(told.rollout)
+            if running is not None:
+                running.outcomes.append(told)
+        return told, game
+
+    async def _ordered_to_end(self, running: LiveRollout) -> None:
+        after = running.rollout
+        winner = after.version if after.state == "succeeded" else after.champion
+        deployment = self._service.deployments[after.game]
+        self._switch(deployment, running, _champion_only(winner))
+        with suppress(RegistryError):  # the order is carried out; the next look writes the games
+            await self._let_go(deployment, running)
 
 
 _OPERATOR = "operator "

@@ -149,8 +149,8 @@ class RoleEvidence(BaseModel):
 
 
 def role_evidence(games: Iterable[Game], role: Role) -> RoleEvidence:
-    """Counts the games of one role."""
-    own = [game for game in in_order(games) if game.role == role]
+    """Counts the games of one role, except those that another version took over."""
+    own = [game for game in in_order(games) if game.role == role and not game.mixed]
     scores = [
         game.score
         for game in own
@@ -188,6 +188,8 @@ class Evidence(BaseModel):
     """Pairs that are assigned but do not count yet."""
     repeated: _Count
     """Games of candidate and control that do not count because their key had played before."""
+    mixed: _Count = 0
+    """Games that began with one version and were taken over by the other."""
     tried: _Count
     """Candidate sessions of this step that have ended, one per key. In a step with a control, only
     those that are matched with one of the control."""
@@ -272,6 +274,11 @@ class Evidence(BaseModel):
             _first(self._futile(), 1 / self.rule.beta),
             _first(self._worse(), 1 / self.alpha_alarm),
         )
+
+    @property
+    def touched(self) -> int:
+        """Games in which the candidate acted."""
+        return self.role("candidate").sessions + self.mixed
 
     def role(self, role: Role) -> RoleEvidence:
         """Returns the games of one role; without games, zeros."""

@@ -7,15 +7,18 @@ again knows who plays what, and finishes the games itself.
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from rlarcade.playing.episodes import EpisodeResult
-from rlarcade.registry.rollouts import Rollout, ServedGame
+from rlarcade.registry.registry import Registry
+from rlarcade.registry.rollouts import FollowOn, Rollout, ServedGame, ShadowCounts
+from rlarcade.serving import rollout_store as store
 from rlarcade.serving.assignment import Plan, Variant
 from rlarcade.serving.evidence import Evidence
+from rlarcade.serving.follow_on import follow_ons_of
 from rlarcade.serving.pairing import Game
+from rlarcade.serving.shadow import Shadow
 from rlarcade.serving.strategies import RolloutSpec, evidence_of, plan_of
 
 
@@ -33,6 +36,12 @@ class LiveRollout:
     """Games with results that the registry does not have yet."""
     episodes: dict[int, EpisodeResult] = field(default_factory=dict)
     """The recorded games of `ended`, by number."""
+    outcomes: list[FollowOn] = field(default_factory=list)
+    """What was reported later about its sessions."""
+    shadow_counts: ShadowCounts | None = None
+    """What its shadow counted, as the registry has it."""
+    shadow: Shadow | None = None
+    """The candidate as a shadow, while it runs."""
     _before: Counter[tuple[int, str]] = field(default_factory=Counter)
     """Number of games by step and role."""
     _read: dict[int, Game] = field(default_factory=dict)
@@ -83,6 +92,36 @@ class LiveRollout:
         self.assigned.append(game)
         return game
 
+    def amend(self, **told: Any) -> ServedGame:
+        """Adds to the game that was assigned last, before it is written.
+
+        Args:
+            **told: fields of `ServedGame`.
+        """
+        game = self.assigned[-1].model_copy(update=told)
+        self.assigned[-1] = self.games[game.number] = game
+        self._read_again(game)
+        return game
+
+    def twin(self) -> ServedGame:
+        """Assigns a twin of the game that was assigned last: the candidate's, with the same seed.
+
+        Both are written at once.
+        """
+        game = self.amend(pair=self.assigned[-1].number)
+        twin = game.model_copy(
+            update={
+                "number": len(self.games),
+                "role": "candidate",
+                "version": self.rollout.version,
+                "session": None,
+            }
+        )
+        self.games[twin.number] = twin
+        self._count(twin)
+        self.assigned.append(twin)
+        return twin
+
     def end(self, number: int, episode: EpisodeResult | None, **result: Any) -> None:
         """Takes the result of a game. A second result of the same game is ignored.
 
@@ -115,6 +154,11 @@ class LiveRollout:
         return list(self._read.values())
 
     @property
+    def seen(self) -> ShadowCounts | None:
+        """What the shadow counted; None: there is none."""
+        return self.shadow_counts if self.shadow is None else self.shadow.counts
+
+    @property
     def counts_games(self) -> bool:
         """Whether new games count: the candidate may play them."""
         return self.rollout.state in ("progressing", "paused")
@@ -128,9 +172,19 @@ class LiveRollout:
         self._evidence = None
 
 
-def live(rollout: Rollout, spec: RolloutSpec, games: Iterable[ServedGame]) -> LiveRollout:
-    """Returns a rollout as the registry has it."""
-    return LiveRollout(rollout, spec, {game.number: game for game in games})
+def kept(registry: Registry, rollout: Rollout) -> LiveRollout:
+    """Returns a rollout as the registry has it.
+
+    Raises:
+        UnusableRegistryError: something of it was altered.
+    """
+    return LiveRollout(
+        rollout,
+        store.spec_of(registry, rollout),
+        {game.number: game for game in store.games_of(registry, rollout.id)},
+        outcomes=follow_ons_of(registry, rollout.id),
+        shadow_counts=store.shadow_of(registry, rollout.id),
+    )
 
 
 def _as_game(game: ServedGame) -> Game:
@@ -151,6 +205,7 @@ def _as_game(game: ServedGame) -> Game:
         errors=game.errors,
         slow=game.slow,
         abandoned=game.abandoned,
+        mixed=game.mixed,
     )
 
 

@@ -61,6 +61,12 @@ class Metrics:
             ("game",),
             registry=self._all,
         )
+        self._shadowed = Counter(
+            "rlarcade_shadow_decisions",
+            "Decisions of the champion that a shadow made, too, by result",
+            ("game", "result"),
+            registry=self._all,
+        )
         self._stale = Gauge(
             "rlarcade_registry_stale",
             "1 while the registry cannot be used and the last plan stays in force",
@@ -95,6 +101,10 @@ class Metrics:
             self._untrue.labels(game).inc()
         if ruling.episode.ended != "failed":
             self._scores.labels(game, role).observe(ruling.episode.score)
+
+    def shadowed(self, game: str, result: str, decisions: int) -> None:
+        """Counts decisions of a shadow that agreed, differed, failed or were dropped."""
+        self._shadowed.labels(game, result).inc(decisions)
 
     def stale(self, stale: bool) -> None:
         """Says whether the registry cannot be used."""

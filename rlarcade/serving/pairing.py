@@ -64,6 +64,9 @@ class Game(BaseModel):
     """Whether the client left. The server then plays the game to its end itself, so nobody can
     choose which games count by leaving."""
 
+    mixed: bool = False
+    """Whether another version took the game over in the middle. Then it counts for neither."""
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if (self.state == "ended") != (self.ended is not None):

@@ -18,13 +18,15 @@ from rlarcade.registry.rollouts import (
     GAMES,
     OPEN_STATES,
     OPENED,
+    SHADOW,
     TRANSITIONS,
     Rollout,
     RolloutState,
     ServedGame,
+    ShadowCounts,
 )
 from rlarcade.registry.states import Submission
-from rlarcade.registry.tables import rollouts, served_games
+from rlarcade.registry.tables import rollouts, served_games, shadows
 from rlarcade.serving.strategies import RolloutSpec
 
 _RESULT = {
@@ -35,6 +37,7 @@ _RESULT = {
     "errors",
     "slow",
     "abandoned",
+    "mixed",
     "claimed",
     "record",
 }
@@ -349,6 +352,36 @@ def games_of(registry: Registry, number: int) -> list[ServedGame]:
         return [ServedGame.model_validate(dict(row)) for row in rows]
     except ValidationError as error:
         raise audit.altered(f"a game of rollout {number}", error) from error
+
+
+# Shadows
+
+
+def record_shadow(registry: Registry, counts: ShadowCounts, actor: str) -> None:
+    """Records what a shadow has counted so far, in place of what was recorded before.
+
+    Raises:
+        UnusableRegistryError: the registry cannot be written.
+    """
+    row = counts.model_dump()
+    with registry.change(actor) as change:
+        here = update(shadows).where(shadows.c.rollout == counts.rollout)
+        if change.execute(here.values(**row)).rowcount == 0:
+            change.execute(insert(shadows).values(**row))
+        change.record(SHADOW, row)
+
+
+def shadow_of(registry: Registry, number: int) -> ShadowCounts | None:
+    """Returns what the shadow of a rollout has counted; None: nothing is recorded.
+
+    Raises:
+        UnusableRegistryError: it was altered.
+    """
+    (rows,) = registry.rows(select(shadows).where(shadows.c.rollout == number))
+    try:
+        return ShadowCounts.model_validate(dict(rows[0])) if rows else None
+    except ValidationError as error:
+        raise audit.altered(f"the shadow of rollout {number}", error) from error
 
 
 def _rollout(row: dict[str, object]) -> Rollout:

@@ -1,11 +1,10 @@
 """The server without HTTP: who plays each game, its sessions, and their results.
 
-Everything here runs in one event loop. Slow work is done in threads: the registry's in one thread
-(`Clerk`), the referee's in another of low priority, forward passes in the engine's.
+Everything here runs in one event loop. Slow work is done in threads: the registry's in one thread,
+the referee's in others (see `rulings`), forward passes in the engine's.
 """
 
 import asyncio
-import logging
 import secrets
 import time
 from collections.abc import Callable
@@ -22,22 +21,21 @@ from rlarcade.games.names import resolve_game
 from rlarcade.games.protocols import Protocol
 from rlarcade.games.vector import LARGEST_SEED
 from rlarcade.learning.acting import not_finite
+from rlarcade.registry.audit import now
+from rlarcade.registry.rollouts import ShadowCounts
 from rlarcade.serving.assignment import Plan, Variant, assign
 from rlarcade.serving.emulators import Emulators
 from rlarcade.serving.engine import Engine, Values
 from rlarcade.serving.live import LiveRollout
 from rlarcade.serving.metrics import Metrics
-from rlarcade.serving.referee import Dice, Ruling, Served, greedy, rule
+from rlarcade.serving.referee import Dice, Served, greedy
 from rlarcade.serving.refusals import Refusal
+from rlarcade.serving.rulings import DECISION_SECONDS, SLOW_SHARE, Rulings
 from rlarcade.serving.sessions import LONGEST_KEY, Kind, Session, Sessions, State, new_token
+from rlarcade.serving.shadow import Shadow
 from rlarcade.serving.stock import Stocked
 
-_log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
-
-DECISION_SECONDS = 10.0
-"""A version that takes longer for a decision has failed."""
-_SLOW_SHARE = 0.5  # a session is slow if more of its decisions were: its median was
 
 
 class Decision(NamedTuple):
@@ -57,6 +55,8 @@ class Outcome(NamedTuple):
     state: State
     steps: int
     claimed: float | None
+    mixed: bool
+    """Whether two versions played it, so that it counts for neither."""
 
 
 @dataclass
@@ -93,6 +93,7 @@ class Service:
         sessions: the open sessions.
         metrics: counters for Prometheus.
         emulators: emulators for watched games and for the referee.
+        rulings: the games that the referee plays.
         changed: set whenever a game was assigned or ended; the controller waits for it.
         waiters: the controller sets them when it has tried to write new games.
         last_assigned: when a game of a rollout was assigned last, by the monotonic clock.
@@ -114,9 +115,8 @@ class Service:
         self.idle_seconds = idle_seconds
         self.last_assigned = time.monotonic()
         self.waiters: list[asyncio.Future[None]] = []
-        self._referee = ThreadPoolExecutor(1, thread_name_prefix="referee")
+        self.rulings = Rulings(self.metrics, self.emulators, self.changed)
         self._clerk = ThreadPoolExecutor(1, thread_name_prefix="clerk")
-        self._rulings: set[asyncio.Task[None]] = set()
 
     async def at_registry(self, work: Callable[..., _Result], *arguments: Any) -> _Result:
         """Runs work that uses the registry in the one thread for it."""
@@ -199,12 +199,13 @@ class Service:
             version=variant.version,
             role=variant.role if version is None else None,
             key=key,
+            group=group,
             seed=seed,
             dice=None,
         )
         self.sessions.add(session)
         try:
-            await self._seed(deployment, session, variant if version is None else None, group)
+            await self._seed(deployment, session, variant if version is None else None)
         except BaseException:
             self.sessions.remove(session)
             raise
@@ -212,7 +213,7 @@ class Service:
         return session
 
     async def _seed(
-        self, deployment: Deployment, session: Session, variant: Variant | None, group: str | None
+        self, deployment: Deployment, session: Session, variant: Variant | None
     ) -> None:
         """Gives a session its number in a rollout, and its seed if it needs one.
 
@@ -220,14 +221,16 @@ class Service:
             deployment: the session's game.
             session: the session.
             variant: the variant; None: the client addressed a version, so the game does not count.
-            group: group of the user.
         """
         needs_one = session.kind != "sequence" and session.seed is None
         live = deployment.live
         if live is not None and live.counts_games and variant is not None:
-            game = live.assign(variant, session.key, group, seeded=needs_one)
-            session.counted = game.number
+            game = live.assign(variant, session.key, session.group, seeded=needs_one)
+            session.counted, session.rollout = game.number, live.rollout.id
             session.seed = game.seed if needs_one else session.seed
+            live.amend(session=session.id, begun=now())
+            if live.spec.mode == "twin" and needs_one and not self.rulings.behind:
+                self.referee(live, live.twin().number, None, {})
             self.last_assigned = time.monotonic()
             await self._saved()
         elif needs_one:
@@ -263,7 +266,11 @@ class Service:
         began = time.perf_counter()
         try:
             observation = session.observed(picture)
-            values = await self.values(session.version, observation[None], session.role)
+            try:
+                values = await self.values(session.version, observation[None], session.role)
+            except Refusal:
+                session.forget()
+                raise
             chosen = greedy(values[0], f"version {session.version}")
             rolled = None if session.dice is None else session.dice.roll()
         except PolicyError as error:
@@ -272,8 +279,8 @@ class Service:
             raise Refusal(500, f"version {session.version} failed: {error}") from error
         finally:
             session.busy = False
-        took = time.perf_counter() - began
-        self._judge_time(session, took)
+        self._judge_time(session, time.perf_counter() - began)
+        self._show_shadow(session, observation, values[0])
         action = chosen if rolled is None else rolled
         session.gave(action)
         return Decision(session.steps - 1, action, rolled is not None, values[0])
@@ -316,6 +323,28 @@ class Service:
         if limit is not None and seconds > limit:
             session.slow += 1
 
+    def _show_shadow(
+        self, session: Session, observation: NDArray[np.uint8], values: NDArray[np.float32]
+    ) -> None:
+        """Shows a candidate that runs as a shadow what the champion has decided."""
+        live = self.deployments[session.game].live
+        if live is None or live.shadow is None or live.rollout.state != "progressing":
+            return
+        if session.version == live.rollout.champion:
+            live.shadow.see(observation, values)
+
+    def begin_shadow(self, live: LiveRollout) -> None:
+        """Lets a candidate that is loaded see the champion's frames from now on, if it shall."""
+        if live.spec.mode != "shadow" or live.shadow is not None:
+            return
+        current = live.rollout
+        live.shadow = Shadow(
+            live.shadow_counts or ShadowCounts(rollout=current.id),
+            lambda observations: self.values(current.version, observations, "shadow"),
+            slow_seconds=live.spec.slow_seconds,
+            on_count=lambda result, count: self.metrics.shadowed(current.game, result, count),
+        )
+
     def finish(self, session: Session, state: State, claimed: float | None = None) -> Outcome:
         """Ends a session. A game that counts goes to the referee.
 
@@ -329,9 +358,31 @@ class Service:
             self.sessions.remove(session)
             self.metrics.ended(session, claimed)
             if session.counted is not None:
-                self._send_to_referee(session, claimed)
+                self._send_to_referee(session, session.counted, claimed)
             self.changed.set()
-        return Outcome(session.state, session.steps, claimed)
+        return Outcome(session.state, session.steps, claimed, session.mixed)
+
+    def cut(self, deployment: Deployment, live: LiveRollout) -> None:
+        """Hands open games over to the versions that the plan has for them, from their next step.
+
+        Games whose protocol the other version does not play stay, and so do those for which a
+        client has chosen the version.
+
+        Args:
+            deployment: the game, with its new plan.
+            live: the rollout that changed the plan. Its games that are handed over count no more.
+        """
+        for session in self.sessions:
+            if session.game != deployment.game or session.role is None:
+                continue
+            variant = assign(deployment.plan, session.key, session.group)
+            protocol = deployment.stock[variant.version].protocol
+            if variant.version == session.version or protocol != session.protocol:
+                continue
+            if session.counted is not None and session.rollout == live.rollout.id:
+                live.end(session.counted, None, ended="truncated", steps=session.steps, mixed=True)
+            session.version, session.role = variant.version, variant.role
+            session.counted, session.mixed = None, True
 
     def end_idle(self) -> None:
         """Ends sessions whose clients have gone."""
@@ -340,24 +391,24 @@ class Service:
 
     # The referee
 
-    def _send_to_referee(self, session: Session, claimed: float | None) -> None:
+    def _send_to_referee(self, session: Session, number: int, claimed: float | None) -> None:
         live = self.deployments[session.game].live
-        if live is None or session.counted not in live.games:
+        if live is None or live.rollout.id != session.rollout:
             return  # the rollout has ended
         told = {
             "errors": session.errors > 0,
-            "slow": session.slow > _SLOW_SHARE * max(session.steps, 1),
+            "slow": session.slow > SLOW_SHARE * max(session.steps, 1),
             "abandoned": session.state == "abandoned",
             "claimed": claimed,
         }
         if session.state == "failed":
-            live.end(session.counted, None, ended="failed", steps=session.steps, **told)
+            live.end(number, None, ended="failed", steps=session.steps, **told)
             return
-        if live.games[session.counted].seed is None:  # nobody can replay it
-            live.end(session.counted, None, ended="terminated", steps=session.steps, **told)
+        if live.games[number].seed is None:  # nobody can replay it
+            live.end(number, None, ended="terminated", steps=session.steps, **told)
             return
         served = Served(bytes(session.actions), tuple(session.sums))
-        self.referee(live, session.counted, served, told)
+        self.referee(live, number, served, told)
 
     def referee(
         self, live: LiveRollout, number: int, served: Served | None, told: dict[str, Any]
@@ -370,48 +421,19 @@ class Service:
             served: what the client was given; None: nothing is known, since the server was killed.
             told: further fields of the game's result.
         """
-        task = asyncio.get_running_loop().create_task(self._ruled(live, number, served, told))
-        self._rulings.add(task)
-        task.add_done_callback(self._rulings.discard)
-
-    async def _ruled(
-        self, live: LiveRollout, number: int, served: Served | None, told: dict[str, Any]
-    ) -> None:
         game = live.games[number]
         stock = self.deployments[live.rollout.game].stock.get(game.version)
-        if stock is None:
-            return  # the rollout has ended, and nobody needs the result
-        assert game.seed is not None  # only games that can be replayed come here
-        try:
-            ruling: Ruling = await asyncio.get_running_loop().run_in_executor(
-                self._referee,
-                rule,
-                stock.game,
-                stock.protocol,
-                game.seed,
-                stock.agent.q_values,
-                stock.agent.name,
-                self.emulators,
-                served,
-            )
-        except Exception:
-            _log.exception("the referee failed in game %d of rollout %d", number, live.rollout.id)
-            return
-        episode = ruling.episode
-        self.metrics.ruled(live.rollout.game, game.role, ruling)
-        if episode.ended == "failed":
-            told = told | {"errors": True}
-        score = None if episode.ended == "failed" else episode.score
-        live.end(number, episode, score=score, ended=episode.ended, steps=episode.steps, **told)
-        self.changed.set()
+        if stock is not None:  # else the rollout has ended, and nobody needs the result
+            self.rulings.begin(live, number, stock, served, told)
 
     # The end
 
     async def close(self) -> None:
         """Ends all work. Open games of a rollout are played to their end by the next server."""
-        for task in list(self._rulings):
-            task.cancel()
+        self.rulings.close()
+        for deployment in self.deployments.values():
+            if deployment.live is not None and deployment.live.shadow is not None:
+                deployment.live.shadow.close()
         await self.engine.close()
         self.emulators.close()
-        self._referee.shutdown(wait=False, cancel_futures=True)
         self._clerk.shutdown(wait=True)

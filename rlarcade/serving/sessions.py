@@ -53,6 +53,12 @@ class Session:
     """Random actions of the protocol's ε; None: the version acts greedily."""
     counted: int | None = None
     """Number of the game in the rollout; None: it does not count."""
+    rollout: int | None = None
+    """The rollout in which it counts."""
+    group: str | None = None
+    """Group of the user, for phased rollouts."""
+    mixed: bool = False
+    """Whether another version took the game over in the middle; then it counts for neither."""
     state: State = "open"
     actions: bytearray = field(default_factory=bytearray)
     """Actions that the server gave, one a step."""
@@ -67,6 +73,10 @@ class Session:
     used: float = 0.0
     """When the client was last seen, by the monotonic clock."""
     _stack: FrameStack | None = None
+    _newest: NDArray[np.uint8] | None = None
+    """The newest observation, for which no action was given yet."""
+    _decided: NDArray[np.uint8] | None = None
+    """The observation before it."""
 
     def observed(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Takes the next observation; returns it as uint8 (4, 84, 84), newest frame last.
@@ -101,11 +111,24 @@ class Session:
         else:
             self._stack.replace(picture)
         self.sums.append(zlib.crc32(picture[-1]))
+        self._newest = picture
         return picture
+
+    def forget(self) -> None:
+        """Forgets the newest observation: no action could be given, and the client sends it again.
+
+        Otherwise its frame would be in the stack twice.
+        """
+        self.sums.pop()
+        if self._decided is None:
+            self._stack = None
+        elif self._stack is not None:
+            self._stack.replace(self._decided)
 
     def gave(self, action: int) -> None:
         """Records the action that was given for the newest observation."""
         self.actions.append(action)
+        self._decided = self._newest
 
     @property
     def steps(self) -> int:

@@ -71,6 +71,8 @@ class SessionDocument(BaseModel):
     steps: int
     """Actions given so far."""
     state: Literal["open", "ended", "abandoned", "failed"]
+    mixed: bool
+    """Whether another version took the game over in the middle; then it counts for neither."""
 
 
 class DecisionDocument(BaseModel):
@@ -99,10 +101,14 @@ class Report(BaseModel):
 class OutcomeDocument(BaseModel):
     """The end of a session."""
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
     id: str
     state: Literal["open", "ended", "abandoned", "failed"]
     steps: int
     claimed: float | None
+    mixed: bool
+    """Whether two versions played the game, so that it counts for neither."""
 
 
 _Token = Annotated[str, Header(alias="X-Session-Token", max_length=LONGEST_KEY)]
@@ -237,7 +243,7 @@ def _object(text: str) -> dict[str, Any]:
 def _ended(service: Service, session: Session, said: Report) -> OutcomeDocument:
     state: Literal["ended", "abandoned"] = "abandoned" if said.ended == "left" else "ended"
     done = service.finish(session, state, said.score)
-    return OutcomeDocument(id=session.id, state=done.state, steps=done.steps, claimed=done.claimed)
+    return OutcomeDocument(id=session.id, **done._asdict())
 
 
 def _picture(body: bytes) -> NDArray[np.uint8]:
@@ -278,4 +284,5 @@ def _document(session: Session, token: str | None = None) -> SessionDocument:
         seed=session.seed,
         steps=session.steps,
         state=session.state,
+        mixed=session.mixed,
     )

@@ -73,6 +73,8 @@ class RolloutSpec(Checked, use_attribute_docstrings=True):
     """Pairs after which an undecided test pauses the rollout."""
     quiet_seconds: _Seconds = 3600.0
     """Seconds without a new game after which a rollout that waits for games pauses."""
+    outcome_seconds: _Seconds = 7 * 86_400.0
+    """Seconds from the beginning of a session in which later outcomes of it may be reported."""
     cut: Literal["drain", "now"] = "drain"
     """What happens to open games when the version changes. `drain`: they end with the version that
     began them. `now`: the new version takes them over, and their scores count for neither."""

@@ -29,6 +29,8 @@ class Stocked:
     agent: ValuesActions
     steps: int
     """Agent steps of its training."""
+    checkpoint: Checkpoint | None = None
+    """What the agent was made of; an engine of several processes needs it."""
 
 
 Loader = Callable[[Checkpoint], ValuesActions]
@@ -43,7 +45,8 @@ def from_registry(registry: Registry, number: int, loader: Loader = DQNAgent.loa
         RegistryError: the version does not exist or is broken.
     """
     version = registry.version(number)
-    agent = loader(registry.load(number))
+    checkpoint = registry.load(number)
+    agent = loader(checkpoint)
     agent.name = f"version {number}"
     return Stocked(
         number,
@@ -53,6 +56,7 @@ def from_registry(registry: Registry, number: int, loader: Loader = DQNAgent.loa
         version.num_actions,
         agent,
         version.steps,
+        checkpoint,
     )
 
 
@@ -84,6 +88,7 @@ def packaged(loader: Loader = DQNAgent.load) -> list[Stocked]:
                 manifest.num_actions,
                 agent,
                 manifest.counters.steps,
+                checkpoint,
             )
         )
     return stock

@@ -109,6 +109,7 @@ def evidence_of(spec: RolloutSpec, step: int, games: Iterable[Game]) -> Evidence
         if spec.mode == "twin"
         else sum(game.role != "champion" for game in games)
         - sum(game.role != "champion" for game in first),
+        mixed=sum(game.mixed for game in games),
         tried=_tried(spec, step, own, assigned),
         errors=health([game.errors for game in own], spec.error_rate, spec.alpha_alarm),
         slowness=None
@@ -152,7 +153,7 @@ def judge(
     evidence = evidence_of(spec, step, games)
     alarm = _alarm(spec, evidence)
     if alarm is not None:
-        touched = counted(evidence.role("candidate").sessions, "game")
+        touched = counted(evidence.touched, "game")
         return Decision(kind="roll_back", why=f"{alarm}; the candidate touched {touched}.")
     if paused:
         return Decision(kind="stay", why="An operator paused the rollout.")

@@ -8,14 +8,16 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rlarcade.errors import RegistryError
 from rlarcade.registry.registry import Registry
-from rlarcade.registry.rollouts import OPEN_STATES, Rollout, RolloutState
+from rlarcade.registry.rollouts import OPEN_STATES, Rollout, RolloutState, ShadowCounts
 from rlarcade.serving import rollout_store as store
 from rlarcade.serving.assignment import Role
 from rlarcade.serving.controller import by_operator
 from rlarcade.serving.evidence import Evidence
-from rlarcade.serving.live import LiveRollout, live
+from rlarcade.serving.follow_on import FollowOnSummary, summary
+from rlarcade.serving.live import LiveRollout, kept
 from rlarcade.serving.requests import REFUSALS, Online, online_of
 from rlarcade.serving.service import Deployment
+from rlarcade.serving.sessions import LONGEST_KEY
 from rlarcade.serving.strategies import RolloutSpec
 
 router = APIRouter(tags=["deployments and rollouts"], responses=REFUSALS)
@@ -39,6 +41,30 @@ class VariantDocument(BaseModel):
     slow: int = 0
     mean: float | None = None
     scores: tuple[float, ...] = ()
+    outcomes: FollowOnSummary | None = None
+
+
+class ShadowDocument(BaseModel):
+    """What a candidate would have done with the frames that the champion played."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    compared: int
+    """Decisions that both versions made."""
+    agreed: int
+    """Decisions for which both chose the same action."""
+    failed: int
+    """Decisions that the candidate did not make: it crashed, took too long, or gave no numbers."""
+    dropped: int
+    """Decisions that it did not see, because too many waited."""
+    slow: int
+    """Decisions that took more than the rollout's `slow_seconds`."""
+    mean_seconds: float | None
+    """Mean time of a decision, with the time in the queue of the engine."""
+    mean_gap: float | None
+    """Mean difference of the two versions' own largest values."""
+    mean_regret: float | None
+    """Mean loss with the candidate's action, by the champion's values; 0 where both agree."""
 
 
 class RolloutDocument(BaseModel):
@@ -75,7 +101,11 @@ class RolloutDocument(BaseModel):
     history_worse: tuple[float, ...]
     """`e_value_worse` before the first pair and after each, at most the last 1,000."""
     touched: int
-    """Games that the candidate played."""
+    """Games in which the candidate acted."""
+    mixed: int
+    """Games that one version began and the other took over; they count for neither."""
+    shadow: ShadowDocument | None
+    """Counts of a candidate that runs as a shadow."""
     opened: str
     opened_by: str
 
@@ -124,6 +154,31 @@ class Order(BaseModel):
     actor: _Actor = "operator"
 
 
+class NewOutcome(Order):
+    """What somebody knows of a session later."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    session: Annotated[str, Field(min_length=1, max_length=LONGEST_KEY)]
+    """Id of the session, or the key of its user."""
+    value: Annotated[float, Field(ge=-1e15, le=1e15)]
+    note: Annotated[str, Field(max_length=1_000)] | None = None
+    """What the value means."""
+    rollout: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+    """The rollout, if the same key plays in several; null: the newest."""
+
+
+class KnownOutcome(BaseModel):
+    """An outcome, and the version that it is about."""
+
+    rollout: int
+    role: Role
+    version: int
+    value: float
+    note: str | None
+    reported: str
+
+
 class Choice(Order):
     """The end of an experiment."""
 
@@ -164,17 +219,12 @@ async def rollouts(request: Request) -> Rollouts:
 
     def found() -> list[LiveRollout]:
         return [
-            running[one.id] if one.id in running else _kept(registry, one)
+            running[one.id] if one.id in running else kept(registry, one)
             for one in store.rollouts_of(registry)
         ]
 
     all_of_them = await online.service.at_registry(found)
     return Rollouts(rollouts=tuple(_rollout(one) for one in all_of_them))
-
-
-def _kept(registry: Registry, current: Rollout) -> LiveRollout:
-    """Returns a rollout as the registry has it."""
-    return live(current, store.spec_of(registry, current), store.games_of(registry, current.id))
 
 
 @router.post("/v1/rollouts", status_code=201)
@@ -184,6 +234,20 @@ async def start(request: Request, order: NewRollout) -> RolloutDocument:
     controller = online.require_operator(request)
     opened = await controller.start(order.version, order.spec, order.actor)
     return _rollout(LiveRollout(opened, order.spec))
+
+
+@router.post("/v1/outcomes", status_code=201)
+async def outcome(request: Request, said: NewOutcome) -> KnownOutcome:
+    """Joins what is known of a session only later to the version that played it.
+
+    Nothing is decided by it. It needs the operator's token: nobody can check it.
+    """
+    controller = online_of(request).require_operator(request)
+    told, game = await controller.outcome(
+        said.session, said.value, said.note, said.actor, said.rollout
+    )
+    kept_too = told.model_dump(include={"rollout", "value", "note", "reported"})
+    return KnownOutcome(role=game.role, version=game.version, **kept_too)
 
 
 # Before the next route, whose path fits, too.
@@ -222,7 +286,7 @@ async def order(
         if what == "undo":
             return store.undo(registry, current, said.actor)
         _require(current, *_FROM[what], what=what)
-        pairs = _kept(registry, current).evidence().pairs if what == "resume" else None
+        pairs = kept(registry, current).evidence().pairs if what == "resume" else None
         return store.move(registry, current, _TO[what], said.actor, note=note, resumed_after=pairs)
 
     after = await controller.order(number, ordered)
@@ -246,7 +310,7 @@ def _require(current: Rollout, *states: RolloutState, what: str) -> None:
 
 
 async def _shown(online: Online, registry: Registry, current: Rollout) -> RolloutDocument:
-    return _rollout(await online.service.at_registry(_kept, registry, current))
+    return _rollout(await online.service.at_registry(kept, registry, current))
 
 
 # Documents
@@ -263,13 +327,27 @@ def _rollout(running: LiveRollout) -> RolloutDocument:
         **evidence.counts._asdict(),
         e_value=evidence.e_value,
         e_value_worse=evidence.e_value_worse,
+        touched=evidence.touched,
+        mixed=evidence.mixed,
+        shadow=None if running.seen is None else _shadow(running.seen),
         bound=1 / evidence.rule.alpha,
         bound_worse=1 / evidence.alpha_alarm,
         history=evidence.history[-_MOST_VALUES:],
         history_worse=evidence.history_worse[-_MOST_VALUES:],
-        touched=evidence.role("candidate").sessions,
         opened=now.opened,
         opened_by=now.opened_by,
+    )
+
+
+def _shadow(seen: ShadowCounts) -> ShadowDocument:
+    def mean(total: float) -> float | None:
+        return total / seen.compared if seen.compared else None
+
+    return ShadowDocument(
+        **seen.model_dump(include={"compared", "agreed", "failed", "dropped", "slow"}),
+        mean_seconds=mean(seen.seconds),
+        mean_gap=mean(seen.gap),
+        mean_regret=mean(seen.regret),
     )
 
 
@@ -281,6 +359,9 @@ def _variants(running: LiveRollout, evidence: Evidence) -> tuple[VariantDocument
             version=variant.version,
             share=variant.share if playing else float(variant.role == "champion"),
             **evidence.role(variant.role).model_dump(exclude={"role"}),
+            outcomes=summary(running.games.values(), running.outcomes, variant.role)
+            if running.outcomes
+            else None,
         )
         for variant in running.plan.variants
     )

@@ -466,7 +466,7 @@ def test_a_folder_of_blobs_that_leads_elsewhere_is_not_written_to(registry, tmp_
 def another_table(tmp_path):
     """A table that refers to versions and says nothing more, for one test."""
     table = Table(
-        "rollouts",
+        "experiments",
         tables.metadata,
         Column("id", Integer, primary_key=True),
         Column("control", Integer, ForeignKey("versions.number")),
@@ -486,7 +486,7 @@ def test_a_new_table_keeps_the_versions_in_use_that_it_refers_to(another_table, 
         with registry.change() as change:
             change.execute(another_table.insert().values({"id": 7, column: 1}))
             change.record("rollout", {})
-        with pytest.raises(RegistryError, match="it is in use as a row of rollouts. First"):
+        with pytest.raises(RegistryError, match="it is in use as a row of experiments. First"):
             registry.archive(1)
         another_table.info["use"] = tables.Use("rollout {id}", another_table.c.id > 6)
         with pytest.raises(RegistryError, match="it is in use as rollout 7. First"):

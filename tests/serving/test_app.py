@@ -1,5 +1,6 @@
 """The HTTP application, as clients see it."""
 
+import itertools
 import json
 import time
 
@@ -11,13 +12,14 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from rlarcade.evaluation import evaluate_agent
-from rlarcade.games import make_env
+from rlarcade.games import FrameStack, make_env
 from rlarcade.playing import EpisodeResult, Player
 from rlarcade.playing.play import Scheduled, play_games
 from rlarcade.serving import rollout_store as store
 from rlarcade.serving.app import make_app
 from rlarcade.serving.controller import Controller
 from rlarcade.serving.engine import LocalEngine
+from rlarcade.serving.refusals import Refusal
 from rlarcade.serving.requests import Online
 from rlarcade.serving.service import Service
 
@@ -199,6 +201,39 @@ def test_http_and_websocket_play_the_same_game_and_a_lost_answer_is_told_again(h
     assert house.delete(path, headers=token_of(session)).status_code == 204
     gone = house.get(path, headers=token_of(session))
     assert gone.status_code == 404
+
+
+def test_an_observation_that_was_refused_for_the_load_can_be_sent_again(house, monkeypatch):
+    """It is in the stack once, so the game goes on as if nothing had been refused."""
+    frames = np.random.default_rng(1).integers(0, 256, (6, 84, 84), dtype=np.uint8)
+    seen = []
+    engine = house.service.engine
+    whole = engine.values
+    tries = itertools.count()
+
+    async def busy_at_first(version, observations):
+        if next(tries) in (0, 4):
+            raise Refusal(503, "busy", retry_after=1)
+        seen.append(observations[0].copy())
+        return await whole(version, observations)
+
+    monkeypatch.setattr(engine, "values", busy_at_first)
+    session = begin(house, seed=1)
+    path = f"/v1/sessions/{session['id']}/act"
+    codes = []
+    for frame in frames:
+        while True:
+            answer = house.post(path, content=frame.tobytes(), headers=token_of(session))
+            codes.append(answer.status_code)
+            if answer.status_code == 200:
+                break
+            assert answer.headers["retry-after"] == "1"
+    assert codes.count(503) == 2
+    stack = FrameStack()
+    for shown, frame in zip(seen, frames, strict=True):
+        assert np.array_equal(shown, stack.push(frame))
+    (open_session,) = house.service.sessions
+    assert len(open_session.sums) == open_session.steps == 6
 
 
 def test_a_session_needs_its_token(house):

@@ -6,28 +6,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
-from serving_helpers import V5, Favourite, run
+from serving_helpers import run
+from serving_house import pong_online
 
 from rlarcade.serving.app import make_app
-from rlarcade.serving.assignment import Plan, Variant
-from rlarcade.serving.engine import LocalEngine
 from rlarcade.serving.requests import Online
-from rlarcade.serving.service import Deployment, Service
-from rlarcade.serving.stock import Stocked
 
-
-def made_service():
-    """Pong online, with no registry: orders are refused, all else is answered."""
-    service = Service(LocalEngine())
-    agent = Favourite(2)
-    plan = Plan(variants=(Variant(role="champion", version=1, share=1.0),), salt="x")
-    run(service.engine.load(1, agent, at_once=True))
-    stocked = Stocked(1, "0" * 64, "pong", V5, 6, agent, 0)
-    service.deployments["pong"] = Deployment("pong", plan, 0, {1: stocked})
-    return service
-
-
-SERVICE = made_service()
+SERVICE = run(pong_online())
 APP = make_app(Online(SERVICE, None, "operators-token", None))
 OPERATIONS = [
     found.ok()

@@ -181,8 +181,9 @@ def test_a_result_of_a_game_that_was_never_assigned_is_refused(registry, opened)
         ("UPDATE served_games SET score = 900", "rollout 1", "game 0: its row was altered"),
         ("UPDATE served_games SET role = 'control'", "rollout 1", "role is 'control'"),
         (
-            'INSERT INTO served_games SELECT rollout, 9, role, step, key, "group", pair, seed, '
-            "version, ended, score, steps, errors, slow, abandoned, claimed, record "
+            'INSERT INTO served_games SELECT rollout, 9, role, step, key, "group", session, '
+            "begun, pair, seed, version, ended, score, steps, errors, slow, abandoned, mixed, "
+            "claimed, record "
             "FROM served_games WHERE number = 0",
             "rollout 1",
             "game 9: was added by hand",

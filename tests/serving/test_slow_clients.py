@@ -6,26 +6,18 @@ import socket
 
 import pytest
 import uvicorn
-from serving_helpers import V5, Favourite, run
+from serving_helpers import run
+from serving_house import pong_online
 
 from rlarcade.serving import http_protocol, requests
 from rlarcade.serving.app import make_app
-from rlarcade.serving.assignment import Plan, Variant
-from rlarcade.serving.engine import LocalEngine
 from rlarcade.serving.requests import Online
-from rlarcade.serving.service import Deployment, Service
-from rlarcade.serving.stock import Stocked
 
 
 @contextlib.asynccontextmanager
 async def listening():
     """A real server on a socket; yields its address."""
-    service = Service(LocalEngine())
-    agent = Favourite(2)
-    await service.engine.load(1, agent, at_once=True)
-    plan = Plan(variants=(Variant(role="champion", version=1, share=1.0),), salt="x")
-    stocked = Stocked(1, "0" * 64, "pong", V5, 6, agent, 0)
-    service.deployments["pong"] = Deployment("pong", plan, 0, {1: stocked})
+    service = await pong_online()
     config = uvicorn.Config(
         make_app(Online(service, None, None, None)),
         http=http_protocol.PatientProtocol,

@@ -1,0 +1,207 @@
+"""A worker process as the server sees it: messages to it, its answers, and its end."""
+
+import asyncio
+import os
+import socket
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import numpy as np
+
+from rlarcade.checkpoint import Checkpoint, canonical_bytes
+from rlarcade.errors import PolicyError
+from rlarcade.serving.engine import Observations, Values
+from rlarcade.serving.worker import COMPUTE, DONE, HEADER, LOAD, MANIFEST_BYTES, UNLOAD
+
+_START_SECONDS = 120.0  # importing torch takes 2 to 5 s, on a busy machine more
+_LOAD_SECONDS = 60.0  # to build the network and to compute each size of batch once
+
+
+class WorkerDied(Exception):
+    """A worker process ended, or was killed because it did not answer."""
+
+
+class WorkerHung(WorkerDied):
+    """A worker did not answer in time, so it was killed."""
+
+
+class Package(NamedTuple):
+    """A checkpoint as bytes."""
+
+    manifest: bytes
+    weights: bytes
+
+
+def packed(checkpoint: Checkpoint) -> Package:
+    """Returns a checkpoint as the bytes that a worker is sent."""
+    manifest = checkpoint.manifest.model_dump_json().encode()
+    return Package(manifest, canonical_bytes(checkpoint.tensors))
+
+
+@dataclass(eq=False)
+class WorkerProcess:
+    """One worker process. It does one thing at a time."""
+
+    process: Process
+    retired: bool = False
+    """Whether it was ended on purpose, so that nobody starts it again."""
+    computes: int | None = None
+    """Number of the version of the batch that it was given; None: no batch."""
+    _channel: "tuple[asyncio.StreamReader, asyncio.StreamWriter] | None" = None
+    _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @classmethod
+    async def start(cls, loader: str | None) -> Self:
+        """Starts a worker; it is ready for `load` when this returns.
+
+        Args:
+            loader: makes agents of checkpoints, MODULE:NAME; None: `DQNAgent.load`.
+
+        Raises:
+            OSError: the process cannot be started.
+            WorkerDied: it ended at once; its standard error says why.
+        """
+        ours, theirs = socket.socketpair()
+        with theirs:
+            command = [sys.executable, "-P", "-m", "rlarcade.serving.worker", str(theirs.fileno())]
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *command,
+                    *([] if loader is None else [loader]),
+                    stdin=PIPE,  # closes when this process ends; see the worker
+                    stdout=DEVNULL,
+                    pass_fds=[theirs.fileno()],
+                    env=_environment(),
+                    start_new_session=True,  # Ctrl-C ends the server, which ends its workers
+                )
+            except BaseException:
+                ours.close()
+                raise
+        worker = cls(process)
+        worker._channel = await asyncio.open_connection(sock=ours)
+        try:
+            async with worker._one_at_a_time:
+                await worker._answer(_START_SECONDS)
+        except BaseException:
+            await worker.end()
+            raise
+        return worker
+
+    @property
+    def idle(self) -> bool:
+        """Whether it can be given a batch."""
+        return self.computes is None and not self._one_at_a_time.locked()
+
+    async def load(self, version: int, package: Package) -> None:
+        """Loads a version and warms it up.
+
+        Raises:
+            PolicyError: it cannot be served.
+            WorkerDied: the worker ended or hung.
+        """
+        parts = [MANIFEST_BYTES.pack(len(package.manifest)), package.manifest, package.weights]
+        try:
+            await self._ask(LOAD, version, parts, _LOAD_SECONDS)
+        except PolicyError as error:
+            raise PolicyError(f"version {version} cannot be served: {error}.") from error
+
+    async def unload(self, version: int) -> None:
+        """Forgets a version.
+
+        Raises:
+            WorkerDied: the worker ended or hung.
+        """
+        await self._ask(UNLOAD, version, [], _LOAD_SECONDS)
+
+    async def values(
+        self, version: int, observations: Sequence[Observations], seconds: float
+    ) -> Values:
+        """Returns float32 (N, A) values of all observations together.
+
+        Args:
+            version: number of a loaded version.
+            observations: parts of uint8 (N, 4, 84, 84).
+            seconds: how long it may take.
+
+        Raises:
+            PolicyError: the version crashed.
+            WorkerDied: the worker ended.
+            WorkerHung: it took longer, and was killed.
+        """
+        parts = [np.ascontiguousarray(part).data.cast("B") for part in observations]
+        try:
+            answer = await self._ask(COMPUTE, version, parts, seconds)
+        except PolicyError as error:
+            raise PolicyError(f"{error}.") from error
+        rows = sum(len(part) for part in observations)
+        return np.frombuffer(answer, dtype=np.float32).reshape(rows, -1)
+
+    async def _ask(
+        self, kind: bytes, version: int, parts: Sequence[bytes | memoryview], seconds: float
+    ) -> bytes:
+        async with self._one_at_a_time:
+            assert self._channel is not None
+            writer = self._channel[1]
+            writer.write(HEADER.pack(kind, version, sum(len(part) for part in parts)))
+            for part in parts:
+                writer.write(part)
+            return await self._answer(seconds)
+
+    async def _answer(self, seconds: float) -> bytes:
+        """Waits for an answer. A worker that gives none, or whom nobody waits for, is killed."""
+        assert self._channel is not None
+        reader, writer = self._channel
+        try:
+            async with asyncio.timeout(seconds):
+                await writer.drain()
+                kind, _, size = HEADER.unpack(await reader.readexactly(HEADER.size))
+                body = await reader.readexactly(size)
+        except TimeoutError as error:
+            self.kill()
+            raise WorkerHung(f"it did not answer within {seconds:g} seconds") from error
+        except (OSError, asyncio.IncompleteReadError) as error:
+            self.kill()
+            raise WorkerDied("it ended") from error
+        except BaseException:
+            self.kill()
+            raise
+        if kind != DONE:
+            raise PolicyError(body.decode())
+        return body
+
+    def kill(self) -> None:
+        """Kills the process, if it still runs."""
+        with suppress(ProcessLookupError):
+            self.process.kill()
+
+    async def retire(self) -> None:
+        """Ends the worker when it has finished what it does."""
+        self.retired = True
+        async with self._one_at_a_time:
+            await self.end()
+
+    async def end(self) -> None:
+        """Ends the worker at once; returns when it has gone."""
+        self.retired = True
+        self.kill()
+        await self.ended()
+
+    async def ended(self) -> None:
+        """Waits until the process has ended, by itself or killed."""
+        await self.process.wait()
+        writers = [self.process.stdin, None if self._channel is None else self._channel[1]]
+        for writer in writers:
+            if writer is not None:
+                writer.close()
+
+
+def _environment() -> dict[str, str]:
+    """Returns the environment of a worker: it imports what this process imports, in one thread."""
+    folders: Iterable[str] = (folder or str(Path.cwd()) for folder in sys.path)
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    return os.environ | threads | {"PYTHONPATH": os.pathsep.join(folders)}

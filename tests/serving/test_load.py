@@ -1,0 +1,106 @@
+"""Many sessions at once, and very many one after the other."""
+
+import asyncio
+import gc
+import json
+import resource
+import socket
+
+import numpy as np
+import psutil
+import pytest
+import uvicorn
+from serving_helpers import run
+from serving_house import pong_online
+from websockets.asyncio.client import connect
+
+from rlarcade.serving.app import make_app
+from rlarcade.serving.refusals import Refusal
+from rlarcade.serving.requests import Online
+
+FRAME = np.zeros((84, 84), dtype=np.uint8)
+
+
+@pytest.mark.slow
+def test_a_thousand_games_are_played_side_by_side_and_given_back():
+    number, steps = 1000, 5
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 3 * number if hard == resource.RLIM_INFINITY else min(hard, 3 * number)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+
+    async def check():
+        service = await pong_online()
+        bound = socket.create_server(("127.0.0.1", 0), backlog=2048)
+        config = uvicorn.Config(
+            make_app(Online(service, None, None, None)),
+            log_level="critical",
+            ws_per_message_deflate=False,
+        )
+        server = uvicorn.Server(config)
+        serving = asyncio.create_task(server._serve([bound]))
+        while not server.started:
+            await asyncio.sleep(0.01)
+        address = f"127.0.0.1:{bound.getsockname()[1]}"
+        all_there, go_on = asyncio.Barrier(number + 1), asyncio.Event()
+
+        async def play():
+            session = await service.open_session("pong", "act")
+            url = f"ws://{address}/v1/sessions/{session.id}/ws"
+            async with connect(url, compression=None, proxy=None, open_timeout=60) as line:
+                await line.send(json.dumps({"token": session.token}))
+                await line.recv()
+                await all_there.wait()
+                await go_on.wait()
+                for step in range(steps):
+                    await line.send(FRAME.tobytes())
+                    assert json.loads(await line.recv())["step"] == step
+                await line.send('{"ended": "terminated"}')
+                assert json.loads(await line.recv())["state"] == "ended"
+
+        players = [asyncio.create_task(play()) for _ in range(number)]
+        await all_there.wait()
+        assert len(service.sessions) == number
+        go_on.set()
+        await asyncio.gather(*players)
+        assert len(service.sessions) == 0
+        text = service.metrics.text().decode()
+        assert 'rlarcade_sessions_active{game="pong",kind="act"} 0.0' in text
+        server.should_exit = True
+        await serving
+
+    run(check(), seconds=200)
+
+
+@pytest.mark.slow
+def test_the_memory_does_not_grow_with_the_sessions_that_were():
+    async def check():
+        service = await pong_online()
+        used = []
+        for part in range(4):
+            for number in range(25_000):
+                kind = "sequence" if number % 2 else "act"
+                name = f"pong/number/{part}-{number}" if number % 2 else None
+                session = await service.open_session("pong", kind, number=name)
+                await service.decide(session, FRAME)
+                service.finish(session, "ended" if number % 3 else "abandoned")
+            gc.collect()
+            used.append(psutil.Process().memory_info().rss / 1e6)
+        assert len(service.sessions) == 0
+        assert used[3] - used[1] < 5, used  # megabytes, in the second half
+
+    run(check(), seconds=250)
+
+
+def test_there_is_an_end_to_the_number_of_open_sessions(monkeypatch):
+    monkeypatch.setattr("rlarcade.serving.sessions._MOST_SESSIONS", 3)
+
+    async def check():
+        service = await pong_online()
+        opened = [await service.open_session("pong", "act") for _ in range(3)]
+        with pytest.raises(Refusal, match="3 sessions are open. Try again later") as refused:
+            await service.open_session("pong", "act")
+        assert (refused.value.status, refused.value.retry_after) == (503, 10)
+        service.finish(opened[0], "ended")
+        await service.open_session("pong", "act")
+
+    run(check())
