@@ -20,6 +20,7 @@ from rlarcade.serving.live import LiveRollout, kept
 from rlarcade.serving.refusals import Refusal
 from rlarcade.serving.rolling import Rolling
 from rlarcade.serving.service import Deployment, Service
+from rlarcade.serving.shadow import record_shadow
 from rlarcade.serving.stock import Loader, Stocked, champions, from_registry
 from rlarcade.serving.strategies import Decision, RolloutSpec, judge
 
@@ -206,7 +207,9 @@ class Controller:
             await self._let_go(deployment, running)
 
     async def _prepare(self, deployment: Deployment, running: LiveRollout) -> None:
-        """Loads the candidate. Only then it gets its first game."""
+        """Loads the candidate, when it is its turn. Only then it gets its first game."""
+        if not await self._is_its_turn(running):
+            return
         number = running.rollout.version
         try:
             if running.spec.strategy == "rolling":
@@ -222,6 +225,17 @@ class Controller:
         await self._move(running, "progressing", step=0, note="the candidate is loaded")
         self._switch(deployment, running, running.plan)
         self._service.begin_shadow(running)
+
+    async def _is_its_turn(self, running: LiveRollout) -> bool:
+        """Whether the rollout before has succeeded. If it has failed, this one is aborted."""
+        if running.spec.after is None:
+            return True
+        first = await self._service.at_registry(store.rollout, self.registry, running.spec.after)
+        if first.state in ("rolled_back", "aborted"):
+            failed = first.state.replace("_", " ")
+            note = f"rollout {first.id}, which had to succeed first, was {failed}"
+            await self._move(running, "aborted", note=note)
+        return first.state == "succeeded"
 
     async def _judge(self, deployment: Deployment, running: LiveRollout) -> None:
         by_operator = running.rollout.state == "paused" and is_by_operator(running.rollout)
@@ -323,9 +337,7 @@ class Controller:
         shadow = running.shadow
         if shadow is not None and shadow.unwritten >= least:
             counts = shadow.counts
-            await self._service.at_registry(
-                store.record_shadow, self.registry, counts, default_actor()
-            )
+            await self._service.at_registry(record_shadow, self.registry, counts, default_actor())
             shadow.written = counts
 
     def _live(self, number: int) -> LiveRollout | None:
@@ -341,15 +353,26 @@ class Controller:
 
     # Operators
 
-    async def start(self, number: int | str, spec: RolloutSpec, actor: str) -> Rollout:
+    async def start(
+        self, number: int | str, spec: RolloutSpec, actor: str, game: str | None = None
+    ) -> Rollout:
         """Opens the rollout of a version.
+
+        Args:
+            number: the version.
+            spec: the strategy and its settings.
+            actor: recorded in the audit log.
+            game: the game that it must be of; None: any.
 
         Raises:
             RegistryError: see `open_rollout`.
-            Refusal: 409: the game is not served here, or this server cannot roll out so.
+            Refusal: 404: the game is not served here; 409: the version is of another game, or this
+                server cannot roll out so.
         """
         version = await self._service.at_registry(self.registry.version, number)
         self._service.deployment(version.game)
+        if game is not None and self._service.deployment(game).game != version.game:
+            raise Refusal(409, f"version {version.number} is of {version.game}, not {game}.")
         spec = self._rolling.fitted(spec)
 
         def opened() -> Rollout:
