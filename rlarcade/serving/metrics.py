@@ -1,10 +1,13 @@
 """Counters for Prometheus."""
 
+from collections import Counter as Counts
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 if TYPE_CHECKING:
+    from rlarcade.serving.engine import Replica
     from rlarcade.serving.referee import Ruling
     from rlarcade.serving.sessions import Session
 
@@ -53,6 +56,12 @@ class Metrics:
             "Scores of a rollout's games, as the referee found them",
             ("game", "role"),
             buckets=_POINTS,
+            registry=self._all,
+        )
+        self._replicas = Gauge(
+            "rlarcade_replicas",
+            "Healthy workers by version",
+            ("version",),
             registry=self._all,
         )
         self._untrue = Counter(
@@ -109,6 +118,15 @@ class Metrics:
     def stale(self, stale: bool) -> None:
         """Says whether the registry cannot be used."""
         self._stale.set(float(stale))
+
+    def replicas(self, replicas: Iterable["Replica"]) -> None:
+        """Tells how many healthy workers serve each version."""
+        healthy = Counts(
+            version for replica in replicas if replica.healthy for version in replica.versions
+        )
+        self._replicas.clear()
+        for version, count in healthy.items():
+            self._replicas.labels(str(version)).set(count)
 
     def text(self) -> bytes:
         """Returns all counters in Prometheus's text format."""

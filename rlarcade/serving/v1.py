@@ -205,7 +205,9 @@ class Choice(Order):
 @router.get("/metrics", response_class=Response)
 async def metrics(request: Request) -> Response:
     """Returns counters in Prometheus's text format."""
-    text = online_of(request).service.metrics.text()
+    service = online_of(request).service
+    service.metrics.replicas(service.engine.replicas())
+    text = service.metrics.text()
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 

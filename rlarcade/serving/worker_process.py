@@ -194,8 +194,6 @@ class WorkerProcess:
         for writer in writers:
             if writer is not None:
                 writer.close()
-                with suppress(OSError):
-                    await writer.wait_closed()
 
 
 async def _created(channel: int, loader: str | None) -> Process:

@@ -473,6 +473,7 @@ def test_metrics_are_prometheus_text_and_count(house):
     assert found["rlarcade_requests_total", "/v2/models/{model}/infer", "400"] == 1
     assert found["rlarcade_decisions_total", "1", "champion", "ok"] == 1
     assert found["rlarcade_registry_stale",] == 0
+    assert found["rlarcade_replicas", "1"] == 1
 
 
 def test_the_description_of_the_api_is_served_and_loads_nothing_from_the_web(house):

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 
 import numpy as np
 import psutil
@@ -12,6 +13,7 @@ from serving_house import House
 from test_processes import until, workers
 from worker_agents import CRASHING, DEADLY_TO_LOAD, LOADER, NEVER_LOADED
 
+from rlarcade.errors import UnusableRegistryError
 from rlarcade.serving import rollout_store as store
 from rlarcade.serving.controller import by_operator
 from rlarcade.serving.processes import ProcessEngine
@@ -33,9 +35,10 @@ class Workshop(House):
     @contextlib.asynccontextmanager
     async def online(self):
         """Follows the registry, and notes every 50 ms how many workers are healthy."""
-        await self.look()
-        tasks = [asyncio.ensure_future(one) for one in (self.controller.run(), self._watch())]
+        tasks = []
         try:
+            await self.look()
+            tasks = [asyncio.ensure_future(one) for one in (self.controller.run(), self._watch())]
             yield self
         finally:
             for task in tasks:
@@ -55,6 +58,11 @@ class Workshop(House):
 
     async def ends(self, state, number=1):
         await until(lambda: self.state(number).state == state, 30)
+
+    async def changes(self, number=1):
+        """Waits for the next transition of the rollout."""
+        before = (self.state(number).state, self.state(number).step)
+        await until(lambda: (self.state(number).state, self.state(number).step) != before, 30)
 
 
 class Clients:
@@ -290,6 +298,54 @@ def test_an_abort_stops_the_replacement_of_a_worker(house, registry):
             await house.ends("succeeded", again.id)
 
     run(check())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", range(1, 5))
+def test_a_transition_that_fails_is_made_the_next_time(house, registry, monkeypatch, lost):
+    """The lost-th write of the registry fails, as when the process is killed before it."""
+    writes = itertools.count(1)
+    change = type(registry).change
+
+    def failing(self, *arguments, **more):
+        if next(writes) == lost:
+            raise UnusableRegistryError("killed")
+        return change(self, *arguments, **more)
+
+    async def check():
+        async with house.online():
+            await house.start(2)
+            monkeypatch.setattr(type(registry), "change", failing)
+            await house.ends("succeeded")
+            await until(lambda: house.service.engine.replicas()[-1].versions == (2,))
+        assert min(house.healthy) == 2
+
+    run(check())
+    assert next(writes) > lost or lost > 3  # prepared, advanced and succeeded: three writes
+    assert registry.alias("pong").version == 2
+    assert whole(registry)
+
+
+@pytest.mark.slow
+def test_a_server_may_be_killed_after_every_transition(registry, add):
+    """Each server sees one change of the rollout; then another one starts from the registry."""
+    add(1)
+    registry.move_alias("pong", "champion", 1, expected_generation=0, kind="promote")
+    add(2)
+
+    async def check():
+        async with Workshop(registry, 3).online() as house:
+            await house.start(2)
+        seen = []
+        while not seen or seen[-1][0] != "succeeded":
+            async with Workshop(registry, 3).online() as house:
+                await house.changes()
+                seen.append((house.state().state, house.state().step))
+        return seen
+
+    assert run(check(), seconds=120)[-1] == ("succeeded", 2)
+    assert registry.alias("pong").version == 2
+    assert whole(registry)
 
 
 def test_a_server_that_is_started_again_goes_on_where_it_was(house, registry):
