@@ -8,6 +8,9 @@ Meanwhile the versions are mixed: of R workers, k serve the candidate, the other
 candidate plays k/R of the new games. A game stays with the version that began it, and its batches
 go to the workers with that version.
 
+Settings may have another number of steps than there are workers, such as those of a pipeline, which
+does not know the server: then as many workers are replaced as the share of a step needs.
+
 The last worker of the champion waits for the champion's open games. From then on all new games are
 the candidate's. Games that are still open after `drain_seconds` are handed over to the candidate:
 they are mixed and count for neither. The note of the rollout says how many. When no session needs
@@ -51,10 +54,10 @@ class Rolling:
         """By rollout: games that were handed over."""
 
     def fitted(self, spec: RolloutSpec) -> RolloutSpec:
-        """Returns settings with the number of workers that there are.
+        """Returns settings with a step for each worker, unless they say how many steps.
 
         Raises:
-            Refusal: 409: the engine has no workers that can be replaced, or another number.
+            Refusal: 409: the engine has no workers that can be replaced.
         """
         if spec.strategy != "rolling":
             return spec
@@ -66,12 +69,8 @@ class Rolling:
                 "one place where it computes. Start `serve` with --engine processes --replicas 3, "
                 "or choose the strategy big-bang.",
             )
-        if "replicas" in spec.model_fields_set and spec.replicas != there:
-            raise Refusal(
-                409,
-                f"the rollout is for {counted(spec.replicas, 'worker')}, and this server has "
-                f"{there}. Leave `replicas` out, or set it to {there}.",
-            )
+        if "replicas" in spec.model_fields_set:
+            return spec
         return spec.model_copy(update={"replicas": there})
 
     async def catch_up(self, deployment: Deployment, running: LiveRollout) -> None:
@@ -84,12 +83,12 @@ class Rolling:
         """
         self.fitted(running.spec)
         current = running.rollout
-        wanted = min(current.step + 1, running.spec.replicas - 1)
+        wanted = self._workers_for(running.spec, current.step)
         while self._replaced(current.version) < wanted:
             await self._replace(running, deployment.stock[current.version])
 
     def begun(self, deployment: Deployment, running: LiveRollout) -> bool:
-        """Whether the first worker serves the candidate. If not, this begins to replace it.
+        """Whether enough workers serve the candidate for its first games. If not, replaces one.
 
         Raises:
             PolicyError: the candidate cannot be served.
@@ -97,7 +96,7 @@ class Rolling:
             ResourceError: no worker can be started.
         """
         self.fitted(running.spec)
-        return self._reached(deployment, running, 1)
+        return self._reached(deployment, running, self._workers_for(running.spec, 0))
 
     def decision(self, deployment: Deployment, running: LiveRollout, judged: Decision) -> Decision:
         """Returns what to do next: a step is taken when its workers have been replaced.
@@ -114,16 +113,19 @@ class Rolling:
         if judged.kind not in ("advance", "succeed"):
             return judged
         spec, current = running.spec, running.rollout
-        wanted = min(current.step + 2, spec.replicas - 1)
-        if judged.kind == "succeed":
-            wanted = spec.replicas
-            waiting = self._waiting_for(deployment, running)
-            if waiting is not None:
-                return Decision(kind="stay", why=waiting)
+        there = len(self._service.engine.replicas())
+        if judged.kind == "advance":
+            wanted = self._workers_for(spec, current.step + 1)
+        else:
+            wanted = there
+            if self._replaced(current.version) == there - 1:
+                waiting = self._waiting_for(deployment, running)
+                if waiting is not None:
+                    return Decision(kind="stay", why=waiting)
         if not self._reached(deployment, running, wanted):
             return Decision(kind="stay", why="A worker is being replaced.")
         why = (
-            f"{self._replaced(current.version)} of {counted(spec.replicas, 'worker')} serve "
+            f"{self._replaced(current.version)} of {counted(there, 'worker')} serve "
             f"version {current.version}"
         )
         handed = self._handed_over.get(current.id)
@@ -163,6 +165,11 @@ class Rolling:
     def _replaced(self, version: int) -> int:
         """Counts the workers that serve a version."""
         return sum(version in replica.versions for replica in self._service.engine.replicas())
+
+    def _workers_for(self, spec: RolloutSpec, step: int) -> int:
+        """How many workers must serve the candidate at a step: its share, but for the last one."""
+        there = len(self._service.engine.replicas())
+        return min(-(-(step + 1) * there // spec.replicas), there - 1)
 
     def _is_everywhere(self, version: int) -> bool:
         return self._replaced(version) == len(self._service.engine.replicas())

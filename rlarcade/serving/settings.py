@@ -56,7 +56,8 @@ class RolloutSpec(Checked, use_attribute_docstrings=True):
     share: _Share = 0.5
     """The candidate's share of the sessions, 0 … 1 (ab)."""
     replicas: _Count = 1
-    """Workers that are replaced one after the other (rolling)."""
+    """Steps in which the workers are replaced (rolling). If a server is asked to start the rollout
+    without this, it takes one step for each of its workers."""
     drain_seconds: _Seconds = 1800.0
     """Seconds that the champion's last worker waits for open games (rolling). Then the candidate
     takes them over, and their scores count for neither."""

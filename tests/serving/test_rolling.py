@@ -381,11 +381,36 @@ def test_a_server_with_another_number_of_workers_rolls_back(house, registry):
     run(check())
 
 
-def test_rolling_needs_workers_and_their_number(house):
+@pytest.mark.parametrize(
+    ("steps", "shares_seen"),
+    [(1, {1.0}), pytest.param(4, {0.25, 0.5, 0.75, 1.0}, marks=pytest.mark.slow)],
+)
+def test_steps_that_were_chosen_without_knowing_the_workers_are_taken(
+    house, registry, steps, shares_seen
+):
+    """As by a pipeline. With two workers, one serves the candidate until the last step is over."""
+    spec = RolloutSpec(strategy="rolling", replicas=steps)
+
     async def check():
+        seen = set()
         async with house.online():
-            with pytest.raises(Refusal, match=r"for 3 workers, and this server has 2\. Leave"):
-                await house.start(2, RolloutSpec(strategy="rolling", replicas=3))
+            store.open_rollout(registry, registry.version(2), spec, actor="pipeline")
+            while house.state().state != "succeeded":
+                shown = house.service.engine.replicas()[0].versions
+                if "candidate" in shares(house):
+                    seen.add(shares(house)["candidate"][1])
+                    assert shown == (2,)
+                await asyncio.sleep(0.001)
+        return seen
+
+    seen = run(check())
+    assert seen <= shares_seen
+    assert 1.0 in seen
+    assert house.state().note == "2 of 2 workers serve version 2."
+
+
+def test_rolling_needs_workers(house):
+    async def check():
         local = House(house.registry)
         await local.look()
         with pytest.raises(Refusal, match="--engine processes --replicas 3, or choose the str"):
