@@ -83,6 +83,9 @@ class _Start(_Subcommand):
     them over at their next step (now)."""
     after: int | None = None
     """Number of the rollout that must have succeeded before this one begins."""
+    drain_seconds: float | None = None
+    """Seconds that a rolling rollout waits for the champion's open games before the candidate takes
+    them over. Unset: 1800."""
     outcome_seconds: float | None = None
     """Time in which later outcomes of a session may be reported. Unset: 604800, a week."""
 
@@ -97,6 +100,7 @@ class _Start(_Subcommand):
             "max_pairs",
             "slow_seconds",
             "cut",
+            "drain_seconds",
             "outcome_seconds",
             "after",
         )

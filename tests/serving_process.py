@@ -47,6 +47,16 @@ class Server:
         assert done.returncode == code, done.stderr
         return done.stdout
 
+    def until(self, true, seconds=120):
+        end = time.monotonic() + seconds
+        while not true():
+            assert time.monotonic() < end, (self.rollout(), self.log.read_text())
+            time.sleep(0.1)
+
+    def deployments(self):
+        with urllib.request.urlopen(f"{self.url}/v1/deployments") as answer:
+            return json.load(answer)
+
     def rollout(self):
         with urllib.request.urlopen(f"{self.url}/v1/rollouts") as answer:
             return json.load(answer)["rollouts"][-1]

@@ -18,6 +18,7 @@ from rlarcade.serving.assignment import Plan, Variant
 from rlarcade.serving.follow_on import report
 from rlarcade.serving.live import LiveRollout, kept
 from rlarcade.serving.refusals import Refusal
+from rlarcade.serving.rolling import Rolling
 from rlarcade.serving.service import Deployment, Service
 from rlarcade.serving.shadow import record_shadow
 from rlarcade.serving.stock import Loader, Stocked, champions, from_registry
@@ -42,21 +43,25 @@ class Controller:
         self._service = service
         self.registry = registry
         self._load = loader
+        self._rolling = Rolling(service)
         self._one_at_a_time = asyncio.Lock()
         self.stale: str | None = None
 
     async def run(self) -> None:
         """Looks at the registry again and again, until cancelled."""
-        while True:
-            self._service.changed.clear()
-            self._service.end_idle()
-            try:
-                await self.look()
-            except Exception:  # a mistake of ours must not end the loop: games go on
-                _log.exception("the controller failed; it tries again")
-            with suppress(TimeoutError):
-                async with asyncio.timeout(PERIOD):
-                    await self._service.changed.wait()
+        try:
+            while True:
+                self._service.changed.clear()
+                self._service.end_idle()
+                try:
+                    await self.look()
+                except Exception:  # a mistake of ours must not end the loop: games go on
+                    _log.exception("the controller failed; it tries again")
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(PERIOD):
+                        await self._service.changed.wait()
+        finally:
+            await self._rolling.stop()
 
     async def look(self) -> None:
         """Follows the registry once. An error of the registry leaves everything as it is."""
@@ -71,6 +76,7 @@ class Controller:
                 for deployment in list(self._service.deployments.values()):
                     if deployment.live is not None:
                         await self._drive(deployment, deployment.live)
+                    self._rolling.settle(deployment)
                     await self._put_away(deployment)
                 self.stale = None
             except RegistryError as error:
@@ -141,7 +147,11 @@ class Controller:
             return
         if current.state in ("progressing", "paused"):
             try:
-                await self._ready(deployment, current.version, at_once=False)
+                if running.spec.strategy == "rolling":
+                    deployment.stock[current.version] = await self._read(current.version)
+                    await self._rolling.catch_up(deployment, running)
+                else:
+                    await self._ready(deployment, current.version, at_once=False)
             except (RlarcadeError, Refusal) as error:
                 await self._move(running, "rolling_back", note=f"it cannot be loaded: {error}")
                 return
@@ -156,14 +166,15 @@ class Controller:
 
     async def _ready(self, deployment: Deployment, number: int, *, at_once: bool) -> Stocked:
         """Loads and warms a version, before it gets any game."""
-        stocked = deployment.stock.get(number)
-        if stocked is None:
-            stocked = await self._service.at_registry(
-                from_registry, self.registry, number, self._load
-            )
-        await self._service.engine.load(number, stocked.agent, at_once=at_once)
+        stocked = deployment.stock.get(number) or await self._read(number)
+        await self._service.engine.load(
+            number, stocked.agent, at_once=at_once, checkpoint=stocked.checkpoint
+        )
         deployment.stock[number] = stocked
         return stocked
+
+    async def _read(self, number: int) -> Stocked:
+        return await self._service.at_registry(from_registry, self.registry, number, self._load)
 
     async def _put_away(self, deployment: Deployment) -> None:
         """Unloads versions that nobody plays any more."""
@@ -199,8 +210,15 @@ class Controller:
         """Loads the candidate, when it is its turn. Only then it gets its first game."""
         if not await self._is_its_turn(running):
             return
+        number = running.rollout.version
         try:
-            await self._ready(deployment, running.rollout.version, at_once=False)
+            if running.spec.strategy == "rolling":
+                if number not in deployment.stock:
+                    deployment.stock[number] = await self._read(number)
+                if not self._rolling.begun(deployment, running):
+                    return
+            else:
+                await self._ready(deployment, number, at_once=False)
         except (PolicyError, RlarcadeError, Refusal) as error:
             await self._move(running, "rolling_back", note=f"it cannot be loaded: {error}")
             return
@@ -229,6 +247,11 @@ class Controller:
             quiet_for=time.monotonic() - self._service.last_assigned,
             resumed_after=running.rollout.resumed_after,
         )
+        if running.spec.strategy == "rolling":
+            try:
+                decision = self._rolling.decision(deployment, running, decision)
+            except RlarcadeError as error:
+                decision = Decision(kind="roll_back", why=f"it cannot be loaded: {error}")
         await self._act(deployment, running, decision, by_operator)
 
     async def _act(
@@ -255,7 +278,7 @@ class Controller:
             store.succeed, self.registry, running.rollout, actor, why
         )
         number = running.rollout.version
-        await self._service.engine.load(number, deployment.stock[number].agent, at_once=True)
+        await self._ready(deployment, number, at_once=True)
         self._switch(deployment, running, _champion_only(number))
         deployment.generation += 1
 
@@ -343,12 +366,14 @@ class Controller:
 
         Raises:
             RegistryError: see `open_rollout`.
-            Refusal: 404: the game is not served here; 409: the version is of another game.
+            Refusal: 404: the game is not served here; 409: the version is of another game, or this
+                server cannot roll out so.
         """
         version = await self._service.at_registry(self.registry.version, number)
         self._service.deployment(version.game)
         if game is not None and self._service.deployment(game).game != version.game:
             raise Refusal(409, f"version {version.number} is of {version.game}, not {game}.")
+        spec = self._rolling.fitted(spec)
 
         def opened() -> Rollout:
             return store.open_rollout(self.registry, version, spec, actor=actor)

@@ -23,6 +23,7 @@ _ONLY_FOR: dict[str, tuple[Strategy, ...]] = {
     "mode": ("parallel",),
     "share": ("ab",),
     "replicas": ("rolling",),
+    "drain_seconds": ("rolling",),
     "min_sessions": ("phased", "canary", "parallel"),
     "alpha": ("canary", "parallel", "ab"),
     "max_pairs": ("canary", "parallel"),
@@ -56,6 +57,9 @@ class RolloutSpec(Checked, use_attribute_docstrings=True):
     """The candidate's share of the sessions, 0 … 1 (ab)."""
     replicas: _Count = 1
     """Workers that are replaced one after the other (rolling)."""
+    drain_seconds: _Seconds = 1800.0
+    """Seconds that the champion's last worker waits for open games (rolling). Then the candidate
+    takes them over, and their scores count for neither."""
     min_sessions: _Count = 10
     """Candidate sessions that must end at each step before the next one."""
     alpha: _Share = 0.05

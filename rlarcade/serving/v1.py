@@ -130,10 +130,21 @@ class DeploymentDocument(BaseModel):
     """The open rollout."""
 
 
+class ReplicaDocument(BaseModel):
+    """A place where forward passes run."""
+
+    name: str
+    healthy: bool
+    versions: tuple[int, ...]
+    """Numbers of the versions that it serves."""
+
+
 class Deployments(BaseModel):
     """All games online."""
 
     deployments: tuple[DeploymentDocument, ...]
+    replicas: tuple[ReplicaDocument, ...]
+    """Worker processes, or the server itself."""
     registry: str | None
     """Folder of the registry; null: the agents that come with rlarcade."""
     stale: str | None
@@ -205,6 +216,9 @@ async def deployments(request: Request) -> Deployments:
     found = online.service.deployments.values()
     return Deployments(
         deployments=tuple(_deployment(one) for one in sorted(found, key=lambda one: one.game)),
+        replicas=tuple(
+            ReplicaDocument(**one._asdict()) for one in online.service.engine.replicas()
+        ),
         registry=online.registry,
         stale=None if online.controller is None else online.controller.stale,
     )
@@ -239,7 +253,8 @@ async def start(request: Request, order: NewRollout) -> RolloutDocument:
     online = online_of(request)
     controller = online.require_operator(request)
     opened = await controller.start(order.version, order.spec, order.actor, order.game)
-    return _rollout(LiveRollout(opened, order.spec))
+    spec = await online.service.at_registry(store.spec_of, controller.registry, opened)
+    return _rollout(LiveRollout(opened, spec))
 
 
 @router.post("/v1/outcomes", status_code=201)

@@ -190,8 +190,7 @@ class _Spectator:
         if said.step:
             self.paused = True
             self.single_steps += 1
-        if said.action is None:  # a key wakes nobody: it counts at the next step
-            self.changed.set()
+        self.changed.set()
 
     async def wait(self, seconds: float) -> None:
         """Waits for new orders, at most for some seconds."""

@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 import pytest
 from registry_helpers import blob_file, flip_a_byte, whole
-from serving_helpers import Crashing, NotANumber, run
+from serving_helpers import Crashing, NotANumber, Sleepy, run
 from serving_house import CANARY, House
 
 from rlarcade.errors import UnusableRegistryError
@@ -197,12 +197,41 @@ def test_sequences_count_for_errors_but_never_for_quality(house):
     run(check())
 
 
-def test_games_that_begin_before_the_candidate_is_loaded_do_not_count(house):
+def test_games_that_begin_before_the_candidate_is_loaded_do_not_count_and_do_not_wait(house):
     async def check():
+        house.made[2] = Sleepy(0.1, after=0)
         await house.look()
         await house.controller.start(2, CANARY, "anna")
+        loading = asyncio.ensure_future(house.look())
+        while house.pong.live is None:
+            await asyncio.sleep(0.01)
         session = await house.service.open_session("pong", "act")
         assert (session.counted, session.version) == (None, 1)
+        assert not loading.done()
+        await loading
+
+    run(check())
+
+
+def test_candidate_and_control_meet_with_the_same_seeds_and_no_seed_comes_twice(house):
+    """Luck then weighs less in their pairs."""
+
+    async def check():
+        await house.start(2)
+        live = house.pong.live
+        for role in ("candidate", "control", "champion"):
+            for _ in range(20):
+                house.assigned(role)
+        seeds = {
+            role: [game.seed for game in live.games.values() if game.role == role]
+            for role in ("candidate", "control", "champion")
+        }
+        assert seeds["candidate"] == seeds["control"]
+        assert len({*seeds["candidate"], *seeds["champion"]}) == 40
+        before = set(seeds["candidate"])
+        live.rollout = live.rollout.model_copy(update={"step": 1})
+        again = [live.games[house.assigned("candidate")].seed for _ in range(20)]
+        assert not before & set(again)
 
     run(check())
 

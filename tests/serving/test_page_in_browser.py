@@ -19,9 +19,11 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+from ale_py import Action
 from websockets.sync.client import connect
 
-from rlarcade.registry.registry import Registry
+from rlarcade.registry.registry import DEFAULT_REGISTRY, Registry
+from rlarcade.serving.referee import Dice
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -29,6 +31,7 @@ ROOT = Path(__file__).parents[2]
 DATA = ROOT / "tests" / "data"
 PICTURES = ROOT / "docs" / "pictures"
 TOKEN = "operators-token"
+ACTIONS = ["NOOP", "FIRE", "RIGHT", "LEFT", "RIGHTFIRE", "LEFTFIRE"]  # of Space Invaders
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
@@ -36,7 +39,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 def process(folder):
     """A server process on a free port, whose champion is the late agent; yields its address."""
     log = folder / "server.log"
-    words = [sys.executable, "-m", "rlarcade.serve", "--port", "0", "--registry", "registry"]
+    words = [sys.executable, "-m", "rlarcade.serve", "--port", "0"]
     with log.open("w") as file:
         server = subprocess.Popen(
             words,
@@ -60,19 +63,24 @@ def process(folder):
             server.wait()
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """With a canary of the early agent in progress, opened by somebody with a hostile name."""
-    folder = tmp_path_factory.mktemp("server")
-    with Registry.open(folder / "registry") as registry:
+@contextmanager
+def rolling_out(folder, actor):
+    """A server with a canary of the early agent in progress; yields its address."""
+    with Registry.open(folder / DEFAULT_REGISTRY) as registry:
         for name in ("late", "early"):
             registry.register(DATA / f"space-invaders-{name}")
         registry.move_alias("space_invaders", "champion", 1, expected_generation=0, kind="promote")
     with process(folder) as url:
         spec = {"strategy": "canary", "steps": [50, 100]}
-        start = {"version": "2", "spec": spec, "actor": "<img src=x onerror=alert(1)>"}
-        post(f"{url}/v1/rollouts", start)
+        post(f"{url}/v1/rollouts", {"version": "2", "spec": spec, "actor": actor})
         until(lambda: rollout(url)["state"] == "progressing")
+        yield url
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """The rollout was opened by somebody with a hostile name."""
+    with rolling_out(tmp_path_factory.mktemp("server"), "<img src=x onerror=alert(1)>") as url:
         yield url
 
 
@@ -110,7 +118,7 @@ def chromium():
 class Visit:
     """One visitor with the page open."""
 
-    def __init__(self, chromium, url, path="/", **settings):
+    def __init__(self, chromium, url, path="/", prepare=None, **settings):
         self.context = chromium.new_context(
             **({"viewport": {"width": 1280, "height": 900}} | settings)
         )
@@ -121,6 +129,8 @@ class Visit:
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("request", lambda request: self.asked.append(request.url))
         self.page.on("websocket", lambda socket: self.asked.append(socket.url))
+        if prepare is not None:
+            prepare(self.page)
         began = time.monotonic()
         self.page.goto(f"{url}{path}")
         self.page.wait_for_selector(".panel[data-step]")
@@ -221,7 +231,7 @@ def test_bars_are_as_long_as_the_values_and_the_chosen_action_is_marked(visit):
         for row in rows.all()
     ]
     names, values, widths, marks = zip(*found, strict=True)
-    assert names == ("NOOP", "FIRE", "RIGHT", "LEFT", "RIGHTFIRE", "LEFTFIRE")
+    assert list(names) == ACTIONS
     # all bars begin at one zero, so lengths and values have one ratio (the texts are rounded)
     per_point = widths[int(np.argmax(np.abs(values)))] / max(np.abs(values))
     assert np.allclose(widths, np.abs(values) * per_point, atol=0.01 * per_point + 1)
@@ -231,6 +241,49 @@ def test_bars_are_as_long_as_the_values_and_the_chosen_action_is_marked(visit):
         assert values[marks.index(mark)] == max(values)
     assert "All bars begin at 0" in visit.text("caption")
     assert re.search(r"from −?[\d.]+ to −?[\d.]+", visit.text("figcaption"))
+
+
+def test_a_random_action_is_marked_as_random(chromium, server):
+    """The seed tells at which step the protocol's ε strikes, and with which action."""
+    seed, step, action = next(
+        (seed, step, action)
+        for seed in range(1_000)
+        for dice in [Dice(seed, 6, 0.01)]
+        for step in range(1, 5)
+        for action in [dice.roll()]
+        if action is not None
+    )
+    path = f"/?game=space_invaders&seed={seed}&version=1"
+    with Visit(chromium, server, path, reduced_motion="reduce") as one:
+        for number in range(1, step + 1):
+            assert one.page.locator("tr.random").count() == 0
+            one.click("Step")
+            until(lambda number=number: one.step() == number)
+        row = one.page.locator("tr.random")
+        assert row.locator("th").inner_text() == ACTIONS[action]
+        assert row.locator(".mark").inner_text() == "◀ random"
+
+
+def test_a_connection_that_breaks_is_made_again_and_the_game_goes_on(chromium, server):
+    sockets = []
+
+    def passed_on(socket):
+        socket.connect_to_server()
+        sockets.append(socket)
+
+    def prepare(page):
+        page.route_web_socket(re.compile(r"/ws$"), passed_on)
+
+    with Visit(chromium, server, prepare=prepare) as one:
+        seed = one.text(".seed")
+        until(lambda: one.step() > 2)
+        before = one.step()
+        sockets[0].close(code=1011)
+        one.page.get_by_text("The connection was lost. It is made again").wait_for()
+        until(lambda: one.step() > before + 3)
+        assert len(sockets) == 2
+        assert one.text(".seed") == seed
+        assert one.text(".state") == ""
 
 
 def test_a_link_opens_the_same_game_again(visit, chromium, server):
@@ -282,6 +335,29 @@ def test_a_game_that_cannot_be_had_is_told_in_words(visit):
     visit.complaints.clear()
 
 
+def test_keys_are_the_joystick(visit):
+    """All 18 positions of a joystick are told apart; a game without one gets the nearest."""
+    every = [action.name for action in Action]
+    script = """
+        async ([pressed, names]) => {
+            const { actionOf } = await import("/play.js");
+            return names[actionOf(new Set(pressed), names)];
+        }
+    """
+
+    def played(pressed, names):
+        return visit.page.evaluate(script, [pressed, names])
+
+    for name in every:
+        pressed = [one for one in ("UP", "DOWN", "LEFT", "RIGHT", "FIRE") if one in name]
+        assert played(pressed, every) == name
+    assert played(["LEFT", "RIGHT", "UP", "DOWN"], every) == "NOOP"
+    assert played(["UP", "RIGHT", "FIRE"], ACTIONS) == "RIGHTFIRE"
+    assert played(["UP", "FIRE"], ACTIONS) == "FIRE"
+    assert played(["UP"], ACTIONS) == "NOOP"
+    assert played(["RIGHT", "FIRE"], ["NOOP", "FIRE", "RIGHT"]) == "FIRE"
+
+
 def test_a_person_plays_the_agents_seed_with_the_keyboard(visit, tmp_path, run_verb):
     visit.click("Play against it")
     until(lambda: visit.page.locator(".panel[data-step]").count() == 2)
@@ -297,8 +373,6 @@ def test_a_person_plays_the_agents_seed_with_the_keyboard(visit, tmp_path, run_v
     until(lambda: visit.step(0) > 5 and visit.step(1) > 5)
     down = visit.page.locator("kbd.down").all_inner_texts()
     assert down == ["→", "Space"]
-    if os.environ.get("RLARCADE_PICTURES"):
-        visit.page.screenshot(path=PICTURES / "play.png")
     keyboard.up("ArrowRight")
     link = visit.page.locator("a.recording")
     link.wait_for(timeout=300_000)  # until the game is over
@@ -415,11 +489,21 @@ def test_a_narrow_window_never_scrolls_sideways(chromium, server, width):
         assert wide == width
 
 
-@pytest.mark.skipif(not os.environ.get("RLARCADE_PICTURES"), reason="draws docs/pictures/page.png")
-def test_the_pictures_of_the_documentation_are_drawn(chromium, server):
-    PICTURES.mkdir(exist_ok=True)
-    with Visit(chromium, server, viewport={"width": 1280, "height": 860}) as one:
-        until(lambda: one.step() > 120)
-        one.click("Pause")
-        until(one.stands_still)
-        one.page.screenshot(path=PICTURES / "page.png")
+@pytest.mark.skipif(not os.environ.get("RLARCADE_PICTURES"), reason="draws docs/pictures")
+def test_the_pictures_of_the_documentation_are_drawn(chromium, tmp_path, run_verb):
+    settings = {"viewport": {"width": 1240, "height": 800}, "color_scheme": "light"}
+    with rolling_out(tmp_path, "anna") as url:
+        run_verb("play", "--server", url, "--games", "18")
+        with Visit(chromium, url, "/?game=space_invaders&seed=7&version=1", **settings) as one:
+            until(lambda: one.step() > 250)
+            one.page.keyboard.press("Space")
+            until(one.stands_still)
+            one.page.screenshot(path=PICTURES / "page.png")
+            one.page.locator("#rollouts article").screenshot(path=PICTURES / "rollout.png")
+            one.click("Play against it")
+            until(lambda: one.page.locator(".panel[data-step]").count() == 2)
+            one.page.keyboard.press("Enter")
+            one.page.keyboard.down("ArrowRight")
+            one.page.keyboard.down("Space")
+            until(lambda: one.step() > 160)
+            one.page.locator("#games").screenshot(path=PICTURES / "play.png")

@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 from PIL import Image
-from serving_helpers import Crashing, Favourite, run
+from serving_helpers import V5, Crashing, Favourite, run
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
@@ -19,10 +19,12 @@ from rlarcade.playing import Player, recordings
 from rlarcade.playing.play import Scheduled, play_games
 from rlarcade.serving import watch_http, watching
 from rlarcade.serving.app import make_app
+from rlarcade.serving.assignment import Plan, Variant
 from rlarcade.serving.controller import Controller
 from rlarcade.serving.engine import LocalEngine
 from rlarcade.serving.requests import Online
-from rlarcade.serving.service import Service
+from rlarcade.serving.service import Deployment, Service
+from rlarcade.serving.stock import Stocked
 
 TOKEN = "operators-token"
 FAST = {"speed": 0}
@@ -79,6 +81,12 @@ def begin(house, **asked):
 
 def shown(house, game):
     return house.get(path(game), headers={"X-Session-Token": game["token"]}).json()
+
+
+def stands_still(house, game):
+    before = shown(house, game)["steps"]
+    time.sleep(0.2)
+    return shown(house, game)["steps"] == before
 
 
 def path(game):
@@ -187,13 +195,13 @@ def test_a_spectator_pauses_and_steps(house):
 
 def test_a_step_pauses_a_running_game(house):
     game = begin(house)
-    with Spectator(house, game, speed=1) as spectator:
+    with Spectator(house, game, speed=5) as spectator:
         spectator.look()
         spectator.look()  # the first step comes at once
         spectator.say(step=True)
-        assert spectator.look()["step"] == 2
-        time.sleep(1.2)
-        assert shown(house, game)["steps"] == 2
+        before = spectator.look()["step"]
+        time.sleep(0.6)
+        assert shown(house, game)["steps"] == before
 
 
 @pytest.mark.parametrize("speed", [None, 60])
@@ -214,9 +222,9 @@ def test_a_game_that_nobody_watches_stands_still_and_goes_on_for_who_has_its_tok
     game = begin(house, seed=5)
     with Spectator(house, game, **FAST) as spectator:
         first = [spectator.look() for _ in range(5)]
+    until(lambda: stands_still(house, game))
     steps = shown(house, game)["steps"]
-    time.sleep(0.2)
-    assert shown(house, game)["steps"] == steps >= first[-1]["step"]
+    assert steps >= first[-1]["step"]
     with Spectator(house, game, **FAST) as spectator:
         rest = spectator.to_the_end()
     assert rest[0]["step"] == steps
@@ -238,7 +246,8 @@ def test_a_game_that_has_ended_shows_its_last_moment_again(house):
     assert again == last
 
 
-def test_the_newest_connection_takes_a_game_over(house):
+def test_the_newest_connection_takes_a_game_over_at_once(house, monkeypatch):
+    monkeypatch.setattr(watch_http, "_LOOK_SECONDS", 60)
     game = begin(house)
     with Spectator(house, game, pause=True) as old:
         old.look()
@@ -308,6 +317,18 @@ def test_a_paused_game_that_is_watched_is_not_abandoned_and_one_that_nobody_watc
         spectator.look()
         told = spectator.look()
     assert told == {"error": "the game is over: abandoned. Begin a new one.", "status": 409}
+
+
+def test_without_a_registry_games_that_nobody_watches_end_as_well(monkeypatch):
+    monkeypatch.setattr(watching, "_PERIOD", 0.05)
+    service, agent = Service(LocalEngine()), Favourite(2)
+    plan = Plan(variants=(Variant(role="champion", version=1, share=1.0),), salt="x")
+    stocked = Stocked(1, "0" * 64, "pong", V5, 6, agent, 0)
+    service.deployments["pong"] = Deployment("pong", plan, 0, {1: stocked})
+    with TestClient(make_app(Online(service, None, None, None))) as client:
+        begin(client)
+        service.idle_seconds = -1
+        until(lambda: len(service.sessions) == 0)
 
 
 def test_a_game_can_be_left(house):

@@ -42,7 +42,7 @@ export class Game {
     this.part(".link").href = `/?${link}`;
     this.part(".sticky").textContent = sticky(protocol.sticky);
     const longest = Math.max(...names.map((name) => name.length));
-    this.part(".name").style.width = `${0.68 * longest}em`; // they are written in capitals
+    this.part(".name").style.width = `${0.75 * longest}em`; // they are written in capitals
     this.rows = names.map((name) => {
       const bar = element("span", "", { class: "bar" });
       const zero = element("span", "", { class: "zero" });

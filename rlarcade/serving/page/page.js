@@ -7,6 +7,7 @@ import { showDeployments, showRollouts } from "./rollouts.js";
 
 const PERIOD = 2000; // milliseconds between two looks at the rollouts
 const MOST_GAMES = 6;
+const STILL = matchMedia("(prefers-reduced-motion: reduce)").matches;
 const WATCH_HINT = "Keys: Space pauses, → steps, + and − change the speed.";
 const PLAY_HINT = "Keys: Enter begins, P pauses; arrows (or W A S D) move, Space fires.";
 
@@ -15,7 +16,7 @@ const state = {
   deployments: [],
   games: [],
   keyboard: null, // of a person's game
-  paused: matchMedia("(prefers-reduced-motion: reduce)").matches,
+  paused: STILL,
 };
 
 function say(text) {
@@ -86,7 +87,10 @@ function show(games) {
 
 function remove(game) {
   state.games = state.games.filter((one) => one !== game);
-  if (state.keyboard?.game === game) state.keyboard = null;
+  if (state.keyboard?.game === game) {
+    state.keyboard = null;
+    state.paused = STILL;
+  }
   game.leave();
   arranged();
 }
@@ -253,7 +257,7 @@ const open = tried(async () => {
   const game = await Game.begin(asked(link.get("version") ?? versionOf("champion")));
   show([game]);
   at("version").value = game.told.version;
-  if (state.paused) say("Paused, since your system asks for little motion. Play shows the game in motion.");
+  if (STILL) say("Paused, since your system asks for little motion. Play shows the game in motion.");
 });
 
 arranged();
