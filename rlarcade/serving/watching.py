@@ -9,6 +9,7 @@ import asyncio
 import hmac
 import io
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -120,6 +121,8 @@ class Watching:
         self._games: dict[str, WatchedGame] = {}
         self._ended: dict[str, WatchedGame] = {}
         self._opening = 0
+        # One thread: starting an emulator blocks Python, and games that go on must not stand still.
+        self._opener = ThreadPoolExecutor(1, thread_name_prefix="opener")
         self._prepared: set[tuple[str, Protocol]] = set()
 
     async def begin(
@@ -157,8 +160,9 @@ class Watching:
     async def _begun(self, session: Session, mode: Mode) -> WatchedGame:
         """Gives a session its emulator."""
         emulators = self._service.emulators
+        loop = asyncio.get_running_loop()
         try:
-            begun = await asyncio.to_thread(_opened, emulators, session, mode)
+            begun = await loop.run_in_executor(self._opener, _opened, emulators, session, mode)
         except BaseException:
             self._service.finish(session, "abandoned")  # the version did nothing wrong
             raise
@@ -266,6 +270,7 @@ class Watching:
         for game in self._games.values():
             game.env = None
         self._games.clear()
+        self._opener.shutdown(wait=False, cancel_futures=True)
 
 
 def _opened(emulators: Emulators, session: Session, mode: Mode) -> WatchedGame:
