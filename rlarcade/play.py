@@ -39,6 +39,8 @@ class _Flags(BaseModel):
     key: str | None = None
     """Plays all games as this user, so that one version plays them all. Unset: each game is a new
     user's."""
+    group: str | None = None
+    """Group of the user, for phased rollouts."""
     json_file: JsonFlag = None
     """Write the games to this file."""
 
@@ -88,7 +90,8 @@ def _played(server: "ServerClient", game: str, flags: _Flags) -> "list[Played]":
     try:
         with ProgressLine(flags.games, f"playing {display_name(game)}", unit="games") as line:
             waiting = [
-                pool.submit(emulators.play, server, game, flags.key) for _ in range(flags.games)
+                pool.submit(emulators.play, server, game, flags.key, flags.group)
+                for _ in range(flags.games)
             ]
             for finished in as_completed(waiting):
                 done.append(finished.result())
@@ -107,9 +110,11 @@ class _Emulators(threading.local):
 
     env: "GameEnv | None" = None
 
-    def play(self, server: "ServerClient", game: str, key: str | None) -> "Played":
+    def play(
+        self, server: "ServerClient", game: str, key: str | None, group: str | None
+    ) -> "Played":
         """Plays one game in this thread's emulator."""
-        played, self.env = server.play(game, key=key, env=self.env)
+        played, self.env = server.play(game, key=key, group=group, env=self.env)
         return played
 
 

@@ -44,19 +44,24 @@ class _Subcommand(BaseModel, ABC):
 
 
 class _Start(_Subcommand):
-    """Starts the rollout of a version against the champion of its game."""
+    """Starts the rollout of a version against the champion of its game.
 
-    version: Annotated[
-        str,
+    Versions of several games are rolled out one after the other, each when the one before has
+    succeeded.
+    """
+
+    versions: Annotated[
+        tuple[str, ...],
         tyro.conf.Positional,
-        Field(description="Its number, the beginning of its digest, or ALIAS@GAME."),
+        Field(min_length=1, description="Numbers, beginnings of their digests, or ALIAS@GAME."),
     ]
     strategy: Literal["big-bang", "phased", "parallel", "rolling", "canary", "ab"]
     """How the candidate takes over."""
     steps: str | None = None
     """Percent of the sessions at each step of a canary, such as 10,50,100. Unset: 1,5,25,50,100."""
     phases: str | None = None
-    """Groups that a phased rollout takes over one after the other, such as staff,beta."""
+    """Groups that a phased rollout takes over one after the other, such as staff,beta. With several
+    versions: their games, such as pong,breakout."""
     mode: Literal["shadow", "twin"] | None = None
     """How a parallel candidate runs: it sees the champion's frames, or plays games of its own."""
     share: float | None = None
@@ -76,6 +81,11 @@ class _Start(_Subcommand):
     cut: Literal["drain", "now"] | None = None
     """Open games end with the version that began them (drain, unless set), or the new version takes
     them over at their next step (now)."""
+    after: int | None = None
+    """Number of the rollout that must have succeeded before this one begins."""
+    drain_seconds: float | None = None
+    """Seconds that a rolling rollout waits for the champion's open games before the candidate takes
+    them over. Unset: 1800."""
     outcome_seconds: float | None = None
     """Time in which later outcomes of a session may be reported. Unset: 604800, a week."""
 
@@ -90,14 +100,38 @@ class _Start(_Subcommand):
             "max_pairs",
             "slow_seconds",
             "cut",
+            "drain_seconds",
             "outcome_seconds",
+            "after",
         )
         given = {name: getattr(self, name) for name in names}
         spec = spec_of_flags(self.strategy, self.steps)
         spec |= {name: value for name, value in given.items() if value is not None}
-        if self.phases is not None:
-            spec["phases"] = self.phases.split(",")
-        asked = {"version": self.version, "spec": spec, "actor": default_actor()}
+        phases = [] if self.phases is None else self.phases.split(",")
+        if len(self.versions) > 1:
+            return self._in_order(server, spec, phases)
+        if phases:
+            spec["phases"] = phases
+        return self._started(server, self.versions[0], spec)
+
+    def _in_order(self, server: "ServerClient", spec: dict[str, Any], games: list[str]) -> Any:
+        """Starts one rollout for each version, each after the one before."""
+        if games and len(games) != len(self.versions):
+            raise ConfigError(
+                f"--phases has {counted(len(games), 'game')} for {len(self.versions)} versions. "
+                "Name one for each, in their order."
+            )
+        started: list[Any] = []
+        for number, version in enumerate(self.versions):
+            game = games[number] if games else None
+            started.append(self._started(server, version, spec, game))
+            spec = spec | {"after": started[-1]["id"]}
+        return {"rollouts": started}
+
+    def _started(
+        self, server: "ServerClient", version: str, spec: dict[str, Any], game: str | None = None
+    ) -> Any:
+        asked = {"version": version, "spec": spec, "game": game, "actor": default_actor()}
         told = server.post("/v1/rollouts", asked)
         say(_line(told))
         return told
@@ -235,6 +269,8 @@ def _rollout_command(argv: Sequence[str]) -> int:
 
 def _line(told: dict[str, Any]) -> str:
     note = f": {told['note']}" if told["note"] else ""
+    if told["state"] == "preparing" and told["after"] is not None:
+        note = f": it waits for the success of rollout {told['after']}"
     return (
         f"rollout {told['id']} of {display_name(told['game'])}: version {told['version']} for "
         f"{told['champion']}, {told['strategy']}, {told['state']}, step {told['step'] + 1} of "

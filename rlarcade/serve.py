@@ -16,6 +16,8 @@ from rlarcade.games.names import display_name
 from rlarcade.registry.registry import DEFAULT_REGISTRY
 from rlarcade.registry.store import is_registry
 
+_REPLICAS = 2
+
 
 class _Flags(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
@@ -30,8 +32,11 @@ class _Flags(BaseModel):
     token_file: Path | None = None
     """File with the operator's token. Unset: the environment variable RLARCADE_TOKEN. Without a
     token, nobody can start a rollout."""
-    engine: Literal["local"] = "local"
-    """Where forward passes run. local: in this process."""
+    engine: Literal["local", "processes"] = "local"
+    """Where forward passes run. local: in this process; processes: in several worker processes,
+    which a rolling rollout can replace one after the other."""
+    replicas: Annotated[int, Field(ge=1, le=256)] | None = None
+    """Number of worker processes of `--engine processes`. Unset: 2."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,11 +57,17 @@ def _serve_command(argv: Sequence[str]) -> int:
 
     logging.basicConfig(format="%(levelname)s %(message)s", stream=sys.stderr)
     token = operator_token(flags.token_file)
+    if flags.engine == "local" and flags.replicas is not None:
+        raise ConfigError(
+            "--replicas is the number of worker processes, and the engine local has none. Add "
+            "--engine processes, or leave --replicas out."
+        )
     serve(
         flags.registry,
         host=flags.host,
         port=flags.port,
         token=token,
+        replicas=None if flags.engine == "local" else flags.replicas or _REPLICAS,
         on_ready=partial(_tell, flags.registry, token is not None),
     )
     return EXIT_OK

@@ -85,6 +85,6 @@ def registry(folder):
 @pytest.fixture
 def add(registry, tmp_path):
     """Registers a tiny checkpoint."""
-    return lambda content, game="pong": registry.register(
-        tiny(tmp_path / f"{game}-{content}", content, game), actor="tester"
+    return lambda content, game="pong", **changes: registry.register(
+        tiny(tmp_path / f"{game}-{content}", content, game, **changes), actor="tester"
     )

@@ -52,6 +52,26 @@ def until(true, seconds=20):
     return found
 
 
+def command_server(client):
+    """Stands in for `ServerClient`: sends a command's orders to this client's server."""
+
+    class Over:
+        def __init__(self, *ignored):
+            pass
+
+        def get(self, path):
+            return self._told(client.get(path))
+
+        def post(self, path, document):
+            return self._told(client.post(path, json=document))
+
+        def _told(self, answer):
+            assert answer.is_success, answer.text
+            return answer.json()
+
+    return Over
+
+
 class House:
     """A service with its controller, whose agents are made by the content of their checkpoints."""
 

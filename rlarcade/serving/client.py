@@ -113,6 +113,7 @@ class ServerClient:
         game: str,
         *,
         key: str | None = None,
+        group: str | None = None,
         env: GameEnv | None = None,
     ) -> tuple[Played, GameEnv]:
         """Plays a whole game: the emulator is here, the agent is at the server.
@@ -122,6 +123,7 @@ class ServerClient:
         Args:
             game: any spelling of the game's name.
             key: names the user; None: a new user.
+            group: group of the user; None: none.
             env: an emulator to use again, of any game.
 
         Returns:
@@ -130,7 +132,8 @@ class ServerClient:
         Raises:
             ServerError: the server cannot be reached, or refuses.
         """
-        asked = {"game": game} | ({} if key is None else {"key": key})
+        told = {"game": game, "key": key, "group": group}
+        asked = {name: value for name, value in told.items() if value is not None}
         session = self.post("/v1/sessions", asked)
         protocol = Protocol.model_validate(session["protocol"])
         if env is None or (env.game, env.protocol) != (session["game"], protocol):

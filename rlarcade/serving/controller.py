@@ -18,7 +18,9 @@ from rlarcade.serving.assignment import Plan, Variant
 from rlarcade.serving.follow_on import report
 from rlarcade.serving.live import LiveRollout, kept
 from rlarcade.serving.refusals import Refusal
+from rlarcade.serving.rolling import Rolling
 from rlarcade.serving.service import Deployment, Service
+from rlarcade.serving.shadow import record_shadow
 from rlarcade.serving.stock import Loader, Stocked, champions, from_registry
 from rlarcade.serving.strategies import Decision, RolloutSpec, judge
 
@@ -41,21 +43,25 @@ class Controller:
         self._service = service
         self.registry = registry
         self._load = loader
+        self._rolling = Rolling(service)
         self._one_at_a_time = asyncio.Lock()
         self.stale: str | None = None
 
     async def run(self) -> None:
         """Looks at the registry again and again, until cancelled."""
-        while True:
-            self._service.changed.clear()
-            self._service.end_idle()
-            try:
-                await self.look()
-            except Exception:  # a mistake of ours must not end the loop: games go on
-                _log.exception("the controller failed; it tries again")
-            with suppress(TimeoutError):
-                async with asyncio.timeout(PERIOD):
-                    await self._service.changed.wait()
+        try:
+            while True:
+                self._service.changed.clear()
+                self._service.end_idle()
+                try:
+                    await self.look()
+                except Exception:  # a mistake of ours must not end the loop: games go on
+                    _log.exception("the controller failed; it tries again")
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(PERIOD):
+                        await self._service.changed.wait()
+        finally:
+            await self._rolling.stop()
 
     async def look(self) -> None:
         """Follows the registry once. An error of the registry leaves everything as it is."""
@@ -70,6 +76,7 @@ class Controller:
                 for deployment in list(self._service.deployments.values()):
                     if deployment.live is not None:
                         await self._drive(deployment, deployment.live)
+                    self._rolling.settle(deployment)
                     await self._put_away(deployment)
                 self.stale = None
             except RegistryError as error:
@@ -140,7 +147,11 @@ class Controller:
             return
         if current.state in ("progressing", "paused"):
             try:
-                await self._ready(deployment, current.version, at_once=False)
+                if running.spec.strategy == "rolling":
+                    deployment.stock[current.version] = await self._read(current.version)
+                    await self._rolling.catch_up(deployment, running)
+                else:
+                    await self._ready(deployment, current.version, at_once=False)
             except (RlarcadeError, Refusal) as error:
                 await self._move(running, "rolling_back", note=f"it cannot be loaded: {error}")
                 return
@@ -155,14 +166,15 @@ class Controller:
 
     async def _ready(self, deployment: Deployment, number: int, *, at_once: bool) -> Stocked:
         """Loads and warms a version, before it gets any game."""
-        stocked = deployment.stock.get(number)
-        if stocked is None:
-            stocked = await self._service.at_registry(
-                from_registry, self.registry, number, self._load
-            )
-        await self._service.engine.load(number, stocked.agent, at_once=at_once)
+        stocked = deployment.stock.get(number) or await self._read(number)
+        await self._service.engine.load(
+            number, stocked.agent, at_once=at_once, checkpoint=stocked.checkpoint
+        )
         deployment.stock[number] = stocked
         return stocked
+
+    async def _read(self, number: int) -> Stocked:
+        return await self._service.at_registry(from_registry, self.registry, number, self._load)
 
     async def _put_away(self, deployment: Deployment) -> None:
         """Unloads versions that nobody plays any more."""
@@ -195,15 +207,35 @@ class Controller:
             await self._let_go(deployment, running)
 
     async def _prepare(self, deployment: Deployment, running: LiveRollout) -> None:
-        """Loads the candidate. Only then it gets its first game."""
+        """Loads the candidate, when it is its turn. Only then it gets its first game."""
+        if not await self._is_its_turn(running):
+            return
+        number = running.rollout.version
         try:
-            await self._ready(deployment, running.rollout.version, at_once=False)
+            if running.spec.strategy == "rolling":
+                if number not in deployment.stock:
+                    deployment.stock[number] = await self._read(number)
+                if not self._rolling.begun(deployment, running):
+                    return
+            else:
+                await self._ready(deployment, number, at_once=False)
         except (PolicyError, RlarcadeError, Refusal) as error:
             await self._move(running, "rolling_back", note=f"it cannot be loaded: {error}")
             return
         await self._move(running, "progressing", step=0, note="the candidate is loaded")
         self._switch(deployment, running, running.plan)
         self._service.begin_shadow(running)
+
+    async def _is_its_turn(self, running: LiveRollout) -> bool:
+        """Whether the rollout before has succeeded. If it has failed, this one is aborted."""
+        if running.spec.after is None:
+            return True
+        first = await self._service.at_registry(store.rollout, self.registry, running.spec.after)
+        if first.state in ("rolled_back", "aborted"):
+            failed = first.state.replace("_", " ")
+            note = f"rollout {first.id}, which had to succeed first, was {failed}"
+            await self._move(running, "aborted", note=note)
+        return first.state == "succeeded"
 
     async def _judge(self, deployment: Deployment, running: LiveRollout) -> None:
         by_operator = running.rollout.state == "paused" and is_by_operator(running.rollout)
@@ -215,6 +247,11 @@ class Controller:
             quiet_for=time.monotonic() - self._service.last_assigned,
             resumed_after=running.rollout.resumed_after,
         )
+        if running.spec.strategy == "rolling":
+            try:
+                decision = self._rolling.decision(deployment, running, decision)
+            except RlarcadeError as error:
+                decision = Decision(kind="roll_back", why=f"it cannot be loaded: {error}")
         await self._act(deployment, running, decision, by_operator)
 
     async def _act(
@@ -241,7 +278,7 @@ class Controller:
             store.succeed, self.registry, running.rollout, actor, why
         )
         number = running.rollout.version
-        await self._service.engine.load(number, deployment.stock[number].agent, at_once=True)
+        await self._ready(deployment, number, at_once=True)
         self._switch(deployment, running, _champion_only(number))
         deployment.generation += 1
 
@@ -300,9 +337,7 @@ class Controller:
         shadow = running.shadow
         if shadow is not None and shadow.unwritten >= least:
             counts = shadow.counts
-            await self._service.at_registry(
-                store.record_shadow, self.registry, counts, default_actor()
-            )
+            await self._service.at_registry(record_shadow, self.registry, counts, default_actor())
             shadow.written = counts
 
     def _live(self, number: int) -> LiveRollout | None:
@@ -318,15 +353,27 @@ class Controller:
 
     # Operators
 
-    async def start(self, number: int | str, spec: RolloutSpec, actor: str) -> Rollout:
+    async def start(
+        self, number: int | str, spec: RolloutSpec, actor: str, game: str | None = None
+    ) -> Rollout:
         """Opens the rollout of a version.
+
+        Args:
+            number: the version.
+            spec: the strategy and its settings.
+            actor: recorded in the audit log.
+            game: the game that it must be of; None: any.
 
         Raises:
             RegistryError: see `open_rollout`.
-            Refusal: 409: the game is not served here.
+            Refusal: 404: the game is not served here; 409: the version is of another game, or this
+                server cannot roll out so.
         """
         version = await self._service.at_registry(self.registry.version, number)
         self._service.deployment(version.game)
+        if game is not None and self._service.deployment(game).game != version.game:
+            raise Refusal(409, f"version {version.number} is of {version.game}, not {game}.")
+        spec = self._rolling.fitted(spec)
 
         def opened() -> Rollout:
             return store.open_rollout(self.registry, version, spec, actor=actor)

@@ -18,7 +18,7 @@ from rlarcade.serving.assignment import Plan, Variant
 from rlarcade.serving.evidence import Evidence
 from rlarcade.serving.follow_on import follow_ons_of
 from rlarcade.serving.pairing import Game
-from rlarcade.serving.shadow import Shadow
+from rlarcade.serving.shadow import Shadow, shadow_of
 from rlarcade.serving.strategies import RolloutSpec, evidence_of, plan_of
 
 
@@ -159,6 +159,13 @@ class LiveRollout:
         return self.shadow_counts if self.shadow is None else self.shadow.counts
 
     @property
+    def untwinned(self) -> int:
+        """Games of the champion that could have had a twin, and have none."""
+        if self.spec.mode != "twin":
+            return 0
+        return sum(game.seed is not None and game.pair is None for game in self.games.values())
+
+    @property
     def counts_games(self) -> bool:
         """Whether new games count: the candidate may play them."""
         return self.rollout.state in ("progressing", "paused")
@@ -183,7 +190,7 @@ def kept(registry: Registry, rollout: Rollout) -> LiveRollout:
         store.spec_of(registry, rollout),
         {game.number: game for game in store.games_of(registry, rollout.id)},
         outcomes=follow_ons_of(registry, rollout.id),
-        shadow_counts=store.shadow_of(registry, rollout.id),
+        shadow_counts=shadow_of(registry, rollout.id),
     )
 
 

@@ -101,6 +101,8 @@ class ProcessEngine:
         self._starting = asyncio.Lock()
         self._begun = self._scheduled = self._closed = False
         self._tasks: set[asyncio.Task[None]] = set()
+        self._processes: set[WorkerProcess] = set()
+        """All that were started and have not ended, the retired ones as well."""
 
     # Versions
 
@@ -170,10 +172,10 @@ class ProcessEngine:
                 self._install(chosen, worker)
         except BaseException:
             if not self._serving(new):
-                del self._versions[new]
+                self._versions.pop(new, None)
             raise
         if before is not None:
-            await before.retire()
+            self._in_background(before.retire())
 
     async def _place(self, replica: _Replica, version: _Version) -> None:
         """Loads a version into the worker of a replica, unless it has it.
@@ -183,10 +185,10 @@ class ProcessEngine:
         """
         deaths = 0
         while True:
+            if version.number in replica.versions:
+                return
             await replica.up.wait()
             async with replica.changing:
-                if version.number in replica.versions:
-                    return
                 worker = replica.worker
                 if worker is None:
                     continue
@@ -326,8 +328,7 @@ class ProcessEngine:
         for version in self._versions.values():
             while version.waiting:
                 give_answers(version.waiting.next_batch(), _ENDS)
-        workers = [one.worker for one in self._replicas if one.worker is not None]
-        await asyncio.gather(*(worker.end() for worker in workers))
+        await asyncio.gather(*(worker.end() for worker in self._processes))
         for replica in self._replicas:
             replica.worker = None
 
@@ -368,6 +369,7 @@ class ProcessEngine:
                 f"a worker process cannot be started: {error}. Its standard error says why; "
                 "--engine local needs none."
             ) from error
+        self._processes.add(worker)
         try:
             loading = [self._versions[one] for one in versions if one in self._versions]
             for version in sorted(loading, key=lambda one: not one.trusted):
@@ -376,6 +378,7 @@ class ProcessEngine:
                 version.deaths = 0
         except BaseException:
             await worker.end()
+            self._processes.discard(worker)
             raise
         return worker
 
@@ -409,6 +412,7 @@ class ProcessEngine:
     async def _watch(self, replica: _Replica, worker: WorkerProcess) -> None:
         """Starts a replica's worker again when it has ended."""
         await worker.ended()
+        self._processes.discard(worker)
         if worker.retired:
             return
         _log.warning("%s ended (%s); it is started again", replica.name, worker.process.returncode)

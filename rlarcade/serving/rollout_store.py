@@ -18,15 +18,13 @@ from rlarcade.registry.rollouts import (
     GAMES,
     OPEN_STATES,
     OPENED,
-    SHADOW,
     TRANSITIONS,
     Rollout,
     RolloutState,
     ServedGame,
-    ShadowCounts,
 )
 from rlarcade.registry.states import Submission
-from rlarcade.registry.tables import rollouts, served_games, shadows
+from rlarcade.registry.tables import rollouts, served_games
 from rlarcade.serving.strategies import RolloutSpec
 
 _RESULT = {
@@ -62,8 +60,9 @@ def open_rollout(
         submission: the approved submission that it releases; None: the actor's own decision.
 
     Raises:
-        RegistryError: the version is broken, archived or the champion; the game has no champion; or
-            another rollout of the game is open.
+        RegistryError: the version is broken, archived or the champion; the game has no champion;
+            another rollout of the game is open; the strategy compares the versions, and they play
+            by different protocols; or the rollout that must succeed first has failed.
         UnusableRegistryError: the registry cannot be written.
     """
     if version.state != "ok":
@@ -81,6 +80,9 @@ def open_rollout(
         )
     if alias.version == version.number:
         raise RegistryError(f"version {version.number} is the champion of {game} already.")
+    _require_comparable(registry.version(alias.version), version, spec)
+    if spec.after is not None:
+        _require_hope(rollout(registry, spec.after))
     with registry.change(actor) as change:
         other = change.execute(
             select(rollouts.c.id, rollouts.c.state)
@@ -112,6 +114,24 @@ def open_rollout(
         change.execute(insert(rollouts).values(**opened.model_dump()))
         change.record(OPENED, opened.model_dump())
     return opened
+
+
+def _require_comparable(champion: Version, version: Version, spec: RolloutSpec) -> None:
+    if spec.strategy in ("canary", "ab", "parallel") and champion.contract != version.contract:
+        raise RegistryError(
+            f"versions {champion.number} and {version.number} cannot be compared, because their "
+            f"protocols or actions differ: {champion.protocol.name} with {champion.num_actions} "
+            f"actions, and {version.protocol.name} with {version.num_actions}. Choose the strategy "
+            "big-bang, phased or rolling."
+        )
+
+
+def _require_hope(first: Rollout) -> None:
+    if first.state in ("rolled_back", "aborted"):
+        raise RegistryError(
+            f"rollout {first.id} was {first.state.replace('_', ' ')}, so nothing can begin after "
+            "its success. Leave `after` out."
+        )
 
 
 def rollout(registry: Registry, number: int) -> Rollout:
@@ -352,36 +372,6 @@ def games_of(registry: Registry, number: int) -> list[ServedGame]:
         return [ServedGame.model_validate(dict(row)) for row in rows]
     except ValidationError as error:
         raise audit.altered(f"a game of rollout {number}", error) from error
-
-
-# Shadows
-
-
-def record_shadow(registry: Registry, counts: ShadowCounts, actor: str) -> None:
-    """Records what a shadow has counted so far, in place of what was recorded before.
-
-    Raises:
-        UnusableRegistryError: the registry cannot be written.
-    """
-    row = counts.model_dump()
-    with registry.change(actor) as change:
-        here = update(shadows).where(shadows.c.rollout == counts.rollout)
-        if change.execute(here.values(**row)).rowcount == 0:
-            change.execute(insert(shadows).values(**row))
-        change.record(SHADOW, row)
-
-
-def shadow_of(registry: Registry, number: int) -> ShadowCounts | None:
-    """Returns what the shadow of a rollout has counted; None: nothing is recorded.
-
-    Raises:
-        UnusableRegistryError: it was altered.
-    """
-    (rows,) = registry.rows(select(shadows).where(shadows.c.rollout == number))
-    try:
-        return ShadowCounts.model_validate(dict(rows[0])) if rows else None
-    except ValidationError as error:
-        raise audit.altered(f"the shadow of rollout {number}", error) from error
 
 
 def _rollout(row: dict[str, object]) -> Rollout:

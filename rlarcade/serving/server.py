@@ -18,9 +18,11 @@ from rlarcade.registry.store import is_registry
 from rlarcade.serving.app import make_app
 from rlarcade.serving.assignment import Plan, Variant
 from rlarcade.serving.controller import Controller
-from rlarcade.serving.engine import LocalEngine
+from rlarcade.serving.engine import Engine, LocalEngine
 from rlarcade.serving.http_protocol import PatientProtocol
+from rlarcade.serving.processes import ProcessEngine
 from rlarcade.serving.requests import Online
+from rlarcade.serving.rulings import DECISION_SECONDS
 from rlarcade.serving.service import Deployment, Service
 from rlarcade.serving.stock import Loader, packaged
 from rlarcade.serving.tokens import TOKEN
@@ -44,6 +46,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     token: str | None = None,
+    replicas: int | None = None,
     loader: Loader = DQNAgent.load,
     on_ready: OnReady | None = None,
 ) -> None:
@@ -55,7 +58,8 @@ def serve(
         host: address to listen on.
         port: port to listen on; 0: any free one.
         token: the operator's token; None: operators are refused.
-        loader: makes agents of checkpoints.
+        replicas: worker processes for forward passes; None: they run in this process.
+        loader: makes agents of checkpoints, in this process.
         on_ready: called with the server's address and the games online.
 
     Raises:
@@ -77,7 +81,7 @@ def serve(
                 Registry.open(registry, create=False, busy_seconds=_BUSY_SECONDS)
             )
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_served(opened, bound, host, token, loader, on_ready))
+            runner.run(_served(opened, bound, host, token, replicas, loader, on_ready))
 
 
 async def _served(
@@ -85,10 +89,11 @@ async def _served(
     bound: socket.socket,
     host: str,
     token: str | None,
+    replicas: int | None,
     loader: Loader,
     on_ready: OnReady | None,
 ) -> None:
-    service = Service(LocalEngine())
+    service = Service(_engine(replicas))
     controller = None
     if registry is None:
         await _serve_packaged(service, loader)
@@ -115,6 +120,12 @@ async def _served(
             on_ready(url, sorted(service.deployments))
 
     await _Server(config, listening).serve([bound])
+
+
+def _engine(replicas: int | None) -> Engine:
+    if replicas is None:
+        return LocalEngine()
+    return ProcessEngine(replicas, hang_seconds=DECISION_SECONDS)
 
 
 class _Server(uvicorn.Server):
@@ -159,7 +170,9 @@ def _bound(host: str, port: int) -> socket.socket:
 async def _serve_packaged(service: Service, loader: Loader) -> None:
     for stocked in await asyncio.to_thread(packaged, loader):
         variant = Variant(role="champion", version=stocked.number, share=1.0)
-        await service.engine.load(stocked.number, stocked.agent, at_once=True)
+        await service.engine.load(
+            stocked.number, stocked.agent, at_once=True, checkpoint=stocked.checkpoint
+        )
         service.deployments[stocked.game] = Deployment(
             stocked.game, Plan(variants=(variant,), salt="champion"), 0, {stocked.number: stocked}
         )

@@ -264,23 +264,25 @@ class Service:
             raise Refusal(409, "the session's last request is not answered yet. Wait for it.")
         session.busy = True
         began = time.perf_counter()
+        version = session.version  # another one may take the game over while this one thinks
         try:
             observation = session.observed(picture)
             try:
-                values = await self.values(session.version, observation[None], session.role)
+                values = await self.values(version, observation[None], session.role)
             except Refusal:
                 session.forget()
                 raise
-            chosen = greedy(values[0], f"version {session.version}")
+            chosen = greedy(values[0], f"version {version}")
             rolled = None if session.dice is None else session.dice.roll()
         except PolicyError as error:
             session.errors += 1
             self.finish(session, "failed")
-            raise Refusal(500, f"version {session.version} failed: {error}") from error
+            raise Refusal(500, f"version {version} failed: {error}") from error
         finally:
             session.busy = False
         self._judge_time(session, time.perf_counter() - began)
-        self._show_shadow(session, observation, values[0])
+        if version == session.version:
+            self._show_shadow(session, observation, values[0])
         action = chosen if rolled is None else rolled
         session.gave(action)
         return Decision(session.steps - 1, action, rolled is not None, values[0])
@@ -317,8 +319,13 @@ class Service:
             self.metrics.decided(version, role, code, time.perf_counter() - began)
         return values
 
+    def _rollout(self, session: Session) -> LiveRollout | None:
+        """Returns the open rollout of a session's game; None also if the game is offline by now."""
+        deployment = self.deployments.get(session.game)
+        return None if deployment is None else deployment.live
+
     def _judge_time(self, session: Session, seconds: float) -> None:
-        live = self.deployments[session.game].live
+        live = self._rollout(session)
         limit = None if live is None else live.spec.slow_seconds
         if limit is not None and seconds > limit:
             session.slow += 1
@@ -327,7 +334,7 @@ class Service:
         self, session: Session, observation: NDArray[np.uint8], values: NDArray[np.float32]
     ) -> None:
         """Shows a candidate that runs as a shadow what the champion has decided."""
-        live = self.deployments[session.game].live
+        live = self._rollout(session)
         if live is None or live.shadow is None or live.rollout.state != "progressing":
             return
         if session.version == live.rollout.champion:
@@ -392,7 +399,7 @@ class Service:
     # The referee
 
     def _send_to_referee(self, session: Session, number: int, claimed: float | None) -> None:
-        live = self.deployments[session.game].live
+        live = self._rollout(session)
         if live is None or live.rollout.id != session.rollout:
             return  # the rollout has ended
         told = {

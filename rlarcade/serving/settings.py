@@ -23,6 +23,7 @@ _ONLY_FOR: dict[str, tuple[Strategy, ...]] = {
     "mode": ("parallel",),
     "share": ("ab",),
     "replicas": ("rolling",),
+    "drain_seconds": ("rolling",),
     "min_sessions": ("phased", "canary", "parallel"),
     "alpha": ("canary", "parallel", "ab"),
     "max_pairs": ("canary", "parallel"),
@@ -45,7 +46,10 @@ class RolloutSpec(Checked, use_attribute_docstrings=True):
     """Percent of the sessions that the candidate plays at each step of a canary."""
     phases: tuple[str, ...] = ()
     """Groups that the candidate takes over one after the other (phased). A group that is not named
-    follows when the rollout has succeeded."""
+    follows when the rollout has succeeded. Without groups, the whole game is one phase."""
+    after: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+    """Number of the rollout that must have succeeded before this one begins, such as that of the
+    game that comes first. If it fails, this one is aborted."""
     mode: Literal["shadow", "twin"] | None = None
     """How the candidate runs beside the champion (parallel). `shadow`: it sees the same frames and
     never acts. `twin`: it plays its own game with the same seed."""
@@ -53,6 +57,9 @@ class RolloutSpec(Checked, use_attribute_docstrings=True):
     """The candidate's share of the sessions, 0 … 1 (ab)."""
     replicas: _Count = 1
     """Workers that are replaced one after the other (rolling)."""
+    drain_seconds: _Seconds = 1800.0
+    """Seconds that the champion's last worker waits for open games (rolling). Then the candidate
+    takes them over, and their scores count for neither."""
     min_sessions: _Count = 10
     """Candidate sessions that must end at each step before the next one."""
     alpha: _Share = 0.05
@@ -106,8 +113,6 @@ class RolloutSpec(Checked, use_attribute_docstrings=True):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        if self.strategy == "phased" and not self.phases:
-            raise ValueError("a phased rollout needs its phases: name the groups in their order")
         if len(set(self.phases)) < len(self.phases) or not all(self.phases):
             raise ValueError(f"each phase is another group with a name; got {quoted(self.phases)}")
         if self.strategy == "parallel" and self.mode is None:
@@ -143,7 +148,11 @@ class RolloutSpec(Checked, use_attribute_docstrings=True):
     @property
     def num_steps(self) -> int:
         """Number of steps of the rollout."""
-        sizes = {"canary": len(self.steps), "phased": len(self.phases), "rolling": self.replicas}
+        sizes = {
+            "canary": len(self.steps),
+            "phased": max(len(self.phases), 1),
+            "rolling": self.replicas,
+        }
         return sizes.get(self.strategy, 1)
 
     @property

@@ -12,9 +12,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
+from sqlalchemy import insert, select, update
 
 from rlarcade.errors import PolicyError
-from rlarcade.registry.rollouts import ShadowCounts
+from rlarcade.registry import audit
+from rlarcade.registry.registry import Registry
+from rlarcade.registry.rollouts import SHADOW, ShadowCounts
+from rlarcade.registry.tables import shadows
 from rlarcade.serving.refusals import Refusal
 
 _MOST_WAITING = 256  # observations, of 28 KB each
@@ -135,3 +140,33 @@ class Shadow:
         self._waiting.clear()
         if self._task is not None:
             self._task.cancel()
+
+
+# In the registry
+
+
+def record_shadow(registry: Registry, counts: ShadowCounts, actor: str) -> None:
+    """Records what a shadow has counted so far, in place of what was recorded before.
+
+    Raises:
+        UnusableRegistryError: the registry cannot be written.
+    """
+    row = counts.model_dump()
+    with registry.change(actor) as change:
+        here = update(shadows).where(shadows.c.rollout == counts.rollout)
+        if change.execute(here.values(**row)).rowcount == 0:
+            change.execute(insert(shadows).values(**row))
+        change.record(SHADOW, row)
+
+
+def shadow_of(registry: Registry, number: int) -> ShadowCounts | None:
+    """Returns what the shadow of a rollout has counted; None: nothing is recorded.
+
+    Raises:
+        UnusableRegistryError: it was altered.
+    """
+    (rows,) = registry.rows(select(shadows).where(shadows.c.rollout == number))
+    try:
+        return ShadowCounts.model_validate(dict(rows[0])) if rows else None
+    except ValidationError as error:
+        raise audit.altered(f"the shadow of rollout {number}", error) from error

@@ -76,7 +76,7 @@ def plan_of(spec: RolloutSpec, step: int, champion: int, candidate: int, salt: s
             if role != "control" or control > 0
         ),
         salt=salt,
-        groups=spec.phases[: step + 1] if spec.strategy == "phased" else None,
+        groups=spec.phases[: step + 1] or None,
     )
 
 
@@ -197,7 +197,7 @@ def _tried(spec: RolloutSpec, step: int, own: list[Game], assigned: list[tuple[G
     """
     if _shares(spec, step)[1] > 0:
         own = [candidate for candidate, _ in assigned]
-    if spec.strategy == "phased":
+    if spec.phases:
         own = [game for game in own if game.group == spec.phases[step]]
     ended = [game for game in own if game.step == step and game.state == "ended"]
     return len({game.key if game.pair is None else game.pair for game in ended})

@@ -82,6 +82,8 @@ class RolloutDocument(BaseModel):
     step: int
     steps: int
     """Number of steps."""
+    after: int | None
+    """The rollout that must have succeeded before this one begins."""
     note: str | None
     """Reason for the state."""
     variants: tuple[VariantDocument, ...]
@@ -104,6 +106,8 @@ class RolloutDocument(BaseModel):
     """Games in which the candidate acted."""
     mixed: int
     """Games that one version began and the other took over; they count for neither."""
+    untwinned: int
+    """Games of the champion that got no twin because the referee was behind."""
     shadow: ShadowDocument | None
     """Counts of a candidate that runs as a shadow."""
     opened: str
@@ -126,10 +130,21 @@ class DeploymentDocument(BaseModel):
     """The open rollout."""
 
 
+class ReplicaDocument(BaseModel):
+    """A place where forward passes run."""
+
+    name: str
+    healthy: bool
+    versions: tuple[int, ...]
+    """Numbers of the versions that it serves."""
+
+
 class Deployments(BaseModel):
     """All games online."""
 
     deployments: tuple[DeploymentDocument, ...]
+    replicas: tuple[ReplicaDocument, ...]
+    """Worker processes, or the server itself."""
     registry: str | None
     """Folder of the registry; null: the agents that come with rlarcade."""
     stale: str | None
@@ -139,10 +154,12 @@ class Deployments(BaseModel):
 class NewRollout(BaseModel):
     """An order to roll out a version."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     version: Annotated[str, Field(min_length=1, max_length=200)]
     spec: RolloutSpec
+    game: Annotated[str, Field(max_length=LONGEST_KEY)] | None = None
+    """The game that the version must be of; null: any."""
     actor: _Actor = "operator"
 
 
@@ -199,6 +216,9 @@ async def deployments(request: Request) -> Deployments:
     found = online.service.deployments.values()
     return Deployments(
         deployments=tuple(_deployment(one) for one in sorted(found, key=lambda one: one.game)),
+        replicas=tuple(
+            ReplicaDocument(**one._asdict()) for one in online.service.engine.replicas()
+        ),
         registry=online.registry,
         stale=None if online.controller is None else online.controller.stale,
     )
@@ -232,8 +252,9 @@ async def start(request: Request, order: NewRollout) -> RolloutDocument:
     """Starts the rollout of a version."""
     online = online_of(request)
     controller = online.require_operator(request)
-    opened = await controller.start(order.version, order.spec, order.actor)
-    return _rollout(LiveRollout(opened, order.spec))
+    opened = await controller.start(order.version, order.spec, order.actor, order.game)
+    spec = await online.service.at_registry(store.spec_of, controller.registry, opened)
+    return _rollout(LiveRollout(opened, spec))
 
 
 @router.post("/v1/outcomes", status_code=201)
@@ -323,12 +344,14 @@ def _rollout(running: LiveRollout) -> RolloutDocument:
             include={"id", "game", "strategy", "version", "champion", "state", "step", "note"}
         ),
         steps=running.spec.num_steps,
+        after=running.spec.after,
         variants=_variants(running, evidence),
         **evidence.counts._asdict(),
         e_value=evidence.e_value,
         e_value_worse=evidence.e_value_worse,
         touched=evidence.touched,
         mixed=evidence.mixed,
+        untwinned=running.untwinned,
         shadow=None if running.seen is None else _shadow(running.seen),
         bound=1 / evidence.rule.alpha,
         bound_worse=1 / evidence.alpha_alarm,

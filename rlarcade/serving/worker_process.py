@@ -68,23 +68,19 @@ class WorkerProcess:
         """
         ours, theirs = socket.socketpair()
         with theirs:
-            command = [sys.executable, "-P", "-m", "rlarcade.serving.worker", str(theirs.fileno())]
+            creating = asyncio.ensure_future(_created(theirs.fileno(), loader))
             try:
-                process = await asyncio.create_subprocess_exec(
-                    *command,
-                    *([] if loader is None else [loader]),
-                    stdin=PIPE,  # closes when this process ends; see the worker
-                    stdout=DEVNULL,
-                    pass_fds=[theirs.fileno()],
-                    env=_environment(),
-                    start_new_session=True,  # Ctrl-C ends the server, which ends its workers
-                )
+                worker = cls(await asyncio.shield(creating))
+            except asyncio.CancelledError:
+                ours.close()
+                # asyncio would leave a pipe open if it were cancelled itself.
+                await cls(await creating).end()
+                raise
             except BaseException:
                 ours.close()
                 raise
-        worker = cls(process)
-        worker._channel = await asyncio.open_connection(sock=ours)
         try:
+            worker._channel = await asyncio.open_connection(sock=ours)
             async with worker._one_at_a_time:
                 await worker._answer(_START_SECONDS)
         except BaseException:
@@ -198,6 +194,22 @@ class WorkerProcess:
         for writer in writers:
             if writer is not None:
                 writer.close()
+                with suppress(OSError):
+                    await writer.wait_closed()
+
+
+async def _created(channel: int, loader: str | None) -> Process:
+    """Starts the process, which gets one end of the socket pair."""
+    command = [sys.executable, "-P", "-m", "rlarcade.serving.worker", str(channel)]
+    return await asyncio.create_subprocess_exec(
+        *command,
+        *([] if loader is None else [loader]),
+        stdin=PIPE,  # closes when this process ends; see the worker
+        stdout=DEVNULL,
+        pass_fds=[channel],
+        env=_environment(),
+        start_new_session=True,  # Ctrl-C ends the server, which ends its workers
+    )
 
 
 def _environment() -> dict[str, str]:

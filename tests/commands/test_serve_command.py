@@ -1,6 +1,7 @@
 """`rlarcade serve`, `rollout` and `play`: what they refuse, and a whole rollout from end to end."""
 
 import contextlib
+import http.client
 import json
 import os
 import re
@@ -8,16 +9,17 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-import urllib.request
 from pathlib import Path
 
+import psutil
 import pytest
+from serving_process import serving
 
 from rlarcade.registry.registry import Registry
 
 DATA = Path(__file__).parents[1] / "data"
-TOKEN = "operators-token"
 
 
 @pytest.fixture(autouse=True)
@@ -61,6 +63,12 @@ def test_nothing_listens_beyond_this_machine_without_a_token(command):
     assert "RLARCADE_TOKEN or --token-file" in err
 
 
+def test_replicas_without_worker_processes_are_refused(command):
+    code, _, err = command("serve", "--port", "0", "--replicas", "3")
+    assert code == 2
+    assert "Add --engine processes, or leave --replicas out" in err
+
+
 def test_a_port_that_is_taken_is_told_with_a_remedy(command):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         code, _, err = command("serve", "--port", str(taken.getsockname()[1]))
@@ -102,61 +110,6 @@ def test_orders_that_say_too_little_are_refused(command, words, told):
 
 
 # From end to end, with real agents over HTTP
-
-
-class Server:
-    """A server process on a free port."""
-
-    def __init__(self, folder, *flags):
-        self.log = folder / "server.log"
-        environment = os.environ | {"RLARCADE_TOKEN": TOKEN}
-        words = [sys.executable, "-m", "rlarcade.serve", "--port", "0", *flags]
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                words, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT
-            )
-        self.url = self._until("listening on ").split()[0]
-
-    def _until(self, text, seconds=60):
-        end = time.monotonic() + seconds
-        while time.monotonic() < end and self.process.poll() is None:
-            said = self.log.read_text()
-            if text in said:
-                return said.partition(text)[2]
-            time.sleep(0.1)
-        raise AssertionError(self.log.read_text())
-
-    def run(self, *words, code=0):
-        environment = os.environ | {"RLARCADE_TOKEN": TOKEN}
-        done = subprocess.run(
-            [sys.executable, "-m", "rlarcade", *words, "--server", self.url],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-        )
-        assert done.returncode == code, done.stderr
-        return done.stdout
-
-    def rollout(self):
-        with urllib.request.urlopen(f"{self.url}/v1/rollouts") as answer:
-            return json.load(answer)["rollouts"][-1]
-
-    def end(self, how=signal.SIGTERM):
-        self.process.send_signal(how)
-        return self.process.wait(30)
-
-
-@contextlib.contextmanager
-def serving(folder, *flags):
-    server = Server(folder, *flags)
-    try:
-        yield server
-    finally:
-        if server.process.poll() is None:
-            server.process.kill()
-            server.process.wait()
 
 
 @pytest.mark.slow
@@ -241,3 +194,118 @@ def test_a_server_that_is_killed_goes_on_with_its_rollout(tmp_path):
             assert after["state"] == "progressing"
             assert server.end(signal.SIGINT) == 0
         assert registry.verify() == []
+
+
+# Worker processes
+
+
+class Samples(threading.Thread):
+    """Asks every 50 ms how many workers are healthy."""
+
+    def __init__(self, server):
+        super().__init__()
+        self.server, self.healthy, self.versions, self.over = server, [], set(), False
+        self.start()
+
+    def run(self):
+        while not self.over:
+            replicas = self.server.deployments()["replicas"]
+            self.healthy.append(sum(one["healthy"] for one in replicas))
+            self.versions.add(tuple(tuple(one["versions"]) for one in replicas))
+            time.sleep(0.05)
+
+
+def workers_of(server):
+    """The processes of the server's workers."""
+    found = []
+    for child in psutil.Process(server.process.pid).children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # a zombie's, too
+            if "rlarcade.serving.worker" in child.cmdline():
+                found.append(child)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kill", [False, True])
+def test_sixteen_clients_play_on_while_three_workers_are_replaced(tmp_path, kill):
+    with Registry.open(tmp_path / "registry") as registry:
+        for name in ("early", "late"):
+            registry.register(DATA / f"space-invaders-{name}")
+        registry.move_alias("space_invaders", "champion", 1, expected_generation=0, kind="promote")
+        flags = ("--registry", "registry", "--engine", "processes", "--replicas", "3")
+        with serving(tmp_path, *flags) as server:
+            old = workers_of(server)
+            samples, clients = Samples(server), Clients(server.url, 16)
+            try:
+                server.run("rollout", "start", "2", "--strategy", "rolling")
+                if kill:
+                    server.until(lambda: server.rollout()["state"] == "progressing")
+                    workers_of(server)[0].kill()
+                server.until(lambda: server.rollout()["state"] == "succeeded")
+                server.until(
+                    lambda: all(one["versions"] == [2] for one in server.deployments()["replicas"])
+                )
+            finally:
+                versions, samples.over = clients.stop(), True
+                samples.join()
+            after = server.rollout()
+            new = workers_of(server)
+            assert len(new) == 3
+            assert server.end() == 0
+        assert clients.failed == []
+        assert versions == {1, 2}
+        assert min(samples.healthy) >= 2
+        assert any(len(set(shown)) > 1 for shown in samples.versions), "versions were mixed"
+        assert after["note"].startswith("3 of 3 workers serve version 2")
+        assert registry.alias("space_invaders").version == 2
+        assert registry.verify() == []
+    _, alive = psutil.wait_procs([*old, *new], timeout=5)
+    assert alive == []
+
+
+class Clients:
+    """Clients that play a hundred steps of a game, one game after the other, over HTTP."""
+
+    def __init__(self, url, count):
+        self.host, self.failed, self.versions = url.removeprefix("http://"), [], set()
+        self.over = False
+        self.threads = [threading.Thread(target=self._play) for _ in range(count)]
+        for thread in self.threads:
+            thread.start()
+
+    def stop(self):
+        self.over = True
+        for thread in self.threads:
+            thread.join()
+        return self.versions
+
+    def _play(self):
+        frame = bytes(84 * 84)
+        connection = http.client.HTTPConnection(self.host, timeout=30)
+
+        def asked(path, body, **headers):
+            connection.request("POST", path, body, headers)
+            answer = connection.getresponse()
+            told = json.loads(answer.read())
+            if answer.status >= 300:
+                self.failed.append(told)
+            return told
+
+        try:
+            while not self.over and not self.failed:
+                session = asked(
+                    "/v1/sessions", b'{"game": "SpaceInvaders"}', **{"Content-Type": JSON}
+                )
+                self.versions.add(session["version"])
+                token = {"X-Session-Token": session["token"], "Content-Type": BYTES}
+                for _ in range(100):
+                    asked(f"/v1/sessions/{session['id']}/act", frame, **token)
+                token["Content-Type"] = JSON
+                asked(f"/v1/sessions/{session['id']}/outcome", b'{"ended": "left"}', **token)
+        except Exception as error:  # any failed request fails the test
+            self.failed.append(error)
+        finally:
+            connection.close()
+
+
+JSON, BYTES = "application/json", "application/octet-stream"

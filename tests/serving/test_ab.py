@@ -9,7 +9,7 @@ import pytest
 from registry_helpers import sql, whole
 from scipy import stats
 from serving_helpers import run
-from serving_house import House, short, until
+from serving_house import House, command_server, short, until
 
 from rlarcade import rollout
 from rlarcade.errors import UnusableRegistryError
@@ -312,18 +312,6 @@ def test_outcomes_and_shadows_survive_export_and_import(house, registry, tmp_pat
 def test_outcomes_and_shadows_on_the_command_line(house, monkeypatch, capsys):
     with house.online() as client:
 
-        class Over:
-            """Sends the orders of a command to this server."""
-
-            def __init__(self, *ignored):
-                pass
-
-            def get(self, path):
-                return client.get(path).json()
-
-            def post(self, path, document):
-                return client.post(path, json=document).json()
-
         def told(*words):
             assert rollout.main(list(words)) == 0
             return capsys.readouterr().out
@@ -331,7 +319,7 @@ def test_outcomes_and_shadows_on_the_command_line(house, monkeypatch, capsys):
         def progressing():
             return client.get("/v1/rollouts").json()["rollouts"][-1]["state"] == "progressing"
 
-        monkeypatch.setattr("rlarcade.serving.client.ServerClient", Over)
+        monkeypatch.setattr("rlarcade.serving.client.ServerClient", command_server(client))
         told("start", "2", "--strategy", "ab", "--outcome-seconds", "60")
         until(progressing)
         asked = {"game": "Pong", "key": "anna"}

@@ -236,6 +236,21 @@ def test_candidate_and_control_meet_with_the_same_seeds_and_no_seed_comes_twice(
     run(check())
 
 
+def test_a_game_that_is_taken_offline_is_played_to_its_end(house, registry):
+    async def check():
+        await house.look()
+        session = await house.opened()
+        registry.move_alias("pong", "champion", None, expected_generation=1, kind="set")
+        await house.look()
+        assert house.service.deployments == {}
+        decided = await house.service.decide(session, np.zeros((84, 84), dtype=np.uint8))
+        assert decided.step == 0
+        assert house.service.finish(session, "ended").steps == 1
+        await house.service.close()
+
+    run(check())
+
+
 def test_a_game_that_outlives_its_rollout_is_no_game_of_the_next_one(house, registry):
     async def check():
         await house.start(2)

@@ -10,7 +10,7 @@ import numpy as np
 import psutil
 import pytest
 import uvicorn
-from serving_helpers import run
+from serving_helpers import Sleepy, run
 from serving_house import pong_online
 from websockets.asyncio.client import connect
 
@@ -89,6 +89,39 @@ def test_the_memory_does_not_grow_with_the_sessions_that_were():
         assert used[3] - used[1] < 5, used  # megabytes, in the second half
 
     run(check(), seconds=250)
+
+
+def test_a_client_that_waits_for_its_action_has_not_gone():
+    async def check():
+        agent = Sleepy(0.2, after=0)
+        service = await pong_online(agent)
+        await service.engine.load(1, agent, at_once=False)
+        service.idle_seconds = -1
+        session = await service.open_session("pong", "act")
+        deciding = asyncio.ensure_future(service.decide(session, FRAME))
+        await asyncio.sleep(0.05)
+        service.end_idle()
+        assert session.state == "open"
+        await deciding
+        service.end_idle()
+        assert session.state == "abandoned"
+
+    run(check())
+
+
+def test_a_game_has_an_end_however_long_a_client_plays(monkeypatch):
+    monkeypatch.setattr("rlarcade.serving.sessions._LONGEST_GAME", 3)
+
+    async def check():
+        service = await pong_online()
+        session = await service.open_session("pong", "act")
+        for _ in range(3):
+            await service.decide(session, FRAME)
+        with pytest.raises(Refusal, match="a game has at most 3 steps. End the session"):
+            await service.decide(session, FRAME)
+        assert session.steps == 3
+
+    run(check())
 
 
 def test_there_is_an_end_to_the_number_of_open_sessions(monkeypatch):

@@ -1,11 +1,15 @@
 """Phased rollouts: group by group; and open games that are cut and handed over."""
 
+import asyncio
+
 import numpy as np
 import pytest
 from registry_helpers import tiny, whole
 from serving_helpers import Crashing, Favourite, observations, run
-from serving_house import House, short, until
+from serving_house import House, command_server, short, until
 
+from rlarcade import rollout
+from rlarcade.errors import RegistryError
 from rlarcade.games import get_protocol
 from rlarcade.serving import rollout_store as store
 from rlarcade.serving.refusals import Refusal
@@ -123,6 +127,130 @@ def test_after_a_kill_each_group_has_the_version_that_it_had(house, registry):
 
     run(first())
     run(second())
+
+
+# Game by game
+
+
+WHOLE = RolloutSpec(strategy="phased", min_sessions=2)
+
+
+@pytest.fixture
+def two_games(house, registry, add):
+    """Also champion 3 and candidate 4 of Breakout."""
+    add(3, "breakout", num_actions=4)
+    registry.move_alias("breakout", "champion", 3, expected_generation=0, kind="promote")
+    add(4, "breakout", num_actions=4)
+    house.made |= {number: Favourite(number % 4, num_actions=4) for number in (3, 4)}
+    return house
+
+
+async def a_game(house, game):
+    """Plays a game and leaves it; returns its version."""
+    opening = asyncio.ensure_future(house.service.open_session(game, "act"))
+    await asyncio.sleep(0)
+    await house.look()
+    session = await opening
+    house.service.finish(session, "abandoned")
+    await house.settled()
+    return session.version
+
+
+def test_the_next_game_begins_when_the_game_before_has_succeeded(two_games, registry):
+    house = two_games
+
+    async def check():
+        await house.start(2, WHOLE)
+        await house.start(4, WHOLE.model_copy(update={"after": 1}))
+        assert (house.state(1).state, house.state(2).state) == ("progressing", "preparing")
+        assert [await a_game(house, game) for game in ("breakout", "pong")] == [3, 2]
+        assert house.state(2).state == "preparing"
+        assert await a_game(house, "pong") == 2
+        await house.look(2)
+        assert (house.state(1).state, house.state(2).state) == ("succeeded", "progressing")
+        assert [await a_game(house, "breakout") for _ in range(2)] == [4, 4]
+        assert house.state(2).state == "succeeded"
+        await house.service.close()
+
+    run(check())
+    assert whole(registry)
+
+
+@pytest.mark.parametrize("end", ["rolled_back", "aborted"])
+def test_a_game_that_fails_stops_the_games_after_it(two_games, registry, end):
+    house = two_games
+
+    async def check():
+        await house.start(2, WHOLE)
+        await house.start(4, WHOLE.model_copy(update={"after": 1}))
+        if end == "aborted":
+            await house.controller.order(1, lambda now: store.move(registry, now, end, "anna"))
+        else:
+            while house.pong.live is not None:
+                number = house.assigned("candidate")
+                house.pong.live.end(number, None, ended="failed", errors=True)
+                await house.look()
+        await house.look()
+        assert house.state(1).state == end
+        assert house.state(2).state == "aborted"
+        failed = end.replace("_", " ")
+        assert house.state(2).note == f"rollout 1, which had to succeed first, was {failed}"
+        assert await a_game(house, "breakout") == 3
+        await house.service.close()
+
+    run(check())
+    assert store.games_of(registry, 2) == []
+    version = registry.version(4)
+    for first, told in ((1, "rollout 1 was .*, so nothing can begin after"), (9, "no rollout 9")):
+        spec = WHOLE.model_copy(update={"after": first})
+        with pytest.raises(RegistryError, match=told):
+            store.open_rollout(registry, version, spec, actor="anna")
+
+
+def test_after_a_kill_a_game_still_waits_for_the_one_before(two_games, registry):
+    async def first():
+        await two_games.start(2, WHOLE)
+        await two_games.start(4, WHOLE.model_copy(update={"after": 1}))
+        await two_games.service.close()
+
+    async def second():
+        again = House(registry, two_games.made)
+        await again.look(3)
+        assert again.state(2).state == "preparing"
+        assert await a_game(again, "breakout") == 3
+        await again.service.close()
+
+    run(first())
+    run(second())
+
+
+def test_several_versions_on_the_command_line_are_the_phases(two_games, monkeypatch, capsys):
+    with two_games.online() as client:
+        monkeypatch.setattr("rlarcade.serving.client.ServerClient", command_server(client))
+        words = ["start", "2", "4", "--strategy", "phased", "--phases"]
+        assert rollout.main([*words, "pong,breakout,boxing"]) != 0
+        assert "--phases has 3 games for 2 versions" in capsys.readouterr().err
+        assert client.get("/v1/rollouts").json()["rollouts"] == []
+        assert rollout.main([*words, "pong,breakout"]) == 0
+        out = capsys.readouterr().out
+        assert "rollout 1 of Pong: version 2 for 1, phased" in out
+        assert "rollout 2 of Breakout: version 4 for 3, phased" in out
+        assert out.rstrip().endswith("it waits for the success of rollout 1")
+        shown = client.get("/v1/rollouts").json()["rollouts"]
+        assert [(one["game"], one["steps"], one["after"]) for one in shown] == [
+            ("pong", 1, None),
+            ("breakout", 1, 1),
+        ]
+
+
+def test_a_phase_that_names_another_game_is_refused(two_games):
+    with two_games.online() as client:
+        asked = {"version": "2", "spec": {"strategy": "phased"}, "game": "breakout"}
+        answer = client.post("/v1/rollouts", json=asked)
+        assert answer.status_code == 409
+        assert answer.json() == {"error": "version 2 is of pong, not breakout."}
+        assert client.post("/v1/rollouts", json=asked | {"game": "boxing"}).status_code == 404
+        assert client.get("/v1/rollouts").json()["rollouts"] == []
 
 
 # Open games when the version changes

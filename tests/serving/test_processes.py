@@ -1,13 +1,13 @@
 """The engine of several processes: a worker's death costs no request, and none is left behind."""
 
 import asyncio
+import contextlib
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import numpy as np
@@ -40,11 +40,15 @@ BAD = 255
 
 def workers():
     """The worker processes of this process."""
-    children = psutil.Process().children(recursive=True)
-    return [one for one in children if "rlarcade.serving.worker" in " ".join(one.cmdline())]
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # a zombie's, too
+            if "rlarcade.serving.worker" in child.cmdline():
+                found.append(child)
+    return found
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def engine_of(folder, *contents, replicas=2, trusted=True, hang_seconds=10.0):
     """An engine with a version for each content, numbered from 1."""
     engine = ProcessEngine(replicas, loader=LOADER, hang_seconds=hang_seconds)

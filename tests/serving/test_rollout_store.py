@@ -4,6 +4,7 @@ import pytest
 from registry_helpers import sql, whole
 
 from rlarcade.errors import RegistryError, StaleError, UnusableRegistryError
+from rlarcade.games import get_protocol
 from rlarcade.registry.rollouts import OPEN_STATES, TRANSITIONS, ServedGame
 from rlarcade.serving import rollout_store as store
 from rlarcade.serving.settings import RolloutSpec
@@ -63,6 +64,22 @@ def test_what_cannot_be_rolled_out_is_refused(registry, add):
         store.open_rollout(registry, registry.version(2), CANARY, actor="anna")
     with pytest.raises(RegistryError, match="there is no rollout 7"):
         store.rollout(registry, 7)
+
+
+def test_versions_that_play_by_different_protocols_are_not_compared(registry, add):
+    add(1)
+    registry.move_alias("pong", "champion", 1, expected_generation=0, kind="promote")
+    other = add(2, protocol=get_protocol("machado"), num_actions=18)
+    for spec in (
+        CANARY,
+        RolloutSpec(strategy="ab"),
+        RolloutSpec(strategy="parallel", mode="twin"),
+        RolloutSpec(strategy="parallel", mode="shadow"),
+    ):
+        with pytest.raises(RegistryError, match="v5 with 6 actions, and machado with 18"):
+            store.open_rollout(registry, other, spec, actor="anna")
+    opened = store.open_rollout(registry, other, RolloutSpec(strategy="phased"), actor="anna")
+    assert opened.version == 2
 
 
 def test_a_version_in_an_open_rollout_cannot_be_archived(registry, opened):

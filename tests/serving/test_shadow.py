@@ -17,7 +17,7 @@ from rlarcade.serving import rollout_store as store
 from rlarcade.serving.controller import by_operator
 from rlarcade.serving.refusals import Refusal
 from rlarcade.serving.settings import RolloutSpec
-from rlarcade.serving.shadow import Shadow
+from rlarcade.serving.shadow import Shadow, record_shadow, shadow_of
 
 __all__ = ["short"]
 
@@ -251,7 +251,7 @@ def test_a_shadow_ends_by_an_order_and_its_counts_stay_in_the_registry(house, re
 
     counts = run(check())
     assert counts.compared == 5
-    assert store.shadow_of(registry, 1) == counts
+    assert shadow_of(registry, 1) == counts
     assert registry.alias("pong").version == (2 if end == "decide" else 1)
     assert whole(registry)
 
@@ -272,7 +272,7 @@ def test_after_a_kill_the_shadow_goes_on_counting_from_the_registry(house, regis
         await play(house, 5)
 
     run(first())
-    assert store.shadow_of(registry, 1).compared == 5
+    assert shadow_of(registry, 1).compared == 5
 
     async def second():
         again = House(registry, house.made)
@@ -281,7 +281,7 @@ def test_after_a_kill_the_shadow_goes_on_counting_from_the_registry(house, regis
         assert again.pong.live.seen.compared == 8
 
     run(second())
-    assert store.shadow_of(registry, 1).compared == 5  # less than four more were lost
+    assert shadow_of(registry, 1).compared == 5  # less than four more were lost
     assert whole(registry)
 
 
@@ -291,11 +291,11 @@ def test_counts_that_were_altered_by_hand_are_found(house, registry, folder):
         await house.service.close()
 
     run(check())
-    store.record_shadow(registry, ShadowCounts(rollout=1, compared=3, agreed=1), "anna")
-    store.record_shadow(registry, ShadowCounts(rollout=1, compared=4, agreed=2), "anna")
+    record_shadow(registry, ShadowCounts(rollout=1, compared=3, agreed=1), "anna")
+    record_shadow(registry, ShadowCounts(rollout=1, compared=4, agreed=2), "anna")
     assert whole(registry)
     sql(folder, "UPDATE shadows SET agreed = 4")
     assert "its shadow: its row was altered: agreed is 4" in registry.verify()[0].what
     sql(folder, "UPDATE shadows SET agreed = 'many'")
     with pytest.raises(UnusableRegistryError, match="the shadow of rollout 1 cannot be read"):
-        store.shadow_of(registry, 1)
+        shadow_of(registry, 1)

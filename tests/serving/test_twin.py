@@ -189,6 +189,7 @@ def test_games_get_no_twin_while_the_referee_is_behind(house, registry):
         True,
     ]
     assert len(matched(_read(registry))) == 3
+    assert kept(registry, store.rollout(registry, 1)).untwinned == 3
 
 
 def test_games_whose_seed_the_server_did_not_give_have_no_twin(house, registry):
@@ -198,6 +199,7 @@ def test_games_whose_seed_the_server_did_not_give_have_no_twin(house, registry):
         await house.opened("sequence", number="mine")
         await house.opened(version="2")
         assert [game.pair for game in house.pong.live.games.values()] == [None, None]
+        assert house.pong.live.untwinned == 0
         await house.service.close()
 
     run(check())
