@@ -102,8 +102,10 @@ class Controller:
             current = opened.get(game)
             if deployment is not None and current is not None and deployment.live is None:
                 await self._take_up(deployment, current)
-        for game in self._service.deployments.keys() - found.keys():
-            del self._service.deployments[game]  # its alias was taken away
+        for game in self._service.deployments.keys() - found.keys():  # its alias was taken away
+            deployment = self._service.deployments.pop(game)
+            if deployment.live is not None:
+                await self._void(deployment, deployment.live)
 
     def _open_rollouts(self) -> dict[str, Rollout]:
         rollouts = store.rollouts_of(self.registry)

@@ -204,12 +204,12 @@ class Service:
             dice=None,
         )
         self.sessions.add(session)
+        self.metrics.began(session)
         try:
             await self._seed(deployment, session, variant if version is None else None)
-        except BaseException:
-            self.sessions.remove(session)
+        except BaseException:  # the client has gone; if the game was assigned, it counts
+            self.finish(session, "abandoned")
             raise
-        self.metrics.began(session)
         return session
 
     async def _seed(

@@ -295,7 +295,7 @@ def _document(game: WatchedGame, token: str | None = None) -> WatchDocument:
         game=session.game,
         mode=game.mode,
         protocol=session.protocol,
-        version=session.version if game.mode == "agent" else None,
+        version=game.version,
         role=session.role,
         key=session.key,
         seed=session.seed,

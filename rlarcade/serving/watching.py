@@ -9,6 +9,7 @@ import asyncio
 import hmac
 import io
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -23,7 +24,7 @@ from rlarcade.games.single import GameEnv
 from rlarcade.playing.episodes import EpisodeResult, Trace
 from rlarcade.serving.emulators import Emulators
 from rlarcade.serving.refusals import Refusal
-from rlarcade.serving.service import Service
+from rlarcade.serving.service import Decision, Service
 from rlarcade.serving.sessions import LONGEST_KEY, Session, new_token
 
 _log = logging.getLogger(__name__)
@@ -50,6 +51,8 @@ class Moment(NamedTuple):
     """Whether this action was random, because of the protocol's ε."""
     q_values: tuple[float, ...] | None
     """The agent's values of the actions when it chose; None if no agent chose."""
+    version: int | None
+    """The version that chose; another one may take a game over. None: a person plays."""
     reward: float
     """Points of the newest step."""
     score: float
@@ -92,7 +95,12 @@ class WatchedGame:
         """Whether the game goes on."""
         return self.session.state == "open"
 
-    def play(self, action: int, explored: bool, q_values: tuple[float, ...] | None) -> Moment:
+    @property
+    def version(self) -> int | None:
+        """The version that plays now; None: a person plays."""
+        return self.session.version if self.mode == "agent" else None
+
+    def play(self, action: int, chosen: Decision | None, version: int | None) -> Moment:
         """Plays one step. It is slow (2 ms), so it runs in a thread."""
         assert self.env is not None
         self.observation, reward, terminated, truncated, info = self.env.step(action)
@@ -101,8 +109,9 @@ class WatchedGame:
         self.newest = Moment(
             step=self.newest.step + 1,
             action=action,
-            explored=explored,
-            q_values=q_values,
+            explored=chosen is not None and chosen.explored,
+            q_values=None if chosen is None else tuple(chosen.values.tolist()),
+            version=version,
             reward=reward,
             score=self.newest.score + reward,
             lives=info["lives"],
@@ -120,6 +129,8 @@ class Watching:
         self._games: dict[str, WatchedGame] = {}
         self._ended: dict[str, WatchedGame] = {}
         self._opening = 0
+        # One thread: starting an emulator blocks Python, and games that go on must not stand still.
+        self._opener = ThreadPoolExecutor(1, thread_name_prefix="opener")
         self._prepared: set[tuple[str, Protocol]] = set()
 
     async def begin(
@@ -157,8 +168,9 @@ class Watching:
     async def _begun(self, session: Session, mode: Mode) -> WatchedGame:
         """Gives a session its emulator."""
         emulators = self._service.emulators
+        loop = asyncio.get_running_loop()
         try:
-            begun = await asyncio.to_thread(_opened, emulators, session, mode)
+            begun = await loop.run_in_executor(self._opener, _opened, emulators, session, mode)
         except BaseException:
             self._service.finish(session, "abandoned")  # the version did nothing wrong
             raise
@@ -203,13 +215,11 @@ class Watching:
                 if not game.open:
                     raise Refusal(409, f"the game is over: {game.session.state}. Begin a new one.")
                 if game.mode == "human":
-                    moment = await asyncio.to_thread(game.play, pressed, False, None)
+                    moment = await asyncio.to_thread(game.play, pressed, None, None)
                 else:
+                    version = game.version
                     chosen = await self._service.decide(game.session, game.observation)
-                    values = tuple(chosen.values.tolist())
-                    moment = await asyncio.to_thread(
-                        game.play, chosen.action, chosen.explored, values
-                    )
+                    moment = await asyncio.to_thread(game.play, chosen.action, chosen, version)
                 if moment.ended is not None:
                     if game.mode == "human":
                         game.recording = _recording(game, moment.ended)
@@ -266,13 +276,15 @@ class Watching:
         for game in self._games.values():
             game.env = None
         self._games.clear()
+        self._opener.shutdown(wait=False, cancel_futures=True)
 
 
 def _opened(emulators: Emulators, session: Session, mode: Mode) -> WatchedGame:
     """Resets an emulator with the session's seed. It is slow (0.4 s), so it runs in a thread."""
     env = emulators.take(session.game, session.protocol, pictures=True)
     observation, info = env.reset(seed=session.seed)
-    before = Moment(0, None, False, None, 0.0, 0.0, info["lives"], None, _png(env))
+    version = session.version if mode == "agent" else None
+    before = Moment(0, None, False, None, version, 0.0, 0.0, info["lives"], None, _png(env))
     return WatchedGame(session, mode, env, observation, env.action_names, before)
 
 

@@ -13,7 +13,8 @@ from serving_house import House, command_server, short, until
 
 from rlarcade import rollout
 from rlarcade.errors import UnusableRegistryError
-from rlarcade.registry.rollouts import FollowOn, ServedGame
+from rlarcade.registry.replay import Told
+from rlarcade.registry.rollouts import OUTCOME, FollowOn, ServedGame, replayed
 from rlarcade.serving import rollout_store as store
 from rlarcade.serving.follow_on import follow_ons_of, report, summary
 from rlarcade.serving.refusals import Refusal
@@ -279,6 +280,16 @@ def test_outcomes_that_were_altered_by_hand_are_found(house, registry, folder, s
     assert whole(registry)
     sql(folder, statement)
     assert what in registry.verify()[0].what
+
+
+def test_a_log_that_reports_an_outcome_twice_or_about_nobody_is_impossible():
+    told = Told(rollouts={1: {"id": 1}}, served_games={(1, 0): {}})
+    replayed(OUTCOME, outcome(0, 0, 2.0).model_dump(), told)
+    assert told.follow_ons[1, 0]["value"] == 2.0
+    with pytest.raises(ValueError, match="outcome 0 was reported before"):
+        replayed(OUTCOME, outcome(0, 0, 2.0).model_dump(), told)
+    with pytest.raises(ValueError, match="about an unknown game 7"):
+        replayed(OUTCOME, outcome(1, 7, 2.0).model_dump(), told)
 
 
 def test_rows_that_make_no_sense_are_an_error_that_names_them(house, registry, folder):

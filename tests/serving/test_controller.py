@@ -344,6 +344,37 @@ def test_a_rollout_is_void_when_somebody_else_changes_the_champion(house, regist
     run(check())
 
 
+def test_a_rollout_is_void_when_the_name_champion_is_taken_away(house, registry):
+    async def check():
+        await house.start(2)
+        registry.move_alias("pong", "champion", None, expected_generation=1, kind="set")
+        await house.look()
+        assert house.service.deployments == {}
+        assert house.state().state == "aborted"
+
+    run(check())
+
+
+def test_a_client_that_leaves_while_its_game_is_assigned_holds_no_later_pair_up(house, registry):
+    async def check():
+        await house.start(2, RolloutSpec(strategy="canary", steps=(50, 100)))
+        opening = asyncio.ensure_future(house.service.open_session("pong", "act"))
+        await asyncio.sleep(0.01)
+        opening.cancel()
+        await asyncio.gather(opening, return_exceptions=True)
+        assert len(house.service.sessions) == 0
+        for _ in range(200):
+            await house.look()
+            games = store.games_of(registry, 1)
+            if games and games[0].ended is not None:
+                break
+            await asyncio.sleep(0.02)
+        assert (games[0].abandoned, games[0].ended) == (True, "terminated")
+        await house.service.close()
+
+    run(check())
+
+
 def test_a_registry_that_cannot_be_used_leaves_the_last_plan_in_force(house, registry, monkeypatch):
     async def check():
         await house.start(2)

@@ -109,6 +109,23 @@ def test_a_client_that_waits_for_its_action_has_not_gone():
     run(check())
 
 
+def test_a_session_decides_one_step_at_a_time():
+    async def check():
+        agent = Sleepy(0.1, after=0)
+        service = await pong_online(agent)
+        await service.engine.load(1, agent, at_once=False)
+        session = await service.open_session("pong", "act")
+        first = asyncio.ensure_future(service.decide(session, FRAME))
+        await asyncio.sleep(0.02)
+        with pytest.raises(Refusal, match="last request is not answered yet") as refused:
+            await service.decide(session, FRAME)
+        assert refused.value.status == 409
+        assert (await first).step == 0
+        assert (await service.decide(session, FRAME)).step == 1
+
+    run(check())
+
+
 def test_a_game_has_an_end_however_long_a_client_plays(monkeypatch):
     monkeypatch.setattr("rlarcade.serving.sessions._LONGEST_GAME", 3)
 

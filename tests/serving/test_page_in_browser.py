@@ -3,6 +3,7 @@
 With RLARCADE_PICTURES set, the screenshots of docs/pictures are drawn anew.
 """
 
+import io
 import json
 import os
 import re
@@ -17,9 +18,11 @@ from pathlib import Path
 from socket import SO_RCVBUF, SOL_SOCKET
 from urllib.parse import urlsplit
 
+import imageio_ffmpeg
 import numpy as np
 import pytest
 from ale_py import Action
+from PIL import Image
 from websockets.sync.client import connect
 
 from rlarcade.registry.registry import DEFAULT_REGISTRY, Registry
@@ -325,6 +328,18 @@ def test_several_games_stand_side_by_side_and_each_can_be_removed(visit):
     until(lambda: visit.page.locator(".panel").count() == 1)
 
 
+def test_a_double_click_begins_one_game(visit):
+    def begun():
+        return sum(urlsplit(url).path == "/v1/watch" for url in visit.asked)
+
+    seed = visit.text(".seed")
+    visit.page.get_by_role("button", name="Watch", exact=True).dblclick()
+    until(lambda: visit.page.locator(".panel .seed").inner_text() != seed)
+    time.sleep(0.5)
+    assert begun() == 2
+    assert visit.page.locator(".panel").count() == 1
+
+
 def test_a_game_that_cannot_be_had_is_told_in_words(visit):
     visit.page.locator("#seed").fill("99999999999")
     visit.click("Watch")
@@ -405,16 +420,17 @@ def test_versions_and_rollouts_are_shown_and_a_strangers_words_are_only_text(vis
 def test_a_rollout_with_games_shows_its_scores_and_both_e_values(visit, server, run_verb):
     done = run_verb("play", "--server", server, "--games", "10")
     assert done.returncode == 0, done.stderr
-    until(lambda: rollout(server)["losses"] > 0, 60)
-    card = visit.page.locator("#rollouts article").first
-    card.locator("svg.evalues").wait_for()
+    # the referee is done when every game has its score
+    until(lambda: sum(len(one["scores"]) for one in rollout(server)["variants"]) == 10, 60)
     told = rollout(server)
-    until(lambda: f"After each of {told['losses'] + told['wins']} pairs" in card.inner_text())
+    pairs = told["wins"] + told["ties"] + told["losses"]
+    assert pairs > 0
+    card = visit.page.locator("#rollouts article").first
+    until(lambda: f"After each of {pairs} pairs" in card.inner_text())
     assert card.locator("svg.evalues polyline").count() == 2
-    games = {one["role"]: len(one["scores"]) for one in told["variants"]}
-    for role in ("control", "candidate"):
-        strip = card.locator(f"svg.strip[aria-label^='{role}']")
-        assert strip.locator(".score").count() == games[role]
+    for one in told["variants"]:
+        strokes = card.locator(f"svg.strip[aria-label^='{one['role']}'] .score")
+        until(lambda strokes=strokes, one=one: strokes.count() == len(one["scores"]))
 
 
 def test_a_spectator_that_takes_no_pictures_stops_its_game(server):
@@ -498,7 +514,7 @@ def test_the_pictures_of_the_documentation_are_drawn(chromium, tmp_path, run_ver
             until(lambda: one.step() > 250)
             one.page.keyboard.press("Space")
             until(one.stands_still)
-            one.page.screenshot(path=PICTURES / "page.png")
+            one.page.screenshot(path=PICTURES / "page.png", full_page=True)
             one.page.locator("#rollouts article").screenshot(path=PICTURES / "rollout.png")
             one.click("Play against it")
             until(lambda: one.page.locator(".panel[data-step]").count() == 2)
@@ -507,3 +523,23 @@ def test_the_pictures_of_the_documentation_are_drawn(chromium, tmp_path, run_ver
             one.page.keyboard.down("Space")
             until(lambda: one.step() > 160)
             one.page.locator("#games").screenshot(path=PICTURES / "play.png")
+
+
+@pytest.mark.skipif(not os.environ.get("RLARCADE_PICTURES"), reason="draws docs/pictures")
+def test_the_clip_of_the_documentation_is_drawn(chromium, tmp_path):
+    """Twenty seconds: the champion, then champion and candidate with the same seed."""
+    settings = {"viewport": {"width": 1008, "height": 944}, "color_scheme": "light"}
+    with rolling_out(tmp_path, "anna") as url, Visit(chromium, url, **settings) as one:
+        pictures, began = [], time.monotonic()
+        while (passed := time.monotonic() - began) < 20:
+            pictures.append(one.page.screenshot())
+            if passed > 8 and one.page.locator(".panel").count() == 1:
+                one.click("Champion and candidate, same seed")
+        fps = len(pictures) / passed
+    clip = imageio_ffmpeg.write_frames(
+        str(PICTURES / "page.mp4"), (1008, 944), fps=fps, codec="libx264", macro_block_size=8
+    )
+    clip.send(None)
+    for picture in pictures:
+        clip.send(np.asarray(Image.open(io.BytesIO(picture)).convert("RGB")).tobytes())
+    clip.close()

@@ -281,6 +281,7 @@ def test_open_games_end_where_they_began_or_go_over_at_their_next_step(house, st
     async def check():
         await house.look()
         opened = {group: await house.opened(group=group) for group in ("staff", "others")}
+        chosen = await house.opened(group="staff", version="1")
         before = {group: await actions_of(house, one) for group, one in opened.items()}
         assert {most(actions) for actions in before.values()} == {1}
         await house.start(2, spec)
@@ -290,6 +291,7 @@ def test_open_games_end_where_they_began_or_go_over_at_their_next_step(house, st
             assert most(await actions_of(house, session)) == (2 if over else 1)
             ended = house.service.finish(session, "ended")
             assert (ended.mixed, session.version) == (over, 2 if over else 1)
+        assert (chosen.version, chosen.mixed) == (1, False)
         await house.service.close()
 
     run(check())
@@ -349,6 +351,39 @@ def test_open_games_go_back_to_the_champion_with_the_roll_back(house, registry):
     run(check())
     assert store.games_of(registry, 1)[0].mixed
     assert whole(registry)
+
+
+def test_when_all_phases_have_passed_the_open_games_of_all_others_go_over(house, registry):
+    spec = RolloutSpec(strategy="phased", phases=("staff",), min_sessions=1, cut="now")
+
+    async def check():
+        await house.start(2, spec)
+        other = await house.opened(group="others")
+        await house.played(steps=1, group="staff")
+        await house.settled()
+        assert house.state().state == "succeeded"
+        assert (other.version, other.mixed) == (2, True)
+        await house.service.close()
+
+    run(check())
+    assert [game.mixed for game in store.games_of(registry, 1)] == [True, False]
+    assert whole(registry)
+
+
+def test_in_the_second_phase_games_of_the_first_group_do_not_count(house):
+    async def check():
+        await house.start(2, PHASED)
+        for _ in range(3):
+            await house.played(steps=1, group="staff")
+        await house.settled()
+        assert house.state().step == 1
+        for _ in range(5):
+            await house.played(steps=1, group="staff")
+        await house.settled()
+        assert (house.state().state, house.state().step) == ("progressing", 1)
+        await house.service.close()
+
+    run(check())
 
 
 @pytest.mark.parametrize("order", ["aborted", "succeeded"])

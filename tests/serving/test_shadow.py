@@ -221,7 +221,20 @@ def test_a_shadow_that_is_paused_sees_nothing(house, registry):
         )
         session = await house.opened()
         await house.service.decide(session, observations(1)[0])
+        await seen_all(house)
         assert house.pong.live.shadow.unwritten == 0
+        await house.service.close()
+
+    run(check())
+
+
+def test_games_that_the_candidate_plays_itself_are_not_compared(house):
+    async def check():
+        await house.start(2, SHADOW)
+        for version, compared in (("2", 0), ("1", 1), (None, 2)):
+            session = await house.opened(version=version)
+            await house.service.decide(session, observations(1)[0])
+            assert (await seen_all(house)).compared == compared
         await house.service.close()
 
     run(check())

@@ -205,6 +205,17 @@ def test_games_whose_seed_the_server_did_not_give_have_no_twin(house, registry):
     run(check())
 
 
+def test_an_outcome_of_a_user_is_that_of_the_users_game_and_not_of_its_twin(house):
+    async def check():
+        await house.start(2, TWIN)
+        session, _ = await house.played(steps=0, key="anna")
+        _, game = await house.controller.outcome("anna", 1, None, "anna")
+        assert (game.session, game.role) == (session.id, "champion")
+        await house.service.close()
+
+    run(check())
+
+
 def test_after_a_kill_the_twins_are_played_by_the_next_server(house, registry):
     async def killed():
         await house.start(2, TWIN)

@@ -151,7 +151,7 @@ def test_a_watched_game_is_the_game_that_evaluate_plays_step_by_step(house):
         _, reward, *_, info = env.step(moment["action"])
         score += reward
         assert (moment["step"], moment["reward"], moment["score"]) == (number, reward, score)
-        assert moment["lives"] == info["lives"]
+        assert (moment["lives"], moment["version"]) == (info["lives"], 1)
         assert np.array_equal(moment["picture"], env.render())
         assert moment["action"] == 1 or moment["explored"]
         assert len(moment["q_values"]) == 6
@@ -276,7 +276,7 @@ def test_no_step_is_played_before_the_last_one_was_taken():
     class Counting:
         """A game that counts its steps."""
 
-        open, newest, steps = True, watching.Moment(0, None, False, None, 0, 0, 3, None, b""), 0
+        open, newest, steps = True, watching.Moment(0, None, False, None, 1, 0, 0, 3, None, b""), 0
 
         def touch(self, game):
             pass
@@ -409,6 +409,19 @@ def test_candidate_and_champion_can_play_the_same_seed_side_by_side(house, add):
         assert {left.look()["action"], right.look()["action"]} == {1, 2}
 
 
+def test_a_spectator_is_told_which_version_chose_when_another_one_takes_the_game_over(house, add):
+    rollout(house, add)
+    game = begin(house, version="1")
+    with Spectator(house, game, pause=True) as spectator:
+        assert spectator.look()["version"] == 1
+        for version in (1, 2):
+            house.watching._games[game["id"]].session.version = version
+            spectator.say(step=True)
+            told = spectator.look()
+            assert told["version"] == version
+            assert told["action"] == version or told["explored"]
+
+
 def test_a_version_that_fails_ends_its_game_with_the_reason(start, registry, add):
     add(7)
     registry.move_alias("pong", "champion", 1, expected_generation=0, kind="promote")
@@ -465,6 +478,7 @@ def test_a_persons_game_is_a_recording_that_watch_verifies(house, fast_people, t
     assert (game["version"], game["role"], game["mode"]) == (None, None, "human")
     moments = play(house, game)
     assert all(moment["q_values"] is None and not moment["explored"] for moment in moments)
+    assert {moment["version"] for moment in moments} == {None}
     told = shown(house, game)["recording"]
     assert (told["checkpoint"], told["version"], told["epsilon"]) == ("human", None, 0)
     assert told["mean"] == moments[-1]["score"]

@@ -127,6 +127,7 @@ export class Game {
     this.part(".screen").getContext("2d").drawImage(bitmap, 0, 0);
     this.part(".score").textContent = moment.score.toLocaleString("en");
     this.part(".lives").textContent = moment.lives;
+    if (!this.human) this.part(".version").textContent = moment.version; // another one may take over
     this.part(".steps").textContent = moment.step.toLocaleString("en");
     if (moment.q_values) {
       this.drawValues(moment);

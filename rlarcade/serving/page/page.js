@@ -23,15 +23,19 @@ function say(text) {
   at("message").textContent = text;
 }
 
-/** Runs what a button asks for, and says what went wrong. */
+/** Runs what a button asks for, and says what went wrong. Until it is done, a second click does nothing. */
 function tried(work) {
+  let busy = false;
   return async (...given) => {
+    if (busy) return;
+    busy = true;
     say("");
     try {
       await work(...given);
     } catch (error) {
       say(error.message);
     }
+    busy = false;
   };
 }
 
