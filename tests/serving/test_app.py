@@ -309,8 +309,9 @@ def test_a_rollout_is_started_paused_resumed_and_aborted_by_operators(house):
         "control": 0.5,
         "candidate": 0.5,
     }
-    deployed = house.get("/v1/deployments").json()["deployments"][0]
-    assert (deployed["game"], deployed["rollout"]) == ("pong", 1)
+    told = house.get("/v1/deployments").json()
+    assert (told["deployments"][0]["game"], told["deployments"][0]["rollout"]) == ("pong", 1)
+    assert told["replicas"] == [{"name": "local", "healthy": True, "versions": [1, 2]}]
     for what, state in [("pause", "paused"), ("resume", "progressing"), ("abort", "aborted")]:
         answer = house.post(f"/v1/rollouts/1/{what}", json={"actor": "bob"}, headers=OPERATOR)
         assert (answer.status_code, answer.json()["state"]) == (200, state), answer.text
