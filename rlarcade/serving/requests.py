@@ -3,14 +3,67 @@
 import asyncio
 import hmac
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import Request
-from pydantic import BaseModel
+from fastapi import Header, Request
+from pydantic import BaseModel, ConfigDict, Field
 
+from rlarcade.checked import AsWritten
+from rlarcade.games.protocols import Protocol
+from rlarcade.serving.assignment import Role
 from rlarcade.serving.controller import Controller
 from rlarcade.serving.refusals import Refusal
 from rlarcade.serving.service import Service
+from rlarcade.serving.sessions import LONGEST_KEY, State
+
+Key = Annotated[str, Field(min_length=1, max_length=LONGEST_KEY)]
+"""Names a user, or a group of users."""
+SessionToken = Annotated[str, Header(alias="X-Session-Token", max_length=LONGEST_KEY)]
+
+
+class Asked(AsWritten):
+    """A body of a request."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+
+class Told(BaseModel):
+    """A body of an answer."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class GameAsked(Asked):
+    """The game that a client wants to begin, whoever has the emulator."""
+
+    game: Annotated[str, Field(max_length=LONGEST_KEY)]
+    """Any spelling of the game's name."""
+    key: Key | None = None
+    """Names the user, so that one version plays all of the user's games. Unset: a new user."""
+    group: Key | None = None
+    """Group of the user, for phased rollouts."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    """Seed of the emulator. Unset: the server gives one. Only then the game counts in a rollout."""
+    version: Annotated[str, Field(max_length=20)] | None = None
+    """Number of the version that shall play. Unset: the plan decides."""
+
+
+class GameTold(Told):
+    """A game, as its client sees it, whoever has the emulator."""
+
+    id: str
+    token: str | None = None
+    """Proves that a client may go on with the game. It is told once, when the game begins."""
+    game: str
+    protocol: Protocol
+    role: Role | None
+    """Role of the version in a rollout; null: the client addressed it, or a person plays."""
+    key: str
+    seed: int | None
+    """Seed to reset the emulator with."""
+    steps: int
+    """Steps played so far."""
+    state: State
 
 
 class ErrorDocument(BaseModel):

@@ -5,16 +5,25 @@ import json
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from fastapi import APIRouter, Header, Request, WebSocket, WebSocketDisconnect
+from fastapi import APIRouter, Request, WebSocket, WebSocketDisconnect
 from fastapi.responses import Response
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from rlarcade.games.protocols import SCREEN, STACK, Protocol
+from rlarcade.games.protocols import SCREEN, STACK
 from rlarcade.serving.refusals import Refusal
-from rlarcade.serving.requests import REFUSALS, body_of, online_of
+from rlarcade.serving.requests import (
+    REFUSALS,
+    Asked,
+    GameAsked,
+    GameTold,
+    SessionToken,
+    Told,
+    body_of,
+    online_of,
+)
 from rlarcade.serving.service import Decision, Service
-from rlarcade.serving.sessions import LONGEST_KEY, Session
+from rlarcade.serving.sessions import LONGEST_KEY, Session, State
 from rlarcade.text import quoted
 
 router = APIRouter(prefix="/v1/sessions", tags=["sessions"], responses=REFUSALS)
@@ -28,57 +37,26 @@ _SHAPES = {
 _HELLO_SECONDS = 10.0
 """Time for the first message of a WebSocket, with the session's token."""
 
-_Key = Annotated[str, Field(min_length=1, max_length=LONGEST_KEY)]
 
-
-class NewSession(BaseModel):
+class NewSession(GameAsked):
     """What a client asks for."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
-
-    game: Annotated[str, Field(max_length=LONGEST_KEY)]
-    """Any spelling of the game's name."""
     mode: Literal["act"] = "act"
     """act: the client owns the emulator and asks for actions."""
-    key: _Key | None = None
-    """Names the user, so that one version plays all of the user's games. Unset: a new user."""
-    group: _Key | None = None
-    """Group of the user, for phased rollouts."""
-    seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
-    """Seed of the emulator. Unset: the server gives one. Only then the game counts in a rollout."""
-    version: Annotated[str, Field(max_length=20)] | None = None
-    """Number of the version that shall play. Unset: the plan decides."""
 
 
-class SessionDocument(BaseModel):
+class SessionDocument(GameTold):
     """A session, as its client sees it."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
-    id: str
-    token: str | None = None
-    """Proves that a client may go on with the session. It is told once, when the session begins."""
-    game: str
     mode: str
-    protocol: Protocol
     version: int
     """Number of the version that plays."""
-    role: Literal["champion", "control", "candidate"] | None
-    """Role of the version in a rollout; null: the client addressed it."""
-    key: str
-    seed: int | None
-    """Seed to reset the emulator with."""
-    steps: int
-    """Actions given so far."""
-    state: Literal["open", "ended", "abandoned", "failed"]
     mixed: bool
     """Whether another version took the game over in the middle; then it counts for neither."""
 
 
-class DecisionDocument(BaseModel):
+class DecisionDocument(Told):
     """One action."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     step: int
     """Index of the step in the game, from 0."""
@@ -89,29 +67,22 @@ class DecisionDocument(BaseModel):
     """Action values, one for each action."""
 
 
-class Report(BaseModel):
+class Report(Asked):
     """How a game ended, as its client says. A game that counts is replayed by the server."""
-
-    model_config = ConfigDict(extra="forbid")
 
     ended: Literal["terminated", "truncated", "left"] = "terminated"
     score: Annotated[float, Field(allow_inf_nan=False)] | None = None
 
 
-class OutcomeDocument(BaseModel):
+class OutcomeDocument(Told):
     """The end of a session."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
     id: str
-    state: Literal["open", "ended", "abandoned", "failed"]
+    state: State
     steps: int
     claimed: float | None
     mixed: bool
     """Whether two versions played the game, so that it counts for neither."""
-
-
-_Token = Annotated[str, Header(alias="X-Session-Token", max_length=LONGEST_KEY)]
 
 
 @router.post("", status_code=201)
@@ -130,7 +101,7 @@ async def begin(request: Request, asked: NewSession) -> SessionDocument:
 
 
 @router.get("/{number}")
-async def show(request: Request, number: str, token: _Token) -> SessionDocument:
+async def show(request: Request, number: str, token: SessionToken) -> SessionDocument:
     """Shows a session."""
     return _document(online_of(request).service.sessions.get(number, token))
 
@@ -145,7 +116,7 @@ _PICTURE_BODY = {
 
 
 @router.post("/{number}/act", openapi_extra=_PICTURE_BODY)
-async def act(request: Request, number: str, token: _Token) -> DecisionDocument:
+async def act(request: Request, number: str, token: SessionToken) -> DecisionDocument:
     """Gives the next action for an observation."""
     service = online_of(request).service
     session = service.sessions.get(number, token)
@@ -155,7 +126,9 @@ async def act(request: Request, number: str, token: _Token) -> DecisionDocument:
 
 
 @router.post("/{number}/outcome")
-async def outcome(request: Request, number: str, token: _Token, said: Report) -> OutcomeDocument:
+async def outcome(
+    request: Request, number: str, token: SessionToken, said: Report
+) -> OutcomeDocument:
     """Ends a game with the client's report about it."""
     service = online_of(request).service
     session = service.sessions.get(number, token)
@@ -163,7 +136,7 @@ async def outcome(request: Request, number: str, token: _Token, said: Report) ->
 
 
 @router.delete("/{number}", status_code=204)
-async def leave(request: Request, number: str, token: _Token) -> Response:
+async def leave(request: Request, number: str, token: SessionToken) -> Response:
     """Leaves a game that has not ended."""
     service = online_of(request).service
     service.finish(service.sessions.get(number, token), "abandoned")

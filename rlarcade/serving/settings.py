@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from rlarcade.checked import Checked
+from rlarcade.checked import AsWritten, Checked
 from rlarcade.errors import ConfigError
 from rlarcade.evaluation.sequential import Counts, Rule, log_e_value
 from rlarcade.text import quoted
@@ -15,6 +15,7 @@ Strategy = Literal["big-bang", "phased", "parallel", "rolling", "canary", "ab"]
 
 _Share = Annotated[float, Field(ge=1e-9, lt=1)]
 _Count = Annotated[int, Field(ge=1, le=1_000_000)]
+_Percent = Annotated[float, Field(strict=True)]
 _Seconds = Annotated[float, Field(gt=0, le=366 * 86_400)]
 
 _ONLY_FOR: dict[str, tuple[Strategy, ...]] = {
@@ -35,14 +36,14 @@ _ONLY_FOR: dict[str, tuple[Strategy, ...]] = {
 one: cutting long games in a canary would choose by their length which games count."""
 
 
-class RolloutSpec(Checked, use_attribute_docstrings=True):
+class RolloutSpec(Checked, AsWritten, use_attribute_docstrings=True):
     """Settings of a rollout. They are fixed when it starts."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     strategy: Strategy
     """How the candidate takes over."""
-    steps: tuple[float, ...] = (1, 5, 25, 50, 100)
+    steps: tuple[_Percent, ...] = (1, 5, 25, 50, 100)
     """Percent of the sessions that the candidate plays at each step of a canary."""
     phases: tuple[str, ...] = ()
     """Groups that the candidate takes over one after the other (phased). A group that is not named

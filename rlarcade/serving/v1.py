@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from rlarcade.errors import RegistryError
 from rlarcade.registry.registry import Registry
@@ -15,7 +15,7 @@ from rlarcade.serving.controller import by_operator
 from rlarcade.serving.evidence import Evidence
 from rlarcade.serving.follow_on import FollowOnSummary, summary
 from rlarcade.serving.live import LiveRollout, kept
-from rlarcade.serving.requests import REFUSALS, Online, online_of
+from rlarcade.serving.requests import REFUSALS, Asked, Online, Told, online_of
 from rlarcade.serving.service import Deployment
 from rlarcade.serving.sessions import LONGEST_KEY
 from rlarcade.serving.strategies import RolloutSpec
@@ -27,7 +27,7 @@ _MOST_VALUES = 1_000  # of an e-value's history
 _Actor = Annotated[str, Field(min_length=1, max_length=200)]
 
 
-class VariantDocument(BaseModel):
+class VariantDocument(Told):
     """One version that plays a game, and what is known of its games."""
 
     role: Role
@@ -44,10 +44,8 @@ class VariantDocument(BaseModel):
     outcomes: FollowOnSummary | None = None
 
 
-class ShadowDocument(BaseModel):
+class ShadowDocument(Told):
     """What a candidate would have done with the frames that the champion played."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     compared: int
     """Decisions that both versions made."""
@@ -67,10 +65,8 @@ class ShadowDocument(BaseModel):
     """Mean loss with the candidate's action, by the champion's values; 0 where both agree."""
 
 
-class RolloutDocument(BaseModel):
+class RolloutDocument(Told):
     """A rollout with its evidence."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     id: int
     game: str
@@ -114,13 +110,13 @@ class RolloutDocument(BaseModel):
     opened_by: str
 
 
-class Rollouts(BaseModel):
+class Rollouts(Told):
     """All rollouts, oldest first."""
 
     rollouts: tuple[RolloutDocument, ...]
 
 
-class DeploymentDocument(BaseModel):
+class DeploymentDocument(Told):
     """One game online."""
 
     game: str
@@ -130,7 +126,7 @@ class DeploymentDocument(BaseModel):
     """The open rollout."""
 
 
-class ReplicaDocument(BaseModel):
+class ReplicaDocument(Told):
     """A place where forward passes run."""
 
     name: str
@@ -139,7 +135,7 @@ class ReplicaDocument(BaseModel):
     """Numbers of the versions that it serves."""
 
 
-class Deployments(BaseModel):
+class Deployments(Told):
     """All games online."""
 
     deployments: tuple[DeploymentDocument, ...]
@@ -151,10 +147,8 @@ class Deployments(BaseModel):
     """Why the registry cannot be used now; null: it can."""
 
 
-class NewRollout(BaseModel):
+class NewRollout(Asked):
     """An order to roll out a version."""
-
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     version: Annotated[str, Field(min_length=1, max_length=200)]
     spec: RolloutSpec
@@ -163,18 +157,14 @@ class NewRollout(BaseModel):
     actor: _Actor = "operator"
 
 
-class Order(BaseModel):
+class Order(Asked):
     """An order about a rollout."""
-
-    model_config = ConfigDict(extra="forbid")
 
     actor: _Actor = "operator"
 
 
 class NewOutcome(Order):
     """What somebody knows of a session later."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     session: Annotated[str, Field(min_length=1, max_length=LONGEST_KEY)]
     """Id of the session, or the key of its user."""
@@ -185,7 +175,7 @@ class NewOutcome(Order):
     """The rollout, if the same key plays in several; null: the newest."""
 
 
-class KnownOutcome(BaseModel):
+class KnownOutcome(Told):
     """An outcome, and the version that it is about."""
 
     rollout: int

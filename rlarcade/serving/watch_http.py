@@ -10,16 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Header, Request, WebSocket, WebSocketDisconnect
+from fastapi import APIRouter, Request, WebSocket, WebSocketDisconnect
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from rlarcade.games.episodes import Ending
-from rlarcade.games.protocols import Protocol
-from rlarcade.serving.assignment import Role
 from rlarcade.serving.refusals import Refusal
-from rlarcade.serving.requests import REFUSALS
-from rlarcade.serving.sessions import LONGEST_KEY, State
+from rlarcade.serving.requests import REFUSALS, Asked, GameAsked, GameTold, SessionToken
+from rlarcade.serving.sessions import LONGEST_KEY
 from rlarcade.serving.watching import Mode, Moment, WatchedGame, Watching
 
 router = APIRouter(prefix="/v1/watch", tags=["watched games"], responses=REFUSALS)
@@ -30,62 +28,31 @@ SPEED = 15.0
 _HELLO_SECONDS = 10.0  # for the first message, with the game's token
 _LOOK_SECONDS = 1.0  # between two looks at whether a paused game still goes on
 
-_Key = Annotated[str, Field(min_length=1, max_length=LONGEST_KEY)]
-_Token = Annotated[str, Header(alias="X-Session-Token", max_length=LONGEST_KEY)]
 
-
-class NewGame(BaseModel):
+class NewGame(GameAsked):
     """What a spectator asks for."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
-
-    game: Annotated[str, Field(max_length=LONGEST_KEY)]
-    """Any spelling of the game's name."""
     mode: Mode = "agent"
     """agent: a version plays. human: the client plays, under the protocol of the champion."""
-    key: _Key | None = None
-    """Names the user, so that one version plays all of the user's games. Unset: a new user."""
-    group: _Key | None = None
-    """Group of the user, for phased rollouts."""
-    seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
-    """Seed of the emulator. Unset: the server gives one. Only then the game counts in a rollout."""
-    version: Annotated[str, Field(max_length=20)] | None = None
-    """Number of the version that shall play. Unset: the plan decides."""
 
 
-class WatchDocument(BaseModel):
+class WatchDocument(GameTold):
     """A game whose emulator is in the server."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
-    id: str
-    token: str | None = None
-    """Proves that a client may go on with the game. It is told once, when the game begins."""
-    game: str
     mode: Mode
-    protocol: Protocol
     version: int | None
     """Number of the version that plays; null: a person plays."""
-    role: Role | None
-    """Role of the version in a rollout; null: the client addressed it, or a person plays."""
-    key: str
-    seed: int | None
     action_names: tuple[str, ...]
-    steps: int
-    """Steps played so far."""
     score: float
     lives: int
-    state: State
     ended: Ending | None
     """How the game ended by itself."""
     recording: dict[str, Any] | None = None
     """A person's game after its end, as `rlarcade evaluate --json` writes an evaluation."""
 
 
-class Orders(BaseModel):
+class Orders(Asked):
     """What a spectator may say at any time. Everything else ends the connection, not the game."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 
     pause: bool | None = None
     step: Literal[True] | None = None
@@ -110,13 +77,13 @@ async def begin(request: Request, asked: NewGame) -> WatchDocument:
 
 
 @router.get("/{number}")
-async def show(request: Request, number: str, token: _Token) -> WatchDocument:
+async def show(request: Request, number: str, token: SessionToken) -> WatchDocument:
     """Shows a game. A person's one holds its recording after its end."""
     return _document(_watching(request).get(number, token))
 
 
 @router.delete("/{number}", status_code=204)
-async def leave(request: Request, number: str, token: _Token) -> Response:
+async def leave(request: Request, number: str, token: SessionToken) -> Response:
     """Leaves a game before its end."""
     watching = _watching(request)
     watching.leave(watching.get(number, token))
@@ -124,7 +91,7 @@ async def leave(request: Request, number: str, token: _Token) -> Response:
 
 
 @router.get("/{number}/recording", response_class=JSONResponse)
-async def recording(request: Request, number: str, token: _Token) -> Response:
+async def recording(request: Request, number: str, token: SessionToken) -> Response:
     """Returns a person's game as a file for `rlarcade watch FILE --verify`."""
     game = _watching(request).get(number, token)
     if game.recording is None:

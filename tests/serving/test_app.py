@@ -400,6 +400,9 @@ def test_a_server_without_a_token_takes_no_orders(house):
         ({"steps": [100, 50]}, "rising percentages"),
         ({"strategy": "hope"}, "strategy"),
         ({"wish": 1}, "wish"),
+        ({"min_sessions": True}, "min_sessions"),
+        ({"steps": [True, 100]}, "steps.0"),
+        ({"gate_on_claims": 1}, "gate_on_claims"),
     ],
 )
 def test_orders_that_cannot_be_carried_out_are_refused_with_the_reason(house, change, told):
@@ -407,6 +410,25 @@ def test_orders_that_cannot_be_carried_out_are_refused_with_the_reason(house, ch
     assert answer.status_code in (400, 409)
     assert told in answer.json()["error"]
     assert rollouts(house) == []
+
+
+@pytest.mark.parametrize("score", [True, "7", [7], {}])
+def test_a_score_is_a_number(house, score):
+    began = house.post("/v1/sessions", json={"game": "Pong"}).json()
+    headers = {"X-Session-Token": began["token"]}
+    ending = f"/v1/sessions/{began['id']}/outcome"
+    refused = house.post(ending, json={"score": score}, headers=headers)
+    assert refused.status_code == 400
+    assert "score" in refused.json()["error"]
+    assert house.post(ending, json={"score": 7}, headers=headers).json()["claimed"] == 7
+
+
+@pytest.mark.parametrize("seed", [True, "7", 7.5])
+@pytest.mark.parametrize("path", ["/v1/sessions", "/v1/watch"])
+def test_a_seed_is_a_whole_number(house, path, seed):
+    answer = house.post(path, json={"game": "Pong", "seed": seed})
+    assert answer.status_code == 400
+    assert "seed" in answer.json()["error"]
 
 
 # What every request passes

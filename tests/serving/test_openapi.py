@@ -1,4 +1,10 @@
-"""The OpenAPI document is true: schemathesis asks whatever it allows or forbids."""
+"""The OpenAPI document is true: schemathesis asks whatever it allows or forbids.
+
+It asks the same on every machine. With RLARCADE_EXAMPLES=500 it asks more, and something else
+each time.
+"""
+
+import os
 
 import pytest
 import schemathesis
@@ -18,6 +24,7 @@ OPERATIONS = [
     found.ok()
     for found in schemathesis.openapi.from_asgi("/openapi.json", APP).get_all_operations()
 ]
+EXAMPLES = int(os.environ.get("RLARCADE_EXAMPLES", "0"))
 BEYOND_A_SCHEMA = ("/infer", "/act", "POST /v1/rollouts")
 """Ends of operations whose settings, shapes and sizes no schema can tell."""
 
@@ -31,7 +38,13 @@ def test_whatever_is_asked_is_answered_as_the_document_says(operation, there, mo
     excluded = [positive_data_acceptance] if beyond else []
 
     @given(case=operation.as_strategy(generation_mode=mode))
-    @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=EXAMPLES or 25,
+        derandomize=not EXAMPLES,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
     def check(case):
         if there:
             ask_for_what_is_there(case)

@@ -461,7 +461,7 @@ def test_a_worker_is_replaced_without_a_moment_of_less_capacity(tmp_path):
                 await asyncio.sleep(0.005)
             await replacing
             assert [one.versions for one in engine.replicas()] == [(2,), (1,), (1,)]
-            assert len(before & set(workers())) == 2
+            await until(lambda: len(before & set(workers())) == 2)
             assert (await engine.values(2, observations(1))).argmax() == 2
             await replace(engine, tmp_path, 1, 2, 2)
             await replace(engine, tmp_path, 1, 2, 2)
