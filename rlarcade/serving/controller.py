@@ -17,10 +17,10 @@ from rlarcade.serving import rollout_store as store
 from rlarcade.serving.assignment import Plan, Variant
 from rlarcade.serving.follow_on import report
 from rlarcade.serving.live import LiveRollout, kept
+from rlarcade.serving.records import write_games, write_shadow
 from rlarcade.serving.refusals import Refusal
 from rlarcade.serving.rolling import Rolling
 from rlarcade.serving.service import Deployment, Service
-from rlarcade.serving.shadow import record_shadow
 from rlarcade.serving.stock import Loader, Stocked, champions, from_registry
 from rlarcade.serving.strategies import Decision, RolloutSpec, judge
 
@@ -70,8 +70,10 @@ class Controller:
             try:
                 for deployment in list(self._service.deployments.values()):
                     if deployment.live is not None:
-                        await self._write_games(deployment.live)
-                        await self._write_shadow(deployment.live, _SHADOW_PERIOD)
+                        await write_games(self._service, self.registry, deployment.live)
+                        await write_shadow(
+                            self._service, self.registry, deployment.live, _SHADOW_PERIOD
+                        )
                 await self._follow_champions()
                 for deployment in list(self._service.deployments.values()):
                     if deployment.live is not None:
@@ -137,7 +139,7 @@ class Controller:
         after: RolloutState = "rolled_back" if current.state == "rolling_back" else "aborted"
         if current.state in OPEN_STATES:
             await self._move(running, after, note=note)
-        await self._write_shadow(running)
+        await write_shadow(self._service, self.registry, running)
         deployment.live = None
 
     async def _take_up(self, deployment: Deployment, current: Rollout) -> None:
@@ -297,7 +299,7 @@ class Controller:
 
     async def _let_go(self, deployment: Deployment, running: LiveRollout) -> None:
         """Forgets a rollout that has ended, once its games are written."""
-        await self._write_games(running)
+        await write_games(self._service, self.registry, running)
         deployment.live = None
 
     async def _move(
@@ -308,50 +310,6 @@ class Controller:
 
         running.rollout = await self._service.at_registry(moved)
         _log.info("rollout %d is %s: %s", running.rollout.id, state, running.rollout.note)
-
-    # Games
-
-    async def _write_games(self, running: LiveRollout) -> None:
-        """Writes new games and results. What cannot be written now is written the next time."""
-        assigned, ended = list(running.assigned), list(running.ended)
-        if not assigned and not ended:
-            return
-
-        def written() -> list[ServedGame]:
-            results = [self._with_record(running, game) for game in ended]
-            store.record_games(
-                self.registry,
-                running.rollout.id,
-                default_actor(),
-                assigned=assigned,
-                ended=results,
-            )
-            return results
-
-        for game in await self._service.at_registry(written):
-            running.games[game.number] = game  # with the digest of its record
-            running.episodes.pop(game.number, None)
-        del running.assigned[: len(assigned)]
-        del running.ended[: len(ended)]
-
-    async def _write_shadow(self, running: LiveRollout, least: int = 1) -> None:
-        """Writes what the shadow has counted, if that is at least so many decisions more."""
-        shadow = running.shadow
-        if shadow is not None and shadow.unwritten >= least:
-            counts = shadow.counts
-            await self._service.at_registry(record_shadow, self.registry, counts, default_actor())
-            shadow.written = counts
-
-    def _live(self, number: int) -> LiveRollout | None:
-        """Returns a rollout if it is driven here now."""
-        running = (deployment.live for deployment in self._service.deployments.values())
-        return next((one for one in running if one is not None and one.rollout.id == number), None)
-
-    def _with_record(self, running: LiveRollout, game: ServedGame) -> ServedGame:
-        episode = running.episodes.get(game.number)
-        if episode is None:
-            return game
-        return game.model_copy(update={"record": self.registry.put_document(episode)})
 
     # Operators
 
@@ -398,7 +356,7 @@ class Controller:
             current = await self._service.at_registry(store.rollout, self.registry, number)
             running = self._live(number)
             if running is not None:
-                await self._write_shadow(running)
+                await write_shadow(self._service, self.registry, running)
             after = await self._service.at_registry(what, current)
             if running is not None:
                 running.rollout = after
@@ -426,6 +384,11 @@ class Controller:
             if running is not None:
                 running.outcomes.append(told)
         return told, game
+
+    def _live(self, number: int) -> LiveRollout | None:
+        """Returns a rollout if it is driven here now."""
+        running = (deployment.live for deployment in self._service.deployments.values())
+        return next((one for one in running if one is not None and one.rollout.id == number), None)
 
     async def _ordered_to_end(self, running: LiveRollout) -> None:
         after = running.rollout
