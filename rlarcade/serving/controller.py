@@ -7,10 +7,19 @@ rollout's state and step, its settings and its games. Started again, it decides 
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import Any
 
-from rlarcade.errors import PolicyError, RegistryError, RlarcadeError, StaleError
+from rlarcade.errors import (
+    DamagedPartError,
+    PolicyError,
+    RegistryError,
+    ResourceError,
+    RlarcadeError,
+    StaleError,
+)
+from rlarcade.foreign import own_words
 from rlarcade.registry.registry import Registry, default_actor
 from rlarcade.registry.rollouts import OPEN_STATES, FollowOn, Rollout, RolloutState, ServedGame
 from rlarcade.serving import rollout_store as store
@@ -28,6 +37,8 @@ _log = logging.getLogger(__name__)
 
 PERIOD = 1.0
 """Seconds between two looks at the registry; games that end are judged at once."""
+LOADING_SECONDS = 120.0
+"""A candidate that is not ready after this time cannot be loaded."""
 _SHADOW_PERIOD = 1_000  # decisions of a shadow that a kill may lose
 
 
@@ -36,7 +47,8 @@ class Controller:
 
     Attributes:
         registry: the registry that it follows. Used in the service's thread for it only.
-        stale: why the registry cannot be used now; None: it can. The last plan stays in force.
+        stale: why the registry cannot be used now, for one game or for all; None: it can. The last
+            plan stays in force.
     """
 
     def __init__(self, service: Service, registry: Registry, loader: Loader) -> None:
@@ -45,6 +57,12 @@ class Controller:
         self._load = loader
         self._rolling = Rolling(service)
         self._one_at_a_time = asyncio.Lock()
+        self._loading: dict[int, tuple[float, asyncio.Task[str | None]]] = {}
+        """Candidates that are being loaded, by rollout: since when, and the work (`_trouble`)."""
+        self._withdrawn: list[LiveRollout] = []
+        """Rollouts whose candidate was withdrawn when the champion changed."""
+        self._unserved: dict[str, str] = {}
+        """Why a game's champion cannot be served, as far as it was logged."""
         self.stale: str | None = None
 
     async def run(self) -> None:
@@ -61,104 +79,168 @@ class Controller:
                     async with asyncio.timeout(PERIOD):
                         await self._service.changed.wait()
         finally:
+            for _, loading in self._loading.values():
+                loading.cancel()
             await self._rolling.stop()
 
     async def look(self) -> None:
-        """Follows the registry once. An error of the registry leaves everything as it is."""
+        """Follows the registry once. If it cannot be used, everything stays as it is."""
         async with self._one_at_a_time:
             waiters, self._service.waiters = self._service.waiters, []
             try:
-                for deployment in list(self._service.deployments.values()):
-                    if deployment.live is not None:
-                        await write_games(self._service, self.registry, deployment.live)
-                        await write_shadow(
-                            self._service, self.registry, deployment.live, _SHADOW_PERIOD
-                        )
-                await self._follow_champions()
-                for deployment in list(self._service.deployments.values()):
-                    if deployment.live is not None:
-                        await self._drive(deployment, deployment.live)
-                    self._rolling.settle(deployment)
-                    await self._put_away(deployment)
-                self.stale = None
+                wrong = await self._look_at_each()
             except RegistryError as error:
-                if self.stale is None:
-                    _log.warning("the registry cannot be used, so the last plan stays: %s", error)
-                self.stale = str(error)
+                wrong = str(error)
             finally:
-                self._service.metrics.stale(self.stale is not None)
                 for waiter in waiters:
                     if not waiter.cancelled():
                         waiter.set_result(None)
+            if wrong is not None and self.stale is None:
+                _log.warning("the registry cannot be used, so the last plan stays: %s", wrong)
+            self.stale = wrong
+            self._service.metrics.stale(wrong is not None)
 
-    # Following the registry
+    async def _look_at_each(self) -> str | None:
+        """Follows the registry for each game. What is wrong with one of them stops no other.
 
-    async def _follow_champions(self) -> None:
-        """Serves each game's champion, and takes up its open rollout."""
+        Returns:
+            What was wrong first, or None.
+
+        Raises:
+            RegistryError: the registry cannot be used.
+        """
+        wrong: dict[str, str] = {}
+
+        async def tried(game: str, work: Callable[..., Awaitable[None]], *about: Any) -> None:
+            try:
+                await work(*about)
+            except RegistryError as error:
+                if store.is_unusable(error):
+                    raise
+                wrong.setdefault(game, f"{game}: {error}")
+            except Exception as error:  # a mistake of ours must not stop the other games
+                _log.exception("the controller failed for %s; it tries again", game)
+                wrong.setdefault(game, f"{game}: {own_words(error)}")
+
+        for game, deployment in list(self._service.deployments.items()):
+            await tried(game, self._write, deployment)
         found = await self._service.at_registry(champions, self.registry)
         opened = await self._service.at_registry(self._open_rollouts)
         for game, (number, generation) in found.items():
-            deployment = self._service.deployments.get(game)
-            if deployment is None or deployment.generation != generation:
-                deployment = await self._serve_champion(game, number, generation)
-            current = opened.get(game)
-            if deployment is not None and current is not None and deployment.live is None:
-                await self._take_up(deployment, current)
-        for game in self._service.deployments.keys() - found.keys():  # its alias was taken away
-            deployment = self._service.deployments.pop(game)
-            if deployment.live is not None:
-                await self._void(deployment, deployment.live)
+            await tried(game, self._follow, game, number, generation, opened.get(game))
+        for game in self._service.deployments.keys() - found.keys():
+            await tried(game, self._take_offline, game)
+        for game, deployment in list(self._service.deployments.items()):
+            if game not in wrong:
+                await tried(game, self._go_on, deployment)
+        return next(iter(wrong.values()), None)
+
+    async def _write(self, deployment: Deployment) -> None:
+        """Writes what a game's rollout has learnt; a rollout that has lost games is rolled back."""
+        running = deployment.live
+        if running is None:
+            return
+        try:
+            await write_games(self._service, self.registry, running)
+            await write_shadow(self._service, self.registry, running, _SHADOW_PERIOD)
+        except DamagedPartError as error:
+            if running.counts_games:
+                note = f"its games cannot be written: {error}"
+                await self._move(running, "rolling_back", note=note)
+
+    async def _go_on(self, deployment: Deployment) -> None:
+        if deployment.live is not None:
+            await self._drive(deployment, deployment.live)
+        self._rolling.settle(deployment)
+        await self._put_away(deployment)
+
+    # Following the registry
 
     def _open_rollouts(self) -> dict[str, Rollout]:
-        rollouts = store.rollouts_of(self.registry)
-        return {one.game: one for one in rollouts if one.state in OPEN_STATES}
+        return {one.game: one for one in store.rollouts_of(self.registry) if _is_open(one)}
+
+    async def _follow(
+        self, game: str, number: int, generation: int, current: Rollout | None
+    ) -> None:
+        """Serves a game's champion, and takes up its open rollout."""
+        deployment = self._service.deployments.get(game)
+        if deployment is None or deployment.generation != generation:
+            deployment = await self._serve_champion(game, number, generation)
+        await self._hand_back(game)
+        if deployment is not None and current is not None and deployment.live is None:
+            await self._take_up(deployment, current)
 
     async def _serve_champion(self, game: str, number: int, generation: int) -> Deployment | None:
         """Serves a new champion. Games that are being played stay with their version."""
         deployment = self._service.deployments.get(game)
-        plan = _champion_only(number)
         if deployment is None:
-            deployment = Deployment(game, plan, generation)
-        try:
-            await self._ready(deployment, number, at_once=True)
-        except (RlarcadeError, Refusal) as error:
-            _log.error("version %d of %s cannot be served: %s", number, game, error)
-            return None
-        deployment.generation = generation
+            deployment = Deployment(game, _champion_only(number), generation)
+        wrong = await self._trouble(self._ready(deployment, number, at_once=True))
         if deployment.live is not None:  # somebody else moved the alias
+            champion = deployment.live.rollout.champion
             await self._void(deployment, deployment.live)
-        deployment.plan = plan
+            deployment.plan = _champion_only(champion)
+        if wrong is not None:
+            wrong = f"version {number} of {game} cannot be served: {wrong}"
+            if self._unserved.get(game) != wrong:
+                _log.error("%s", wrong)
+            self._unserved[game] = wrong
+            return None
+        self._unserved.pop(game, None)
+        deployment.generation = generation
+        deployment.plan = _champion_only(number)
         self._service.deployments[game] = deployment
-        await self._put_away(deployment)
         return deployment
+
+    async def _take_offline(self, game: str) -> None:
+        """Ends a game whose champion's alias was taken away."""
+        deployment = self._service.deployments[game]
+        if deployment.live is not None:
+            await self._void(deployment, deployment.live)
+        del self._service.deployments[game]
 
     async def _void(self, deployment: Deployment, running: LiveRollout) -> None:
         """Ends a rollout whose champion was replaced by somebody."""
         note = "the champion was changed in the meantime, so the comparison is void"
         current = running.rollout
-        after: RolloutState = "rolled_back" if current.state == "rolling_back" else "aborted"
-        if current.state in OPEN_STATES:
-            await self._move(running, after, note=note)
+        with suppress(StaleError):  # somebody else has ended it
+            if current.state == "rolling_back":
+                await self._move(running, "rolled_back", note=current.note)
+            elif _is_open(current):
+                await self._move(running, "aborted", note=note)
         await write_shadow(self._service, self.registry, running)
+        self._withdrawn.append(running)
         deployment.live = None
+
+    async def _hand_back(self, game: str) -> None:
+        """Hands open games of candidates that were withdrawn to the champion, if they shall go."""
+        deployment = self._service.deployments.get(game)
+        for running in [one for one in self._withdrawn if one.rollout.game == game]:
+            if deployment is not None and running.spec.cut == "now":
+                self._service.cut(deployment, running, only=running.rollout.version)
+                with suppress(DamagedPartError, StaleError):
+                    await write_games(self._service, self.registry, running)
+            self._withdrawn.remove(running)
 
     async def _take_up(self, deployment: Deployment, current: Rollout) -> None:
         """Goes on with a rollout from the registry, such as after a kill."""
-        running = await self._service.at_registry(kept, self.registry, current)
-        deployment.live = running
+        try:
+            running = await self._service.at_registry(kept, self.registry, current)
+        except DamagedPartError as error:
+            note = f"it cannot be read: {error}"
+            if current.state != "rolling_back":
+                current = await self._moved(current, "rolling_back", note=note)
+            await self._moved(current, "rolled_back", note=note)
+            return
         if current.champion_generation != deployment.generation:
             await self._void(deployment, running)
             return
         if current.state in ("progressing", "paused"):
-            try:
-                if running.spec.strategy == "rolling":
-                    deployment.stock[current.version] = await self._read(current.version)
-                    await self._rolling.catch_up(deployment, running)
-                else:
-                    await self._ready(deployment, current.version, at_once=False)
-            except (RlarcadeError, Refusal) as error:
-                await self._move(running, "rolling_back", note=f"it cannot be loaded: {error}")
-                return
+            wrong = await self._trouble(self._load_again(deployment, running))
+            if wrong is not None:
+                await self._move(running, "rolling_back", note=f"it cannot be loaded: {wrong}")
+        deployment.live = running
+        if running.counts_games:
             deployment.plan = running.plan
             self._service.begin_shadow(running)
             for game in running.open_games():  # their clients lost the server
@@ -168,17 +250,39 @@ class Controller:
                     told = {"abandoned": not game.is_twin}
                     self._service.referee(running, game.number, None, told)
 
-    async def _ready(self, deployment: Deployment, number: int, *, at_once: bool) -> Stocked:
+    async def _load_again(self, deployment: Deployment, running: LiveRollout) -> None:
+        """Loads a candidate that has had games before."""
+        number = running.rollout.version
+        if running.spec.strategy == "rolling":
+            deployment.stock[number] = await self._read(number)
+            await self._rolling.catch_up(deployment, running)
+        else:
+            await self._ready(deployment, number, at_once=False)
+
+    async def _ready(self, deployment: Deployment, number: int, *, at_once: bool) -> None:
         """Loads and warms a version, before it gets any game."""
         stocked = deployment.stock.get(number) or await self._read(number)
         await self._service.engine.load(
             number, stocked.agent, at_once=at_once, checkpoint=stocked.checkpoint
         )
         deployment.stock[number] = stocked
-        return stocked
 
     async def _read(self, number: int) -> Stocked:
         return await self._service.at_registry(from_registry, self.registry, number, self._load)
+
+    async def _trouble(self, loading: Awaitable[object]) -> str | None:
+        """Loads a version; returns why it cannot be served, or None.
+
+        Raises:
+            UnusableRegistryError: the registry cannot be used, so nothing is known of the version.
+        """
+        try:
+            await loading
+        except Exception as error:  # any other error counts as the version's
+            if store.is_unusable(error):
+                raise
+            return str(error) if isinstance(error, RlarcadeError | Refusal) else own_words(error)
+        return None
 
     async def _put_away(self, deployment: Deployment) -> None:
         """Unloads versions that nobody plays any more."""
@@ -207,28 +311,54 @@ class Controller:
             _log.warning("rollout %d: %s", running.rollout.id, error)
             deployment.live = None  # it is read again from the registry
             deployment.plan = _champion_only(running.rollout.champion)
-        if running.rollout.state not in OPEN_STATES and deployment.live is not None:
+        if not _is_open(running.rollout) and deployment.live is not None:
             await self._let_go(deployment, running)
 
     async def _prepare(self, deployment: Deployment, running: LiveRollout) -> None:
         """Loads the candidate, when it is its turn. Only then it gets its first game."""
         if not await self._is_its_turn(running):
             return
-        number = running.rollout.version
         try:
-            if running.spec.strategy == "rolling":
-                if number not in deployment.stock:
-                    deployment.stock[number] = await self._read(number)
-                if not self._rolling.begun(deployment, running):
-                    return
-            else:
-                await self._ready(deployment, number, at_once=False)
-        except (PolicyError, RlarcadeError, Refusal) as error:
+            if not await self._loaded(deployment, running):
+                return
+        except (PolicyError, ResourceError, Refusal) as error:
             await self._move(running, "rolling_back", note=f"it cannot be loaded: {error}")
             return
         await self._move(running, "progressing", step=0, note="the candidate is loaded")
         self._switch(deployment, running, running.plan)
         self._service.begin_shadow(running)
+
+    async def _loaded(self, deployment: Deployment, running: LiveRollout) -> bool:
+        """Whether the candidate is loaded. A slow one is waited for while other games go on.
+
+        Raises:
+            PolicyError: it cannot be loaded; or an error of `Rolling.begun`.
+            UnusableRegistryError: the registry cannot be used, so nothing is known of it.
+        """
+        number, is_rolling = running.rollout.version, running.spec.strategy == "rolling"
+
+        async def load() -> None:
+            if not is_rolling:
+                await self._ready(deployment, number, at_once=False)
+            elif number not in deployment.stock:
+                deployment.stock[number] = await self._read(number)
+
+        if running.rollout.id not in self._loading:
+            task = asyncio.get_running_loop().create_task(self._trouble(load()))
+            task.add_done_callback(lambda _: self._service.changed.set())
+            self._loading[running.rollout.id] = time.monotonic(), task
+        began, loading = self._loading[running.rollout.id]
+        await asyncio.wait((loading,), timeout=PERIOD)
+        if not loading.done() and time.monotonic() - began < LOADING_SECONDS:
+            return False
+        del self._loading[running.rollout.id]
+        if not loading.done():
+            loading.cancel()
+            raise PolicyError(f"it was not ready within {LOADING_SECONDS:g} seconds.")
+        wrong = loading.result()
+        if wrong is not None:
+            raise PolicyError(wrong)
+        return not is_rolling or self._rolling.begun(deployment, running)
 
     async def _is_its_turn(self, running: LiveRollout) -> bool:
         """Whether the rollout before has succeeded. If it has failed, this one is aborted."""
@@ -277,11 +407,17 @@ class Controller:
                 await self._succeed(deployment, running, decision.why)
 
     async def _succeed(self, deployment: Deployment, running: LiveRollout, why: str) -> None:
-        actor = default_actor()
-        running.rollout = await self._service.at_registry(
-            store.succeed, self.registry, running.rollout, actor, why
-        )
         number = running.rollout.version
+        try:
+            running.rollout = await self._service.at_registry(
+                store.succeed, self.registry, running.rollout, default_actor(), why
+            )
+        except RegistryError as error:
+            if store.is_unusable(error) or isinstance(error, StaleError):
+                raise
+            note = f"it cannot become the champion: {error}"
+            await self._move(running, "rolling_back", note=note)
+            return
         await self._ready(deployment, number, at_once=True)
         self._switch(deployment, running, _champion_only(number))
         deployment.generation += 1
@@ -298,18 +434,26 @@ class Controller:
             self._service.cut(deployment, running)
 
     async def _let_go(self, deployment: Deployment, running: LiveRollout) -> None:
-        """Forgets a rollout that has ended, once its games are written."""
-        await write_games(self._service, self.registry, running)
+        """Forgets a rollout that has ended, once what it has learnt is written."""
+        with suppress(DamagedPartError):
+            await write_games(self._service, self.registry, running)
+            await write_shadow(self._service, self.registry, running)
         deployment.live = None
 
     async def _move(
         self, running: LiveRollout, state: RolloutState, **changes: int | str | None
     ) -> None:
-        def moved() -> Rollout:
-            return store.move(self.registry, running.rollout, state, default_actor(), **changes)  # type: ignore[arg-type]
+        running.rollout = await self._moved(running.rollout, state, **changes)
 
-        running.rollout = await self._service.at_registry(moved)
-        _log.info("rollout %d is %s: %s", running.rollout.id, state, running.rollout.note)
+    async def _moved(
+        self, current: Rollout, state: RolloutState, **changes: int | str | None
+    ) -> Rollout:
+        def moved() -> Rollout:
+            return store.move(self.registry, current, state, default_actor(), **changes)  # type: ignore[arg-type]
+
+        after = await self._service.at_registry(moved)
+        _log.info("rollout %d is %s: %s", after.id, state, after.note)
+        return after
 
     # Operators
 
@@ -360,8 +504,10 @@ class Controller:
             after = await self._service.at_registry(what, current)
             if running is not None:
                 running.rollout = after
-                if after.state not in OPEN_STATES:
+                if not _is_open(after):
                     await self._ordered_to_end(running)
+            elif after.state == "rolled_back":
+                await self._undone(after)
         self._service.changed.set()
         return after
 
@@ -398,6 +544,12 @@ class Controller:
         with suppress(RegistryError):  # the order is carried out; the next look writes the games
             await self._let_go(deployment, running)
 
+    async def _undone(self, after: Rollout) -> None:
+        """Serves the earlier champion again, and hands open games back if they shall go back."""
+        with suppress(RegistryError):  # the order is carried out; the next look does what is left
+            self._withdrawn.append(await self._service.at_registry(kept, self.registry, after))
+            await self._look_at_each()
+
 
 _OPERATOR = "operator "
 
@@ -410,6 +562,10 @@ def by_operator(actor: str, what: str) -> str:
 def is_by_operator(current: Rollout) -> bool:
     """Whether the rollout's state was ordered by an operator."""
     return (current.note or "").startswith(_OPERATOR)
+
+
+def _is_open(current: Rollout) -> bool:
+    return current.state in OPEN_STATES
 
 
 def _champion_only(number: int) -> Plan:

@@ -369,7 +369,7 @@ class Service:
             self.changed.set()
         return Outcome(session.state, session.steps, claimed, session.mixed)
 
-    def cut(self, deployment: Deployment, live: LiveRollout) -> None:
+    def cut(self, deployment: Deployment, live: LiveRollout, *, only: int | None = None) -> None:
         """Hands open games over to the versions that the plan has for them, from their next step.
 
         Games whose protocol the other version does not play stay, and so do those for which a
@@ -378,9 +378,12 @@ class Service:
         Args:
             deployment: the game, with its new plan.
             live: the rollout that changed the plan. Its games that are handed over count no more.
+            only: hand over games of this version only; None: of all.
         """
         for session in self.sessions:
             if session.game != deployment.game or session.role is None:
+                continue
+            if only is not None and session.version != only:
                 continue
             variant = assign(deployment.plan, session.key, session.group)
             protocol = deployment.stock[variant.version].protocol
