@@ -39,7 +39,7 @@ PERIOD = 1.0
 """Seconds between two looks at the registry; games that end are judged at once."""
 LOADING_SECONDS = 120.0
 """A candidate that is not ready after this time cannot be loaded."""
-_SHADOW_PERIOD = 1_000  # decisions of a shadow that a kill may lose
+_SHADOW_PERIOD = 1_000  # decisions of a shadow that a kill may lose; a signal loses none
 
 
 class Controller:
@@ -79,9 +79,17 @@ class Controller:
                     async with asyncio.timeout(PERIOD):
                         await self._service.changed.wait()
         finally:
-            for _, loading in self._loading.values():
-                loading.cancel()
-            await self._rolling.stop()
+            await self._end()
+
+    async def _end(self) -> None:
+        """Ends what runs in the background. What a shadow has counted so far is written."""
+        for _, loading in self._loading.values():
+            loading.cancel()
+        await self._rolling.stop()
+        for deployment in self._service.deployments.values():
+            if deployment.live is not None:
+                with suppress(RegistryError):
+                    await write_shadow(self._service, self.registry, deployment.live)
 
     async def look(self) -> None:
         """Follows the registry once. If it cannot be used, everything stays as it is."""
