@@ -1,44 +1,35 @@
-"""Drives rollouts: it follows the registry, judges the open rollouts and moves them on.
+"""The controller follows the registry: it serves its champions and has its rollouts driven.
 
-The controller can be killed at any moment. All that it decides from is in the registry: the
-rollout's state and step, its settings and its games. Started again, it decides the same.
+It looks at each game again and again, and carries out the orders of operators. It can be killed at
+any moment, since all that it knows is in the registry.
 """
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
-from rlarcade.errors import (
-    DamagedPartError,
-    PolicyError,
-    RegistryError,
-    ResourceError,
-    RlarcadeError,
-    StaleError,
-)
+from rlarcade.errors import DamagedPartError, RegistryError, StaleError
 from rlarcade.foreign import own_words
-from rlarcade.registry.registry import Registry, default_actor
-from rlarcade.registry.rollouts import OPEN_STATES, FollowOn, Rollout, RolloutState, ServedGame
+from rlarcade.registry.registry import Registry
+from rlarcade.registry.rollouts import FollowOn, Rollout, ServedGame
 from rlarcade.serving import rollout_store as store
-from rlarcade.serving.assignment import Plan, Variant
+from rlarcade.serving.driving import Driving, champion_only
 from rlarcade.serving.follow_on import report
 from rlarcade.serving.live import LiveRollout, kept
+from rlarcade.serving.loading import Loading
 from rlarcade.serving.records import write_games, write_shadow
 from rlarcade.serving.refusals import Refusal
 from rlarcade.serving.rolling import Rolling
 from rlarcade.serving.service import Deployment, Service
-from rlarcade.serving.stock import Loader, Stocked, champions, from_registry
-from rlarcade.serving.strategies import Decision, RolloutSpec, judge
+from rlarcade.serving.stock import Loader, champions
+from rlarcade.serving.strategies import RolloutSpec
 
 _log = logging.getLogger(__name__)
 
 PERIOD = 1.0
 """Seconds between two looks at the registry; games that end are judged at once."""
-LOADING_SECONDS = 120.0
-"""A candidate that is not ready after this time cannot be loaded."""
 _SHADOW_PERIOD = 1_000  # decisions of a shadow that a kill may lose; a signal loses none
 
 
@@ -54,11 +45,10 @@ class Controller:
     def __init__(self, service: Service, registry: Registry, loader: Loader) -> None:
         self._service = service
         self.registry = registry
-        self._load = loader
         self._rolling = Rolling(service)
+        self._loading = Loading(service, registry, loader, self._rolling)
+        self._driving = Driving(service, registry, self._loading, self._rolling)
         self._one_at_a_time = asyncio.Lock()
-        self._loading: dict[int, tuple[float, asyncio.Task[str | None]]] = {}
-        """Candidates that are being loaded, by rollout: since when, and the work (`_trouble`)."""
         self._withdrawn: list[LiveRollout] = []
         """Rollouts whose candidate was withdrawn when the champion changed."""
         self._unserved: dict[str, str] = {}
@@ -83,8 +73,7 @@ class Controller:
 
     async def _end(self) -> None:
         """Ends what runs in the background. What a shadow has counted so far is written."""
-        for _, loading in self._loading.values():
-            loading.cancel()
+        self._loading.close()
         await self._rolling.stop()
         for deployment in self._service.deployments.values():
             if deployment.live is not None:
@@ -154,18 +143,18 @@ class Controller:
         except DamagedPartError as error:
             if running.counts_games:
                 note = f"its games cannot be written: {error}"
-                await self._move(running, "rolling_back", note=note)
+                await self._driving.move(running, "rolling_back", note=note)
 
     async def _go_on(self, deployment: Deployment) -> None:
         if deployment.live is not None:
-            await self._drive(deployment, deployment.live)
+            await self._driving.drive(deployment, deployment.live)
         self._rolling.settle(deployment)
-        await self._put_away(deployment)
+        await self._loading.put_away(deployment)
 
     # Following the registry
 
     def _open_rollouts(self) -> dict[str, Rollout]:
-        return {one.game: one for one in store.rollouts_of(self.registry) if _is_open(one)}
+        return {one.game: one for one in store.rollouts_of(self.registry) if one.is_open}
 
     async def _follow(
         self, game: str, number: int, generation: int, current: Rollout | None
@@ -182,12 +171,12 @@ class Controller:
         """Serves a new champion. Games that are being played stay with their version."""
         deployment = self._service.deployments.get(game)
         if deployment is None:
-            deployment = Deployment(game, _champion_only(number), generation)
-        wrong = await self._trouble(self._ready(deployment, number, at_once=True))
+            deployment = Deployment(game, champion_only(number), generation)
+        wrong = await self._loading.champion(deployment, number)
         if deployment.live is not None:  # somebody else moved the alias
             champion = deployment.live.rollout.champion
             await self._void(deployment, deployment.live)
-            deployment.plan = _champion_only(champion)
+            deployment.plan = champion_only(champion)
         if wrong is not None:
             wrong = f"version {number} of {game} cannot be served: {wrong}"
             if self._unserved.get(game) != wrong:
@@ -196,7 +185,7 @@ class Controller:
             return None
         self._unserved.pop(game, None)
         deployment.generation = generation
-        deployment.plan = _champion_only(number)
+        deployment.plan = champion_only(number)
         self._service.deployments[game] = deployment
         return deployment
 
@@ -213,12 +202,11 @@ class Controller:
         current = running.rollout
         with suppress(StaleError):  # somebody else has ended it
             if current.state == "rolling_back":
-                await self._move(running, "rolled_back", note=current.note)
-            elif _is_open(current):
-                await self._move(running, "aborted", note=note)
-        await write_shadow(self._service, self.registry, running)
+                await self._driving.move(running, "rolled_back", note=current.note)
+            elif current.is_open:
+                await self._driving.move(running, "aborted", note=note)
+        await self._driving.let_go(deployment, running)
         self._withdrawn.append(running)
-        deployment.live = None
 
     async def _hand_back(self, game: str) -> None:
         """Hands open games of candidates that were withdrawn to the champion, if they shall go."""
@@ -237,16 +225,17 @@ class Controller:
         except DamagedPartError as error:
             note = f"it cannot be read: {error}"
             if current.state != "rolling_back":
-                current = await self._moved(current, "rolling_back", note=note)
-            await self._moved(current, "rolled_back", note=note)
+                current = await self._driving.moved(current, "rolling_back", note=note)
+            await self._driving.moved(current, "rolled_back", note=note)
             return
         if current.champion_generation != deployment.generation:
             await self._void(deployment, running)
             return
         if current.state in ("progressing", "paused"):
-            wrong = await self._trouble(self._load_again(deployment, running))
+            wrong = await self._loading.again(deployment, running)
             if wrong is not None:
-                await self._move(running, "rolling_back", note=f"it cannot be loaded: {wrong}")
+                note = f"it cannot be loaded: {wrong}"
+                await self._driving.move(running, "rolling_back", note=note)
         deployment.live = running
         if running.counts_games:
             deployment.plan = running.plan
@@ -257,211 +246,6 @@ class Controller:
                 else:
                     told = {"abandoned": not game.is_twin}
                     self._service.referee(running, game.number, None, told)
-
-    async def _load_again(self, deployment: Deployment, running: LiveRollout) -> None:
-        """Loads a candidate that has had games before."""
-        number = running.rollout.version
-        if running.spec.strategy == "rolling":
-            deployment.stock[number] = await self._read(number)
-            await self._rolling.catch_up(deployment, running)
-        else:
-            await self._ready(deployment, number, at_once=False)
-
-    async def _ready(self, deployment: Deployment, number: int, *, at_once: bool) -> None:
-        """Loads and warms a version, before it gets any game."""
-        stocked = deployment.stock.get(number) or await self._read(number)
-        await self._service.engine.load(
-            number, stocked.agent, at_once=at_once, checkpoint=stocked.checkpoint
-        )
-        deployment.stock[number] = stocked
-
-    async def _read(self, number: int) -> Stocked:
-        return await self._service.at_registry(from_registry, self.registry, number, self._load)
-
-    async def _trouble(self, loading: Awaitable[object]) -> str | None:
-        """Loads a version; returns why it cannot be served, or None.
-
-        Raises:
-            UnusableRegistryError: the registry cannot be used, so nothing is known of the version.
-        """
-        try:
-            await loading
-        except Exception as error:  # any other error counts as the version's
-            if store.is_unusable(error):
-                raise
-            return str(error) if isinstance(error, RlarcadeError | Refusal) else own_words(error)
-        return None
-
-    async def _put_away(self, deployment: Deployment) -> None:
-        """Unloads versions that nobody plays any more."""
-        needed = {variant.version for variant in deployment.plan.variants}
-        if deployment.live is not None:
-            needed |= {game.version for game in deployment.live.open_games()}
-            needed.add(deployment.live.rollout.version)
-        for number in list(deployment.stock):
-            if number not in needed and not self._service.sessions.of_version(number):
-                del deployment.stock[number]
-                await self._service.engine.unload(number)
-
-    # Driving a rollout
-
-    async def _drive(self, deployment: Deployment, running: LiveRollout) -> None:
-        """Moves a rollout on as far as it can go now."""
-        state = running.rollout.state
-        try:
-            if state == "preparing":
-                await self._prepare(deployment, running)
-            elif state in ("progressing", "paused"):
-                await self._judge(deployment, running)
-            if running.rollout.state == "rolling_back":
-                await self._roll_back(deployment, running)
-        except StaleError as error:
-            _log.warning("rollout %d: %s", running.rollout.id, error)
-            deployment.live = None  # it is read again from the registry
-            deployment.plan = _champion_only(running.rollout.champion)
-        if not _is_open(running.rollout) and deployment.live is not None:
-            await self._let_go(deployment, running)
-
-    async def _prepare(self, deployment: Deployment, running: LiveRollout) -> None:
-        """Loads the candidate, when it is its turn. Only then it gets its first game."""
-        if not await self._is_its_turn(running):
-            return
-        try:
-            if not await self._loaded(deployment, running):
-                return
-        except (PolicyError, ResourceError, Refusal) as error:
-            await self._move(running, "rolling_back", note=f"it cannot be loaded: {error}")
-            return
-        await self._move(running, "progressing", step=0, note="the candidate is loaded")
-        self._switch(deployment, running, running.plan)
-        self._service.begin_shadow(running)
-
-    async def _loaded(self, deployment: Deployment, running: LiveRollout) -> bool:
-        """Whether the candidate is loaded. A slow one is waited for while other games go on.
-
-        Raises:
-            PolicyError: it cannot be loaded; or an error of `Rolling.begun`.
-            UnusableRegistryError: the registry cannot be used, so nothing is known of it.
-        """
-        number, is_rolling = running.rollout.version, running.spec.strategy == "rolling"
-
-        async def load() -> None:
-            if not is_rolling:
-                await self._ready(deployment, number, at_once=False)
-            elif number not in deployment.stock:
-                deployment.stock[number] = await self._read(number)
-
-        if running.rollout.id not in self._loading:
-            task = asyncio.get_running_loop().create_task(self._trouble(load()))
-            task.add_done_callback(lambda _: self._service.changed.set())
-            self._loading[running.rollout.id] = time.monotonic(), task
-        began, loading = self._loading[running.rollout.id]
-        await asyncio.wait((loading,), timeout=PERIOD)
-        if not loading.done() and time.monotonic() - began < LOADING_SECONDS:
-            return False
-        del self._loading[running.rollout.id]
-        if not loading.done():
-            loading.cancel()
-            raise PolicyError(f"it was not ready within {LOADING_SECONDS:g} seconds.")
-        wrong = loading.result()
-        if wrong is not None:
-            raise PolicyError(wrong)
-        return not is_rolling or self._rolling.begun(deployment, running)
-
-    async def _is_its_turn(self, running: LiveRollout) -> bool:
-        """Whether the rollout before has succeeded. If it has failed, this one is aborted."""
-        if running.spec.after is None:
-            return True
-        first = await self._service.at_registry(store.rollout, self.registry, running.spec.after)
-        if first.state in ("rolled_back", "aborted"):
-            failed = first.state.replace("_", " ")
-            note = f"rollout {first.id}, which had to succeed first, was {failed}"
-            await self._move(running, "aborted", note=note)
-        return first.state == "succeeded"
-
-    async def _judge(self, deployment: Deployment, running: LiveRollout) -> None:
-        by_operator = running.rollout.state == "paused" and is_by_operator(running.rollout)
-        decision = judge(
-            running.spec,
-            running.rollout.step,
-            running.as_games(),
-            by_operator,
-            quiet_for=time.monotonic() - self._service.last_assigned,
-            resumed_after=running.rollout.resumed_after,
-        )
-        if running.spec.strategy == "rolling":
-            try:
-                decision = self._rolling.decision(deployment, running, decision)
-            except RlarcadeError as error:
-                decision = Decision(kind="roll_back", why=f"it cannot be loaded: {error}")
-        await self._act(deployment, running, decision, by_operator)
-
-    async def _act(
-        self, deployment: Deployment, running: LiveRollout, decision: Decision, by_operator: bool
-    ) -> None:
-        """Does what was decided."""
-        now = running.rollout
-        match decision.kind:
-            case "roll_back":
-                await self._move(running, "rolling_back", note=decision.why)
-            case "pause" if now.state == "progressing":
-                await self._move(running, "paused", note=decision.why)
-            case "stay" if now.state == "paused" and not by_operator:
-                await self._move(running, "progressing", note=decision.why)
-            case "advance":
-                await self._move(running, "progressing", step=now.step + 1, note=decision.why)
-                self._switch(deployment, running, running.plan)
-            case "succeed":
-                await self._succeed(deployment, running, decision.why)
-
-    async def _succeed(self, deployment: Deployment, running: LiveRollout, why: str) -> None:
-        number = running.rollout.version
-        try:
-            running.rollout = await self._service.at_registry(
-                store.succeed, self.registry, running.rollout, default_actor(), why
-            )
-        except RegistryError as error:
-            if store.is_unusable(error) or isinstance(error, StaleError):
-                raise
-            note = f"it cannot become the champion: {error}"
-            await self._move(running, "rolling_back", note=note)
-            return
-        await self._ready(deployment, number, at_once=True)
-        self._switch(deployment, running, _champion_only(number))
-        deployment.generation += 1
-
-    async def _roll_back(self, deployment: Deployment, running: LiveRollout) -> None:
-        """Sends all new games to the champion."""
-        self._switch(deployment, running, _champion_only(running.rollout.champion))
-        await self._move(running, "rolled_back", note=running.rollout.note)
-
-    def _switch(self, deployment: Deployment, running: LiveRollout, plan: Plan) -> None:
-        """Puts a plan in force for new games, and for open ones if the settings say so."""
-        deployment.plan = plan
-        if running.spec.cut == "now":
-            self._service.cut(deployment, running)
-
-    async def _let_go(self, deployment: Deployment, running: LiveRollout) -> None:
-        """Forgets a rollout that has ended, once what it has learnt is written."""
-        with suppress(DamagedPartError):
-            await write_games(self._service, self.registry, running)
-            await write_shadow(self._service, self.registry, running)
-        deployment.live = None
-
-    async def _move(
-        self, running: LiveRollout, state: RolloutState, **changes: int | str | None
-    ) -> None:
-        running.rollout = await self._moved(running.rollout, state, **changes)
-
-    async def _moved(
-        self, current: Rollout, state: RolloutState, **changes: int | str | None
-    ) -> Rollout:
-        def moved() -> Rollout:
-            return store.move(self.registry, current, state, default_actor(), **changes)  # type: ignore[arg-type]
-
-        after = await self._service.at_registry(moved)
-        _log.info("rollout %d is %s: %s", after.id, state, after.note)
-        return after
 
     # Operators
 
@@ -512,7 +296,7 @@ class Controller:
             after = await self._service.at_registry(what, current)
             if running is not None:
                 running.rollout = after
-                if not _is_open(after):
+                if not after.is_open:
                     await self._ordered_to_end(running)
             elif after.state == "rolled_back":
                 await self._undone(after)
@@ -548,34 +332,12 @@ class Controller:
         after = running.rollout
         winner = after.version if after.state == "succeeded" else after.champion
         deployment = self._service.deployments[after.game]
-        self._switch(deployment, running, _champion_only(winner))
+        self._driving.switch(deployment, running, champion_only(winner))
         with suppress(RegistryError):  # the order is carried out; the next look writes the games
-            await self._let_go(deployment, running)
+            await self._driving.let_go(deployment, running)
 
     async def _undone(self, after: Rollout) -> None:
         """Serves the earlier champion again, and hands open games back if they shall go back."""
         with suppress(RegistryError):  # the order is carried out; the next look does what is left
             self._withdrawn.append(await self._service.at_registry(kept, self.registry, after))
             await self._look_at_each()
-
-
-_OPERATOR = "operator "
-
-
-def by_operator(actor: str, what: str) -> str:
-    """Returns the note of an operator's order, by which a pause of theirs is recognised."""
-    return f"{_OPERATOR}{actor}: {what}"
-
-
-def is_by_operator(current: Rollout) -> bool:
-    """Whether the rollout's state was ordered by an operator."""
-    return (current.note or "").startswith(_OPERATOR)
-
-
-def _is_open(current: Rollout) -> bool:
-    return current.state in OPEN_STATES
-
-
-def _champion_only(number: int) -> Plan:
-    champion = Variant(role="champion", version=number, share=1.0)
-    return Plan(variants=(champion,), salt="champion")

@@ -12,7 +12,7 @@ from serving_house import CANARY, House
 from rlarcade.errors import UnusableRegistryError
 from rlarcade.registry.rollouts import ServedGame
 from rlarcade.serving import rollout_store as store
-from rlarcade.serving.controller import by_operator
+from rlarcade.serving.driving import by_operator
 from rlarcade.serving.refusals import Refusal
 from rlarcade.serving.settings import RolloutSpec
 

@@ -411,7 +411,7 @@ def test_a_mistake_in_one_game_stops_no_other(house, monkeypatch, first, caplog)
                 raise ZeroDivisionError("a mistake of ours")
             return judged(spec, step, games, *more, **named)
 
-        monkeypatch.setattr("rlarcade.serving.controller.judge", odd)
+        monkeypatch.setattr("rlarcade.serving.driving.judge", odd)
         for deployment in house.service.deployments.values():
             for _ in range(20):
                 for role, score in (("candidate", 20), ("control", 10)):
@@ -430,7 +430,7 @@ def test_a_mistake_in_one_game_stops_no_other(house, monkeypatch, first, caplog)
 
 
 def test_a_candidate_that_takes_long_to_load_stops_no_other_game(house, monkeypatch):
-    monkeypatch.setattr("rlarcade.serving.controller.PERIOD", 0.01)
+    monkeypatch.setattr("rlarcade.serving.loading._PATIENCE", 0.01)
     awake = threading.Event()
 
     class Slow(Favourite):
@@ -454,8 +454,8 @@ def test_a_candidate_that_takes_long_to_load_stops_no_other_game(house, monkeypa
 
 
 def test_a_candidate_that_never_answers_while_it_is_loaded_is_rolled_back(house, monkeypatch):
-    monkeypatch.setattr("rlarcade.serving.controller.PERIOD", 0.01)
-    monkeypatch.setattr("rlarcade.serving.controller.LOADING_SECONDS", 0.05)
+    monkeypatch.setattr("rlarcade.serving.loading._PATIENCE", 0.01)
+    monkeypatch.setattr("rlarcade.serving.loading.LOADING_SECONDS", 0.05)
     awake = threading.Event()
 
     class Hanging(Favourite):

@@ -14,7 +14,7 @@ from serving_house import House, short
 from rlarcade.errors import UnusableRegistryError
 from rlarcade.registry.rollouts import ShadowCounts
 from rlarcade.serving import rollout_store as store
-from rlarcade.serving.controller import by_operator
+from rlarcade.serving.driving import by_operator
 from rlarcade.serving.refusals import Refusal
 from rlarcade.serving.settings import RolloutSpec
 from rlarcade.serving.shadow import Shadow, record_shadow, shadow_of
