@@ -89,7 +89,7 @@ class Driving:
             running.rollout.step,
             running.as_games(),
             ordered,
-            quiet_for=time.monotonic() - self._service.last_assigned,
+            quiet_for=time.monotonic() - running.last_assigned,
             resumed_after=running.rollout.resumed_after,
         )
         if running.spec.strategy == "rolling":

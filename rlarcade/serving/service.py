@@ -96,7 +96,6 @@ class Service:
         rulings: the games that the referee plays.
         changed: set whenever a game was assigned or ended; the controller waits for it.
         waiters: the controller sets them when it has tried to write new games.
-        last_assigned: when a game of a rollout was assigned last, by the monotonic clock.
     """
 
     def __init__(
@@ -113,7 +112,6 @@ class Service:
         self.emulators = Emulators()
         self.changed = asyncio.Event()
         self.idle_seconds = idle_seconds
-        self.last_assigned = time.monotonic()
         self.waiters: list[asyncio.Future[None]] = []
         self.rulings = Rulings(self.metrics, self.emulators, self.changed)
         self._clerk = ThreadPoolExecutor(1, thread_name_prefix="clerk")
@@ -231,7 +229,6 @@ class Service:
             live.amend(session=session.id, begun=now())
             if live.spec.mode == "twin" and needs_one and not self.rulings.behind:
                 self.referee(live, live.twin().number, None, {})
-            self.last_assigned = time.monotonic()
             await self._saved()
         elif needs_one:
             session.seed = secrets.randbelow(LARGEST_SEED + 1)

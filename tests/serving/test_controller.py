@@ -295,6 +295,28 @@ def test_no_traffic_pauses_and_never_promotes(house):
     run(check())
 
 
+def test_games_of_another_rollout_are_no_traffic_of_this_one(house, registry, add):
+    add(3, "breakout")
+    registry.move_alias("breakout", "champion", 3, expected_generation=0, kind="promote")
+    add(4, "breakout")
+
+    async def check():
+        for version in (2, 4):
+            await house.start(version)
+        house.pong.live.last_assigned -= CANARY.quiet_seconds
+        opening = asyncio.ensure_future(house.service.open_session("breakout", "act"))
+        await asyncio.sleep(0)
+        await house.look()
+        await opening
+        assert (house.state(1).state, house.state(2).state) == ("paused", "progressing")
+        house.assigned("candidate")
+        await house.look()
+        assert house.state(1).state == "progressing"
+        await house.service.close()
+
+    run(check())
+
+
 def test_an_operators_pause_holds_whatever_the_games_say_except_an_alarm(house, registry):
     async def check():
         await house.start(2)
