@@ -15,6 +15,7 @@ from rlarcade.foreign import own_words
 from rlarcade.registry.registry import Registry
 from rlarcade.registry.rollouts import FollowOn, Rollout, ServedGame
 from rlarcade.serving import rollout_store as store
+from rlarcade.serving.deployment import Deployment, hand_over
 from rlarcade.serving.driving import Driving, champion_only
 from rlarcade.serving.follow_on import report
 from rlarcade.serving.live import LiveRollout, kept
@@ -22,7 +23,7 @@ from rlarcade.serving.loading import Loading
 from rlarcade.serving.records import write_games, write_shadow
 from rlarcade.serving.refusals import Refusal
 from rlarcade.serving.rolling import Rolling
-from rlarcade.serving.service import Deployment, Service
+from rlarcade.serving.service import Service
 from rlarcade.serving.stock import Loader, champions
 from rlarcade.serving.strategies import RolloutSpec
 
@@ -213,7 +214,7 @@ class Controller:
         deployment = self._service.deployments.get(game)
         for running in [one for one in self._withdrawn if one.rollout.game == game]:
             if deployment is not None and running.spec.cut == "now":
-                self._service.cut(deployment, running, only=running.rollout.version)
+                hand_over(self._service.sessions, deployment, running, only=running.rollout.version)
                 with suppress(DamagedPartError, StaleError):
                     await write_games(self._service, self.registry, running)
             self._withdrawn.remove(running)

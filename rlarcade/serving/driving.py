@@ -20,12 +20,13 @@ from rlarcade.registry.registry import Registry, default_actor
 from rlarcade.registry.rollouts import Rollout, RolloutState
 from rlarcade.serving import rollout_store as store
 from rlarcade.serving.assignment import Plan, Variant
+from rlarcade.serving.deployment import Deployment, hand_over
 from rlarcade.serving.live import LiveRollout
 from rlarcade.serving.loading import Loading
 from rlarcade.serving.records import write_games, write_shadow
 from rlarcade.serving.refusals import Refusal
 from rlarcade.serving.rolling import Rolling
-from rlarcade.serving.service import Deployment, Service
+from rlarcade.serving.service import Service
 from rlarcade.serving.strategies import Decision, judge
 
 _log = logging.getLogger(__name__)
@@ -142,7 +143,7 @@ class Driving:
         """Puts a plan in force for new games, and for open ones if the settings say so."""
         deployment.plan = plan
         if running.spec.cut == "now":
-            self._service.cut(deployment, running)
+            hand_over(self._service.sessions, deployment, running)
 
     async def let_go(self, deployment: Deployment, running: LiveRollout) -> None:
         """Forgets a rollout that has ended, once what it has learnt is written."""

@@ -12,10 +12,11 @@ from rlarcade.errors import PolicyError, RlarcadeError
 from rlarcade.foreign import own_words
 from rlarcade.registry.registry import Registry
 from rlarcade.serving import rollout_store as store
+from rlarcade.serving.deployment import Deployment
 from rlarcade.serving.live import LiveRollout
 from rlarcade.serving.refusals import Refusal
 from rlarcade.serving.rolling import Rolling
-from rlarcade.serving.service import Deployment, Service
+from rlarcade.serving.service import Service
 from rlarcade.serving.stock import Loader, Stocked, from_registry
 
 LOADING_SECONDS = 120.0
