@@ -87,8 +87,7 @@ class Driving:
         ordered = running.rollout.state == "paused" and is_by_operator(running.rollout)
         decision = judge(
             running.spec,
-            running.rollout.step,
-            running.as_games(),
+            running.evidence(),
             ordered,
             quiet_for=time.monotonic() - running.last_assigned,
             resumed_after=running.rollout.resumed_after,
