@@ -80,6 +80,7 @@ class House:
         self.made = agents or {}
         self.service = Service(LocalEngine())
         self.controller = Controller(self.service, registry, self._load)
+        self.controller._loading.patience = 30.0  # one look is enough, however busy the machine is
 
     @contextmanager
     def online(self):

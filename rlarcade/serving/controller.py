@@ -19,7 +19,7 @@ from rlarcade.serving.deployment import Deployment, hand_over
 from rlarcade.serving.driving import Driving, champion_only
 from rlarcade.serving.follow_on import report
 from rlarcade.serving.live import LiveRollout, kept
-from rlarcade.serving.loading import Loading
+from rlarcade.serving.loading import UNLOADABLE, Loading
 from rlarcade.serving.records import write_games, write_shadow
 from rlarcade.serving.refusals import Refusal
 from rlarcade.serving.rolling import Rolling
@@ -169,17 +169,22 @@ class Controller:
             await self._take_up(deployment, current)
 
     async def _serve_champion(self, game: str, number: int, generation: int) -> Deployment | None:
-        """Serves a new champion. Games that are being played stay with their version."""
+        """Serves a new champion once it is loaded; returns None before.
+
+        Games that are being played stay with their version.
+        """
         deployment = self._service.deployments.get(game)
         if deployment is None:
             deployment = Deployment(game, champion_only(number), generation)
-        wrong = await self._loading.champion(deployment, number)
         if deployment.live is not None:  # somebody else moved the alias
             champion = deployment.live.rollout.champion
             await self._void(deployment, deployment.live)
             deployment.plan = champion_only(champion)
-        if wrong is not None:
-            wrong = f"version {number} of {game} cannot be served: {wrong}"
+        try:
+            if not await self._loading.champion(deployment, number, generation):
+                return None
+        except UNLOADABLE as error:
+            wrong = f"version {number} of {game} cannot be served: {error}"
             if self._unserved.get(game) != wrong:
                 _log.error("%s", wrong)
             self._unserved[game] = wrong
@@ -233,9 +238,11 @@ class Controller:
             await self._void(deployment, running)
             return
         if current.state in ("progressing", "paused"):
-            wrong = await self._loading.again(deployment, running)
-            if wrong is not None:
-                note = f"it cannot be loaded: {wrong}"
+            try:
+                if not await self._loading.candidate(deployment, running):
+                    return  # it is taken up later
+            except UNLOADABLE as error:
+                note = f"it cannot be loaded: {error}"
                 await self._driving.move(running, "rolling_back", note=note)
         deployment.live = running
         if running.counts_games:

@@ -10,9 +10,7 @@ from contextlib import suppress
 
 from rlarcade.errors import (
     DamagedPartError,
-    PolicyError,
     RegistryError,
-    ResourceError,
     RlarcadeError,
     StaleError,
 )
@@ -22,9 +20,8 @@ from rlarcade.serving import rollout_store as store
 from rlarcade.serving.assignment import Plan, Variant
 from rlarcade.serving.deployment import Deployment, hand_over
 from rlarcade.serving.live import LiveRollout
-from rlarcade.serving.loading import Loading
+from rlarcade.serving.loading import UNLOADABLE, Loading
 from rlarcade.serving.records import write_games, write_shadow
-from rlarcade.serving.refusals import Refusal
 from rlarcade.serving.rolling import Rolling
 from rlarcade.serving.service import Service
 from rlarcade.serving.strategies import Decision, judge
@@ -65,7 +62,7 @@ class Driving:
         try:
             if not await self._loading.candidate(deployment, running):
                 return
-        except (PolicyError, ResourceError, Refusal) as error:
+        except UNLOADABLE as error:
             await self.move(running, "rolling_back", note=f"it cannot be loaded: {error}")
             return
         await self.move(running, "progressing", step=0, note="the candidate is loaded")
@@ -149,7 +146,6 @@ class Driving:
         with suppress(DamagedPartError, StaleError):  # there is no better time to write it
             await write_games(self._service, self._registry, running)
         await write_shadow(self._service, self._registry, running)
-        self._loading.forget(running)
         deployment.live = None
 
     async def move(

@@ -1,14 +1,15 @@
 """Loads versions into the engine before they get games, and puts them away afterwards.
 
-What is wrong with a version is told from a registry that cannot be used. Then nothing is known of
-the version, and the error goes on.
+A version that is slow is loaded while the other games go on. What is wrong with a version is told
+from a registry that cannot be used: then nothing is known of the version, and the error goes on.
 """
 
 import asyncio
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
-from rlarcade.errors import PolicyError, RlarcadeError
+from rlarcade.errors import PolicyError, ResourceError, RlarcadeError
 from rlarcade.foreign import own_words
 from rlarcade.registry.registry import Registry
 from rlarcade.serving import rollout_store as store
@@ -19,78 +20,101 @@ from rlarcade.serving.rolling import Rolling
 from rlarcade.serving.service import Service
 from rlarcade.serving.stock import Loader, Stocked, from_registry
 
+UNLOADABLE = (PolicyError, ResourceError, Refusal)
+"""Errors that say that a version cannot be loaded."""
 LOADING_SECONDS = 120.0
-"""A candidate that is not ready after this time cannot be loaded."""
-_PATIENCE = 1.0  # seconds; then the other games go on while a candidate is loaded
+"""A version that is not ready after this time cannot be loaded."""
 
 
 class Loading:
-    """Loads the versions of a registry."""
+    """Loads the versions of a registry.
+
+    Attributes:
+        patience: seconds to wait for a version; then the other games go on, and it is waited for
+            again at the next look.
+    """
 
     def __init__(
         self, service: Service, registry: Registry, loader: Loader, rolling: Rolling
     ) -> None:
         self._service, self._registry = service, registry
         self._load, self._rolling = loader, rolling
-        self._working: dict[int, tuple[float, asyncio.Task[str | None]]] = {}
-        """Candidates that are being loaded, by rollout: since when, and the work (`_trouble`)."""
+        self.patience = 1.0
+        self._working: dict[tuple[str, int], tuple[float, asyncio.Task[str | None]]] = {}
+        """What is being loaded, for a generation of a game's champion or for a rollout: since when,
+        and the work (`_trouble`)."""
 
-    async def champion(self, deployment: Deployment, number: int) -> str | None:
-        """Loads a game's champion; returns why it cannot be served, or None.
+    async def champion(self, deployment: Deployment, number: int, generation: int) -> bool:
+        """Whether a game's champion is loaded.
+
+        The first one is waited for, so that a server that listens has its games online.
+
+        Args:
+            deployment: the game.
+            number: the champion.
+            generation: generation of its alias.
 
         Raises:
-            UnusableRegistryError: the registry cannot be used.
-        """
-        return await _trouble(self.ready(deployment, number, at_once=True))
-
-    async def candidate(self, deployment: Deployment, running: LiveRollout) -> bool:
-        """Whether the candidate is loaded. A slow one is waited for while other games go on.
-
-        Raises:
-            PolicyError: it cannot be loaded; or an error of `Rolling.begun`.
+            PolicyError: it cannot be loaded; or another one of `UNLOADABLE`.
             UnusableRegistryError: the registry cannot be used, so nothing is known of it.
         """
+        patience = self.patience if deployment.stock else LOADING_SECONDS
+
+        async def load() -> None:
+            await self.ready(deployment, number, at_once=True)
+
+        done = await self._wait_for((deployment.game, generation), load, patience)
+        return done and number in deployment.stock
+
+    async def candidate(self, deployment: Deployment, running: LiveRollout) -> bool:
+        """Whether the candidate is loaded. The errors are those of `champion`."""
         number, is_rolling = running.rollout.version, running.spec.strategy == "rolling"
+        is_new = running.rollout.state == "preparing"
 
         async def load() -> None:
             if not is_rolling:
                 await self.ready(deployment, number, at_once=False)
-            elif number not in deployment.stock:
+                return
+            if number not in deployment.stock:
                 deployment.stock[number] = await self._read(number)
+            if not is_new:  # it has had games before
+                await self._rolling.catch_up(deployment, running)
 
-        if running.rollout.id not in self._working:
-            task = asyncio.get_running_loop().create_task(_trouble(load()))
-            task.add_done_callback(lambda _: self._service.changed.set())
-            self._working[running.rollout.id] = time.monotonic(), task
-        began, loading = self._working[running.rollout.id]
-        await asyncio.wait((loading,), timeout=_PATIENCE)
-        if not loading.done() and time.monotonic() - began < LOADING_SECONDS:
+        done = await self._wait_for(("rollout", running.rollout.id), load, self.patience)
+        if not done or number not in deployment.stock:
             return False
-        del self._working[running.rollout.id]
-        if not loading.done():
-            loading.cancel()
-            raise PolicyError(f"it was not ready within {LOADING_SECONDS:g} seconds.")
-        wrong = loading.result()
-        if wrong is not None:
-            raise PolicyError(wrong)
-        return not is_rolling or self._rolling.begun(deployment, running)
+        return not (is_rolling and is_new) or self._rolling.begun(deployment, running)
 
-    async def again(self, deployment: Deployment, running: LiveRollout) -> str | None:
-        """Loads a candidate that has had games before; returns why it cannot be served, or None.
+    async def _wait_for(
+        self,
+        key: tuple[str, int],
+        load: Callable[[], Coroutine[Any, Any, None]],
+        patience: float,
+    ) -> bool:
+        """Waits a while for the work, which is begun if it was not begun before.
+
+        Returns:
+            Whether it is done.
 
         Raises:
+            PolicyError: the version cannot be loaded.
             UnusableRegistryError: the registry cannot be used.
         """
-        return await _trouble(self._load_again(deployment, running))
-
-    async def _load_again(self, deployment: Deployment, running: LiveRollout) -> None:
-        """Loads a candidate that has had games before."""
-        number = running.rollout.version
-        if running.spec.strategy == "rolling":
-            deployment.stock[number] = await self._read(number)
-            await self._rolling.catch_up(deployment, running)
-        else:
-            await self.ready(deployment, number, at_once=False)
+        if key not in self._working:
+            task = asyncio.get_running_loop().create_task(_trouble(load()))
+            task.add_done_callback(lambda _: self._service.changed.set())
+            self._working[key] = time.monotonic(), task
+        began, loading = self._working[key]
+        left = began + LOADING_SECONDS - time.monotonic()
+        await asyncio.wait((loading,), timeout=min(patience, max(left, 0.0)))
+        if loading.done():
+            del self._working[key]
+            wrong = loading.result()
+            if wrong is not None:
+                raise PolicyError(wrong)
+        elif left <= patience:  # it stays here: if it were begun again, it would hang again
+            raise PolicyError(f"it was not ready within {LOADING_SECONDS:g} seconds.")
+        return loading.done()
 
     async def ready(self, deployment: Deployment, number: int, *, at_once: bool) -> None:
         """Loads and warms a version, before it gets any game."""
@@ -102,10 +126,6 @@ class Loading:
 
     async def _read(self, number: int) -> Stocked:
         return await self._service.at_registry(from_registry, self._registry, number, self._load)
-
-    def forget(self, running: LiveRollout) -> None:
-        """Waits for the candidate of a rollout no more."""
-        self._working.pop(running.rollout.id, None)
 
     async def put_away(self, deployment: Deployment) -> None:
         """Unloads versions that nobody plays any more."""

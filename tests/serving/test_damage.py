@@ -67,10 +67,10 @@ def unreachable(*ignored, **more):
 
 
 async def goes_on(house):
-    """Whether the rollout of Breakout is driven to its end, from its beginning."""
+    """Waits until the rollout of Breakout has been driven from its beginning to its end."""
     await house.controller.start(4, BIG_BANG, "anna")
-    await house.look(2)
-    return house.registry.alias("breakout").version == 4
+    while house.registry.alias("breakout").version != 4:
+        await house.look()
 
 
 # The candidate
@@ -92,7 +92,7 @@ def test_a_candidate_that_is_damaged_at_the_very_last_step_is_rolled_back(
         assert shares(house) == {"champion": (1, 1.0)}
         assert registry.alias("pong").version == 1
         assert registry.version(2).state == "broken"
-        assert await goes_on(house)
+        await goes_on(house)
         await house.look()
         assert house.pong.live is None
         assert house.controller.stale is None
@@ -189,7 +189,7 @@ def test_a_candidate_that_is_damaged_before_its_rollout_is_taken_up_is_rolled_ba
         assert again.state().note.startswith("it cannot be loaded: version 2 is broken")
         assert again.controller.stale is None
         assert shares(again) == {"champion": (1, 1.0)}
-        assert await goes_on(again)
+        await goes_on(again)
         await again.service.close()
 
     run(first())
@@ -211,7 +211,7 @@ def test_a_candidate_whose_agent_cannot_be_made_is_rolled_back(house):
         await odd.start(2)
         assert odd.state().state == "rolled_back"
         assert "it cannot be loaded: MemoryError: no room for the network" in odd.state().note
-        assert await goes_on(odd)
+        await goes_on(odd)
         await odd.service.close()
 
     run(check())
@@ -278,7 +278,7 @@ def test_a_new_champion_that_is_damaged_is_not_served_but_ends_the_rollout_again
         assert shares(house) == {"champion": (1, 1.0)}
         assert (await house.opened()).version == 1
         assert house.controller.stale is None
-        assert await goes_on(house)
+        await goes_on(house)
         await house.service.close()
 
     run(check())
@@ -310,7 +310,7 @@ def test_a_champion_that_is_damaged_at_the_start_leaves_the_other_games_online(
         flip(registry, folder, 1)
         await house.look()
         assert set(house.service.deployments) == {"breakout"}
-        assert await goes_on(house)
+        await goes_on(house)
         await house.service.close()
 
     run(check())
@@ -342,7 +342,7 @@ def test_a_rollout_that_cannot_be_read_any_more_is_rolled_back(house, registry, 
         assert "it cannot be read" in again.state().note
         assert shares(again) == {"champion": (1, 1.0)}
         assert again.controller.stale is None
-        assert await goes_on(again)
+        await goes_on(again)
         await again.service.close()
 
     run(first())
@@ -385,7 +385,7 @@ def test_a_rollout_that_another_server_drives_is_left_alone_and_the_other_games_
         await house.look()
         assert "was assigned by another server" in house.controller.stale
         assert house.state().state == "progressing"
-        assert await goes_on(house)
+        await goes_on(house)
         assert "was assigned by another server" in house.controller.stale
         await other.controller.order(1, lambda now: store.succeed(registry, now, "anna"))
         await house.look(2)
@@ -429,49 +429,113 @@ def test_a_mistake_in_one_game_stops_no_other(house, monkeypatch, first, caplog)
     assert "a mistake of ours" in caplog.text
 
 
-def test_a_candidate_that_takes_long_to_load_stops_no_other_game(house, monkeypatch):
-    monkeypatch.setattr("rlarcade.serving.loading._PATIENCE", 0.01)
-    awake = threading.Event()
+class Waiting(Favourite):
+    """Computes nothing before it is told to."""
 
-    class Slow(Favourite):
-        def q_values(self, observation):
-            awake.wait(20)
-            return super().q_values(observation)
+    def __init__(self, awake, **more):
+        super().__init__(**more)
+        self.awake, self.begun = awake, 0
 
+    def q_values(self, observation):
+        self.begun += not self.awake.is_set()
+        assert self.awake.wait(20)
+        return super().q_values(observation)
+
+
+class Impatient(House):
+    """A house whose controller soon lets the other games go on."""
+
+    def __init__(self, *more):
+        super().__init__(*more)
+        self.controller._loading.patience = 0.01
+
+
+@pytest.fixture
+def awake():
+    """Until this is set, versions that wait cannot be loaded."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+def test_a_candidate_that_takes_long_to_load_stops_no_other_game(house, registry, awake):
     async def check():
-        house.made[2] = Slow()
-        await house.start(2, BIG_BANG)
-        assert house.state().state == "preparing"
-        assert (await house.opened()).version == 1
-        assert await goes_on(house)
-        assert house.state().state == "preparing"
+        here = Impatient(registry, {2: Waiting(awake)})
+        await here.start(2, BIG_BANG)
+        assert here.state().state == "preparing"
+        assert (await here.opened()).version == 1
+        await goes_on(here)
+        assert here.state().state == "preparing"
         awake.set()
-        while house.state().state != "succeeded":
-            await house.look()
-        await house.service.close()
+        while here.state().state != "succeeded":
+            await here.look()
+        await here.service.close()
 
     run(check())
 
 
-def test_a_candidate_that_never_answers_while_it_is_loaded_is_rolled_back(house, monkeypatch):
-    monkeypatch.setattr("rlarcade.serving.loading._PATIENCE", 0.01)
-    monkeypatch.setattr("rlarcade.serving.loading.LOADING_SECONDS", 0.05)
-    awake = threading.Event()
-
-    class Hanging(Favourite):
-        def q_values(self, observation):
-            awake.wait(20)
-            return super().q_values(observation)
-
-    async def check():
-        house.made[2] = Hanging()
-        await house.start(2, BIG_BANG)
-        while house.state().state == "preparing":
-            await house.look()
-        assert house.state().state == "rolled_back"
-        assert house.state().note == "it cannot be loaded: it was not ready within 0.05 seconds."
-        awake.set()
+def test_a_candidate_that_takes_long_to_load_again_is_taken_up_later(house, registry, awake):
+    async def first():
+        await house.start(2, QUICK)
         await house.service.close()
+
+    async def second():
+        again = Impatient(registry, {2: Waiting(awake)})
+        await again.look(2)
+        assert again.pong.live is None
+        assert shares(again) == {"champion": (1, 1.0)}
+        await goes_on(again)
+        assert again.state().state == "progressing"
+        awake.set()
+        while again.pong.live is None:
+            await again.look()
+        assert shares(again)["candidate"] == (2, 0.5)
+        await again.service.close()
+
+    run(first())
+    run(second())
+
+
+def test_a_new_champion_that_takes_long_to_load_stops_no_game(house, registry, awake):
+    async def check():
+        here = Impatient(registry, {2: Waiting(awake)})
+        await here.look()
+        registry.move_alias("pong", "champion", 2, expected_generation=1, kind="promote")
+        await here.look()
+        assert shares(here) == {"champion": (1, 1.0)}
+        assert (await here.opened()).version == 1
+        await goes_on(here)
+        awake.set()
+        while shares(here) != {"champion": (2, 1.0)}:
+            await here.look()
+        await here.service.close()
+
+    run(check())
+
+
+@pytest.mark.parametrize("who", ["candidate", "champion"])
+def test_a_version_that_never_answers_while_it_is_loaded_is_given_up(
+    house, registry, awake, monkeypatch, caplog, who
+):
+    async def check():
+        here = Impatient(registry, {2: Waiting(awake)})
+        await here.look()
+        monkeypatch.setattr("rlarcade.serving.loading.LOADING_SECONDS", 0.05)
+        if who == "champion":
+            registry.move_alias("pong", "champion", 2, expected_generation=1, kind="promote")
+            while "cannot be served" not in caplog.text:
+                await here.look()
+            await here.look(3)
+            assert here.made[2].begun == 1  # beginning it again would hang again
+            assert shares(here) == {"champion": (1, 1.0)}
+        else:
+            await here.start(2, BIG_BANG)
+            while here.state().state == "preparing":
+                await here.look()
+            assert here.state().state == "rolled_back"
+            assert "it cannot be loaded: it was not ready within 0.05" in here.state().note
+        awake.set()
+        await here.service.close()
 
     run(check())
 
