@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from rlarcade.errors import DamagedPartError
 from rlarcade.playing.episodes import EpisodeResult
 from rlarcade.registry.registry import Registry
 from rlarcade.registry.rollouts import FollowOn, Rollout, ServedGame, ShadowCounts
@@ -187,7 +188,8 @@ def kept(registry: Registry, rollout: Rollout) -> LiveRollout:
     """Returns a rollout as the registry has it.
 
     Raises:
-        UnusableRegistryError: something of it was altered.
+        DamagedPartError: something of it is damaged or was altered.
+        UnusableRegistryError: the registry cannot be used.
     """
     return LiveRollout(
         rollout,
@@ -196,6 +198,19 @@ def kept(registry: Registry, rollout: Rollout) -> LiveRollout:
         outcomes=follow_ons_of(registry, rollout.id),
         shadow_counts=shadow_of(registry, rollout.id),
     )
+
+
+def readable(registry: Registry, rollout: Rollout) -> LiveRollout:
+    """Returns a rollout to be shown: as `kept`, or without games if something of it is damaged.
+
+    Raises:
+        UnusableRegistryError: the registry cannot be used.
+    """
+    try:
+        return kept(registry, rollout)
+    except DamagedPartError:
+        first = rollout.model_copy(update={"step": 0})
+        return LiveRollout(first, RolloutSpec(strategy="big-bang"))
 
 
 def _as_game(game: ServedGame) -> Game:

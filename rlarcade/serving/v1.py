@@ -14,7 +14,7 @@ from rlarcade.serving.assignment import Role
 from rlarcade.serving.driving import by_operator
 from rlarcade.serving.evidence import Evidence
 from rlarcade.serving.follow_on import FollowOnSummary, summary
-from rlarcade.serving.live import LiveRollout, kept
+from rlarcade.serving.live import LiveRollout, kept, readable
 from rlarcade.serving.requests import REFUSALS, Asked, Online, Told, online_of
 from rlarcade.serving.service import Deployment
 from rlarcade.serving.sessions import LONGEST_KEY
@@ -231,7 +231,7 @@ async def rollouts(request: Request) -> Rollouts:
 
     def found() -> list[LiveRollout]:
         return [
-            running[one.id] if one.id in running else kept(registry, one)
+            running[one.id] if one.id in running else readable(registry, one)
             for one in store.rollouts_of(registry)
         ]
 
@@ -323,7 +323,7 @@ def _require(current: Rollout, *states: RolloutState, what: str) -> None:
 
 
 async def _shown(online: Online, registry: Registry, current: Rollout) -> RolloutDocument:
-    return _rollout(await online.service.at_registry(kept, registry, current))
+    return _rollout(await online.service.at_registry(readable, registry, current))
 
 
 # Documents

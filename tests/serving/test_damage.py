@@ -6,11 +6,12 @@ import threading
 import pytest
 from registry_helpers import blob_file, flip_a_byte, sql
 from serving_helpers import Favourite, run
-from serving_house import CANARY, House
+from serving_house import CANARY, House, until
 
 from rlarcade.errors import DamagedPartError, RegistryError, UnusableRegistryError
 from rlarcade.registry import versions
 from rlarcade.registry.registry import Registry
+from rlarcade.registry.rollouts import ServedGame
 from rlarcade.serving import rollout_store as store
 from rlarcade.serving import strategies
 from rlarcade.serving.settings import RolloutSpec
@@ -583,3 +584,34 @@ def test_an_undo_that_was_killed_in_the_middle_is_finished_and_keeps_its_note(
 
     run(first())
     run(second())
+
+
+@pytest.mark.parametrize("damage", [spoil_the_settings, spoil_a_game])
+def test_one_rollout_that_cannot_be_read_hides_no_other(house, registry, folder, damage):
+    opened = store.open_rollout(registry, registry.version(2), CANARY, actor="anna")
+    store.move(registry, opened, "progressing", "anna", step=2)
+    game = {"role": "candidate", "step": 0, "key": "anna", "seed": 1, "version": 2}
+    store.record_games(registry, 1, "anna", assigned=[ServedGame(rollout=1, number=0, **game)])
+    store.open_rollout(registry, registry.version(4), CANARY, actor="anna")
+    damage(registry, folder)
+    with house.online() as client:
+        until(lambda: house.state().state == "rolled_back")
+        bad, good = client.get("/v1/rollouts").json()["rollouts"]
+        assert (bad["id"], bad["strategy"], bad["state"]) == (1, "canary", "rolled_back")
+        assert "it cannot be read" in bad["note"]
+        assert (good["id"], good["version"]) == (2, 4)
+
+
+def test_an_order_that_a_damaged_version_refuses_is_a_conflict_and_no_outage(
+    house, registry, folder, monkeypatch
+):
+    store.open_rollout(registry, registry.version(2), RolloutSpec(strategy="ab"), actor="anna")
+    with house.online() as client:
+        until(lambda: house.state().state == "progressing")
+        flip(registry, folder, 2)
+        answer = client.post("/v1/rollouts/1/decide", json={"winner": "candidate"})
+        assert answer.status_code == 409
+        assert "version 2 is broken" in answer.json()["error"]
+        monkeypatch.setattr(Registry, "change", unreachable)
+        answer = client.post("/v1/rollouts/1/decide", json={"winner": "candidate"})
+        assert (answer.status_code, answer.json()) == (503, {"error": "the disk cannot be read"})
