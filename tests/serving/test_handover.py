@@ -12,6 +12,8 @@ from rlarcade.learning.policy import DQNAgent
 from rlarcade.promotion.submissions import submissions_of
 from rlarcade.registry.registry import Registry
 from rlarcade.serving import rollout_store as store
+from rlarcade.serving.handover import by_rollout
+from rlarcade.serving.settings import RolloutSpec
 
 GATE = """
 [smoke]
@@ -21,6 +23,7 @@ max_milliseconds = 10_000
 [random]
 enabled = false
 """
+BIG_BANG = RolloutSpec(strategy="big-bang")
 CANARY = ("--rollout", "canary", "--steps", "50,100")
 
 
@@ -139,3 +142,48 @@ def test_a_release_whose_verdict_is_damaged_is_rolled_back_and_stale(here, comma
         assert "was altered" in after.note
         assert submissions_of(registry, version=2)[0].state == "stale"
         assert registry.alias("pong").version == 1
+
+
+def test_a_release_that_wins_names_its_verdict_and_stays_promoted_when_it_is_undone(here, command):
+    assert deploy(command, "--rollout", "big-bang")[0] == 0
+    with Registry.open("checkpoints/registry") as registry:
+
+        async def check():
+            house = AnyHouse(registry)
+            await house.look(3)
+            assert registry.alias("pong").version == 2
+            released = submissions_of(registry, version=2)[0]
+            assert released.state == "promoted"
+            assert registry.history("pong")[-1].verdict == released.verdict is not None
+            await house.controller.order(1, lambda now: store.undo(registry, now, "anna"))
+
+        run(check())
+        assert registry.alias("pong").version == 1
+        assert store.rollout(registry, 1).state == "rolled_back"
+        assert submissions_of(registry, version=2)[0].state == "promoted"
+        assert whole(registry)
+
+
+def test_a_release_waits_for_no_rollout_of_another_version(here, command):
+    saved_agent(here / "c", 7)
+    command("promote", "register", "c")
+    with Registry.open("checkpoints/registry") as registry:
+        store.open_rollout(registry, registry.version(2), BIG_BANG, actor="anna")
+        code, _, err = deploy(command, *CANARY)
+        assert code != 0
+        assert "rollout 1 of Pong is preparing. Only one can be open" in err
+        assert len(store.rollouts_of(registry)) == 1
+
+
+def test_a_release_that_meets_another_champion_is_stale(here, command):
+    assert deploy(command, *CANARY)[0] == 0
+    saved_agent(here / "c", 7)
+    command("promote", "register", "c")
+    command("promote", "promote", "3", "--force", "--reason", "x")
+    with Registry.open("checkpoints/registry") as registry:
+        (approved,) = submissions_of(registry, version=2)
+        assert approved.state == "approved"
+        after = by_rollout(BIG_BANG)(registry, approved, "anna")
+        assert after.state == "stale"
+        assert "the champion has changed" in after.note
+        assert len(store.rollouts_of(registry)) == 1

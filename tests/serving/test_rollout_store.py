@@ -123,6 +123,15 @@ def test_of_two_who_move_a_rollout_one_is_told_that_it_was_moved(registry, opene
     assert store.rollout(registry, 1).step == 1
 
 
+def test_where_a_rollout_was_resumed_is_kept_by_its_later_transitions(registry, opened):
+    current = store.move(registry, opened, "progressing", "anna")
+    current = store.move(registry, current, "paused", "anna")
+    current = store.move(registry, current, "progressing", "anna", resumed_after=30)
+    assert current.resumed_after == 30
+    assert store.move(registry, current, "paused", "anna").resumed_after == 30
+    assert whole(registry)
+
+
 def test_a_rollout_that_succeeds_moves_the_champion_in_the_same_transaction(registry, opened):
     current = store.move(registry, opened, "progressing", "anna")
     done = store.succeed(registry, current, "anna", "because")
