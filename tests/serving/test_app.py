@@ -1,5 +1,6 @@
 """The HTTP application, as clients see it."""
 
+import hmac
 import itertools
 import json
 import time
@@ -476,7 +477,7 @@ def test_pages_from_elsewhere_can_neither_ask_nor_connect(house, origin):
     assert own.status_code == 200
 
 
-@pytest.mark.parametrize("host", ["evil.example", "testserver@evil.example", ""])
+@pytest.mark.parametrize("host", ["evil.example", "testserver@evil.example", "evil@testserver", ""])
 def test_a_name_that_somebody_lets_point_here_reaches_nothing(house, host):
     assert house.get("/v1/deployments", headers={"Host": host}).status_code == 421
 
@@ -503,3 +504,23 @@ def test_the_description_of_the_api_is_served_and_loads_nothing_from_the_web(hou
     document = house.get("/openapi.json").json()
     assert "/v2/models/{model}/infer" in document["paths"]
     assert house.get("/docs").status_code == 404
+
+
+def test_tokens_are_compared_in_constant_time(house, monkeypatch):
+    """How long a comparison takes must not tell how much of a guess is right."""
+    compared, compare = [], hmac.compare_digest
+
+    def noted(one, other):
+        compared.append((one, other))
+        return compare(one, other)
+
+    session = begin(house)
+    watched = house.post("/v1/watch", json={"game": "Pong"}).json()
+    monkeypatch.setattr(hmac, "compare_digest", noted)
+    wrong = {"X-Session-Token": "guess"}
+    assert house.get(f"/v1/sessions/{session['id']}", headers=wrong).status_code == 403
+    assert house.get(f"/v1/watch/{watched['id']}", headers=wrong).status_code == 403
+    order = house.post("/v1/rollouts/1/abort", json={}, headers={"Authorization": "Bearer guess"})
+    assert order.status_code == 403
+    tokens = (session["token"], watched["token"], TOKEN)
+    assert compared == [(b"guess", token.encode()) for token in tokens]
