@@ -462,7 +462,8 @@ def test_a_mistake_of_the_server_is_told_as_json_and_not_as_a_traceback(house, m
 
 
 @pytest.mark.parametrize(
-    "origin", ["http://evil.example", "null", "http://testserver.evil.example"]
+    "origin",
+    ["http://evil.example", "null", "http://testserver.evil.example", "http://testserver:81"],
 )
 def test_pages_from_elsewhere_can_neither_ask_nor_connect(house, origin):
     headers = {"Origin": origin}
