@@ -1,5 +1,6 @@
 """The HTTP application, as clients see it."""
 
+import asyncio
 import hmac
 import itertools
 import json
@@ -391,6 +392,26 @@ def test_a_server_without_a_token_takes_no_orders(house):
     answer = start(house)
     assert answer.status_code == 403
     assert "Set RLARCADE_TOKEN or --token-file" in answer.json()["error"]
+
+
+def test_a_server_without_a_registry_takes_no_orders(house):
+    house.app.state.online.controller = None
+    answer = start(house)
+    assert answer.status_code == 409
+    assert "nothing can be rolled out: the server has no registry" in answer.json()["error"]
+
+
+def test_a_server_that_ends_ends_its_engine_and_its_threads(registry, add):
+    add(1)
+    registry.move_alias("pong", "champion", 1, expected_generation=0, kind="promote")
+    service = Service(LocalEngine())
+    online = Online(service, Controller(service, registry, agent_of), TOKEN, None)
+    with TestClient(make_app(online)) as client:
+        until(lambda: client.get("/v2/health/ready").status_code == 200)
+        assert service.engine.replicas()[0].versions == (1,)
+    assert service.engine.replicas()[0].versions == ()
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        asyncio.run(service.at_registry(registry.aliases))
 
 
 @pytest.mark.parametrize(
