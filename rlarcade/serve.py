@@ -82,10 +82,10 @@ def _serve_command(argv: Sequence[str]) -> int:
 
 def _loader(engine: str) -> "Loader":
     if engine == "onnx":
-        from rlarcade.learning.onnx_values import require_onnx
+        from rlarcade.learning.onnx_values import require_exporter
         from rlarcade.serving.onnx_loader import load_onnx
 
-        require_onnx("onnx", "onnxscript", "onnxruntime")
+        require_exporter()
         return load_onnx
     from rlarcade.learning.policy import DQNAgent
 

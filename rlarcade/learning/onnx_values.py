@@ -7,6 +7,7 @@ onnxruntime comes with the extra `onnx` and is imported where it is used.
 """
 
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -159,10 +160,24 @@ def require_onnx(*modules: str) -> list[Any]:
     try:
         return [import_module(name) for name in modules]
     except ImportError as error:
-        raise ConfigError(
-            f"ONNX needs {error.name or modules[0]}, which is not installed: "
-            "pip install -c constraints.txt '.[onnx]'"
-        ) from error
+        raise _missing(error.name or modules[0]) from error
+
+
+def require_exporter() -> None:
+    """Requires all of the extra `onnx`, and imports nothing: onnxscript takes 60 MB.
+
+    Raises:
+        ConfigError: a library is not installed.
+    """
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        if find_spec(name) is None:
+            raise _missing(name)
+
+
+def _missing(library: str) -> ConfigError:
+    return ConfigError(
+        f"ONNX needs {library}, which is not installed: pip install -c constraints.txt '.[onnx]'"
+    )
 
 
 def _session_of(model: bytes, name: str) -> Any:

@@ -1,6 +1,7 @@
 """The engine onnx: versions play by onnxruntime, and nobody else in the server knows of it."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -307,6 +308,16 @@ def test_without_the_extra_the_command_ends_before_it_serves(command, monkeypatc
         f"rlarcade: error: ONNX needs {missing}, which is not installed: "
         "pip install -c constraints.txt '.[onnx]'\n"
     )
+
+
+def test_what_is_only_looked_for_is_not_imported():
+    code = (
+        "import sys, rlarcade; from rlarcade.learning.onnx_values import require_exporter\n"
+        "rlarcade.OnnxValues; require_exporter()\n"
+        "print([name for name in ('onnx', 'onnxscript', 'onnxruntime') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout == "[]\n"
 
 
 def test_the_engine_onnx_has_no_worker_processes(command):
