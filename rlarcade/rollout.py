@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from rlarcade.command_line import JsonFlag, parse_flags
 from rlarcade.console import EXIT_OK, run_command, say, write_json
 from rlarcade.errors import ConfigError
+from rlarcade.foreign import from_extra
 from rlarcade.games.names import display_name
 from rlarcade.outputs import check_outputs
 from rlarcade.registry.store import default_actor
@@ -253,13 +254,8 @@ def _rollout_command(argv: Sequence[str]) -> int:
         config=(tyro.conf.OmitArgPrefixes,),
     )
     check_outputs({"--json": asked.json_file})
-    try:
+    with from_extra("serve", "rollouts need"):
         from rlarcade.serving.client import ServerClient
-    except ImportError as error:
-        raise ConfigError(
-            f"rollouts need the extra `serve` ({error.name} is missing): pip install -c "
-            "constraints.txt '.[serve]'."
-        ) from error
     from rlarcade.serving.tokens import operator_token
 
     server = ServerClient(asked.server, operator_token(asked.token_file))

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rlarcade.checked import path_of, reason
 from rlarcade.errors import CheckpointError, ConfigError
 from rlarcade.files import read_bounded
+from rlarcade.foreign import from_extra
 from rlarcade.games.names import resolve_game
 from rlarcade.games.protocols import MOST_ACTIONS, SCREEN, STACK, Protocol
 from rlarcade.learning.acting import require_observations
@@ -156,13 +157,8 @@ def require_onnx(*modules: str) -> list[Any]:
     Raises:
         ConfigError: one is not installed.
     """
-    try:
+    with from_extra("onnx", "ONNX needs"):
         return [import_module(name) for name in modules]
-    except ImportError as error:
-        raise ConfigError(
-            f"ONNX needs {error.name or modules[0]}, which is not installed: "
-            "pip install -c constraints.txt '.[onnx]'"
-        ) from error
 
 
 def _session_of(model: bytes, name: str) -> Any:

@@ -11,7 +11,7 @@ from rlarcade.registry.registry import Registry
 from rlarcade.registry.rollouts import OPEN_STATES, Rollout, RolloutState, ShadowCounts
 from rlarcade.serving import rollout_store as store
 from rlarcade.serving.assignment import Role
-from rlarcade.serving.controller import by_operator
+from rlarcade.serving.driving import by_operator
 from rlarcade.serving.evidence import Evidence
 from rlarcade.serving.follow_on import FollowOnSummary, summary
 from rlarcade.serving.live import LiveRollout, kept
