@@ -96,9 +96,8 @@ class Metrics:
         """Counts a new session."""
         self._sessions.labels(session.game, session.kind).inc()
 
-    def ended(self, session: "Session", claimed: float | None) -> None:
+    def ended(self, session: "Session") -> None:
         """Counts a session that ended."""
-        del claimed
         self._sessions.labels(session.game, session.kind).dec()
         self._episodes.labels(
             session.game, str(session.version), session.role or "addressed", session.state
