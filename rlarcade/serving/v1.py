@@ -88,14 +88,11 @@ async def metrics(request: Request) -> Response:
 async def deployments(request: Request) -> Deployments:
     """Lists the games online, who plays them, and how well."""
     online = online_of(request)
-    found = online.service.deployments.values()
+    service = online.service
+    found = sorted(service.deployments.values(), key=lambda one: one.game)
     return Deployments(
-        deployments=tuple(
-            deployment_document(one) for one in sorted(found, key=lambda one: one.game)
-        ),
-        replicas=tuple(
-            ReplicaDocument(**one._asdict()) for one in online.service.engine.replicas()
-        ),
+        deployments=tuple(deployment_document(one, service.metrics) for one in found),
+        replicas=tuple(ReplicaDocument(**one._asdict()) for one in service.engine.replicas()),
         registry=online.registry,
         stale=None if online.controller is None else online.controller.stale,
     )
@@ -121,7 +118,8 @@ async def rollouts(request: Request) -> Rollouts:
         ]
 
     all_of_them = await online.service.at_registry(found)
-    return Rollouts(rollouts=tuple(rollout_document(one) for one in all_of_them))
+    counted = online.service.metrics
+    return Rollouts(rollouts=tuple(rollout_document(one, counted) for one in all_of_them))
 
 
 @router.post("/v1/rollouts", status_code=201)
@@ -131,7 +129,7 @@ async def start(request: Request, order: NewRollout) -> RolloutDocument:
     controller = online.require_operator(request)
     opened = await controller.start(order.version, order.spec, order.actor, order.game)
     spec = await online.service.at_registry(store.spec_of, controller.registry, opened)
-    return rollout_document(LiveRollout(opened, spec))
+    return rollout_document(LiveRollout(opened, spec), online.service.metrics)
 
 
 @router.post("/v1/outcomes", status_code=201)
@@ -208,4 +206,5 @@ def _require(current: Rollout, *states: RolloutState, what: str) -> None:
 
 
 async def _shown(online: Online, registry: Registry, current: Rollout) -> RolloutDocument:
-    return rollout_document(await online.service.at_registry(kept, registry, current))
+    shown = await online.service.at_registry(kept, registry, current)
+    return rollout_document(shown, online.service.metrics)

@@ -5,10 +5,21 @@ from rlarcade.serving.assignment import Role
 from rlarcade.serving.evidence import Evidence
 from rlarcade.serving.follow_on import FollowOnSummary, summary
 from rlarcade.serving.live import LiveRollout
+from rlarcade.serving.metrics import Metrics
 from rlarcade.serving.requests import Told
 from rlarcade.serving.service import Deployment
 
 _MOST_VALUES = 1_000  # of an e-value's history
+
+
+class LatencyDocument(Told):
+    """How long a version's newest decisions took, with the time in the queue."""
+
+    decisions: int
+    """How many they are: at most 1,000, since the server started."""
+    median_seconds: float
+    p99_seconds: float
+    """99 of 100 decisions took no longer."""
 
 
 class VariantDocument(Told):
@@ -26,6 +37,9 @@ class VariantDocument(Told):
     mean: float | None = None
     scores: tuple[float, ...] = ()
     outcomes: FollowOnSummary | None = None
+    latency: LatencyDocument | None = None
+    """Of all its decisions, also those outside the rollout; null: there are none, or the rollout
+    has ended."""
 
 
 class ShadowDocument(Told):
@@ -131,7 +145,7 @@ class Deployments(Told):
     """Why the registry cannot be used now; null: it can."""
 
 
-def rollout_document(running: LiveRollout) -> RolloutDocument:
+def rollout_document(running: LiveRollout, metrics: Metrics) -> RolloutDocument:
     """Returns a rollout with its evidence at its current step."""
     now, evidence = running.rollout, running.evidence()
     return RolloutDocument(
@@ -140,7 +154,7 @@ def rollout_document(running: LiveRollout) -> RolloutDocument:
         ),
         steps=running.spec.num_steps,
         after=running.spec.after,
-        variants=_variants(running, evidence),
+        variants=_variants(running, evidence, metrics),
         **evidence.counts._asdict(),
         e_value=evidence.e_value,
         e_value_worse=evidence.e_value_worse,
@@ -169,8 +183,11 @@ def _shadow(seen: ShadowCounts) -> ShadowDocument:
     )
 
 
-def _variants(running: LiveRollout, evidence: Evidence) -> tuple[VariantDocument, ...]:
-    playing = running.rollout.state in OPEN_STATES and running.rollout.state != "preparing"
+def _variants(
+    running: LiveRollout, evidence: Evidence, metrics: Metrics
+) -> tuple[VariantDocument, ...]:
+    is_open = running.rollout.state in OPEN_STATES
+    playing = is_open and running.rollout.state != "preparing"
     return tuple(
         VariantDocument(
             role=variant.role,
@@ -180,18 +197,33 @@ def _variants(running: LiveRollout, evidence: Evidence) -> tuple[VariantDocument
             outcomes=summary(running.games.values(), running.outcomes, variant.role)
             if running.outcomes
             else None,
+            latency=_latency(metrics, variant.version) if is_open else None,
         )
         for variant in running.plan.variants
     )
 
 
-def deployment_document(deployment: Deployment) -> DeploymentDocument:
+def _latency(metrics: Metrics, version: int) -> LatencyDocument | None:
+    told = metrics.latency(version)
+    if told is None:
+        return None
+    return LatencyDocument(
+        decisions=told.decisions, median_seconds=told.median, p99_seconds=told.p99
+    )
+
+
+def deployment_document(deployment: Deployment, metrics: Metrics) -> DeploymentDocument:
     """Returns a game online with the versions that play it."""
     if deployment.live is not None:
-        variants = _variants(deployment.live, deployment.live.evidence())
+        variants = _variants(deployment.live, deployment.live.evidence(), metrics)
     else:
         variants = tuple(
-            VariantDocument(role=one.role, version=one.version, share=one.share)
+            VariantDocument(
+                role=one.role,
+                version=one.version,
+                share=one.share,
+                latency=_latency(metrics, one.version),
+            )
             for one in deployment.plan.variants
         )
     return DeploymentDocument(
