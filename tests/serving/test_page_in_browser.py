@@ -604,9 +604,9 @@ def test_what_has_the_focus_or_is_scrolled_stays_so_when_figures_change(visit, s
 
 def test_workers_are_shown_with_their_health_and_versions(visit, server, monkeypatch):
     table = visit.page.locator("#replicas table")
-    assert table.locator("tbody tr").inner_text().split("\t") == [
-        "the server itself", "healthy", "1, 2, 3",
-    ]  # fmt: skip
+    name, health, versions = table.locator("tbody tr").inner_text().split("\t")
+    assert (name, health) == ("the server itself", "healthy")
+    assert versions.startswith("1, 2, 3")
     workers = [Replica("worker 1", True, (1, 2)), Replica("worker 2", False, ())]
     monkeypatch.setattr(server.service.engine, "replicas", lambda: workers)
     until(lambda: table.locator("tbody tr").count() == 2)
