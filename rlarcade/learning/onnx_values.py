@@ -108,7 +108,7 @@ class OnnxValues:
         """Converts an agent in some seconds, without the check of `export_onnx`.
 
         Raises:
-            ConfigError: the extra `onnx` is not installed.
+            ConfigError: the extra `onnx` is not installed, or `agent` is no `DQNAgent`.
             ExportError: the network cannot be converted.
         """
         from rlarcade.learning.onnx_file import onnx_model  # here, because it imports torch
