@@ -11,6 +11,7 @@
     ├── RegistryError     a registry that is not there or foreign, or cannot do what was asked
     │   ├── StaleError    an alias that somebody else has moved meanwhile
     │   └── UnusableRegistryError  a registry that is damaged, altered, locked, full or read-only
+    │       └── DamagedPartError   one version, document or row of it is; the rest can be used
     ├── ResourceError     too little memory or disk for what was asked
     ├── ServerError       a server that cannot be reached, or refuses
     ├── ExportError       an exported network is not the agent's, or cannot be made
@@ -73,6 +74,10 @@ class UnusableRegistryError(RegistryError):
     """A registry is damaged, altered, locked, full or read-only: the command was no mistake."""
 
     exit_code = 1
+
+
+class DamagedPartError(UnusableRegistryError):
+    """One version, document or row of a registry is damaged or altered; the rest can be used."""
 
 
 class ResourceError(RlarcadeError):

@@ -1,9 +1,11 @@
-"""The user's own code: importing it by name, and describing its errors."""
+"""Code of others: the user's own, by name, with its errors, and the libraries of extras."""
 
 import importlib
 import sys
 import sysconfig
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,26 @@ def attribute_of(name: str) -> Any:
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     return getattr(importlib.import_module(module), attribute)
+
+
+@contextmanager
+def from_extra(name: str, what: str) -> Iterator[None]:
+    """Imports libraries of an extra in the block.
+
+    Args:
+        name: the extra.
+        what: what needs it, with a verb, such as "serving needs".
+
+    Raises:
+        ConfigError: one is not installed.
+    """
+    try:
+        yield
+    except ImportError as error:
+        missing = said(error) if error.name is None else f"{error.name} is missing"
+        raise ConfigError(
+            f"{what} the extra `{name}` ({missing}): pip install -c constraints.txt '.[{name}]'."
+        ) from error
 
 
 def own_words(error: BaseException) -> str:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from rlarcade.command_line import JsonFlag, parse_flags
 from rlarcade.console import EXIT_ERROR, EXIT_OK, run_command, say, say_error, write_json
 from rlarcade.errors import ConfigError
+from rlarcade.foreign import from_extra
 from rlarcade.games.names import display_name, resolve_game
 from rlarcade.outputs import check_outputs
 from rlarcade.progress import ProgressLine
@@ -54,13 +55,8 @@ def _play_command(argv: Sequence[str]) -> int:
     flags: _Flags = parse_flags(_Flags, argv, prog="rlarcade play", description=__doc__)
     check_outputs({"--json": flags.json_file})
     game = None if flags.game is None else resolve_game(flags.game)
-    try:
+    with from_extra("serve", "playing against a server needs"):
         from rlarcade.serving.client import ServerClient
-    except ImportError as error:
-        raise ConfigError(
-            f"playing against a server needs the extra `serve` ({error.name} is missing): pip "
-            "install -c constraints.txt '.[serve]'."
-        ) from error
     server = ServerClient(flags.server)
     game = _game_of(server) if game is None else game
     games = _played(server, game, flags)

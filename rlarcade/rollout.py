@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from rlarcade.command_line import JsonFlag, parse_flags
 from rlarcade.console import EXIT_OK, run_command, say, write_json
 from rlarcade.errors import ConfigError
+from rlarcade.foreign import from_extra
 from rlarcade.games.names import display_name
 from rlarcade.outputs import check_outputs
 from rlarcade.registry.store import default_actor
@@ -170,6 +171,8 @@ class _Status(_Subcommand):
             say(_line(one))
             for variant in one["variants"]:
                 say(_variant_line(variant))
+                if variant["latency"] is not None:
+                    say(_latency_line(variant["latency"]))
             if one["shadow"] is not None:
                 say(_shadow_line(one["shadow"]))
         return told
@@ -253,13 +256,8 @@ def _rollout_command(argv: Sequence[str]) -> int:
         config=(tyro.conf.OmitArgPrefixes,),
     )
     check_outputs({"--json": asked.json_file})
-    try:
+    with from_extra("serve", "rollouts need"):
         from rlarcade.serving.client import ServerClient
-    except ImportError as error:
-        raise ConfigError(
-            f"rollouts need the extra `serve` ({error.name} is missing): pip install -c "
-            "constraints.txt '.[serve]'."
-        ) from error
     from rlarcade.serving.tokens import operator_token
 
     server = ServerClient(asked.server, operator_token(asked.token_file))
@@ -286,6 +284,12 @@ def _variant_line(variant: dict[str, Any]) -> str:
         f"{counted(variant['sessions'], 'session')}, {counted(variant['games'], 'game')}, {mean}"
         f"{_outcomes(variant['outcomes'])}"
     )
+
+
+def _latency_line(told: dict[str, Any]) -> str:
+    median, p99 = (f"{1_000 * told[name]:,.1f} ms" for name in ("median_seconds", "p99_seconds"))
+    newest = counted(told["decisions"], "newest decision")
+    return f"            its {newest} took {median} (median), {p99} (p99)"
 
 
 def _outcomes(told: dict[str, Any] | None) -> str:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from rlarcade.command_line import parse_flags
 from rlarcade.console import EXIT_OK, run_command, say
 from rlarcade.errors import ConfigError
+from rlarcade.foreign import from_extra
 from rlarcade.games.names import display_name
 from rlarcade.registry.registry import DEFAULT_REGISTRY
 from rlarcade.registry.store import is_registry
@@ -51,13 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _serve_command(argv: Sequence[str]) -> int:
     flags: _Flags = parse_flags(_Flags, argv, prog="rlarcade serve", description=__doc__)
-    try:
+    with from_extra("serve", "serving needs"):
         from rlarcade.serving.server import serve
-    except ImportError as error:
-        raise ConfigError(
-            f"serving needs the extra `serve` ({error.name} is missing): pip install -c "
-            "constraints.txt '.[serve]'."
-        ) from error
     from rlarcade.serving.tokens import operator_token
 
     logging.basicConfig(format="%(levelname)s %(message)s", stream=sys.stderr)

@@ -1,9 +1,12 @@
 """Command lines that cannot be used are refused in one line, with what was probably meant."""
 
 import os
+import sys
 
 import pytest
 
+from rlarcade.errors import ConfigError
+from rlarcade.foreign import from_extra
 from rlarcade.numbers import whole_number
 
 TRAIN = ("train", "--game", "Pong")
@@ -65,6 +68,35 @@ def test_a_command_line_is_refused_in_one_plain_line(command, words, said):
     assert said in err
     for leak in ("{None}", "instantiated", "validation error", "pydantic", "Error parsing", "╭"):
         assert leak not in err
+
+
+@pytest.mark.parametrize(
+    ("words", "module", "what"),
+    [
+        (("serve",), "server", "serving needs"),
+        (("play",), "client", "playing against a server needs"),
+        (("rollout", "status"), "client", "rollouts need"),
+    ],
+)
+def test_a_verb_without_its_extra_names_it_and_how_to_install_it(
+    command, monkeypatch, words, module, what
+):
+    name = f"rlarcade.serving.{module}"
+    monkeypatch.setitem(sys.modules, name, None)
+    assert command(*words) == (
+        2,
+        "",
+        f"rlarcade: error: {what} the extra `serve` ({name} is missing): pip install -c "
+        "constraints.txt '.[serve]'.\n",
+    )
+
+
+def test_a_library_that_is_there_but_cannot_be_loaded_is_told_in_its_own_words():
+    with (
+        pytest.raises(ConfigError, match=r"needs the extra `onnx` \(libgomp.so.1: no such file\)"),
+        from_extra("onnx", "ONNX needs"),
+    ):
+        raise ImportError("libgomp.so.1: no such file")
 
 
 def test_a_million_may_be_written_as_1e6(command):

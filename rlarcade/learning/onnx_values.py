@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rlarcade.checked import path_of, reason
 from rlarcade.errors import CheckpointError, ConfigError
 from rlarcade.files import read_bounded
+from rlarcade.foreign import from_extra
 from rlarcade.games.names import resolve_game
 from rlarcade.games.protocols import MOST_ACTIONS, SCREEN, STACK, Protocol
 from rlarcade.learning.acting import require_observations
@@ -157,10 +158,8 @@ def require_onnx(*modules: str) -> list[Any]:
     Raises:
         ConfigError: one is not installed.
     """
-    try:
+    with from_extra("onnx", "ONNX needs"):
         return [import_module(name) for name in modules]
-    except ImportError as error:
-        raise _missing(error.name or modules[0]) from error
 
 
 def require_exporter() -> None:
@@ -169,15 +168,10 @@ def require_exporter() -> None:
     Raises:
         ConfigError: a library is not installed.
     """
-    for name in ("onnx", "onnxscript", "onnxruntime"):
-        if find_spec(name) is None:
-            raise _missing(name)
-
-
-def _missing(library: str) -> ConfigError:
-    return ConfigError(
-        f"ONNX needs {library}, which is not installed: pip install -c constraints.txt '.[onnx]'"
-    )
+    with from_extra("onnx", "ONNX needs"):
+        for name in ("onnx", "onnxscript", "onnxruntime"):
+            if find_spec(name) is None:
+                raise ModuleNotFoundError(name=name)
 
 
 def _session_of(model: bytes, name: str) -> Any:

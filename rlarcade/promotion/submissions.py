@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 from sqlalchemy import Select, func, insert, select, update
 
-from rlarcade.errors import RegistryError, StaleError, UnusableRegistryError
+from rlarcade.errors import DamagedPartError, RegistryError, StaleError
 from rlarcade.games.names import display_name
 from rlarcade.promotion.gate import Gate, GateVerdict
 from rlarcade.registry import audit, replay
@@ -117,7 +117,7 @@ def moving(
     Raises:
         RegistryError: the version was denied.
         StaleError: another process moved the submission in the meantime.
-        UnusableRegistryError: it was altered by hand, or its verdict did not pass.
+        DamagedPartError: it was altered by hand, or its verdict did not pass.
         ValueError: no transition leads from its state to the next.
     """
     with registry.change(actor) as change:
@@ -170,7 +170,7 @@ def add_approval(
     Raises:
         RegistryError: the version was denied.
         StaleError: the submission no longer awaits approval.
-        UnusableRegistryError: it was altered by hand, or its verdict did not pass.
+        DamagedPartError: it was altered by hand, or its verdict did not pass.
     """
     with registry.change(approval.by) as change:
         state = change.execute(select(submissions.c.state).filter_by(id=current.id)).scalar()
@@ -243,7 +243,7 @@ def _require_unaltered(change: Change, current: Submission) -> replay.Told:
     if problem is None:
         problem = _unlike_its_row(current, told)
     if problem is not None:
-        raise UnusableRegistryError(
+        raise DamagedPartError(
             f"nothing was promoted. {problem.where}: {problem.what}. List all problems with "
             "`promote verify --all`, and import the newest export of the registry into another "
             "folder."
@@ -281,7 +281,7 @@ def _require_verdict(registry: Registry, current: Submission) -> None:
         elif verdict.gate != registry.get_document(current.gate, Gate):
             wrong = "it is of another gate"
     if wrong is not None:
-        raise UnusableRegistryError(
+        raise DamagedPartError(
             f"nothing was promoted. The verdict of submission {current.id} does not allow it: "
             f"{wrong}. See `promote verify --all`, or submit the version to another gate."
         )

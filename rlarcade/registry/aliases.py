@@ -6,7 +6,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 from sqlalchemy import Connection, Row, select, update
 
-from rlarcade.errors import RegistryError, StaleError, UnusableRegistryError
+from rlarcade.errors import DamagedPartError, RegistryError, StaleError, UnusableRegistryError
 from rlarcade.games.names import display_name
 from rlarcade.registry import audit, tables, versions
 from rlarcade.registry.documents import Alias, AliasMove, Event, MoveKind
@@ -208,7 +208,7 @@ def _check_target(connection: Connection, game: str, name: str, number: int) -> 
             f"{game}`."
         )
     if row.broken_reason is not None:
-        raise UnusableRegistryError(
+        raise DamagedPartError(
             f"version {number} is broken and cannot become {name}: {row.broken_reason}. Register "
             "its checkpoint again to repair it, or choose another version."
         )

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 from sqlalchemy import Connection, Row, select, update
 
-from rlarcade.errors import ConfigError, RegistryError, UnusableRegistryError
+from rlarcade.errors import ConfigError, DamagedPartError, RegistryError, UnusableRegistryError
 from rlarcade.registry.blobs import sha256
 from rlarcade.registry.documents import Event, Problem, Receipt
 from rlarcade.registry.tables import events, meta
@@ -42,12 +42,12 @@ def canonical_json(document: Any) -> str:
         ) from error
 
 
-def altered(what: str, error: ValidationError) -> UnusableRegistryError:
+def altered(what: str, error: ValidationError) -> DamagedPartError:
     """Returns the error for a row that was altered and is no longer valid."""
     first = error.errors()[0]
     field = ".".join(map(str, first["loc"])) or "it"
     found = quoted(first["input"])
-    return UnusableRegistryError(
+    return DamagedPartError(
         f"{what} cannot be read, because its row was altered: {field} is {found}. For details run "
         "`promote verify --all`, or import the newest export into another folder."
     )

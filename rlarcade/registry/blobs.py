@@ -13,7 +13,7 @@ from typing import BinaryIO, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from rlarcade.checked import reason
-from rlarcade.errors import UnusableRegistryError
+from rlarcade.errors import DamagedPartError, UnusableRegistryError
 from rlarcade.files import sync_folder
 from rlarcade.text import quoted
 
@@ -26,7 +26,7 @@ _CHUNK = 1 << 20
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
-class DamagedBlobError(UnusableRegistryError):
+class DamagedBlobError(DamagedPartError):
     """A blob is missing, or its content does not fit its name."""
 
 
@@ -181,17 +181,18 @@ def read_document(blobs: Blobs, digest: str, model: type[_Model]) -> _Model:
     """Reads a document and checks its bytes.
 
     Raises:
-        UnusableRegistryError: it is missing, altered, or another kind of document.
+        DamagedPartError: it is missing, altered, or another kind of document.
+        UnusableRegistryError: it cannot be read, for example for lack of permission.
     """
     try:
         return model.model_validate_json(blobs.get(digest, limit=LARGEST_DOCUMENT))
     except DamagedBlobError as error:
-        raise UnusableRegistryError(
+        raise DamagedPartError(
             f"document {digest[:12]}… cannot be read: {error}. Import the newest export of the "
             "registry into another folder."
         ) from error
     except ValidationError as error:
-        raise UnusableRegistryError(
+        raise DamagedPartError(
             f"document {digest[:12]}… is not a valid {model.__name__}: {reason(error)} It was "
             "written by another rlarcade, or is another kind of document."
         ) from error

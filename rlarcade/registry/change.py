@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import Connection, CursorResult, Delete, Executable, Insert, Update
 
-from rlarcade.errors import RegistryError, UnusableRegistryError
+from rlarcade.errors import DamagedPartError, RegistryError
 from rlarcade.games.names import resolve_game
 from rlarcade.registry import aliases, audit, registration, replay, versions
 from rlarcade.registry.blobs import Blobs
@@ -15,7 +15,7 @@ from rlarcade.registry.states import Submission
 _OWN_KINDS = frozenset({*aliases.MOVES, *registration.CHANGES, "register"})
 
 
-class DamagedVersionError(UnusableRegistryError):
+class DamagedVersionError(DamagedPartError):
     """A version cannot be used, because its bytes are damaged."""
 
     def __init__(self, number: int, wrong: str) -> None:

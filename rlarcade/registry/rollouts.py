@@ -70,6 +70,11 @@ class Rollout(BaseModel):
     resumed_after: int = 0
     """Pairs that counted when an operator last resumed it."""
 
+    @property
+    def is_open(self) -> bool:
+        """Whether new games of its game depend on it."""
+        return self.state in OPEN_STATES
+
 
 class ServedGame(BaseModel):
     """A game that counts in a rollout: who was assigned, and the result that the server proved."""

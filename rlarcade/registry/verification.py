@@ -7,7 +7,12 @@ from typing import Any
 from sqlalchemy import Connection, Row, select
 
 from rlarcade.checkpoint import Checkpoint, parse_tensors
-from rlarcade.errors import CheckpointError, RegistryError, UnusableRegistryError
+from rlarcade.errors import (
+    CheckpointError,
+    DamagedPartError,
+    RegistryError,
+    UnusableRegistryError,
+)
 from rlarcade.registry import aliases, audit, registration, tables, versions
 from rlarcade.registry.blobs import Blobs, DamagedBlobError
 from rlarcade.registry.database import Database
@@ -19,7 +24,8 @@ def load(database: Database, blobs: Blobs, row: Row[Any], actor: str) -> Checkpo
     """Reads a version and checks its bytes; a damaged version is marked broken.
 
     Raises:
-        UnusableRegistryError: the version is broken; the message names the newest intact champion.
+        DamagedPartError: the version is broken; the message names the newest intact champion.
+        UnusableRegistryError: it cannot be read, so its damage is unknown.
     """
     wrong = row.broken_reason
     if wrong is None:
@@ -30,7 +36,7 @@ def load(database: Database, blobs: Blobs, row: Row[Any], actor: str) -> Checkpo
         except (DamagedBlobError, CheckpointError) as error:
             wrong = str(error)
         try_to_mark(database, row.number, wrong, actor)
-    raise UnusableRegistryError(
+    raise DamagedPartError(
         f"version {row.number} is broken: {wrong}. {_instead(database, blobs, row)} Register its "
         "checkpoint again to repair it."
     )

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, Select, func, select
 
 from rlarcade.checked import reason
 from rlarcade.checkpoint import FORMAT_VERSION, Manifest
-from rlarcade.errors import RegistryError, UnusableRegistryError
+from rlarcade.errors import DamagedPartError, RegistryError
 from rlarcade.files import LARGEST_TEXT
 from rlarcade.games.names import resolve_game
 from rlarcade.games.protocols import FRAMESKIP, SCREEN, STACK, Protocol
@@ -162,7 +162,7 @@ def _document(row: Row[Any], aliases: tuple[str, ...]) -> Version:
             }
         )
     except (ValueError, TypeError, RecursionError) as error:
-        raise UnusableRegistryError(
+        raise DamagedPartError(
             f"version {row.number} cannot be read: its row was altered. For details run `promote "
             "verify --all`, or import the newest export into another folder."
         ) from error

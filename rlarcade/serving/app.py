@@ -14,10 +14,11 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import rlarcade
-from rlarcade.errors import ConfigError, RegistryError, StaleError, UnusableRegistryError
+from rlarcade.errors import ConfigError, RegistryError
 from rlarcade.serving import sessions_http, v1, v2, watch_http
 from rlarcade.serving.refusals import Refusal
 from rlarcade.serving.requests import Online
+from rlarcade.serving.rollout_store import is_unusable
 from rlarcade.serving.watching import Watching
 from rlarcade.text import quoted
 
@@ -107,9 +108,7 @@ def _answer_errors(app: FastAPI) -> None:
 
 def status_of(error: RegistryError) -> int:
     """Returns the HTTP status for an error of the registry."""
-    if isinstance(error, StaleError):
-        return 409
-    return 503 if isinstance(error, UnusableRegistryError) else 409
+    return 503 if is_unusable(error) else 409
 
 
 def _error(status: int, message: str, headers: dict[str, str] | None = None) -> Response:

@@ -1,34 +1,37 @@
-"""Drives rollouts: it follows the registry, judges the open rollouts and moves them on.
+"""The controller follows the registry: it serves its champions and has its rollouts driven.
 
-The controller can be killed at any moment. All that it decides from is in the registry: the
-rollout's state and step, its settings and its games. Started again, it decides the same.
+It looks at each game again and again, and carries out the orders of operators. It can be killed at
+any moment, since all that it knows is in the registry.
 """
 
 import asyncio
 import logging
-import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import Any
 
-from rlarcade.errors import PolicyError, RegistryError, RlarcadeError, StaleError
-from rlarcade.registry.registry import Registry, default_actor
-from rlarcade.registry.rollouts import OPEN_STATES, FollowOn, Rollout, RolloutState, ServedGame
+from rlarcade.errors import DamagedPartError, RegistryError, StaleError
+from rlarcade.foreign import own_words
+from rlarcade.registry.registry import Registry
+from rlarcade.registry.rollouts import FollowOn, Rollout, ServedGame
 from rlarcade.serving import rollout_store as store
-from rlarcade.serving.assignment import Plan, Variant
+from rlarcade.serving.deployment import Deployment, hand_over
+from rlarcade.serving.driving import Driving, champion_only
 from rlarcade.serving.follow_on import report
 from rlarcade.serving.live import LiveRollout, kept
+from rlarcade.serving.loading import Loading
+from rlarcade.serving.records import write_games, write_shadow
 from rlarcade.serving.refusals import Refusal
 from rlarcade.serving.rolling import Rolling
-from rlarcade.serving.service import Deployment, Service
-from rlarcade.serving.shadow import record_shadow
-from rlarcade.serving.stock import Loader, Stocked, champions, from_registry
-from rlarcade.serving.strategies import Decision, RolloutSpec, judge
+from rlarcade.serving.service import Service
+from rlarcade.serving.stock import Loader, champions
+from rlarcade.serving.strategies import RolloutSpec
 
 _log = logging.getLogger(__name__)
 
 PERIOD = 1.0
 """Seconds between two looks at the registry; games that end are judged at once."""
-_SHADOW_PERIOD = 1_000  # decisions of a shadow that a kill may lose
+_SHADOW_PERIOD = 1_000  # decisions of a shadow that a kill may lose; a signal loses none
 
 
 class Controller:
@@ -36,15 +39,21 @@ class Controller:
 
     Attributes:
         registry: the registry that it follows. Used in the service's thread for it only.
-        stale: why the registry cannot be used now; None: it can. The last plan stays in force.
+        stale: why the registry cannot be used now, for one game or for all; None: it can. The last
+            plan stays in force.
     """
 
     def __init__(self, service: Service, registry: Registry, loader: Loader) -> None:
         self._service = service
         self.registry = registry
-        self._load = loader
         self._rolling = Rolling(service)
+        self._loading = Loading(service, registry, loader, self._rolling)
+        self._driving = Driving(service, registry, self._loading, self._rolling)
         self._one_at_a_time = asyncio.Lock()
+        self._withdrawn: list[LiveRollout] = []
+        """Rollouts whose candidate was withdrawn when the champion changed."""
+        self._unserved: dict[str, str] = {}
+        """Why a game's champion cannot be served, as far as it was logged."""
         self.stale: str | None = None
 
     async def run(self) -> None:
@@ -61,102 +70,175 @@ class Controller:
                     async with asyncio.timeout(PERIOD):
                         await self._service.changed.wait()
         finally:
-            await self._rolling.stop()
+            await self._end()
+
+    async def _end(self) -> None:
+        """Ends what runs in the background. What a shadow has counted so far is written."""
+        self._loading.close()
+        await self._rolling.stop()
+        for deployment in self._service.deployments.values():
+            if deployment.live is not None:
+                with suppress(RegistryError):
+                    await write_shadow(self._service, self.registry, deployment.live)
 
     async def look(self) -> None:
-        """Follows the registry once. An error of the registry leaves everything as it is."""
+        """Follows the registry once. If it cannot be used, everything stays as it is."""
         async with self._one_at_a_time:
             waiters, self._service.waiters = self._service.waiters, []
             try:
-                for deployment in list(self._service.deployments.values()):
-                    if deployment.live is not None:
-                        await self._write_games(deployment.live)
-                        await self._write_shadow(deployment.live, _SHADOW_PERIOD)
-                await self._follow_champions()
-                for deployment in list(self._service.deployments.values()):
-                    if deployment.live is not None:
-                        await self._drive(deployment, deployment.live)
-                    self._rolling.settle(deployment)
-                    await self._put_away(deployment)
-                self.stale = None
+                wrong = await self._look_at_each()
             except RegistryError as error:
-                if self.stale is None:
-                    _log.warning("the registry cannot be used, so the last plan stays: %s", error)
-                self.stale = str(error)
+                wrong = str(error)
             finally:
-                self._service.metrics.stale(self.stale is not None)
                 for waiter in waiters:
                     if not waiter.cancelled():
                         waiter.set_result(None)
+            if wrong is not None and self.stale is None:
+                _log.warning("the registry cannot be used, so the last plan stays: %s", wrong)
+            self.stale = wrong
+            self._service.metrics.stale(wrong is not None)
 
-    # Following the registry
+    async def _look_at_each(self) -> str | None:
+        """Follows the registry for each game. What is wrong with one of them stops no other.
 
-    async def _follow_champions(self) -> None:
-        """Serves each game's champion, and takes up its open rollout."""
+        Returns:
+            What was wrong first, or None.
+
+        Raises:
+            RegistryError: the registry cannot be used.
+        """
+        wrong: dict[str, str] = {}
+
+        async def tried(game: str, work: Callable[..., Awaitable[None]], *about: Any) -> None:
+            try:
+                await work(*about)
+            except RegistryError as error:
+                if store.is_unusable(error):
+                    raise
+                wrong.setdefault(game, f"{game}: {error}")
+            except Exception as error:  # a mistake of ours must not stop the other games
+                _log.exception("the controller failed for %s; it tries again", game)
+                wrong.setdefault(game, f"{game}: {own_words(error)}")
+
+        for game, deployment in list(self._service.deployments.items()):
+            await tried(game, self._write, deployment)
         found = await self._service.at_registry(champions, self.registry)
         opened = await self._service.at_registry(self._open_rollouts)
         for game, (number, generation) in found.items():
-            deployment = self._service.deployments.get(game)
-            if deployment is None or deployment.generation != generation:
-                deployment = await self._serve_champion(game, number, generation)
-            current = opened.get(game)
-            if deployment is not None and current is not None and deployment.live is None:
-                await self._take_up(deployment, current)
-        for game in self._service.deployments.keys() - found.keys():  # its alias was taken away
-            deployment = self._service.deployments.pop(game)
-            if deployment.live is not None:
-                await self._void(deployment, deployment.live)
+            await tried(game, self._follow, game, number, generation, opened.get(game))
+        for game in self._service.deployments.keys() - found.keys():
+            await tried(game, self._take_offline, game)
+        for game, deployment in list(self._service.deployments.items()):
+            if game not in wrong:
+                await tried(game, self._go_on, deployment)
+        return next(iter(wrong.values()), None)
+
+    async def _write(self, deployment: Deployment) -> None:
+        """Writes what a game's rollout has learnt; a rollout that has lost games is rolled back."""
+        running = deployment.live
+        if running is None:
+            return
+        try:
+            await write_games(self._service, self.registry, running)
+            await write_shadow(self._service, self.registry, running, _SHADOW_PERIOD)
+        except DamagedPartError as error:
+            if running.counts_games:
+                note = f"its games cannot be written: {error}"
+                await self._driving.move(running, "rolling_back", note=note)
+
+    async def _go_on(self, deployment: Deployment) -> None:
+        if deployment.live is not None:
+            await self._driving.drive(deployment, deployment.live)
+        self._rolling.settle(deployment)
+        await self._loading.put_away(deployment)
+
+    # Following the registry
 
     def _open_rollouts(self) -> dict[str, Rollout]:
-        rollouts = store.rollouts_of(self.registry)
-        return {one.game: one for one in rollouts if one.state in OPEN_STATES}
+        return {one.game: one for one in store.rollouts_of(self.registry) if one.is_open}
+
+    async def _follow(
+        self, game: str, number: int, generation: int, current: Rollout | None
+    ) -> None:
+        """Serves a game's champion, and takes up its open rollout."""
+        deployment = self._service.deployments.get(game)
+        if deployment is None or deployment.generation != generation:
+            deployment = await self._serve_champion(game, number, generation)
+        await self._hand_back(game)
+        if deployment is not None and current is not None and deployment.live is None:
+            await self._take_up(deployment, current)
 
     async def _serve_champion(self, game: str, number: int, generation: int) -> Deployment | None:
         """Serves a new champion. Games that are being played stay with their version."""
         deployment = self._service.deployments.get(game)
-        plan = _champion_only(number)
         if deployment is None:
-            deployment = Deployment(game, plan, generation)
-        try:
-            await self._ready(deployment, number, at_once=True)
-        except (RlarcadeError, Refusal) as error:
-            _log.error("version %d of %s cannot be served: %s", number, game, error)
-            return None
-        deployment.generation = generation
+            deployment = Deployment(game, champion_only(number), generation)
+        wrong = await self._loading.champion(deployment, number)
         if deployment.live is not None:  # somebody else moved the alias
+            champion = deployment.live.rollout.champion
             await self._void(deployment, deployment.live)
-        deployment.plan = plan
+            deployment.plan = champion_only(champion)
+        if wrong is not None:
+            wrong = f"version {number} of {game} cannot be served: {wrong}"
+            if self._unserved.get(game) != wrong:
+                _log.error("%s", wrong)
+            self._unserved[game] = wrong
+            return None
+        self._unserved.pop(game, None)
+        deployment.generation = generation
+        deployment.plan = champion_only(number)
         self._service.deployments[game] = deployment
-        await self._put_away(deployment)
         return deployment
+
+    async def _take_offline(self, game: str) -> None:
+        """Ends a game whose champion's alias was taken away."""
+        deployment = self._service.deployments[game]
+        if deployment.live is not None:
+            await self._void(deployment, deployment.live)
+        del self._service.deployments[game]
 
     async def _void(self, deployment: Deployment, running: LiveRollout) -> None:
         """Ends a rollout whose champion was replaced by somebody."""
         note = "the champion was changed in the meantime, so the comparison is void"
         current = running.rollout
-        after: RolloutState = "rolled_back" if current.state == "rolling_back" else "aborted"
-        if current.state in OPEN_STATES:
-            await self._move(running, after, note=note)
-        await self._write_shadow(running)
-        deployment.live = None
+        with suppress(StaleError):  # somebody else has ended it
+            if current.state == "rolling_back":
+                await self._driving.move(running, "rolled_back", note=current.note)
+            elif current.is_open:
+                await self._driving.move(running, "aborted", note=note)
+        await self._driving.let_go(deployment, running)
+        self._withdrawn.append(running)
+
+    async def _hand_back(self, game: str) -> None:
+        """Hands open games of candidates that were withdrawn to the champion, if they shall go."""
+        deployment = self._service.deployments.get(game)
+        for running in [one for one in self._withdrawn if one.rollout.game == game]:
+            if deployment is not None and running.spec.cut == "now":
+                hand_over(self._service.sessions, deployment, running, only=running.rollout.version)
+                with suppress(DamagedPartError, StaleError):
+                    await write_games(self._service, self.registry, running)
+            self._withdrawn.remove(running)
 
     async def _take_up(self, deployment: Deployment, current: Rollout) -> None:
         """Goes on with a rollout from the registry, such as after a kill."""
-        running = await self._service.at_registry(kept, self.registry, current)
-        deployment.live = running
+        try:
+            running = await self._service.at_registry(kept, self.registry, current)
+        except DamagedPartError as error:
+            note = f"it cannot be read: {error}"
+            if current.state != "rolling_back":
+                current = await self._driving.moved(current, "rolling_back", note=note)
+            await self._driving.moved(current, "rolled_back", note=note)
+            return
         if current.champion_generation != deployment.generation:
             await self._void(deployment, running)
             return
         if current.state in ("progressing", "paused"):
-            try:
-                if running.spec.strategy == "rolling":
-                    deployment.stock[current.version] = await self._read(current.version)
-                    await self._rolling.catch_up(deployment, running)
-                else:
-                    await self._ready(deployment, current.version, at_once=False)
-            except (RlarcadeError, Refusal) as error:
-                await self._move(running, "rolling_back", note=f"it cannot be loaded: {error}")
-                return
+            wrong = await self._loading.again(deployment, running)
+            if wrong is not None:
+                note = f"it cannot be loaded: {wrong}"
+                await self._driving.move(running, "rolling_back", note=note)
+        deployment.live = running
+        if running.counts_games:
             deployment.plan = running.plan
             self._service.begin_shadow(running)
             for game in running.open_games():  # their clients lost the server
@@ -165,193 +247,6 @@ class Controller:
                 else:
                     told = {"abandoned": not game.is_twin}
                     self._service.referee(running, game.number, None, told)
-
-    async def _ready(self, deployment: Deployment, number: int, *, at_once: bool) -> Stocked:
-        """Loads and warms a version, before it gets any game."""
-        stocked = deployment.stock.get(number) or await self._read(number)
-        await self._service.engine.load(
-            number, stocked.agent, at_once=at_once, checkpoint=stocked.checkpoint
-        )
-        deployment.stock[number] = stocked
-        return stocked
-
-    async def _read(self, number: int) -> Stocked:
-        return await self._service.at_registry(from_registry, self.registry, number, self._load)
-
-    async def _put_away(self, deployment: Deployment) -> None:
-        """Unloads versions that nobody plays any more."""
-        needed = {variant.version for variant in deployment.plan.variants}
-        if deployment.live is not None:
-            needed |= {game.version for game in deployment.live.open_games()}
-            needed.add(deployment.live.rollout.version)
-        for number in list(deployment.stock):
-            if number not in needed and not self._service.sessions.of_version(number):
-                del deployment.stock[number]
-                await self._service.engine.unload(number)
-
-    # Driving a rollout
-
-    async def _drive(self, deployment: Deployment, running: LiveRollout) -> None:
-        """Moves a rollout on as far as it can go now."""
-        state = running.rollout.state
-        try:
-            if state == "preparing":
-                await self._prepare(deployment, running)
-            elif state in ("progressing", "paused"):
-                await self._judge(deployment, running)
-            if running.rollout.state == "rolling_back":
-                await self._roll_back(deployment, running)
-        except StaleError as error:
-            _log.warning("rollout %d: %s", running.rollout.id, error)
-            deployment.live = None  # it is read again from the registry
-            deployment.plan = _champion_only(running.rollout.champion)
-        if running.rollout.state not in OPEN_STATES and deployment.live is not None:
-            await self._let_go(deployment, running)
-
-    async def _prepare(self, deployment: Deployment, running: LiveRollout) -> None:
-        """Loads the candidate, when it is its turn. Only then it gets its first game."""
-        if not await self._is_its_turn(running):
-            return
-        number = running.rollout.version
-        try:
-            if running.spec.strategy == "rolling":
-                if number not in deployment.stock:
-                    deployment.stock[number] = await self._read(number)
-                if not self._rolling.begun(deployment, running):
-                    return
-            else:
-                await self._ready(deployment, number, at_once=False)
-        except (PolicyError, RlarcadeError, Refusal) as error:
-            await self._move(running, "rolling_back", note=f"it cannot be loaded: {error}")
-            return
-        await self._move(running, "progressing", step=0, note="the candidate is loaded")
-        self._switch(deployment, running, running.plan)
-        self._service.begin_shadow(running)
-
-    async def _is_its_turn(self, running: LiveRollout) -> bool:
-        """Whether the rollout before has succeeded. If it has failed, this one is aborted."""
-        if running.spec.after is None:
-            return True
-        first = await self._service.at_registry(store.rollout, self.registry, running.spec.after)
-        if first.state in ("rolled_back", "aborted"):
-            failed = first.state.replace("_", " ")
-            note = f"rollout {first.id}, which had to succeed first, was {failed}"
-            await self._move(running, "aborted", note=note)
-        return first.state == "succeeded"
-
-    async def _judge(self, deployment: Deployment, running: LiveRollout) -> None:
-        by_operator = running.rollout.state == "paused" and is_by_operator(running.rollout)
-        decision = judge(
-            running.spec,
-            running.rollout.step,
-            running.as_games(),
-            by_operator,
-            quiet_for=time.monotonic() - self._service.last_assigned,
-            resumed_after=running.rollout.resumed_after,
-        )
-        if running.spec.strategy == "rolling":
-            try:
-                decision = self._rolling.decision(deployment, running, decision)
-            except RlarcadeError as error:
-                decision = Decision(kind="roll_back", why=f"it cannot be loaded: {error}")
-        await self._act(deployment, running, decision, by_operator)
-
-    async def _act(
-        self, deployment: Deployment, running: LiveRollout, decision: Decision, by_operator: bool
-    ) -> None:
-        """Does what was decided."""
-        now = running.rollout
-        match decision.kind:
-            case "roll_back":
-                await self._move(running, "rolling_back", note=decision.why)
-            case "pause" if now.state == "progressing":
-                await self._move(running, "paused", note=decision.why)
-            case "stay" if now.state == "paused" and not by_operator:
-                await self._move(running, "progressing", note=decision.why)
-            case "advance":
-                await self._move(running, "progressing", step=now.step + 1, note=decision.why)
-                self._switch(deployment, running, running.plan)
-            case "succeed":
-                await self._succeed(deployment, running, decision.why)
-
-    async def _succeed(self, deployment: Deployment, running: LiveRollout, why: str) -> None:
-        actor = default_actor()
-        running.rollout = await self._service.at_registry(
-            store.succeed, self.registry, running.rollout, actor, why
-        )
-        number = running.rollout.version
-        await self._ready(deployment, number, at_once=True)
-        self._switch(deployment, running, _champion_only(number))
-        deployment.generation += 1
-
-    async def _roll_back(self, deployment: Deployment, running: LiveRollout) -> None:
-        """Sends all new games to the champion."""
-        self._switch(deployment, running, _champion_only(running.rollout.champion))
-        await self._move(running, "rolled_back", note=running.rollout.note)
-
-    def _switch(self, deployment: Deployment, running: LiveRollout, plan: Plan) -> None:
-        """Puts a plan in force for new games, and for open ones if the settings say so."""
-        deployment.plan = plan
-        if running.spec.cut == "now":
-            self._service.cut(deployment, running)
-
-    async def _let_go(self, deployment: Deployment, running: LiveRollout) -> None:
-        """Forgets a rollout that has ended, once its games are written."""
-        await self._write_games(running)
-        deployment.live = None
-
-    async def _move(
-        self, running: LiveRollout, state: RolloutState, **changes: int | str | None
-    ) -> None:
-        def moved() -> Rollout:
-            return store.move(self.registry, running.rollout, state, default_actor(), **changes)  # type: ignore[arg-type]
-
-        running.rollout = await self._service.at_registry(moved)
-        _log.info("rollout %d is %s: %s", running.rollout.id, state, running.rollout.note)
-
-    # Games
-
-    async def _write_games(self, running: LiveRollout) -> None:
-        """Writes new games and results. What cannot be written now is written the next time."""
-        assigned, ended = list(running.assigned), list(running.ended)
-        if not assigned and not ended:
-            return
-
-        def written() -> list[ServedGame]:
-            results = [self._with_record(running, game) for game in ended]
-            store.record_games(
-                self.registry,
-                running.rollout.id,
-                default_actor(),
-                assigned=assigned,
-                ended=results,
-            )
-            return results
-
-        for game in await self._service.at_registry(written):
-            running.games[game.number] = game  # with the digest of its record
-            running.episodes.pop(game.number, None)
-        del running.assigned[: len(assigned)]
-        del running.ended[: len(ended)]
-
-    async def _write_shadow(self, running: LiveRollout, least: int = 1) -> None:
-        """Writes what the shadow has counted, if that is at least so many decisions more."""
-        shadow = running.shadow
-        if shadow is not None and shadow.unwritten >= least:
-            counts = shadow.counts
-            await self._service.at_registry(record_shadow, self.registry, counts, default_actor())
-            shadow.written = counts
-
-    def _live(self, number: int) -> LiveRollout | None:
-        """Returns a rollout if it is driven here now."""
-        running = (deployment.live for deployment in self._service.deployments.values())
-        return next((one for one in running if one is not None and one.rollout.id == number), None)
-
-    def _with_record(self, running: LiveRollout, game: ServedGame) -> ServedGame:
-        episode = running.episodes.get(game.number)
-        if episode is None:
-            return game
-        return game.model_copy(update={"record": self.registry.put_document(episode)})
 
     # Operators
 
@@ -398,12 +293,14 @@ class Controller:
             current = await self._service.at_registry(store.rollout, self.registry, number)
             running = self._live(number)
             if running is not None:
-                await self._write_shadow(running)
+                await write_shadow(self._service, self.registry, running)
             after = await self._service.at_registry(what, current)
             if running is not None:
                 running.rollout = after
-                if after.state not in OPEN_STATES:
+                if not after.is_open:
                     await self._ordered_to_end(running)
+            elif after.state == "rolled_back":
+                await self._undone(after)
         self._service.changed.set()
         return after
 
@@ -427,28 +324,21 @@ class Controller:
                 running.outcomes.append(told)
         return told, game
 
+    def _live(self, number: int) -> LiveRollout | None:
+        """Returns a rollout if it is driven here now."""
+        running = (deployment.live for deployment in self._service.deployments.values())
+        return next((one for one in running if one is not None and one.rollout.id == number), None)
+
     async def _ordered_to_end(self, running: LiveRollout) -> None:
         after = running.rollout
         winner = after.version if after.state == "succeeded" else after.champion
         deployment = self._service.deployments[after.game]
-        self._switch(deployment, running, _champion_only(winner))
+        self._driving.switch(deployment, running, champion_only(winner))
         with suppress(RegistryError):  # the order is carried out; the next look writes the games
-            await self._let_go(deployment, running)
+            await self._driving.let_go(deployment, running)
 
-
-_OPERATOR = "operator "
-
-
-def by_operator(actor: str, what: str) -> str:
-    """Returns the note of an operator's order, by which a pause of theirs is recognised."""
-    return f"{_OPERATOR}{actor}: {what}"
-
-
-def is_by_operator(current: Rollout) -> bool:
-    """Whether the rollout's state was ordered by an operator."""
-    return (current.note or "").startswith(_OPERATOR)
-
-
-def _champion_only(number: int) -> Plan:
-    champion = Variant(role="champion", version=number, share=1.0)
-    return Plan(variants=(champion,), salt="champion")
+    async def _undone(self, after: Rollout) -> None:
+        """Serves the earlier champion again, and hands open games back if they shall go back."""
+        with suppress(RegistryError):  # the order is carried out; the next look does what is left
+            self._withdrawn.append(await self._service.at_registry(kept, self.registry, after))
+            await self._look_at_each()

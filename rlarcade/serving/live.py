@@ -6,6 +6,7 @@ again knows who plays what, and finishes the games itself.
 """
 
 import hashlib
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,6 +43,8 @@ class LiveRollout:
     """What its shadow counted, as the registry has it."""
     shadow: Shadow | None = None
     """The candidate as a shadow, while it runs."""
+    last_assigned: float = field(default_factory=time.monotonic)
+    """When a game was assigned last, or when this server took the rollout up; monotonic clock."""
     _before: Counter[tuple[int, str]] = field(default_factory=Counter)
     """Number of games by step and role."""
     _read: dict[int, Game] = field(default_factory=dict)
@@ -90,6 +93,7 @@ class LiveRollout:
         self.games[game.number] = game
         self._count(game)
         self.assigned.append(game)
+        self.last_assigned = time.monotonic()
         return game
 
     def amend(self, **told: Any) -> ServedGame:

@@ -31,9 +31,10 @@ from collections.abc import Coroutine
 from typing import Any
 
 from rlarcade.registry.rollouts import OPEN_STATES
+from rlarcade.serving.deployment import Deployment, hand_over
 from rlarcade.serving.live import LiveRollout
 from rlarcade.serving.refusals import Refusal
-from rlarcade.serving.service import Deployment, Service
+from rlarcade.serving.service import Service
 from rlarcade.serving.stock import Stocked
 from rlarcade.serving.strategies import Decision, RolloutSpec
 from rlarcade.text import counted
@@ -219,7 +220,7 @@ class Rolling:
             now = time.monotonic()
             if now - self._draining.setdefault(current.id, now) < running.spec.drain_seconds:
                 return f"Version {current.champion} still plays {counted(playing, 'game')}."
-            self._service.cut(deployment, running)
+            hand_over(self._service.sessions, deployment, running)
         left = self._playing(deployment, current.champion)
         self._handed_over[current.id] = playing - left
         return None

@@ -1,17 +1,23 @@
 """Rollouts in the registry: every transition is one transaction with its entry in the audit log."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 from pydantic import ValidationError
 from sqlalchemy import func, insert, select, update
 
-from rlarcade.errors import RegistryError, StaleError, UnusableRegistryError
+from rlarcade.errors import (
+    DamagedPartError,
+    RegistryError,
+    StaleError,
+    UnusableRegistryError,
+)
 from rlarcade.games.names import display_name
 from rlarcade.promotion.submissions import moving as moving_submission
 from rlarcade.promotion.submissions import submission
 from rlarcade.registry import audit
-from rlarcade.registry.change import Change
+from rlarcade.registry.change import Change, DamagedVersionError
 from rlarcade.registry.documents import Version
 from rlarcade.registry.registry import CHAMPION, Registry
 from rlarcade.registry.rollouts import (
@@ -253,19 +259,37 @@ def succeed(registry: Registry, current: Rollout, actor: str, note: str | None =
     its evidence is checked again.
 
     Raises:
-        RegistryError: the version is broken or archived, or was denied.
+        RegistryError: the version is broken or archived, or was denied; a damaged version is marked
+            broken. `is_unusable` tells whether the registry itself is the reason.
         StaleError: the champion or the rollout was changed in the meantime.
     """
     approved = _approved(registry, current)
-    if approved is None:
-        with registry.change(actor) as change:
-            _move_in(change, current, "succeeded", note=note)
-            _move_champion(change, current)
-    else:
-        with moving_submission(registry, approved, "promoted", actor) as change:
-            _move_in(change, current, "succeeded", note=note)
-            _move_champion(change, current, approved.verdict)
+    with _marking(registry):
+        if approved is None:
+            with registry.change(actor) as change:
+                _move_in(change, current, "succeeded", note=note)
+                _move_champion(change, current)
+        else:
+            with moving_submission(registry, approved, "promoted", actor) as change:
+                _move_in(change, current, "succeeded", note=note)
+                _move_champion(change, current, approved.verdict)
     return rollout(registry, current.id)
+
+
+@contextmanager
+def _marking(registry: Registry) -> Iterator[None]:
+    """Marks a version broken of which the block finds that it is damaged."""
+    try:
+        yield
+    except DamagedVersionError as error:
+        with suppress(RegistryError):  # reading it marks it
+            registry.load(error.number)
+        raise
+
+
+def is_unusable(error: BaseException) -> bool:
+    """Whether an error says that the registry cannot be used, not only one part of it."""
+    return isinstance(error, UnusableRegistryError) and not isinstance(error, DamagedPartError)
 
 
 def _move_champion(change: Change, current: Rollout, verdict: str | None = None) -> None:
@@ -284,7 +308,8 @@ def undo(registry: Registry, current: Rollout, actor: str) -> Rollout:
     """Makes the earlier champion the champion again, after a rollout that succeeded.
 
     Raises:
-        RegistryError: the rollout has not succeeded, or its version is no longer the champion.
+        RegistryError: the rollout has not succeeded, or its version is no longer the champion; or
+            the earlier champion is broken or archived; if it is damaged, it is marked broken.
         StaleError: the champion or the rollout was changed in the meantime.
     """
     alias = registry.alias(current.game)
@@ -299,7 +324,7 @@ def undo(registry: Registry, current: Rollout, actor: str) -> Rollout:
             "more, so there is nothing to undo. See `promote alias history`."
         )
     note = f"undone by {actor}"
-    with registry.change(actor) as change:
+    with _marking(registry), registry.change(actor) as change:
         _move_in(change, current, "rolling_back", note=note)
         change.move_alias(
             current.game,
@@ -334,6 +359,7 @@ def record_games(
 
     Raises:
         StaleError: another process has recorded one of these games.
+        DamagedPartError: a game that has ended is missing from the registry.
         UnusableRegistryError: the registry cannot be written.
     """
     results = [game.model_dump(include=_RESULT) for game in ended]
@@ -350,7 +376,7 @@ def record_games(
         for result in results:
             row = update(served_games).filter_by(rollout=number, number=result["number"])
             if change.execute(row.values(**result)).rowcount != 1:
-                raise UnusableRegistryError(
+                raise DamagedPartError(
                     f"game {result['number']} of rollout {number} is missing from the registry. "
                     "For details run `promote verify --all`."
                 )

@@ -9,7 +9,6 @@ import secrets
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -18,12 +17,12 @@ from numpy.typing import NDArray
 from rlarcade.errors import PolicyError, RlarcadeError
 from rlarcade.foreign import own_words
 from rlarcade.games.names import resolve_game
-from rlarcade.games.protocols import Protocol
 from rlarcade.games.vector import LARGEST_SEED
 from rlarcade.learning.acting import not_finite
 from rlarcade.registry.audit import now
 from rlarcade.registry.rollouts import ShadowCounts
-from rlarcade.serving.assignment import Plan, Variant, assign
+from rlarcade.serving.assignment import Variant, assign
+from rlarcade.serving.deployment import Deployment as Deployment
 from rlarcade.serving.emulators import Emulators
 from rlarcade.serving.engine import Engine, Values
 from rlarcade.serving.live import LiveRollout
@@ -33,7 +32,6 @@ from rlarcade.serving.refusals import Refusal
 from rlarcade.serving.rulings import DECISION_SECONDS, SLOW_SHARE, Rulings
 from rlarcade.serving.sessions import LONGEST_KEY, Kind, Session, Sessions, State, new_token
 from rlarcade.serving.shadow import Shadow
-from rlarcade.serving.stock import Stocked
 
 _Result = TypeVar("_Result")
 
@@ -59,31 +57,6 @@ class Outcome(NamedTuple):
     """Whether two versions played it, so that it counts for neither."""
 
 
-@dataclass
-class Deployment:
-    """One game online: its plan, its versions, and its rollout if there is one."""
-
-    game: str
-    plan: Plan
-    generation: int
-    """Generation of the champion's alias; 0: agents that come with rlarcade."""
-    stock: dict[int, Stocked] = field(default_factory=dict)
-    """Loaded versions by number: those of the plan, and those that open sessions still play."""
-    live: LiveRollout | None = None
-
-    @property
-    def champion(self) -> Stocked:
-        """The champion's version."""
-        variant = self.plan.variant("champion")
-        assert variant is not None  # every plan has one
-        return self.stock[variant.version]
-
-    @property
-    def protocol(self) -> Protocol:
-        """The protocol under which the champion plays."""
-        return self.champion.protocol
-
-
 class Service:
     """Plays games for clients.
 
@@ -96,7 +69,6 @@ class Service:
         rulings: the games that the referee plays.
         changed: set whenever a game was assigned or ended; the controller waits for it.
         waiters: the controller sets them when it has tried to write new games.
-        last_assigned: when a game of a rollout was assigned last, by the monotonic clock.
     """
 
     def __init__(
@@ -113,7 +85,6 @@ class Service:
         self.emulators = Emulators()
         self.changed = asyncio.Event()
         self.idle_seconds = idle_seconds
-        self.last_assigned = time.monotonic()
         self.waiters: list[asyncio.Future[None]] = []
         self.rulings = Rulings(self.metrics, self.emulators, self.changed)
         self._clerk = ThreadPoolExecutor(1, thread_name_prefix="clerk")
@@ -231,7 +202,6 @@ class Service:
             live.amend(session=session.id, begun=now())
             if live.spec.mode == "twin" and needs_one and not self.rulings.behind:
                 self.referee(live, live.twin().number, None, {})
-            self.last_assigned = time.monotonic()
             await self._saved()
         elif needs_one:
             session.seed = secrets.randbelow(LARGEST_SEED + 1)
@@ -363,33 +333,11 @@ class Service:
         if session.state == "open":
             session.state = state
             self.sessions.remove(session)
-            self.metrics.ended(session, claimed)
+            self.metrics.ended(session)
             if session.counted is not None:
                 self._send_to_referee(session, session.counted, claimed)
             self.changed.set()
         return Outcome(session.state, session.steps, claimed, session.mixed)
-
-    def cut(self, deployment: Deployment, live: LiveRollout) -> None:
-        """Hands open games over to the versions that the plan has for them, from their next step.
-
-        Games whose protocol the other version does not play stay, and so do those for which a
-        client has chosen the version.
-
-        Args:
-            deployment: the game, with its new plan.
-            live: the rollout that changed the plan. Its games that are handed over count no more.
-        """
-        for session in self.sessions:
-            if session.game != deployment.game or session.role is None:
-                continue
-            variant = assign(deployment.plan, session.key, session.group)
-            protocol = deployment.stock[variant.version].protocol
-            if variant.version == session.version or protocol != session.protocol:
-                continue
-            if session.counted is not None and session.rollout == live.rollout.id:
-                live.end(session.counted, None, ended="truncated", steps=session.steps, mixed=True)
-            session.version, session.role = variant.version, variant.role
-            session.counted, session.mixed = None, True
 
     def end_idle(self) -> None:
         """Ends sessions whose clients have gone."""

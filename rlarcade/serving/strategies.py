@@ -2,8 +2,8 @@
 
 A rollout hands the games of the champion over to a candidate, step by step. `plan_of` says who
 plays at a step; `judge` says whether the rollout stays there, advances, succeeds, rolls back or
-pauses. Both are functions of the settings, the step and the games, without memory or a clock. So a
-controller that is killed and started again decides the same.
+pauses. Both are functions of the settings, the step and the games (`evidence_of`), without memory
+or a clock. So a controller that is killed and started again decides the same.
 
 The rules of every strategy:
 
@@ -126,8 +126,7 @@ def evidence_of(spec: RolloutSpec, step: int, games: Iterable[Game]) -> Evidence
 
 def judge(
     spec: RolloutSpec,
-    step: int,
-    games: Iterable[Game],
+    evidence: Evidence,
     paused: bool = False,
     *,
     quiet_for: float = 0.0,
@@ -140,17 +139,13 @@ def judge(
 
     Args:
         spec: settings of the rollout.
-        step: index of the current step, from 0.
-        games: all games of the rollout, in any order, the champion's as well.
+        evidence: what its games show at the current step; see `evidence_of`.
         paused: whether an operator paused the rollout. Then only an alarm moves it.
         quiet_for: seconds since the last game was assigned.
         resumed_after: pairs that counted when an operator last resumed a rollout whose test was
             undecided; 0: never. From then on, as many pairs may follow as `max_pairs` says.
-
-    Raises:
-        ValueError: the rollout has no such step, or two twins have different seeds.
     """
-    evidence = evidence_of(spec, step, games)
+    step = evidence.step
     alarm = _alarm(spec, evidence)
     if alarm is not None:
         touched = counted(evidence.touched, "game")

@@ -91,8 +91,8 @@ def test_a_missing_extra_is_told_with_the_command_that_installs_it(
     code, out, err = command("export", LATE, "--onnx", tmp_path / "late.onnx")
     assert (code, out) == (2, "")
     assert err == (
-        f"rlarcade: error: ONNX needs {missing}, which is not installed: "
-        "pip install -c constraints.txt '.[onnx]'\n"
+        f"rlarcade: error: ONNX needs the extra `onnx` ({missing} is missing): "
+        "pip install -c constraints.txt '.[onnx]'.\n"
     )
 
 

@@ -297,7 +297,8 @@ def test_a_missing_extra_is_told_with_the_command_that_installs_it(agent, monkey
     with pytest.raises(ConfigError) as told:
         onnx_model(agent)
     assert str(told.value) == (
-        f"ONNX needs {missing}, which is not installed: pip install -c constraints.txt '.[onnx]'"
+        f"ONNX needs the extra `onnx` ({missing} is missing): "
+        "pip install -c constraints.txt '.[onnx]'."
     )
 
 
@@ -305,7 +306,7 @@ def test_a_file_needs_onnxruntime_alone(model, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     OnnxValues(model)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(ConfigError, match="ONNX needs onnxruntime, which is not installed"):
+    with pytest.raises(ConfigError, match=r"needs the extra `onnx` \(onnxruntime is missing\)"):
         OnnxValues(model)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from rlarcade.serving.assignment import assign
 from rlarcade.serving.pairing import Game
 from rlarcade.serving.settings import RolloutSpec
-from rlarcade.serving.strategies import judge, plan_of
+from rlarcade.serving.strategies import evidence_of, judge, plan_of
 
 Length = Callable[[str, float], float]
 """How long a game lasts, from its role and its score, both 0 … 1 for scores."""
@@ -68,7 +68,7 @@ class Traffic:
         while len(self.games) < most_games:
             for _ in range(self.look):
                 self._end_one()
-            decision = judge(self.spec, self._step, self.games)
+            decision = judge(self.spec, evidence_of(self.spec, self._step, self.games))
             if decision.kind == "advance":
                 self._enter(self._step + 1)
             elif decision.kind != "stay":

@@ -12,7 +12,7 @@ from serving_house import CANARY, House
 from rlarcade.errors import UnusableRegistryError
 from rlarcade.registry.rollouts import ServedGame
 from rlarcade.serving import rollout_store as store
-from rlarcade.serving.controller import by_operator
+from rlarcade.serving.driving import by_operator
 from rlarcade.serving.refusals import Refusal
 from rlarcade.serving.settings import RolloutSpec
 
@@ -291,6 +291,28 @@ def test_no_traffic_pauses_and_never_promotes(house):
         assert "No game has come" in house.state().note
         await house.look(3)
         assert house.state().state == "paused"
+
+    run(check())
+
+
+def test_games_of_another_rollout_are_no_traffic_of_this_one(house, registry, add):
+    add(3, "breakout")
+    registry.move_alias("breakout", "champion", 3, expected_generation=0, kind="promote")
+    add(4, "breakout")
+
+    async def check():
+        for version in (2, 4):
+            await house.start(version)
+        house.pong.live.last_assigned -= CANARY.quiet_seconds
+        opening = asyncio.ensure_future(house.service.open_session("breakout", "act"))
+        await asyncio.sleep(0)
+        await house.look()
+        await opening
+        assert (house.state(1).state, house.state(2).state) == ("paused", "progressing")
+        house.assigned("candidate")
+        await house.look()
+        assert house.state(1).state == "progressing"
+        await house.service.close()
 
     run(check())
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from promoting import play_by_strength, saved_agent
-from registry_helpers import whole
+from registry_helpers import blob_file, flip_a_byte, whole
 from serving_helpers import Favourite, run
 from serving_house import House
 
@@ -117,3 +117,25 @@ def test_a_rollout_needs_a_mode_that_releases(here, command):
     code, _, err = deploy(command, "--rollout", "canary", "--steps", "x")
     assert code == 2
     assert "--steps are percentages" in err
+
+
+def test_a_release_whose_verdict_is_damaged_is_rolled_back_and_stale(here, command):
+    assert deploy(command, *CANARY)[0] == 0
+    folder = Path("checkpoints/registry")
+    with Registry.open(folder) as registry:
+        flip_a_byte(blob_file(folder, submissions_of(registry, version=2)[0].verdict))
+
+        async def check():
+            house = AnyHouse(registry)
+            await house.look(3)
+            for _ in range(40):
+                await house.pairs(1, candidate=20, champion=10)
+            assert house.controller.stale is None
+
+        run(check())
+        after = store.rollout(registry, 1)
+        assert after.state == "rolled_back"
+        assert after.note.startswith("it cannot become the champion: ")
+        assert "was altered" in after.note
+        assert submissions_of(registry, version=2)[0].state == "stale"
+        assert registry.alias("pong").version == 1

@@ -256,25 +256,28 @@ def test_a_shadow_that_is_the_champions_copy_agrees_in_every_value(house, model)
     assert counts.gap / len(actions) < 1e-4
 
 
-def test_a_candidate_that_cannot_be_converted_never_gets_a_game(house):
-    load = house.controller._load
+class Refusing(House):
+    """A house whose version 2 cannot be converted."""
 
-    def refusing(checkpoint):
+    def _load(self, checkpoint):
         if int(checkpoint.tensors["w"][0]) == 2:
             raise ExportError("torch cannot convert version-2's network to ONNX.")
-        return load(checkpoint)
+        return super()._load(checkpoint)
 
-    house.controller._load = refusing
 
+def test_a_candidate_that_cannot_be_converted_never_gets_a_game(house, registry):
     async def check():
-        await house.start(2)
-        await house.look()
-        await house.service.close()
+        refusing = Refusing(registry, house.made)
+        await refusing.start(2)
+        while refusing.state().state == "preparing":
+            await refusing.look()
+        await refusing.service.close()
 
     run(check())
     after = house.state()
     assert after.state == "rolled_back"
     assert "cannot convert version-2's network to ONNX" in after.note
+    assert store.games_of(registry, 1) == []
 
 
 # The command
@@ -305,8 +308,8 @@ def test_without_the_extra_the_command_ends_before_it_serves(command, monkeypatc
     code, out, err = command("serve", "--engine", "onnx", "--port", "0")
     assert (code, out) == (2, "")
     assert err == (
-        f"rlarcade: error: ONNX needs {missing}, which is not installed: "
-        "pip install -c constraints.txt '.[onnx]'\n"
+        f"rlarcade: error: ONNX needs the extra `onnx` ({missing} is missing): "
+        "pip install -c constraints.txt '.[onnx]'.\n"
     )
 
 

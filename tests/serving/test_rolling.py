@@ -15,7 +15,7 @@ from worker_agents import CRASHING, DEADLY_TO_LOAD, LOADER, NEVER_LOADED
 
 from rlarcade.errors import UnusableRegistryError
 from rlarcade.serving import rollout_store as store
-from rlarcade.serving.controller import by_operator
+from rlarcade.serving.driving import by_operator
 from rlarcade.serving.processes import ProcessEngine
 from rlarcade.serving.refusals import Refusal
 from rlarcade.serving.settings import RolloutSpec

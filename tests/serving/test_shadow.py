@@ -14,7 +14,7 @@ from serving_house import House, short
 from rlarcade.errors import UnusableRegistryError
 from rlarcade.registry.rollouts import ShadowCounts
 from rlarcade.serving import rollout_store as store
-from rlarcade.serving.controller import by_operator
+from rlarcade.serving.driving import by_operator
 from rlarcade.serving.refusals import Refusal
 from rlarcade.serving.settings import RolloutSpec
 from rlarcade.serving.shadow import Shadow, record_shadow, shadow_of
@@ -312,3 +312,44 @@ def test_counts_that_were_altered_by_hand_are_found(house, registry, folder):
     sql(folder, "UPDATE shadows SET agreed = 'many'")
     with pytest.raises(UnusableRegistryError, match="the shadow of rollout 1 cannot be read"):
         shadow_of(registry, 1)
+
+
+def test_counts_are_written_when_the_server_ends(house, registry):
+    """The counts of a server that is killed may be lost, less than a thousand decisions of them."""
+
+    async def check():
+        await house.start(2, SHADOW)
+        following = asyncio.ensure_future(house.controller.run())
+        session = await house.service.open_session("pong", "act")
+        for observation in observations(5):
+            await house.service.decide(session, observation)
+        counts = await seen_all(house)
+        assert shadow_of(registry, 1) is None
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        await house.service.close()
+        return counts
+
+    counts = run(check())
+    assert counts.compared == 5
+    assert shadow_of(registry, 1) == counts
+    assert whole(registry)
+
+
+def test_a_server_ends_even_if_its_counts_cannot_be_written(house, registry, monkeypatch):
+    def full(*ignored):
+        raise UnusableRegistryError("the disk is full")
+
+    async def check():
+        await house.start(2, SHADOW)
+        following = asyncio.ensure_future(house.controller.run())
+        session = await house.service.open_session("pong", "act")
+        await house.service.decide(session, observations(1)[0])
+        await seen_all(house)
+        monkeypatch.setattr("rlarcade.serving.records.record_shadow", full)
+        following.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await following
+        await house.service.close()
+
+    run(check())

@@ -10,8 +10,9 @@ from made_up_sessions import failed, game, match, rollouts
 
 from rlarcade.errors import ConfigError
 from rlarcade.evaluation.sequential import Rule
+from rlarcade.serving import strategies
 from rlarcade.serving.settings import RolloutSpec
-from rlarcade.serving.strategies import Decision, evidence_of, judge, plan_of
+from rlarcade.serving.strategies import Decision, evidence_of, plan_of
 
 CHAMPION, CANDIDATE = 1, 2
 CANARY = RolloutSpec(strategy="canary", steps=(10, 50, 100))
@@ -24,6 +25,10 @@ SPECS = {
     "canary": CANARY,
     "ab": RolloutSpec(strategy="ab"),
 }
+
+
+def judge(spec, step, games, paused=False, **options):
+    return strategies.judge(spec, evidence_of(spec, step, games), paused, **options)
 
 
 def kind(*args, **options):
@@ -204,7 +209,7 @@ def test_a_rollout_has_only_its_own_steps(name):
         with pytest.raises(ValueError, match=f"has no step {step}"):
             plan_of(spec, step, CHAMPION, CANDIDATE, "salt")
         with pytest.raises(ValueError, match=f"has no step {step}"):
-            judge(spec, step, [])
+            evidence_of(spec, step, [])
 
 
 # Canary

@@ -3,7 +3,7 @@
 import { ask, element, titled } from "./common.js";
 import { Game } from "./game.js";
 import { Keyboard, addRecording, result } from "./play.js";
-import { showDeployments, showRollouts } from "./rollouts.js";
+import { showDeployments, showReplicas, showRollouts } from "./rollouts.js";
 
 const PERIOD = 2000; // milliseconds between two looks at the rollouts
 const MOST_GAMES = 6;
@@ -191,6 +191,8 @@ document.addEventListener("keyup", (event) => state.keyboard?.key(event, false))
 addEventListener("blur", () => state.keyboard?.release());
 at("choice").addEventListener("submit", (event) => { event.preventDefault(); watch(); });
 at("operator").addEventListener("submit", (event) => event.preventDefault());
+at("name").value = sessionStorage.getItem("name") ?? "";
+at("name").addEventListener("change", () => sessionStorage.setItem("name", at("name").value));
 at("game").addEventListener("change", offerVersions);
 at("beside").addEventListener("click", beside);
 at("versus").addEventListener("click", versus);
@@ -221,16 +223,20 @@ async function look() {
     const choices = told.deployments.map((one) => [one.game, one.rollout, one.variants.map(({ role, version }) => [role, version])]);
     if (isNew("choices", choices)) offerGames(); // otherwise a list that is open would close
     showDeployments(at("deployments"), told.deployments);
+    showReplicas(at("replicas"), told.replicas);
   }
-  if (isNew("rollouts", rollouts)) showRollouts(at("rollouts"), rollouts, order);
+  const championOf = ({ variants }) => variants.find((one) => one.role === "champion").version;
+  const champions = Object.fromEntries(told.deployments.map((one) => [one.game, championOf(one)]));
+  if (isNew("rollouts", [rollouts, champions])) showRollouts(at("rollouts"), rollouts, champions, order);
 }
 
-async function order(number, what) {
-  const undoable = what === "pause" || what === "resume";
-  if (!undoable && !confirm(`${what} rollout ${number}?`)) return;
+/** Carries out an order about a rollout, if the operator says yes to the question that it may have. */
+async function order(number, what, more, question) {
+  if (question && !confirm(question)) return;
+  const name = at("name").value.trim();
+  const [headers, body] = [{ Authorization: `Bearer ${at("token").value}` }, { ...more, ...(name ? { actor: name } : {}) }];
   try {
-    const headers = { Authorization: `Bearer ${at("token").value}` };
-    const after = await ask(`/v1/rollouts/${number}/${what}`, { method: "POST", body: {}, headers });
+    const after = await ask(`/v1/rollouts/${number}/${what}`, { method: "POST", body, headers });
     at("ordered").textContent = `Rollout ${number} is ${after.state.replaceAll("_", " ")}.`;
     await look();
   } catch (error) {
