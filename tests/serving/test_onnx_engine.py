@@ -1,8 +1,10 @@
 """The engine onnx: versions play by onnxruntime, and nobody else in the server knows of it."""
 
+import asyncio
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -278,6 +280,36 @@ def test_a_candidate_that_cannot_be_converted_never_gets_a_game(house, registry)
     assert after.state == "rolled_back"
     assert "cannot convert version-2's network to ONNX" in after.note
     assert store.games_of(registry, 1) == []
+
+
+class Waiting(House):
+    """A house in which making the agent of version 2 takes until it is told to end."""
+
+    def __init__(self, *more):
+        self.end = threading.Event()
+        super().__init__(*more)
+
+    def _load(self, checkpoint):
+        if int(checkpoint.tensors["w"][0]) == 2:
+            assert self.end.wait(30)
+        return super()._load(checkpoint)
+
+
+def test_while_a_candidate_is_converted_games_of_others_are_written(house, registry):
+    async def check():
+        waiting = Waiting(registry, house.made)
+        try:
+            await waiting.start(2)
+            written = waiting.service.at_registry(store.rollouts_of, registry)
+            (still,) = await asyncio.wait_for(written, 20)
+        finally:
+            waiting.end.set()
+        while waiting.state().state == "preparing":
+            await waiting.look()
+        await waiting.service.close()
+        return still.state, waiting.state().state
+
+    assert run(check(), 60) == ("preparing", "progressing")
 
 
 # The command
