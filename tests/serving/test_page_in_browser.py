@@ -27,12 +27,16 @@ import pytest
 import uvicorn
 from ale_py import Action
 from PIL import Image
+from promoting import play_by_strength, quick_gate, saved_agent
 from registry_helpers import EARLY, LATE, tiny
 from serving_helpers import Favourite
 from serving_house import House, until
 from serving_process import TOKEN, serving
 from websockets.sync.client import connect
 
+from rlarcade.learning.policy import DQNAgent
+from rlarcade.promotion.pipeline import run_pipeline
+from rlarcade.promotion.submissions import submissions_of
 from rlarcade.registry.registry import DEFAULT_REGISTRY, Registry
 from rlarcade.serving.app import make_app
 from rlarcade.serving.engine import Replica
@@ -69,7 +73,7 @@ class Server(House):
         return self.made.setdefault(number, Valued(number))
 
     @contextmanager
-    def listening(self):
+    def listening(self, games=2):
         online = Online(self.service, self.controller, TOKEN, str(self.registry.folder))
         config = uvicorn.Config(
             make_app(online, ("127.0.0.1",)),
@@ -88,7 +92,7 @@ class Server(House):
         thread = threading.Thread(target=asyncio.run, args=(serve(),))
         thread.start()
         try:
-            until(lambda: server.started and len(self.service.deployments) == 2)
+            until(lambda: server.started and len(self.service.deployments) == games)
             yield self
         finally:
             server.should_exit = True
@@ -697,6 +701,51 @@ def test_a_shadow_is_shown_by_what_it_would_have_done(visit, server):
     assert "E-value" not in facts.inner_text()
     assert "Decide for the candidate" in visit.buttons(number)
     post(f"{server.url}/v1/rollouts/{number}/abort", {})
+
+
+class AnyServer(Server):
+    """Any checkpoint plays alike."""
+
+    def _load(self, checkpoint):
+        return self.made.setdefault(checkpoint.manifest.weights_sha256, Valued(2))
+
+
+def test_a_version_that_waits_is_approved_or_denied_on_the_page(chromium, tmp_path, monkeypatch):
+    paths = [saved_agent(tmp_path / name, seed) for seed, name in enumerate("abc")]
+    play_by_strength(monkeypatch, {DQNAgent.load(path).version: n for n, path in enumerate(paths)})
+    with Registry.open(tmp_path / "registry") as registry:
+        first, *others = map(registry.register, paths)
+        run_pipeline(registry, first, "promote", quick_gate())
+        for version in others:
+            run_pipeline(registry, version, "delivery", quick_gate(), actor=HOSTILE)
+        with (
+            made_up_games.emulator(made_up_games.MadeUpEmulator),
+            AnyServer(registry).listening(games=1) as server,
+            Visit(chromium, server.url) as visit,
+        ):
+            page = visit.page
+            page.get_by_label("Operator's token").fill(TOKEN)
+            card = page.locator("#approval-2")
+            until(lambda: "It would replace version 1" in card.inner_text())
+            assert f"Submitted by {HOSTILE}" in card.inner_text()
+            assert page.locator("#approvals img").count() == 0
+            assert row(card.locator("table"), "match")["Outcome"] == "pass"
+            visit.click("Approve version 2")
+            until(lambda: "needs your name and a reason" in visit.ordered())
+            page.get_by_label("Your name").fill("anna")
+            card.get_by_label("Reason").fill("won every pair")
+            page.locator("#approval-3").get_by_label("Reason").fill("we keep the other one")
+            card.get_by_label("It takes over").select_option("big-bang")
+            visit.click("Approve version 2")
+            until(lambda: visit.ordered() == "Version 2 is approved.")
+            until(lambda: registry.alias("pong").version == 2)
+            until(lambda: "The champion has changed" in page.locator("#approval-3").inner_text())
+            assert page.get_by_role("button", name="Approve version 3").count() == 0
+            visit.click("Deny version 3")
+            until(lambda: "earlier champion" in visit.ordered())  # its verdict was about version 1
+            until(lambda: page.locator("#approvals article").count() == 0)
+            assert submissions_of(registry, version=2)[0].approvals[0].by == "anna"
+            assert submissions_of(registry, version=2)[0].note == "won every pair"
 
 
 # Everybody

@@ -1,5 +1,6 @@
 // The page: chooses games, steers all of them together, and asks for rollouts again and again.
 
+import { showApprovals } from "./approvals.js";
 import { ask, element, titled } from "./common.js";
 import { Game } from "./game.js";
 import { Keyboard, addRecording, result } from "./play.js";
@@ -214,7 +215,8 @@ function isNew(name, told) {
 }
 
 async function look() {
-  const [told, { rollouts }] = await Promise.all([ask("/v1/deployments"), ask("/v1/rollouts")]);
+  const paths = ["/v1/deployments", "/v1/rollouts", "/v1/approvals"];
+  const [told, { rollouts }, { waiting }] = await Promise.all(paths.map((path) => ask(path)));
   if (isNew("deployments", told)) {
     state.deployments = told.deployments;
     const stale = told.stale ? ` It cannot be used now: ${told.stale}` : "";
@@ -228,19 +230,38 @@ async function look() {
   const championOf = ({ variants }) => variants.find((one) => one.role === "champion").version;
   const champions = Object.fromEntries(told.deployments.map((one) => [one.game, championOf(one)]));
   if (isNew("rollouts", [rollouts, champions])) showRollouts(at("rollouts"), rollouts, champions, order);
+  if (isNew("approvals", waiting)) showApprovals(at("approvals"), waiting, answer);
 }
 
 /** Carries out an order about a rollout, if the operator says yes to the question that it may have. */
 async function order(number, what, more, question) {
   if (question && !confirm(question)) return;
   const name = at("name").value.trim();
-  const [headers, body] = [{ Authorization: `Bearer ${at("token").value}` }, { ...more, ...(name ? { actor: name } : {}) }];
+  const after = await operate(`/v1/rollouts/${number}/${what}`, { ...more, ...(name ? { actor: name } : {}) });
+  if (after) at("ordered").textContent = `Rollout ${number} is ${after.state.replaceAll("_", " ")}.`;
+}
+
+/** Approves or denies a version that waits. */
+async function answer(version, decision, more) {
+  const by = at("name").value.trim();
+  if (!by || !more.note) {
+    at("ordered").textContent = "An approval or a denial needs your name and a reason.";
+    return;
+  }
+  const after = await operate(`/v1/approvals/${version}`, { decision, by, ...more });
+  if (after) at("ordered").textContent = `Version ${version} is ${after.state.replaceAll("_", " ")}.`;
+}
+
+/** Sends an operator's order; returns the answer, or says what went wrong. */
+async function operate(path, body) {
   try {
-    const after = await ask(`/v1/rollouts/${number}/${what}`, { method: "POST", body, headers });
-    at("ordered").textContent = `Rollout ${number} is ${after.state.replaceAll("_", " ")}.`;
+    const headers = { Authorization: `Bearer ${at("token").value}` };
+    const after = await ask(path, { method: "POST", body, headers });
     await look();
+    return after;
   } catch (error) {
     at("ordered").textContent = error.message;
+    return null;
   }
 }
 

@@ -6,8 +6,8 @@ const COLUMNS = [
   "Role", "Version", "Share", "Sessions", "Games", "Mean score", "Scores", "Failed", "Errors", "Slow", "Left early",
   "Median, ms", "99th percentile, ms",
 ];
-const GOOD = ["succeeded", "healthy"];
-const BAD = ["rolling_back", "rolled_back", "aborted", "down"];
+const GOOD = ["succeeded", "healthy", "pass"];
+const BAD = ["rolling_back", "rolled_back", "aborted", "down", "fail"];
 
 /** Shows who plays each game. */
 export function showDeployments(place, deployments) {
@@ -93,7 +93,8 @@ function rolloutCard(one, orders, order) {
   ], { class: "card", id: `rollout-${one.id}` });
 }
 
-function badge(state) {
+/** A state or an outcome, in its colour. */
+export function badge(state) {
   const kind = GOOD.includes(state) ? "good" : BAD.includes(state) ? "bad" : "open";
   return element("strong", state.replaceAll("_", " "), { class: `badge ${kind}` });
 }
@@ -169,7 +170,7 @@ function variantsTable(variants, caption) {
 }
 
 /** A table that scrolls sideways by itself; the first cell of each row names it. */
-function table(caption, columns, rows) {
+export function table(caption, columns, rows) {
   const head = columns.map((name) => element("th", name, { scope: "col" }));
   const body = rows.map(([name, ...rest]) =>
     element("tr", [element("th", name, { scope: "row" }), ...rest.map((one) => element("td", one instanceof Node ? one : String(one)))]));
