@@ -39,6 +39,8 @@ if TYPE_CHECKING:
         evaluate_agent,
     )
     from rlarcade.games import FrameStack, Protocol, get_protocol, make_env, make_vec_env
+    from rlarcade.learning.onnx_file import export_onnx
+    from rlarcade.learning.onnx_values import OnnxValues
     from rlarcade.learning.policy import DQNAgent
     from rlarcade.learning.replay import Batch, Replay
     from rlarcade.learning.saliency import saliency
@@ -73,6 +75,7 @@ _HOMES = {
     "Listener": "runs.listener",
     "Manifest": "checkpoint",
     "MetricWriter": "runs.metrics",
+    "OnnxValues": "learning.onnx_values",
     "PairResult": "evaluation",
     "Player": "playing",
     "Policy": "playing",
@@ -100,6 +103,7 @@ _HOMES = {
     "compare_all": "evaluation",
     "compare_suite": "evaluation",
     "evaluate_agent": "evaluation",
+    "export_onnx": "learning.onnx_file",
     "get_protocol": "games",
     "load_checkpoint": "checkpoint",
     "make_env": "games",
@@ -126,6 +130,7 @@ __all__ = [
     "Listener",
     "Manifest",
     "MetricWriter",
+    "OnnxValues",
     "PairResult",
     "Player",
     "Policy",
@@ -153,6 +158,7 @@ __all__ = [
     "compare_all",
     "compare_suite",
     "evaluate_agent",
+    "export_onnx",
     "get_protocol",
     "load_checkpoint",
     "make_env",

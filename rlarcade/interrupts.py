@@ -1,4 +1,7 @@
-"""Interrupts and errors while a command still loads its libraries: one line, no traceback."""
+"""What a command's process needs before its libraries load.
+
+Interrupts and errors meanwhile are one line, no traceback. Threads of PyTorch that wait sleep.
+"""
 
 import os
 import signal
@@ -13,7 +16,7 @@ _STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 def until_ready() -> None:
-    """Handles interrupts and errors until `run_command` takes over.
+    """Handles interrupts and errors until `run_command` takes over, and prepares OpenMP.
 
     Ctrl-C and SIGTERM end the process at once, with exit code 130. If a library cannot be loaded,
     for example for lack of memory, the exit code is 1. If the working directory was removed, it is
@@ -22,6 +25,9 @@ def until_ready() -> None:
     for number in _STOPS:
         signal.signal(number, _end)
     sys.excepthook = _tell
+    # Threads of OpenMP wait for each other after every operation. By default they do so awake,
+    # which takes the core from the thread that they wait for as soon as another process runs.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         os.getcwd()  # noqa: PTH109 - importing pathlib takes time
     except OSError:

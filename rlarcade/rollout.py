@@ -171,6 +171,8 @@ class _Status(_Subcommand):
             say(_line(one))
             for variant in one["variants"]:
                 say(_variant_line(variant))
+                if variant["latency"] is not None:
+                    say(_latency_line(variant["latency"]))
             if one["shadow"] is not None:
                 say(_shadow_line(one["shadow"]))
         return told
@@ -282,6 +284,12 @@ def _variant_line(variant: dict[str, Any]) -> str:
         f"{counted(variant['sessions'], 'session')}, {counted(variant['games'], 'game')}, {mean}"
         f"{_outcomes(variant['outcomes'])}"
     )
+
+
+def _latency_line(told: dict[str, Any]) -> str:
+    median, p99 = (f"{1_000 * told[name]:,.1f} ms" for name in ("median_seconds", "p99_seconds"))
+    newest = counted(told["decisions"], "newest decision")
+    return f"            its {newest} took {median} (median), {p99} (p99)"
 
 
 def _outcomes(told: dict[str, Any] | None) -> str:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,6 +16,9 @@ from rlarcade.foreign import from_extra
 from rlarcade.games.names import display_name
 from rlarcade.registry.registry import DEFAULT_REGISTRY
 from rlarcade.registry.store import is_registry
+
+if TYPE_CHECKING:
+    from rlarcade.serving.stock import Loader
 
 _REPLICAS = 2
 
@@ -33,9 +36,11 @@ class _Flags(BaseModel):
     token_file: Path | None = None
     """File with the operator's token. Unset: the environment variable RLARCADE_TOKEN. Without a
     token, nobody can start a rollout."""
-    engine: Literal["local", "processes"] = "local"
+    engine: Literal["local", "processes", "onnx"] = "local"
     """Where forward passes run. local: in this process; processes: in several worker processes,
-    which a rolling rollout can replace one after the other."""
+    which a rolling rollout can replace one after the other; onnx: in this process, by onnxruntime
+    instead of torch (extra `onnx`). With onnx, values differ from torch's in the last bits, so the
+    promise of equal bits does not hold: a game may differ from that of `evaluate`."""
     replicas: Annotated[int, Field(ge=1, le=256)] | None = None
     """Number of worker processes of `--engine processes`. Unset: 2."""
 
@@ -53,25 +58,41 @@ def _serve_command(argv: Sequence[str]) -> int:
 
     logging.basicConfig(format="%(levelname)s %(message)s", stream=sys.stderr)
     token = operator_token(flags.token_file)
-    if flags.engine == "local" and flags.replicas is not None:
+    in_processes = flags.engine == "processes"
+    if not in_processes and flags.replicas is not None:
         raise ConfigError(
-            "--replicas is the number of worker processes, and the engine local has none. Add "
-            "--engine processes, or leave --replicas out."
+            f"--replicas is the number of worker processes, and the engine {flags.engine} has "
+            "none. Add --engine processes, or leave --replicas out."
         )
     serve(
         flags.registry,
         host=flags.host,
         port=flags.port,
         token=token,
-        replicas=None if flags.engine == "local" else flags.replicas or _REPLICAS,
-        on_ready=partial(_tell, flags.registry, token is not None),
+        replicas=(flags.replicas or _REPLICAS) if in_processes else None,
+        loader=_loader(flags.engine),
+        on_ready=partial(_tell, flags, token is not None),
     )
     return EXIT_OK
 
 
-def _tell(registry: Path, has_token: bool, url: str, games: list[str]) -> None:
-    if not is_registry(registry):
-        say(f"there is no registry at {registry}: serving the agents that come with rlarcade")
+def _loader(engine: str) -> "Loader":
+    if engine == "onnx":
+        from rlarcade.learning.onnx_values import require_exporter
+        from rlarcade.serving.onnx_loader import load_onnx
+
+        require_exporter()
+        return load_onnx
+    from rlarcade.learning.policy import DQNAgent
+
+    return DQNAgent.load
+
+
+def _tell(flags: _Flags, has_token: bool, url: str, games: list[str]) -> None:
+    if not is_registry(flags.registry):
+        say(f"there is no registry at {flags.registry}: serving the agents that come with rlarcade")
+    if flags.engine == "onnx":
+        say("engine onnx: values differ from torch's in the last bits, so games may differ, too")
     online = ", ".join(map(display_name, games))
     say(f"online: {online}" if online else "no game has a champion yet; see `promote promote`")
     if not has_token:

@@ -119,6 +119,36 @@ def test_a_ctrl_c_while_the_libraries_load_is_one_line_and_130():
     assert (ran.returncode, ran.stderr) == (130, "rlarcade: error: interrupted.\n")
 
 
+@pytest.mark.parametrize(("given", "then"), [(None, "passive"), ("active", "active")])
+@pytest.mark.parametrize("module", ["rlarcade", "rlarcade.train"])
+def test_threads_that_wait_sleep_unless_the_user_wants_otherwise(module, given, then):
+    """PyTorch reads it when it is loaded: asked there, before it does."""
+    code = (
+        "import os, runpy, sys\n"
+        "class Asked:\n"
+        "    def find_spec(self, name, *rest):\n"
+        "        if name == 'torch':\n"
+        "            print(os.environ['OMP_WAIT_POLICY'], flush=True)\n"
+        "            os._exit(0)\n"
+        "sys.meta_path.insert(0, Asked())\n"
+        "sys.argv = ['-m', 'train', '--help']\n"
+        f"runpy.run_module({module!r}, run_name='__main__', alter_sys=True)\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment |= {} if given is None else {"OMP_WAIT_POLICY": given}
+    ran = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment
+    )
+    assert ran.stdout == f"{then}\n"
+
+
+def test_importing_rlarcade_changes_no_environment():
+    code = (
+        "import os; before = dict(os.environ); import rlarcade.train; assert before == os.environ"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_a_line_is_one_line_whatever_a_name_holds(capsys):
     console.say("checkpoint x\x1b[31m\nverdict: PROMOTE")
     console.say_warning("a\x07b")

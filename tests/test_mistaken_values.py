@@ -122,6 +122,8 @@ CALLS = {
     "checkpoint": (rlarcade.load_checkpoint, NO_TEXT),
     "agent": (DQNAgent.load, NO_TEXT),
     "ONNX file": (OnnxValues.load, NO_TEXT),
+    "agent of an export": (lambda x: export_onnx(x, "agent.onnx"), WRONG),
+    "agent in onnxruntime": (OnnxValues.of, WRONG),
     "file of an export": (lambda x: export_onnx(early(), x), NO_TEXT),
     "agent's folder": (lambda x: early().save(x), [*WRONG, ".", "/"]),
     "registry": (Registry.open, NO_TEXT),

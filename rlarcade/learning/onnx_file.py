@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from rlarcade.checked import path_of
+from rlarcade.checked import path_of, require
 from rlarcade.checkpoint import library_versions
 from rlarcade.errors import ExportError
 from rlarcade.files import write_file
@@ -80,7 +80,8 @@ def export_onnx(agent: DQNAgent, path: str | Path) -> OnnxCheck:
         path: the file.
 
     Raises:
-        ConfigError: the extra `onnx` is not installed, or `path` is no path.
+        ConfigError: the extra `onnx` is not installed, `agent` is no `DQNAgent`, or `path` is no
+            path.
         ExportError: the network cannot be converted, or differs by more than `TOLERANCE` and
             `LEAST_EQUAL` allow. No file is written.
         OSError: the file cannot be written.
@@ -97,9 +98,10 @@ def onnx_model(agent: DQNAgent) -> bytes:
     """Converts an agent's network; returns the content of an ONNX file. Nothing is checked.
 
     Raises:
-        ConfigError: the extra `onnx` is not installed.
+        ConfigError: the extra `onnx` is not installed, or `agent` is no `DQNAgent`.
         ExportError: the network cannot be converted.
     """
+    require(agent, DQNAgent, "agent", "DQNAgent.load('my-agent')")
     require_onnx("onnx", "onnxscript", "onnxruntime")
     description = _described(agent)
     try:

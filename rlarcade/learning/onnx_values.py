@@ -7,6 +7,7 @@ onnxruntime comes with the extra `onnx` and is imported where it is used.
 """
 
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -108,7 +109,7 @@ class OnnxValues:
         """Converts an agent in some seconds, without the check of `export_onnx`.
 
         Raises:
-            ConfigError: the extra `onnx` is not installed.
+            ConfigError: the extra `onnx` is not installed, or `agent` is no `DQNAgent`.
             ExportError: the network cannot be converted.
         """
         from rlarcade.learning.onnx_file import onnx_model  # here, because it imports torch
@@ -159,6 +160,18 @@ def require_onnx(*modules: str) -> list[Any]:
     """
     with from_extra("onnx", "ONNX needs"):
         return [import_module(name) for name in modules]
+
+
+def require_exporter() -> None:
+    """Requires all of the extra `onnx`, and imports nothing: onnxscript takes 60 MB.
+
+    Raises:
+        ConfigError: a library is not installed.
+    """
+    with from_extra("onnx", "ONNX needs"):
+        for name in ("onnx", "onnxscript", "onnxruntime"):
+            if find_spec(name) is None:
+                raise ModuleNotFoundError(name=name)
 
 
 def _session_of(model: bytes, name: str) -> Any:

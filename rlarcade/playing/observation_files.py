@@ -90,22 +90,30 @@ def open_observations(path: Path) -> Iterator[ObservationFile]:
 
 def _member(path: Path, file: BinaryIO, stack: ExitStack) -> tuple[BinaryIO, int]:
     """Opens the array in an archive; returns its stream and its uncompressed bytes."""
-    try:
+    member = f"{ARRAY}.npy"
+    with _reading(path):
         archive = stack.enter_context(zipfile.ZipFile(file))
-        names = archive.namelist()
-        if f"{ARRAY}.npy" not in names:
-            found = ", ".join(quoted(name.removesuffix(".npy"), 20) for name in names[:5])
-            raise _unreadable(
-                path, f"it has no array {ARRAY!r}, only {found or 'nothing'}", remedy=_HOW
-            )
-        info = archive.getinfo(f"{ARRAY}.npy")
-        if info.compress_type not in _METHODS:  # numpy has no others; LZMA can ask for gigabytes
-            raise _unreadable(path, "it is compressed in a way that numpy does not use")
-        return cast(BinaryIO, stack.enter_context(archive.open(info))), info.file_size
+    names = archive.namelist()
+    if member not in names:
+        found = ", ".join(quoted(name.removesuffix(".npy"), 20) for name in names[:5])
+        raise _unreadable(
+            path, f"it has no array {ARRAY!r}, only {found or 'nothing'}", remedy=_HOW
+        )
+    info = archive.getinfo(member)
+    if info.compress_type not in _METHODS:  # numpy has no others; LZMA can ask for gigabytes
+        raise _unreadable(path, "it is compressed in a way that numpy does not use")
+    with _reading(path):
+        stream = stack.enter_context(archive.open(info))
+    return cast(BinaryIO, stream), info.file_size
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turns what `zipfile` raises into an error that names the file."""
+    try:
+        yield
     # RuntimeError: it is encrypted; NotImplementedError: a later version of the format
     except (zipfile.BadZipFile, RuntimeError, NotImplementedError, ValueError) as error:
-        if isinstance(error, ConfigError):
-            raise
         raise _unreadable(path, f"it is no .npz file ({error})", remedy=_HOW) from error
 
 

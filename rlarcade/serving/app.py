@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import rlarcade
 from rlarcade.errors import ConfigError, RegistryError
-from rlarcade.serving import sessions_http, v1, v2, watch_http
+from rlarcade.serving import approvals_http, sessions_http, v1, v2, watch_http
 from rlarcade.serving.refusals import Refusal
 from rlarcade.serving.requests import Online
 from rlarcade.serving.rollout_store import is_unusable
@@ -44,7 +44,8 @@ def make_app(online: Online, hosts: Collection[str] | None = None) -> FastAPI:
     )
     app.state.online = online
     app.state.watching = Watching(online.service)
-    routers = v2.busiest, v2.router, v1.router, sessions_http.router, watch_http.router
+    rollouts = v1.router, approvals_http.router
+    routers = v2.busiest, v2.router, *rollouts, sessions_http.router, watch_http.router
     for router in (*routers, watch_http.page):
         app.include_router(router)
     _answer_errors(app)

@@ -167,12 +167,13 @@ class Driving:
         return after
 
 
-_OPERATOR = "operator "
+_OPERATOR = "operator"
 
 
 def by_operator(actor: str, what: str) -> str:
     """Returns the note of an operator's order, by which a pause of theirs is recognised."""
-    return f"{_OPERATOR}{actor}: {what}"
+    who = _OPERATOR if actor == _OPERATOR else f"{_OPERATOR} {actor}"  # it is who gives no name
+    return f"{who}: {what}"
 
 
 def is_by_operator(current: Rollout) -> bool:

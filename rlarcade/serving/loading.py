@@ -18,7 +18,7 @@ from rlarcade.serving.live import LiveRollout
 from rlarcade.serving.refusals import Refusal
 from rlarcade.serving.rolling import Rolling
 from rlarcade.serving.service import Service
-from rlarcade.serving.stock import Loader, Stocked, from_registry
+from rlarcade.serving.stock import Loader, Stocked, read, stocked
 
 UNLOADABLE = (PolicyError, ResourceError, Refusal)
 """Errors that say that a version cannot be loaded."""
@@ -118,14 +118,16 @@ class Loading:
 
     async def ready(self, deployment: Deployment, number: int, *, at_once: bool) -> None:
         """Loads and warms a version, before it gets any game."""
-        stocked = deployment.stock.get(number) or await self._read(number)
+        found = deployment.stock.get(number) or await self._read(number)
         await self._service.engine.load(
-            number, stocked.agent, at_once=at_once, checkpoint=stocked.checkpoint
+            number, found.agent, at_once=at_once, checkpoint=found.checkpoint
         )
-        deployment.stock[number] = stocked
+        deployment.stock[number] = found
 
     async def _read(self, number: int) -> Stocked:
-        return await self._service.at_registry(from_registry, self._registry, number, self._load)
+        version, checkpoint = await self._service.at_registry(read, self._registry, number)
+        # In another thread, because it may take seconds (ONNX), and new games wait to be written.
+        return await asyncio.to_thread(stocked, version, checkpoint, self._load)
 
     async def put_away(self, deployment: Deployment) -> None:
         """Unloads versions that nobody plays any more."""

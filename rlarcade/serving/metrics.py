@@ -1,9 +1,11 @@
 """Counters for Prometheus."""
 
 from collections import Counter as Counts
+from collections import deque
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 if TYPE_CHECKING:
@@ -14,11 +16,28 @@ if TYPE_CHECKING:
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _POINTS = (0, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000)
 
+MOST_LATENCIES = 1_000
+"""Newest decisions of a version whose times are kept."""
+MOST_VERSIONS = 256
+"""Most versions whose times are kept: 10 MB. Then those of the first one are forgotten."""
+
+
+class Latency(NamedTuple):
+    """How long a version's newest decisions took."""
+
+    decisions: int
+    """How many they are, at most `MOST_LATENCIES`."""
+    median: float
+    """Seconds."""
+    p99: float
+    """Seconds: 99 of 100 decisions took no longer."""
+
 
 class Metrics:
     """Counters of one server."""
 
     def __init__(self) -> None:
+        self._newest: dict[int, deque[float]] = {}
         self._all = CollectorRegistry()
         self._requests = Counter(
             "rlarcade_requests",
@@ -87,18 +106,37 @@ class Metrics:
         self._requests.labels(path, str(code)).inc()
 
     def decided(self, version: int, role: str | None, result: str, seconds: float) -> None:
-        """Counts a forward pass."""
+        """Counts a forward pass, and keeps the time of one that gave values."""
         labels = str(version), role or "addressed"
         self._decisions.labels(*labels, result).inc()
         self._seconds.labels(*labels).observe(seconds)
+        if result == "ok":
+            newest = self._newest.get(version)
+            if newest is None:
+                newest = self._newest[version] = deque(maxlen=MOST_LATENCIES)
+                if len(self._newest) > MOST_VERSIONS:
+                    del self._newest[next(iter(self._newest))]
+            newest.append(seconds)
+
+    def latency(self, version: int) -> Latency | None:
+        """Returns how long a version's newest forward passes took, with the time in the queue.
+
+        Returns:
+            Median and 99th percentile (nearest rank) of at most `MOST_LATENCIES` passes since the
+            server started. None: there was none.
+        """
+        newest = self._newest.get(version)
+        if newest is None:
+            return None
+        median, p99 = np.quantile(newest, (0.5, 0.99), method="inverted_cdf").tolist()
+        return Latency(len(newest), median, p99)
 
     def began(self, session: "Session") -> None:
         """Counts a new session."""
         self._sessions.labels(session.game, session.kind).inc()
 
-    def ended(self, session: "Session", claimed: float | None) -> None:
+    def ended(self, session: "Session") -> None:
         """Counts a session that ended."""
-        del claimed
         self._sessions.labels(session.game, session.kind).dec()
         self._episodes.labels(
             session.game, str(session.version), session.role or "addressed", session.state

@@ -333,7 +333,7 @@ class Service:
         if session.state == "open":
             session.state = state
             self.sessions.remove(session)
-            self.metrics.ended(session, claimed)
+            self.metrics.ended(session)
             if session.counted is not None:
                 self._send_to_referee(session, session.counted, claimed)
             self.changed.set()

@@ -8,6 +8,7 @@ from rlarcade.checkpoint import Checkpoint, load_checkpoint
 from rlarcade.games.names import display_name
 from rlarcade.games.protocols import Protocol
 from rlarcade.learning.policy import DQNAgent
+from rlarcade.registry.documents import Version
 from rlarcade.registry.registry import CHAMPION, Registry
 from rlarcade.serving.engine import ValuesActions
 
@@ -37,19 +38,26 @@ Loader = Callable[[Checkpoint], ValuesActions]
 """Makes an agent of a checkpoint; `DQNAgent.load`, or another engine's."""
 
 
-def from_registry(registry: Registry, number: int, loader: Loader = DQNAgent.load) -> Stocked:
+def read(registry: Registry, number: int) -> tuple[Version, Checkpoint]:
     """Reads a version and checks its bytes.
 
     Raises:
-        CheckpointError: it describes a network that cannot be built.
         RegistryError: the version does not exist or is broken.
     """
-    version = registry.version(number)
-    checkpoint = registry.load(number)
+    return registry.version(number), registry.load(number)
+
+
+def stocked(version: Version, checkpoint: Checkpoint, loader: Loader = DQNAgent.load) -> Stocked:
+    """Makes the agent of a version.
+
+    Raises:
+        CheckpointError: the checkpoint describes a network that cannot be built.
+        RlarcadeError: see `loader`.
+    """
     agent = loader(checkpoint)
-    agent.name = f"version {number}"
+    agent.name = f"version {version.number}"
     return Stocked(
-        number,
+        version.number,
         version.digest,
         version.game,
         version.protocol,

@@ -206,8 +206,7 @@ async def _alone(
     elif key is not None:
         variant = assign(deployment.plan, str(key)[:LONGEST_KEY])
     else:
-        variant = deployment.plan.variants[0]
-        variant = deployment.plan.variant("champion") or variant
+        variant = next(one for one in deployment.plan.variants if one.role == "champion")
     try:
         values = await service.values(variant.version, asked.observation, variant.role)
     except PolicyError as error:

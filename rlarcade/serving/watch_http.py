@@ -304,5 +304,14 @@ def _serve(path: str, name: str) -> None:
 
 
 _serve("/", "index.html")
-for _name in ("page.js", "common.js", "game.js", "play.js", "rollouts.js", "page.css", "icon.svg"):
+for _name in (
+    "page.js",
+    "approvals.js",
+    "common.js",
+    "game.js",
+    "play.js",
+    "rollouts.js",
+    "page.css",
+    "icon.svg",
+):
     _serve(f"/{_name}", _name)

@@ -205,13 +205,13 @@ async def _created(channel: int, loader: str | None) -> Process:
         stdin=PIPE,  # closes when this process ends; see the worker
         stdout=DEVNULL,
         pass_fds=[channel],
-        env=_environment(),
+        env=child_environment(),
         start_new_session=True,  # Ctrl-C ends the server, which ends its workers
     )
 
 
-def _environment() -> dict[str, str]:
-    """Returns the environment of a worker: it imports what this process imports, in one thread."""
+def child_environment() -> dict[str, str]:
+    """Returns variables for a process that imports what this one imports, and has one thread."""
     folders: Iterable[str] = (folder or str(Path.cwd()) for folder in sys.path)
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     return os.environ | threads | {"PYTHONPATH": os.pathsep.join(folders)}

@@ -46,6 +46,7 @@ def refusal(path):
     line = str(told.value)
     assert line.isprintable()
     assert line.startswith(f"cannot read observations from {path}: ")
+    assert line.count("cannot read") == 1, "an error of ours is not told within another one"
     return line
 
 
@@ -126,6 +127,8 @@ def altered(content, place, value):
 
 ENCRYPTED = altered(npz_bytes({"observation.npy": ARRAY}, zipfile.ZIP_STORED), 6, 1)
 ENCRYPTED = altered(ENCRYPTED, ENCRYPTED.rindex(b"PK\1\2") + 8, 1)
+PLAIN = npz_bytes({"observation.npy": ARRAY}, zipfile.ZIP_STORED)
+OF_THE_FUTURE = altered(PLAIN, PLAIN.rindex(b"PK\1\2") + 6, 99)
 
 
 @pytest.mark.parametrize(
@@ -139,6 +142,7 @@ ENCRYPTED = altered(ENCRYPTED, ENCRYPTED.rindex(b"PK\1\2") + 8, 1)
         (npz_bytes({"observation.npy": ARRAY[:-1]}), "It is cut off or damaged"),
         (npz_bytes({"observation.npy": ARRAY}, zipfile.ZIP_LZMA), "in a way that numpy does not"),
         (ENCRYPTED, "it is no .npz file"),
+        (OF_THE_FUTURE, "it is no .npz file (zip file version 9.9)"),
     ],
 )
 def test_an_archive_without_that_array_is_refused(tmp_path, content, said):

@@ -229,3 +229,19 @@ def test_an_experiment_over_http_ends_by_a_decision_and_takes_outcomes(tmp_path)
         assert sorted(one["n"] for one in outcomes) == [0, 0, 1]
         server.run("rollout", "decide", "1", "--winner", "candidate")
         assert registry.alias("space_invaders").version == 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_big_bang_over_http_gives_all_new_games_to_the_candidate_and_undo_takes_them_back(
+    tmp_path,
+):
+    with space_invaders(tmp_path, "late", "early") as (server, registry):
+        server.run("rollout", "start", "2", "--strategy", "big-bang")
+        server.until(lambda: server.rollout()["state"] == "succeeded")
+        assert registry.alias("space_invaders").version == 2
+        assert "version 2" in server.run("play", "--games", "1")
+        server.run("rollout", "undo", "1")
+        server.until(lambda: server.rollout()["state"] == "rolled_back")
+        assert registry.alias("space_invaders").version == 1
+        assert "version 1" in server.run("play", "--games", "1")

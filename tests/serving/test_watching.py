@@ -35,20 +35,33 @@ def agent_of(checkpoint):
     return Crashing(after=9) if number == 7 else Favourite(number % 6, name=f"agent {number}")
 
 
+class Clock:
+    """A clock that stands still until it is moved."""
+
+    now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
 @pytest.fixture
 def start(registry, monkeypatch):
-    """Starts a server in this process; `house.watching` are its watched games."""
+    """Starts a server in this process; `house.watching` are its watched games.
+
+    By `house.clock` it knows which sessions are idle.
+    """
     monkeypatch.setattr(watching, "_PERIOD", 0.05)
     clients = []
 
     def started():
-        service = Service(LocalEngine(), idle_seconds=60)
+        clock = Clock()
+        service = Service(LocalEngine(), idle_seconds=60, clock=clock)
         controller = Controller(service, registry, agent_of)
         online = Online(service, controller, TOKEN, str(registry.folder))
         client = TestClient(make_app(online), raise_server_exceptions=False)
         client.__enter__()
         clients.append(client)
-        client.service = service
+        client.service, client.clock = service, clock
         client.watching = client.app.state.watching
         until(lambda: client.get("/v2/health/ready").status_code == 200)
         return client
@@ -182,12 +195,12 @@ def test_a_picture_is_a_png_of_160_by_210_points_in_colour(house):
 
 def test_a_spectator_pauses_and_steps(house):
     game = begin(house)
-    with Spectator(house, game, pause=True) as spectator:
+    with Spectator(house, game, pause=True, speed=60) as spectator:
         assert spectator.look()["step"] == 0
         for number in (1, 2):
             spectator.say(step=True)
             assert spectator.look()["step"] == number
-        time.sleep(0.3)
+        time.sleep(0.1)
         assert shown(house, game)["steps"] == 2
         spectator.say(pause=False, speed=0)
         assert [spectator.look()["step"] for _ in range(3)] == [3, 4, 5]
@@ -195,27 +208,31 @@ def test_a_spectator_pauses_and_steps(house):
 
 def test_a_step_pauses_a_running_game(house):
     game = begin(house)
-    with Spectator(house, game, speed=5) as spectator:
-        spectator.look()
-        spectator.look()  # the first step comes at once
+    with Spectator(house, game, speed=60) as spectator:
+        [spectator.look() for _ in range(3)]
         spectator.say(step=True)
-        before = spectator.look()["step"]
-        time.sleep(0.6)
-        assert shown(house, game)["steps"] == before
+        viewer = house.watching._games[game["id"]].viewer
+        until(lambda: viewer.paused and not viewer.single_steps)
+        time.sleep(0.1)  # six steps, if it were not paused
+        assert stands_still(house, game)
 
 
 @pytest.mark.parametrize("speed", [None, 60])
 def test_a_game_goes_at_the_speed_that_its_spectator_wants(house, speed):
-    """15 steps a second by default. The lower bound is exact; a busy machine may take longer."""
+    """15 steps a second by default, never more, and no less once the machine is free."""
+
+    def seconds():
+        began = time.monotonic()
+        for _ in range(4):
+            spectator.look()
+        return time.monotonic() - began
+
+    wanted = 4 / (speed or 15)
     with Spectator(house, begin(house), **({} if speed is None else {"speed": speed})) as spectator:
         spectator.look()
         spectator.look()
-        began = time.monotonic()
-        for _ in range(8):
-            spectator.look()
-        took = time.monotonic() - began
-    wanted = 8 / (speed or 15)
-    assert 0.75 * wanted < took < wanted + 1
+        assert seconds() > 0.75 * wanted
+        until(lambda: seconds() < 3 * wanted)
 
 
 def test_a_game_that_nobody_watches_stands_still_and_goes_on_for_who_has_its_token(house):
@@ -303,14 +320,21 @@ def test_a_paused_game_that_is_watched_is_not_abandoned_and_one_that_nobody_watc
     house, monkeypatch
 ):
     monkeypatch.setattr(watch_http, "_LOOK_SECONDS", 0.05)
-    house.service.idle_seconds = 0.4
     game = begin(house)
+    session = house.watching._games[game["id"]].session
     with Spectator(house, game, pause=True) as spectator:
         spectator.look()
-        time.sleep(0.8)
+        for _ in range(3):
+            house.clock.now += 50
+            until(lambda: session.used == house.clock.now)
         spectator.say(step=True)
         assert spectator.look()["step"] == 1
-    until(lambda: len(house.service.sessions) == 0)
+
+    def abandoned():
+        house.clock.now += 61
+        return len(house.service.sessions) == 0
+
+    until(abandoned)
     until(lambda: not house.watching._games)
     assert shown(house, game)["state"] == "abandoned"
     with Spectator(house, game) as spectator:

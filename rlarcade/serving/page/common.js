@@ -39,3 +39,24 @@ export function figure(value, digits = 2) {
   const text = value.toLocaleString("en", { maximumFractionDigits: digits, minimumFractionDigits: digits });
   return text.replace("-", "−");
 }
+
+/**
+ * Makes an element like a fresh one, and touches only what differs. So whatever has the focus, is scrolled or is
+ * just being pressed stays as it is.
+ */
+export function renew(old, fresh) {
+  if (old.nodeName !== fresh.nodeName) {
+    old.replaceWith(fresh);
+    return;
+  }
+  if (old.nodeType === Node.TEXT_NODE) {
+    if (old.data !== fresh.data) old.data = fresh.data;
+    return;
+  }
+  for (const { name } of [...old.attributes]) if (!fresh.hasAttribute(name)) old.removeAttribute(name);
+  for (const { name, value } of fresh.attributes) if (old.getAttribute(name) !== value) old.setAttribute(name, value);
+  old.onclick = fresh.onclick;
+  const [before, after] = [[...old.childNodes], [...fresh.childNodes]];
+  before.slice(after.length).forEach((child) => child.remove());
+  after.forEach((child, place) => (place < before.length ? renew(before[place], child) : old.append(child)));
+}

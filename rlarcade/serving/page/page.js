@@ -1,9 +1,10 @@
 // The page: chooses games, steers all of them together, and asks for rollouts again and again.
 
+import { showApprovals } from "./approvals.js";
 import { ask, element, titled } from "./common.js";
 import { Game } from "./game.js";
 import { Keyboard, addRecording, result } from "./play.js";
-import { showDeployments, showRollouts } from "./rollouts.js";
+import { showDeployments, showReplicas, showRollouts } from "./rollouts.js";
 
 const PERIOD = 2000; // milliseconds between two looks at the rollouts
 const MOST_GAMES = 6;
@@ -191,6 +192,8 @@ document.addEventListener("keyup", (event) => state.keyboard?.key(event, false))
 addEventListener("blur", () => state.keyboard?.release());
 at("choice").addEventListener("submit", (event) => { event.preventDefault(); watch(); });
 at("operator").addEventListener("submit", (event) => event.preventDefault());
+at("name").value = sessionStorage.getItem("name") ?? "";
+at("name").addEventListener("change", () => sessionStorage.setItem("name", at("name").value));
 at("game").addEventListener("change", offerVersions);
 at("beside").addEventListener("click", beside);
 at("versus").addEventListener("click", versus);
@@ -212,7 +215,8 @@ function isNew(name, told) {
 }
 
 async function look() {
-  const [told, { rollouts }] = await Promise.all([ask("/v1/deployments"), ask("/v1/rollouts")]);
+  const paths = ["/v1/deployments", "/v1/rollouts", "/v1/approvals"];
+  const [told, { rollouts }, { waiting }] = await Promise.all(paths.map((path) => ask(path)));
   if (isNew("deployments", told)) {
     state.deployments = told.deployments;
     const stale = told.stale ? ` It cannot be used now: ${told.stale}` : "";
@@ -221,20 +225,43 @@ async function look() {
     const choices = told.deployments.map((one) => [one.game, one.rollout, one.variants.map(({ role, version }) => [role, version])]);
     if (isNew("choices", choices)) offerGames(); // otherwise a list that is open would close
     showDeployments(at("deployments"), told.deployments);
+    showReplicas(at("replicas"), told.replicas);
   }
-  if (isNew("rollouts", rollouts)) showRollouts(at("rollouts"), rollouts, order);
+  const championOf = ({ variants }) => variants.find((one) => one.role === "champion").version;
+  const champions = Object.fromEntries(told.deployments.map((one) => [one.game, championOf(one)]));
+  if (isNew("rollouts", [rollouts, champions])) showRollouts(at("rollouts"), rollouts, champions, order);
+  if (isNew("approvals", waiting)) showApprovals(at("approvals"), waiting, answer);
 }
 
-async function order(number, what) {
-  const undoable = what === "pause" || what === "resume";
-  if (!undoable && !confirm(`${what} rollout ${number}?`)) return;
+/** Carries out an order about a rollout, if the operator says yes to the question that it may have. */
+async function order(number, what, more, question) {
+  if (question && !confirm(question)) return;
+  const name = at("name").value.trim();
+  const after = await operate(`/v1/rollouts/${number}/${what}`, { ...more, ...(name ? { actor: name } : {}) });
+  if (after) at("ordered").textContent = `Rollout ${number} is ${after.state.replaceAll("_", " ")}.`;
+}
+
+/** Approves or denies a version that waits. */
+async function answer(version, decision, more) {
+  const by = at("name").value.trim();
+  if (!by || !more.note) {
+    at("ordered").textContent = "An approval or a denial needs your name and a reason.";
+    return;
+  }
+  const after = await operate(`/v1/approvals/${version}`, { decision, by, ...more });
+  if (after) at("ordered").textContent = `Version ${version} is ${after.state.replaceAll("_", " ")}.`;
+}
+
+/** Sends an operator's order; returns the answer, or says what went wrong. */
+async function operate(path, body) {
   try {
     const headers = { Authorization: `Bearer ${at("token").value}` };
-    const after = await ask(`/v1/rollouts/${number}/${what}`, { method: "POST", body: {}, headers });
-    at("ordered").textContent = `Rollout ${number} is ${after.state.replaceAll("_", " ")}.`;
+    const after = await ask(path, { method: "POST", body, headers });
     await look();
+    return after;
   } catch (error) {
     at("ordered").textContent = error.message;
+    return null;
   }
 }
 

@@ -1,56 +1,124 @@
-// The versions online and the rollouts: tables, and orders with the operator's token.
+// The versions online, the workers and the rollouts: tables, and orders with the operator's token.
 
-import { drawn, element, figure, titled } from "./common.js";
+import { drawn, element, figure, renew, titled } from "./common.js";
 
-const ORDERS = {
-  preparing: ["abort"],
-  progressing: ["pause", "abort"],
-  paused: ["resume", "abort"],
-  succeeded: ["undo"],
-};
-const COLUMNS = ["Role", "Version", "Share", "Sessions", "Games", "Mean score", "Scores", "Failed", "Errors", "Slow", "Left early"];
+const COLUMNS = [
+  "Role", "Version", "Share", "Sessions", "Games", "Mean score", "Scores", "Failed", "Errors", "Slow", "Left early",
+  "Median, ms", "99th percentile, ms",
+];
+const GOOD = ["succeeded", "healthy", "pass"];
+const BAD = ["rolling_back", "rolled_back", "aborted", "down", "fail"];
 
 /** Shows who plays each game. */
 export function showDeployments(place, deployments) {
-  place.replaceChildren(
-    ...deployments.map((one) => variantsTable(one.variants, `${titled(one.game)}: who plays it`)),
-  );
+  const tables = deployments.map((one) => variantsTable(one.variants, `${titled(one.game)}: who plays it`));
+  renew(place, element("div", tables, { id: place.id }));
 }
 
-/** Shows all rollouts, the newest first; `order(number, what)` carries out a button. */
-export function showRollouts(place, rollouts, order) {
-  const focused = document.activeElement?.dataset.order;
-  const cards = rollouts.toReversed().map((one) => rolloutCard(one, order));
-  place.replaceChildren(...(cards.length ? cards : [element("p", "There was none yet.", { class: "soft" })]));
-  if (focused) place.querySelector(`[data-order="${focused}"]`)?.focus();
+/** Shows the workers that compute the forward passes, and the versions that each has loaded. */
+export function showReplicas(place, replicas) {
+  const rows = replicas.map((one) => [
+    one.name === "local" ? "the server itself" : one.name,
+    badge(one.healthy ? "healthy" : "down"),
+    one.versions.join(", ") || "none",
+  ]);
+  const workers = table("Workers, which compute the decisions", ["Name", "State", "Versions"], rows);
+  renew(place, element("div", workers, { id: place.id }));
 }
 
-function rolloutCard(one, order) {
+/**
+ * Shows all rollouts, the newest first.
+ *
+ * `champions` are the versions by game, and `order(number, what, body, question)` carries out a button.
+ */
+export function showRollouts(place, rollouts, champions, order) {
+  const cards = rollouts.map((one) => rolloutCard(one, ordersOf(one, champions), order));
+  const ids = new Set(cards.map((card) => card.id));
+  for (const old of [...place.children]) if (!ids.has(old.id)) old.remove();
+  for (const card of cards) {
+    const old = document.getElementById(card.id);
+    if (old) renew(old, card);
+    else place.prepend(card);
+  }
+  if (!cards.length) place.append(element("p", "There was none yet.", { class: "soft" }));
+}
+
+/** The orders that a rollout can be given now. Those that end it ask a question first. */
+function ordersOf({ id, game, state, strategy, version, champion, shadow }, champions) {
+  const orders = {
+    pause: { name: "Pause" },
+    resume: { name: "Resume" },
+    abort: { name: "Abort", question: `Abort rollout ${id}? Version ${champion} plays all new games.` },
+    undo: { name: "Undo", question: `Undo rollout ${id}? Version ${champion} becomes the champion again.` },
+    candidate: decision("candidate", id, version),
+    champion: decision("champion", id, champion),
+  };
+  const decided = ["candidate", "champion"];
+  const isDecided = strategy === "ab" || shadow !== null; // it never ends by itself
+  const possible = {
+    preparing: ["abort"],
+    progressing: ["pause", ...(isDecided ? decided : []), "abort"],
+    paused: ["resume", ...decided, "abort"],
+    succeeded: champions[game] === version ? ["undo"] : [],
+  };
+  return (possible[state] ?? []).map((key) => ({ what: key, body: {}, ...orders[key] }));
+}
+
+function decision(winner, id, version) {
+  return {
+    what: "decide",
+    body: { winner },
+    name: `Decide for the ${winner}`,
+    question: `Decide rollout ${id} for the ${winner}? Version ${version} plays all new games.`,
+  };
+}
+
+function rolloutCard(one, orders, order) {
   const title = `Rollout ${one.id}: ${one.strategy} of version ${one.version} in ${titled(one.game)}`;
-  const state = element("strong", one.state.replaceAll("_", " "), { class: `badge ${one.state}` });
   const step = ` step ${one.step + 1} of ${one.steps}, begun by ${one.opened_by}`;
-  const buttons = (ORDERS[one.state] ?? []).map((what) => {
-    const name = what[0].toUpperCase() + what.slice(1);
-    const button = element("button", name, {
-      type: "button", "data-order": `${one.id} ${what}`, "aria-label": `${name} rollout ${one.id}`,
-    });
-    button.onclick = () => order(one.id, what);
+  const buttons = orders.map(({ what, body, name, question }) => {
+    const button = element("button", name, { type: "button", "aria-label": `${name}, rollout ${one.id}` });
+    // The second click of a double click would meet the next button, such as Resume after Pause.
+    button.onclick = (event) => event.detail < 2 && order(one.id, what, body, question);
     return button;
   });
   return element("article", [
     element("h3", title),
-    element("p", [state, step]),
-    ...(one.note ? [element("p", one.note)] : []),
-    facts({
-      "Won, tied, lost": `${one.wins}, ${one.ties}, ${one.losses}`,
-      "E-value: it is better": `${figure(one.e_value)} of ${figure(one.bound, 0)}`,
-      "E-value: it is worse": `${figure(one.e_value_worse)} of ${figure(one.bound_worse, 0)}`,
-      "Games it touched": one.touched,
-    }),
-    ...(one.history.length > 1 ? [eValues(one)] : []),
+    element("p", [badge(one.state), step]),
+    element("p", one.note ?? ""),
+    facts(one.shadow ? shadowFacts(one.shadow) : pairFacts(one)),
+    one.history.length > 1 ? eValues(one) : element("figure"),
     variantsTable(one.variants, `Variants of rollout ${one.id}`),
     element("p", buttons, { class: "row" }),
-  ], { class: "card" });
+  ], { class: "card", id: `rollout-${one.id}` });
+}
+
+/** A state or an outcome, in its colour. */
+export function badge(state) {
+  const kind = GOOD.includes(state) ? "good" : BAD.includes(state) ? "bad" : "open";
+  return element("strong", state.replaceAll("_", " "), { class: `badge ${kind}` });
+}
+
+function pairFacts(one) {
+  return {
+    "Won, tied, lost": `${one.wins}, ${one.ties}, ${one.losses}`,
+    "E-value: it is better": `${figure(one.e_value)} of ${figure(one.bound, 0)}`,
+    "E-value: it is worse": `${figure(one.e_value_worse)} of ${figure(one.bound_worse, 0)}`,
+    "Games it touched": one.touched,
+    ...(one.mixed ? { "Games handed over, which do not count": one.mixed } : {}),
+    ...(one.untwinned ? { "Games without a twin": one.untwinned } : {}),
+  };
+}
+
+/** A shadow has no games, so nothing can be said of wins. */
+function shadowFacts({ compared, agreed, failed, dropped, slow, mean_seconds: seconds, mean_gap: gap, mean_regret: regret }) {
+  return {
+    "Same action": `${agreed} of ${compared}`,
+    "Failed": failed,
+    "Not seen": dropped,
+    "Slow": slow,
+    ...(compared ? { "Mean time": `${milliseconds(seconds)} ms`, "Gap of values": figure(gap, 3), "Regret": figure(regret, 3) } : {}),
+  };
 }
 
 function facts(named) {
@@ -89,21 +157,29 @@ function short(value) {
 function variantsTable(variants, caption) {
   const all = variants.flatMap((one) => one.scores);
   const range = all.length ? [Math.min(0, ...all), Math.max(...all)] : null;
-  const headings = COLUMNS.map((name) =>
-    element("th", name === "Scores" && range ? `Scores, ${range.map((one) => figure(one, 0)).join(" to ")}` : name, { scope: "col" }));
-  const rows = variants.map((one) => element("tr", [
-    element("th", one.role, { scope: "row" }),
-    ...[one.version, `${figure(100 * one.share, 0)} %`, one.sessions, one.games].map(cell),
-    cell(one.mean === null ? "–" : figure(one.mean, 1)),
-    element("td", range ? strip(one, range) : "–"),
-    ...[one.failed, one.errors, one.slow, one.abandoned].map(cell),
-  ]));
-  const table = element("table", [element("caption", caption), element("thead", element("tr", headings)), element("tbody", rows)]);
-  return element("div", table, { class: "scroll", role: "region", "aria-label": caption, tabindex: "0" });
+  const columns = COLUMNS.map((name) =>
+    name === "Scores" && range ? `Scores, ${range.map((one) => figure(one, 0)).join(" to ")}` : name);
+  const rows = variants.map((one) => [
+    one.role, one.version, `${figure(100 * one.share, 0)} %`, one.sessions, one.games,
+    one.mean === null ? "–" : figure(one.mean, 1),
+    range ? strip(one, range) : "–",
+    one.failed, one.errors, one.slow, one.abandoned,
+    ...(one.latency ? [one.latency.median_seconds, one.latency.p99_seconds].map(milliseconds) : ["–", "–"]),
+  ]);
+  return table(caption, columns, rows);
 }
 
-function cell(value) {
-  return element("td", String(value), { class: "number" });
+/** A table that scrolls sideways by itself; the first cell of each row names it. */
+export function table(caption, columns, rows) {
+  const head = columns.map((name) => element("th", name, { scope: "col" }));
+  const body = rows.map(([name, ...rest]) =>
+    element("tr", [element("th", name, { scope: "row" }), ...rest.map((one) => element("td", one instanceof Node ? one : String(one)))]));
+  const made = element("table", [element("caption", caption), element("thead", element("tr", head)), element("tbody", body)]);
+  return element("div", made, { class: "scroll", role: "region", "aria-label": caption, tabindex: "0" });
+}
+
+function milliseconds(seconds) {
+  return figure(1000 * seconds, 1);
 }
 
 /** All scores of a variant as strokes on one scale, with the mean. */
