@@ -375,6 +375,7 @@ def test_a_client_that_lies_changes_no_score_that_counts(house, registry, lie):
         ({"Authorization": f"Basic {TOKEN}"}, 401),
         ({"Authorization": "Bearer guessed-token"}, 403),
         ({"Authorization": f"Bearer {TOKEN}x"}, 403),
+        ({"Authorization": f"Bearer {TOKEN[:-1]}"}, 403),
     ],
 )
 def test_orders_need_the_operators_token(house, headers, status):
