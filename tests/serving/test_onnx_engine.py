@@ -298,6 +298,7 @@ class Waiting(House):
 def test_while_a_candidate_is_converted_games_of_others_are_written(house, registry):
     async def check():
         waiting = Waiting(registry, house.made)
+        waiting.controller._loading.patience = 0.05
         try:
             await waiting.start(2)
             written = waiting.service.at_registry(store.rollouts_of, registry)
