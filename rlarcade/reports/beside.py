@@ -1,6 +1,7 @@
 """Additions to a report: learning curves, and pictures or videos of games."""
 
 import base64
+import itertools
 import json
 from array import array
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from rlarcade.checkpoint import MANIFEST, WEIGHTS
 from rlarcade.errors import RlarcadeError
 from rlarcade.files import read_bounded
 from rlarcade.games.names import display_name
+from rlarcade.reports.formats import short_name
 from rlarcade.reports.page import Figure
 from rlarcade.reports.plots import curves_plot
 
@@ -34,6 +36,8 @@ class LearningCurve:
     """Mean score of the last hundred games, at each of `steps`."""
     game: str | None = None
     """ROM id if known. Curves of one game share a plot."""
+    player: str | None = None
+    """Name of the player that the run made. The curve has its colour."""
 
     def __post_init__(self) -> None:
         if not self.steps or len(self.steps) != len(self.scores):
@@ -122,26 +126,31 @@ def _game_of(run: Path) -> str | None:
     return game if isinstance(game, str) else None
 
 
-def curve_figures(curves: Sequence[LearningCurve], *, first: int) -> list[Figure]:
+def curve_figures(curves: Sequence[LearningCurve], players: Sequence[str]) -> list[Figure]:
     """Returns learning curves, one plot per game.
 
     Args:
         curves: curves of any games.
-        first: index of the first curve among the series of the page, so that its colour is unused.
+        players: names of the series of the page. A curve of one of them has its colour. Another
+            one has a colour that no player has.
     """
     games: dict[str | None, list[LearningCurve]] = {}
     for curve in curves:
         games.setdefault(curve.game, []).append(curve)
     figures = []
-    for place, (game, group) in enumerate(games.items(), 1):
+    for number, (game, group) in enumerate(games.items(), 1):
         what = f"Training in {display_name(game)}" if game else "Training"
+        unused = itertools.count(len(players))
+        placed = {
+            players.index(curve.player) if curve.player in players else next(unused): curve
+            for curve in group
+        }
         plot = curves_plot(
-            f"curve-{place}",
+            f"curve-{number}",
             f"{what}: score by agent steps",
-            [(curve.steps, curve.scores) for curve in group],
-            first,
+            {place: (curve.steps, curve.scores) for place, curve in placed.items()},
         )
         caption = f"{what}: mean score of the last hundred games, while exploring."
-        names = {place: curve.name for place, curve in enumerate(group, first)}
+        names = {place: short_name(curve.name) for place, curve in placed.items()}
         figures.append(Figure(plot, caption, names))
     return figures

@@ -51,7 +51,9 @@ def evaluation_report(
         heading=heading,
         subtitle=_played(evaluations),
         groups=[_group(group, f"group-{place}") for place, group in enumerate(groups.values(), 1)],
-        curves=curve_figures(learning_curves, first=max(map(len, groups.values()))),
+        curves=curve_figures(
+            learning_curves, [one.checkpoint for one in max(groups.values(), key=len)]
+        ),
         clips=clips,
     )
 

@@ -1,5 +1,10 @@
 """Formats numbers and texts for a page."""
 
+import re
+
+_CHECKPOINT = re.compile(r"(?:.*/)?([^/]+)/checkpoints/step-0*(\d+)/?", re.DOTALL)
+_LONG = 40  # characters of a name
+
 
 def number(value: float | None, digits: int = 1) -> str:
     """Returns a number with separators and a fixed number of digits; a dash for None."""
@@ -28,6 +33,22 @@ def interval(low: float, high: float, digits: int = 1) -> str:
 
 def _with_minus(text: str) -> str:
     return text.replace("-", "−") if text.startswith("-") else text
+
+
+def short_name(name: str) -> str:
+    """Returns a player's name without long folders: a run and its step, or the end of a path.
+
+    The names' tooltips, and all settings at the end of a page, have the whole name.
+    """
+    of_run = _CHECKPOINT.fullmatch(name)
+    if of_run:
+        return f"{of_run[1]}, step {int(of_run[2]):,}"
+    if len(name) <= _LONG or "/" not in name:
+        return name
+    parts = name.rstrip("/").split("/")
+    while len(parts) > 1 and len("/".join(parts)) > _LONG:
+        parts.pop(0)
+    return "…/" + "/".join(parts)
 
 
 def shown(text: str) -> str:

@@ -60,8 +60,9 @@ def match_report(
             _notes(match),
         ),
         played=_played(match, intervals) if match.results else None,
-        # Do not use the sides' colours: it is not known here which run made which version.
-        curves=curve_figures(learning_curves, first=len(SIDES)),
+        curves=curve_figures(
+            learning_curves, [match.champion.checkpoint, match.candidate.checkpoint]
+        ),
         clips=clips,
         settings=settings_table({"value": settings}, "settings"),
     )

@@ -1,9 +1,10 @@
 """Draws recorded games as pictures and videos (60 frames a second), with score and values."""
 
 import io
+import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
-from functools import cache, lru_cache
+from contextlib import closing, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,6 +15,7 @@ from rlarcade.errors import ConfigError, RecordingError, RlarcadeError
 from rlarcade.files import unfinished, write_file
 from rlarcade.games.names import display_name
 from rlarcade.games.playback import FRAMES_PER_SECOND, Frame, play_back
+from rlarcade.games.protocols import FRAMESKIP
 from rlarcade.games.single import GameEnv
 from rlarcade.games.vector import GameVectorEnv
 from rlarcade.outputs import check_output
@@ -26,29 +28,44 @@ if TYPE_CHECKING:
 
     from rlarcade.learning.policy import DQNAgent
 
-_SCALE = 2
+_SCALE = 3
 _SCREEN = (160 * _SCALE, 210 * _SCALE)
-_PANEL = 200  # pixels beside the screen
+_PANEL = 360  # pixels beside the screen
 SIZE = (_SCREEN[0] + _PANEL, _SCREEN[1])
 """Width and height of pictures, in pixels."""
 
-_INK, _FAINT, _PAPER = (235, 235, 235), (140, 140, 140), (24, 24, 27)
-_CHOSEN, _BAR = (86, 180, 233), (90, 90, 96)
+# The dark colours of the reports (templates/report.css), which the colour-blind can tell apart.
+_INK, _SOFT, _FAINT, _PAPER = (230, 233, 238), (163, 173, 187), (74, 84, 98), (18, 22, 28)
+_CHOSEN, _EXPLORED, _POINTS = (88, 174, 240), (242, 138, 75), (242, 189, 85)
 _LOOKED_AT = (255, 60, 60)
+_LEFT, _RIGHT = 16, _PANEL - 16  # edges of what is drawn in the panel
+_BARS = (126, 270)  # where the bars of values begin and end
+_BARS_TOP, _BARS_HEIGHT = 142, 306
+_CURVE = (496, 596)  # top and bottom of the value curve
+_CLIP_STEPS = 8 * FRAMES_PER_SECOND // FRAMESKIP  # of a clip in a report
+_EQUAL = 1e-6  # values that differ by less are equally good
 
 Drawn = Callable[[int, int], None]
 """Called with (number of drawn agent steps, number of all agent steps)."""
 
 
-class _Beside(NamedTuple):
-    """Text and values beside the screen."""
+class _Told(NamedTuple):
+    """What is the same in all pictures of a game."""
 
     title: str
+    names: tuple[str, ...]
+    values: NDArray[np.float32] | None
+    """Float32 (T, A)."""
+    rewards: NDArray[np.float64]
+    """Float64 (T,): raw points of each step."""
+
+
+class _Beside(NamedTuple):
+    """What changes from picture to picture."""
+
     step: int
     score: float
     action: int | None
-    names: tuple[str, ...]
-    values: tuple[float, ...] | None
 
 
 def values_of(agent: Agent, recording: Recording) -> NDArray[np.float32]:
@@ -114,6 +131,7 @@ def pictures(
     recording: Recording,
     values: NDArray[np.float32] | None = None,
     saliency: NDArray[np.uint8] | None = None,
+    steps: range | None = None,
 ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """Yields (agent step, picture) of every frame. The step is -1 before the first action.
 
@@ -121,22 +139,32 @@ def pictures(
         recording: the game.
         values: float32 (T, A), drawn as bars. `values_of` computes them.
         saliency: uint8 (T, 84, 84), drawn in red over the screen. `saliency_of` computes it.
+        steps: draws only the frames of these steps. The whole game is checked all the same.
 
     Raises:
         RecordingError: the game does not reproduce.
     """
-    for frame, beside in _told_frames(recording, values):
-        yield frame.step, _draw(_marked(frame, saliency), beside)
+    panel = _Panel(_told(recording, values))
+    for frame, beside in _told_frames(recording):
+        if steps is None or frame.step in steps:
+            yield frame.step, _draw(_marked(frame, saliency), panel.drawn(beside))
 
 
-def _told_frames(
-    recording: Recording, values: NDArray[np.float32] | None
-) -> Iterator[tuple[Frame, "_Beside"]]:
-    """Yields every frame with the text and values to draw beside it."""
+def _told(recording: Recording, values: NDArray[np.float32] | None) -> _Told:
+    trace = recording.episode.trace
+    rewards = [reward for _, reward in trace.steps] if trace else []
+    return _Told(
+        title=f"{display_name(recording.game)} ({recording.protocol.name})",
+        names=GameVectorEnv(recording.game, 1, protocol=recording.protocol).action_names,
+        values=values,
+        rewards=np.array(rewards, dtype=np.float64),
+    )
+
+
+def _told_frames(recording: Recording) -> Iterator[tuple[Frame, _Beside]]:
+    """Yields every frame with what is told beside it."""
     trace = recording.episode.trace
     steps = trace.steps if trace else []
-    names = GameVectorEnv(recording.game, 1, protocol=recording.protocol).action_names
-    title = f"{display_name(recording.game)} ({recording.protocol.name})"
     score, paid, now = 0.0, 0.0, -1
     actions = [action for action, _ in steps]
     game = play_back(recording.game, recording.protocol, recording.episode.seed, actions)
@@ -146,17 +174,7 @@ def _told_frames(
             now, paid = frame.step, 0.0
         paid += frame.reward
         score += frame.reward
-        yield (
-            frame,
-            _Beside(
-                title=title,
-                step=max(now, 0),
-                score=score,
-                action=actions[now] if now >= 0 else None,
-                names=names,
-                values=tuple(values[max(now, 0)].tolist()) if values is not None else None,
-            ),
-        )
+        yield frame, _Beside(max(now, 0), score, actions[now] if now >= 0 else None)
     _check_paid(recording, steps, now, paid)
     if now + 1 < len(steps):
         raise RecordingError(
@@ -194,28 +212,14 @@ def write_video(
     Raises:
         RecordingError: the file cannot be written, or the game does not reproduce.
     """
-    import imageio_ffmpeg
-
     _check_path(path, ".mp4")
     temporary = path.with_name(f"{unfinished(path).name}.mp4")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch()  # fails with a short message here; ffmpeg's would be a page long
-        with closing(
-            imageio_ffmpeg.write_frames(
-                str(temporary),
-                SIZE,
-                fps=FRAMES_PER_SECOND,
-                codec="libx264",
-                macro_block_size=2,
-                ffmpeg_log_level="error",
-                # A video player can start before it has the whole file.
-                output_params=["-movflags", "+faststart"],
-            )
-        ) as video:
-            video.send(None)
+        with _video(temporary) as add:
             for step, picture in pictures(recording, values, saliency):
-                video.send(picture.tobytes())
+                add(picture)
                 if on_step is not None:
                     on_step(step + 1, recording.episode.steps)
         temporary.replace(path)
@@ -228,6 +232,66 @@ def write_video(
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def clip_of(recording: Recording, values: NDArray[np.float32] | None = None) -> bytes | None:
+    """Returns the eight seconds of a game in which most points were made, as an MP4 video.
+
+    Args:
+        recording: the game.
+        values: as for `pictures`.
+
+    Returns:
+        The file, some hundreds of kilobytes; None if ffmpeg is not found or cannot write.
+
+    Raises:
+        RecordingError: the game does not reproduce.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "clip.mp4"
+        try:
+            with _video(path) as add:
+                for _, picture in pictures(recording, values, steps=_liveliest(recording)):
+                    add(picture)
+            return path.read_bytes()
+        except (OSError, RuntimeError):
+            return None
+
+
+def _liveliest(recording: Recording) -> range:
+    """The steps of the eight seconds in which most points were made; the first of several."""
+    trace = recording.episode.trace
+    points = np.array([reward for _, reward in trace.steps] if trace else [], dtype=np.float64)
+    length = min(_CLIP_STEPS, len(points))
+    sums = np.convolve(points, np.ones(length), "valid") if length else np.zeros(1)
+    first = int(sums.argmax())
+    return range(first, first + length)
+
+
+@contextmanager
+def _video(path: Path) -> Iterator[Callable[[NDArray[np.uint8]], None]]:
+    """Yields a function that adds a picture to a video (H.264, 60 pictures a second).
+
+    Raises:
+        OSError: the file cannot be written.
+        RuntimeError: ffmpeg is not found.
+    """
+    import imageio_ffmpeg
+
+    with closing(
+        imageio_ffmpeg.write_frames(
+            str(path),
+            SIZE,
+            fps=FRAMES_PER_SECOND,
+            codec="libx264",
+            macro_block_size=2,
+            ffmpeg_log_level="error",
+            # A video player can start before it has the whole file.
+            output_params=["-movflags", "+faststart"],
+        )
+    ) as video:
+        video.send(None)
+        yield lambda picture: video.send(picture.tobytes())
 
 
 def write_picture(
@@ -268,16 +332,17 @@ def picture_of(
     # The dict keeps the last of the four frames of each step.
     found = {
         frame.step: (frame, beside)
-        for frame, beside in _told_frames(recording, values)
+        for frame, beside in _told_frames(recording)
         if frame.step in wanted
     }
+    panel = _Panel(_told(recording, values))
     sheet = np.zeros((rows * SIZE[1], columns * SIZE[0], 3), dtype=np.uint8)
     for place, step in enumerate(wanted):
         top, left = place // columns * SIZE[1], place % columns * SIZE[0]
         if step in found:
             frame, beside = found[step]
             screen = _marked(frame, saliency)
-            sheet[top : top + SIZE[1], left : left + SIZE[0]] = _draw(screen, beside)
+            sheet[top : top + SIZE[1], left : left + SIZE[0]] = _draw(screen, panel.drawn(beside))
     png = io.BytesIO()
     Image.fromarray(sheet).save(png, "PNG", optimize=True)
     return png.getvalue()
@@ -312,28 +377,107 @@ def _marked(frame: Frame, saliency: NDArray[np.uint8] | None) -> NDArray[np.uint
     return mixed.astype(np.uint8)
 
 
-def _draw(screen: NDArray[np.uint8], beside: _Beside) -> NDArray[np.uint8]:
-    """One picture: the enlarged screen with the panel beside it, uint8 (420, 520, 3)."""
+def _draw(screen: NDArray[np.uint8], panel: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """One picture: the enlarged screen with the panel beside it, uint8 (630, 840, 3)."""
     picture = np.empty((SIZE[1], SIZE[0], 3), dtype=np.uint8)
     picture[:, : _SCREEN[0]] = screen.repeat(_SCALE, axis=0).repeat(_SCALE, axis=1)
-    picture[:, _SCREEN[0] :] = _panel(beside)
+    picture[:, _SCREEN[0] :] = panel
     return picture
 
 
-@lru_cache(maxsize=1)  # the four frames of a step mostly share one panel
-def _panel(beside: _Beside) -> NDArray[np.uint8]:
-    from PIL import Image, ImageDraw
+class _Panel:
+    """Draws what is told beside the screen: score, action, values, and their curve.
 
-    image = Image.new("RGB", (_PANEL, SIZE[1]), _PAPER)
-    draw, small, large = ImageDraw.Draw(image), _font(12), _font(28)
-    draw.text((12, 10), beside.title, fill=_INK, font=small)
-    draw.text((12, 30), f"{beside.score:,.0f}", fill=_INK, font=large)
-    draw.text((12, 64), f"step {beside.step:,}", fill=_FAINT, font=small)
-    if beside.values is not None:
-        _draw_values(draw, beside, small)
-    elif beside.action is not None:
-        draw.text((12, 92), beside.names[beside.action], fill=_CHOSEN, font=small)
-    return np.asarray(image)
+    All pictures of a game have one scale: a bar that is twice as long is a value twice as large.
+    """
+
+    def __init__(self, told: _Told) -> None:
+        self._told = told
+        self._beside: _Beside | None = None
+        self._image = np.empty(0, dtype=np.uint8)
+        values = told.values
+        self._has_values = values is not None and values.size > 0
+        if values is not None and self._has_values:
+            self._best = values.max(axis=1)
+            self._low = min(0.0, float(values.min()))
+            self._high = max(self._low + 1e-9, 0.0, float(values.max()))
+            self._curve = self._points(self._best)
+
+    def drawn(self, beside: _Beside) -> NDArray[np.uint8]:
+        """The panel, uint8 (630, 360, 3). The four frames of a step mostly share one."""
+        if beside != self._beside:
+            self._beside, self._image = beside, self._draw(beside)
+        return self._image
+
+    def _draw(self, beside: _Beside) -> NDArray[np.uint8]:
+        from PIL import Image, ImageDraw
+
+        image = Image.new("RGB", (_PANEL, SIZE[1]), _PAPER)
+        draw = ImageDraw.Draw(image)
+        draw.text((_LEFT, 14), self._told.title, fill=_INK, font=_font(17))
+        draw.text((_LEFT, 38), f"{beside.score:,.0f}", fill=_INK, font=_font(44))
+        draw.text((_LEFT, 98), f"step {beside.step:,}", fill=_SOFT, font=_font(17))
+        if self._has_values:
+            self._draw_values(draw, beside)
+            self._draw_curve(draw, beside.step)
+        elif beside.action is not None:
+            name = self._told.names[beside.action]
+            draw.text((_LEFT, _BARS_TOP), name, fill=_CHOSEN, font=_font(17))
+        return np.asarray(image)
+
+    def _draw_values(self, draw: "ImageDraw.ImageDraw", beside: _Beside) -> None:
+        """A bar for each action, from zero; its name on the left, its value on the right."""
+        assert self._told.values is not None
+        values = self._told.values[beside.step]
+        height = min(34, _BARS_HEIGHT // len(values))
+        font = _font(min(17, height - 1))
+        zero = self._across(0.0)
+        for row, (name, value) in enumerate(zip(self._told.names, values, strict=True)):
+            top = _BARS_TOP + row * height
+            is_chosen = row == beside.action
+            is_explored = is_chosen and value < values.max() - _EQUAL
+            chosen = _EXPLORED if is_explored else _CHOSEN
+            end = self._across(float(value))
+            draw.text((_LEFT, top), name, fill=chosen if is_chosen else _SOFT, font=font)
+            draw.rectangle(
+                (min(zero, end), top + 2, max(zero, end), top + height - 6),
+                fill=chosen if is_chosen else _FAINT,
+            )
+            told = f"{value:.3f}"
+            draw.text(
+                (_RIGHT, top), told, fill=_INK if is_chosen else _SOFT, font=font, anchor="ra"
+            )
+            if is_explored:
+                draw.text((_RIGHT, 98), "explored", fill=_EXPLORED, font=_font(17), anchor="ra")
+        draw.line((zero, _BARS_TOP, zero, _BARS_TOP + height * len(values) - 4), fill=_SOFT)
+
+    def _draw_curve(self, draw: "ImageDraw.ImageDraw", step: int) -> None:
+        """The value of the best action over the game; dots where points were made."""
+        draw.text((_LEFT, _CURVE[0] - 36), "value of the best action", fill=_SOFT, font=_font(15))
+        span = f"{self._best.min():.2f} … {self._best.max():.2f}"
+        draw.text((_RIGHT, _CURVE[0] - 36), span, fill=_SOFT, font=_font(15), anchor="ra")
+        draw.line(self._curve, fill=_FAINT, width=2)
+        past = self._curve[: step + 1]
+        if len(past) > 1:
+            draw.line(past, fill=_CHOSEN, width=2)
+        for place in np.flatnonzero(self._told.rewards[: step + 1]):
+            x, y = self._curve[place]
+            draw.ellipse((x - 2, y - 2, x + 2, y + 2), fill=_POINTS)
+        x, y = past[-1]
+        draw.ellipse((x - 4, y - 4, x + 4, y + 4), fill=_INK)
+        draw.text((_LEFT, _CURVE[1] + 8), "dots: points were made", fill=_SOFT, font=_font(13))
+
+    def _across(self, value: float) -> float:
+        """Where a value is on the scale of the bars, in pixels."""
+        share = (value - self._low) / (self._high - self._low)
+        return _BARS[0] + share * (_BARS[1] - _BARS[0])
+
+    def _points(self, best: NDArray[np.float32]) -> list[tuple[float, float]]:
+        """The pixels of the value curve, one for each step."""
+        span = max(float(best.max() - best.min()), 1e-9)
+        x = np.linspace(_LEFT, _RIGHT, len(best))
+        y = _CURVE[1] - (best - best.min()) / span * (_CURVE[1] - _CURVE[0])
+        return list(zip(x.tolist(), y.tolist(), strict=True))
 
 
 @cache
@@ -343,21 +487,3 @@ def _font(size: int) -> "ImageFont.FreeTypeFont":
     font = ImageFont.load_default(size)
     assert isinstance(font, ImageFont.FreeTypeFont)
     return font
-
-
-def _draw_values(
-    draw: "ImageDraw.ImageDraw", beside: _Beside, font: "ImageFont.FreeTypeFont"
-) -> None:
-    """Draws a bar for each action's value, scaled from the lowest to the highest at this step."""
-    assert beside.values is not None
-    low, high = min(beside.values), max(beside.values)
-    height = min(22, 310 // len(beside.names))
-    for row, (name, value) in enumerate(zip(beside.names, beside.values, strict=True)):
-        top = 92 + row * height
-        share = (value - low) / (high - low) if high > low else 1.0
-        chosen = row == beside.action
-        draw.rectangle(
-            (12, top, 12 + 4 + share * 90, top + height - 6), _CHOSEN if chosen else _BAR
-        )
-        draw.text((16, top - 1), name, fill=_PAPER if chosen else _INK, font=font)
-        draw.text((128, top - 1), f"{value:.2f}", fill=_INK if chosen else _FAINT, font=font)

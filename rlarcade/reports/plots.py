@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from rlarcade.evaluation.statistics import interquartile_mean, iqm_interval
+from rlarcade.reports.formats import points
 from rlarcade.reports.svg import (
     DASHED,
     DOTTED,
@@ -113,7 +114,20 @@ def scores_plot(
         axes.tick_params(axis="y", length=0)
         axes.grid(visible=False, axis="y")
 
-    return drawn(name, label, draw, height=_height(len(series)))
+    titles = {
+        _group(one, failed): [f"{one.key}: {points(score)}" for score in _scores_of(one, failed)]
+        for one in series
+        for failed in (False, True)
+    }
+    return drawn(name, label, draw, height=_height(len(series)), titles=titles)
+
+
+def _group(one: Series, failed: bool) -> str:
+    return f"{'failed' if failed else 'games'}-{one.place}"
+
+
+def _scores_of(one: Series, failed: bool) -> list[float]:
+    return [score for score, lost in zip(one.scores, one.failed, strict=True) if lost is failed]
 
 
 def _quartiles(axes: "Axes", row: int, one: Series) -> None:
@@ -145,7 +159,7 @@ def _games(axes: "Axes", row: int, one: Series) -> None:
             markersize=7 if failed else 4.5,
             markeredgewidth=1.5 if failed else 0,
         )
-        dots.set_gid(f"{'failed' if failed else 'games'}-{one.place}")
+        dots.set_gid(_group(one, failed))
 
 
 def scatter_plot(name: str, label: str, pairs: Sequence[Point]) -> Markup:
@@ -165,7 +179,15 @@ def scatter_plot(name: str, label: str, pairs: Sequence[Point]) -> Markup:
         axes.set(xlim=(low, high), ylim=(low, high))
         axes.set(xlabel="champion's score", ylabel="candidate's score")
 
-    return drawn(name, label, draw)
+    titles = {
+        kind: [
+            f"champion {points(pair.champion)}, candidate {points(pair.candidate)}"
+            for pair in pairs
+            if pair.outcome == outcome
+        ]
+        for kind, outcome in (("won", 1.0), ("tied", 0.5), ("lost", 0.0))
+    }
+    return drawn(name, label, draw, titles=titles)
 
 
 def _pairs(
@@ -191,24 +213,23 @@ def _pairs(
 
 
 def curves_plot(
-    name: str, label: str, curves: Sequence[tuple[Sequence[int], Sequence[float]]], first: int
+    name: str, label: str, curves: Mapping[int, tuple[Sequence[int], Sequence[float]]]
 ) -> Markup:
     """Draws training scores over agent steps.
 
     Args:
         name: id of the plot.
         label: description of the plot for screen readers.
-        curves: (steps, scores) of each curve.
-        first: index of the first curve among the series of the page.
+        curves: (steps, scores) of each curve, by its index among the series of the page.
     """
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
     def draw(axes: "Axes") -> None:
-        for place, (steps, scores) in enumerate(curves, first):
+        for place, (steps, scores) in curves.items():
             shown = thinned(len(steps))
             axes.plot([steps[i] for i in shown], [scores[i] for i in shown], **line_style(place))
         axes.set(xlabel="agent steps", ylabel="score, mean of 100 games")
         axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
 
-    return drawn(name, label, draw)
+    return drawn(name, label, draw, width=9.0)

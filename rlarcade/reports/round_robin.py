@@ -81,7 +81,7 @@ def round_robin_report(
         pairings=_pairings_table(pairings),
         by_luck=f"{first.rule.alpha + first.rule.beta:g}",
         scores=_scores(round_robin, pairings) if played else None,
-        curves=curve_figures(learning_curves, first=len(players)),
+        curves=curve_figures(learning_curves, players),
         clips=clips,
         pairs=[_pairs(pairing) for pairing in played],
         settings=_settings(keys, pairings),

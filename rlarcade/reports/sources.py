@@ -1,6 +1,7 @@
 """Finds the learning curves and the pictures of games for a report."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,10 @@ from rlarcade.evaluation.documents import Comparison, Evaluation, recordings_of
 from rlarcade.games.names import display_name
 from rlarcade.playing.recordings import Recording, median_game
 from rlarcade.reports.beside import Clip, LearningCurve, learning_curve
-from rlarcade.reports.pictures import picture_of, values_of_its_player
+from rlarcade.reports.formats import short_name
+from rlarcade.reports.pictures import clip_of, picture_of, values_of_its_player
 
-_MOST_CLIPS = 4  # some tens of kilobytes each
+_MOST_CLIPS = 4  # some hundreds of kilobytes each
 
 
 def sources_of(
@@ -47,7 +49,7 @@ def _curves(names: Iterable[str]) -> list[LearningCurve]:
     curves = {}
     for name in names:
         if _is_there(name) and (curve := learning_curve(Path(name))):
-            curves[curve.name] = curve
+            curves[curve.name] = replace(curve, player=name)
     return list(curves.values())
 
 
@@ -62,8 +64,11 @@ def _is_there(name: str) -> bool:
 def _clip(recording: Recording, registry: Path | None) -> Clip:
     episode = recording.episode
     caption = (
-        f"{recording.player}: {display_name(recording.game)}, {episode.score:g} points in "
-        f"{episode.steps:,} steps, its median game (seed {episode.seed})"
+        f"{short_name(recording.player)}: {display_name(recording.game)}, {episode.score:g} points "
+        f"in {episode.steps:,} steps, its median game (seed {episode.seed})"
     )
     values = values_of_its_player(recording, registry)
-    return Clip(caption, "image/png", picture_of(recording, values))
+    video = clip_of(recording, values)
+    if video is None:  # ffmpeg is not there: moments of the game instead
+        return Clip(caption, "image/png", picture_of(recording, values))
+    return Clip(f"{caption}: its eight best seconds", "video/mp4", video)

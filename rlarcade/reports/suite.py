@@ -84,7 +84,7 @@ def suite_report(
         ),
         played=_played(suite, intervals) if suite.rounds else None,
         games=[_game(suite, place) for place in range(len(games))],
-        curves=curve_figures(learning_curves, first=_place(len(games))),
+        curves=curve_figures(learning_curves, [""] * _place(len(games))),
         clips=clips,
         settings=_settings(suite),
     )

@@ -8,7 +8,7 @@ the user's settings, so the same scores give the same bytes.
 import io
 import re
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
@@ -122,7 +122,13 @@ def note(axes: "Axes", text: str, at: tuple[float, float], *, below: bool) -> No
 
 
 def drawn(
-    name: str, label: str, draw: Callable[["Axes"], None], *, height: float = _HEIGHT
+    name: str,
+    label: str,
+    draw: Callable[["Axes"], None],
+    *,
+    height: float = _HEIGHT,
+    width: float = _WIDTH,
+    titles: Mapping[str, Sequence[str]] | None = None,
 ) -> Markup:
     """Draws a plot.
 
@@ -131,6 +137,9 @@ def drawn(
         label: description of the plot for screen readers.
         draw: called with empty axes.
         height: height in inches.
+        width: width in inches.
+        titles: what a mark tells when the pointer is over it, for the marks of each group by its
+            id (`set_gid`).
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -140,15 +149,32 @@ def drawn(
         warnings.filterwarnings("ignore", r"Glyph .* missing from font")
         mpl.rcdefaults()
         mpl.rcParams.update(_SETTINGS)
-        figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+        figure = Figure(figsize=(width, height), layout="constrained")
         draw(figure.add_subplot())
-        return _for_page(_saved(figure), name, label)
+        return _for_page(_titled(_saved(figure), titles or {}), name, label)
 
 
 def _saved(figure: "Figure") -> str:
     text = io.StringIO()
     figure.savefig(text, format="svg", transparent=True, metadata=_NO_METADATA)
     return text.getvalue()
+
+
+def _titled(svg: str, titles: Mapping[str, Sequence[str]]) -> str:
+    """Adds a title to each mark of the groups, if there are as many marks as titles."""
+    for group, texts in titles.items():
+        before, opening, rest = svg.partition(f'<g id="{group}">')
+        inside, following, after = rest.partition('<g id="')
+        *parts, last = re.split(r"(?<=<use )([^>]*)/>", inside)
+        if len(parts) == 2 * len(texts):  # matplotlib leaves out marks that lie outside of the plot
+            marks = zip(parts[::2], parts[1::2], map(_title, texts), strict=True)
+            inside = "".join(f"{text}{mark}>{title}</use>" for text, mark, title in marks) + last
+        svg = before + opening + inside + following + after
+    return svg
+
+
+def _title(text: str) -> Markup:
+    return Markup("<title>{}</title>").format(shown(text))
 
 
 def _for_page(svg: str, name: str, label: str) -> Markup:

@@ -12,6 +12,7 @@ from rlarcade.games import get_protocol
 from rlarcade.learning.policy import DQNAgent
 from rlarcade.playing import Player, RandomPlayer
 from rlarcade.playing.players import AgentPlayer
+from rlarcade.reports.pictures import SIZE
 
 LATE = Path(__file__).parent.parent / "data" / "space-invaders-late"
 SHORT = get_protocol("v5").model_copy(update={"name": "mine", "frame_cap": 200})
@@ -98,7 +99,7 @@ def test_what_an_agent_looks_at_is_marked_in_red(command, tmp_path, short_game):
         np.asarray(Image.open(tmp_path / f"{name}.png")).astype(int) for name in ("plain", "marked")
     )
     change = marked - plain
-    panels = np.arange(change.shape[1]) % 520 >= 320
+    panels = np.arange(change.shape[1]) % SIZE[0] >= 480
     assert not change[:, panels].any(), "what stands beside the screens stays as it is"
     assert (change[:, ~panels, 0] > 100).sum() > 200, "some pixels become red"
 

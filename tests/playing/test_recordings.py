@@ -332,38 +332,79 @@ def test_a_picture_is_the_screen_with_words_beside_it(brief):
     assert [step for step, _ in drawn] == [frame.step for frame in frames]
     for (_, picture), frame in zip(drawn, frames, strict=True):
         assert picture.shape == (SIZE[1], SIZE[0], 3)
-        np.testing.assert_array_equal(picture[:420:2, :320:2], frame.picture)
-        np.testing.assert_array_equal(picture[1:420:2, 1:320:2], frame.picture)
-    beside = [picture[:, 320:] for _, picture in drawn]
+        for row, column in ((0, 0), (1, 2), (2, 1)):  # each pixel became nine
+            np.testing.assert_array_equal(picture[row::3, column:480:3], frame.picture)
+    beside = [picture[:, 480:] for _, picture in drawn]
     assert all(len(np.unique(panel)) > 2 for panel in beside), "there is something to read"
-    valued = [picture[:, 320:] for _, picture in pictures(brief, values_of(Agent(), brief))]
+    valued = [picture[:, 480:] for _, picture in pictures(brief, values_of(Agent(), brief))]
     assert (valued[5] != beside[5]).any()
 
 
-def test_the_words_beside_it_are_score_step_and_values_of_that_moment(brief, monkeypatch):
-    words = []
+@pytest.fixture
+def written(monkeypatch):
+    """The texts and rectangles that are drawn."""
+    drawn = {"text": [], "rectangle": []}
 
     def text(self, place, said, *, real=ImageDraw.ImageDraw.text, **settings):
-        words.append(said)
+        drawn["text"].append(said)
         real(self, place, said, **settings)
 
+    def rectangle(self, box, *, real=ImageDraw.ImageDraw.rectangle, **settings):
+        drawn["rectangle"].append((box[2] - box[0], settings["fill"]))
+        real(self, box, **settings)
+
     monkeypatch.setattr(ImageDraw.ImageDraw, "text", text)
-    pictures_module._panel.cache_clear()
+    monkeypatch.setattr(ImageDraw.ImageDraw, "rectangle", rectangle)
+    return drawn
+
+
+def moments(written, recording, values):
+    """What was drawn for each step: (texts, rectangles)."""
+    said = {}
+    for step, _ in pictures(recording, values):
+        if written["text"]:  # the frames of a step share what is drawn for the first of them
+            said[step] = (written["text"][:], written["rectangle"][:])
+        written["text"].clear()
+        written["rectangle"].clear()
+    return said
+
+
+def test_the_words_beside_it_are_score_step_and_values_of_that_moment(brief, monkeypatch, written):
     rewards = [0] * brief.episode.steps
     rewards[3:5] = [12_000, 340]
     values = values_of(Agent(), brief)
     monkeypatch.setattr(pictures_module, "play_back", paying(rewards))
     monkeypatch.setattr(pictures_module, "_check_paid", lambda *what: None)
-    said = {}
-    for step, _ in pictures(brief, values):
-        said[step] = words[-3 - 2 * 6 :]
-    for step in (0, 3, 4, 19):
-        title, score, number, *bars = said[step]
+    said = moments(written, brief, values)
+    for step in (1, 3, 4, 19):
+        title, score, number, *rest = [one for one in said[step][0] if one != "explored"]
         assert title == "SpaceInvaders (mine)"
-        assert score == {0: "0", 3: "12,000"}.get(step, "12,340")
+        assert score == {1: "0", 3: "12,000"}.get(step, "12,340")
         assert number == f"step {step}"
-        assert bars[1::2] == [f"{value:.2f}" for value in values[step]]
-        assert bars[::2] == ["NOOP", "FIRE", "RIGHT", "LEFT", "RIGHTFIRE", "LEFTFIRE"]
+        assert rest[1:12:2] == [f"{value:.3f}" for value in values[step]]
+        assert rest[0:12:2] == ["NOOP", "FIRE", "RIGHT", "LEFT", "RIGHTFIRE", "LEFTFIRE"]
+        best = values.max(axis=1)
+        assert f"{best.min():.2f} … {best.max():.2f}" in rest
+
+
+def test_bars_begin_at_zero_and_have_one_scale_in_the_whole_game(brief, written):
+    values = np.random.default_rng(0).normal(size=(brief.episode.steps, 6)).astype(np.float32)
+    said = moments(written, brief, values)
+    lengths = np.array([[length for length, _ in said[step][1]] for step in range(1, 20)])
+    scale = lengths / np.abs(values[1:20])
+    np.testing.assert_allclose(scale, scale[0, 0], rtol=1e-4)
+    assert lengths.max() <= 270 - 126
+
+
+def test_an_action_that_is_not_the_best_one_is_marked_as_explored(brief, written):
+    actions = list(brief.episode.trace.actions)
+    values = np.zeros((len(actions), 6), dtype=np.float32)
+    values[np.arange(len(actions)), actions] = 1
+    values[7] = np.roll(values[7], 1)  # another action was the best one
+    said = moments(written, brief, values)
+    assert [step for step, (words, _) in said.items() if "explored" in words] == [7]
+    explored = said[7][1][actions[7]][1]
+    assert explored != said[8][1][actions[8]][1] != said[8][1][(actions[8] + 1) % 6][1]
 
 
 def paying(rewards):

@@ -6,6 +6,7 @@ import re
 import statistics
 import subprocess
 import sys
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from rlarcade.reports import (
     write_report,
 )
 from rlarcade.reports.evidence_plots import Bet, evidence_plot
+from rlarcade.reports.formats import short_name
 from rlarcade.reports.lines import match_lines
 from rlarcade.reports.plots import performance_profile
 
@@ -432,6 +434,48 @@ def test_clips_are_inside_the_page(page):
     assert [caption.text for caption in section.all("figcaption")] == ["a picture", "a video"]
 
 
+@pytest.mark.parametrize(
+    ("name", "short"),
+    [
+        ("runs/pong-seed0/checkpoints/step-000001500000", "pong-seed0, step 1,500,000"),
+        ("/a/pong/checkpoints/step-000000000000/", "pong, step 0"),
+        ("runs/a", "runs/a"),
+        ("random", "random"),
+        ("/home/somebody/experiments/2026/november/pong-7", "…/experiments/2026/november/pong-7"),
+        ("/" + "x" * 50, "…/" + "x" * 50),
+        ("module:" + "x" * 50, "module:" + "x" * 50),
+    ],
+)  # fmt: skip
+def test_a_long_path_is_shown_by_its_end_and_a_checkpoint_by_run_and_step(name, short):
+    assert short_name(name) == short
+    page = read(match_report(match([], names=(name, "new"))))
+    (first, _) = page.one("ul", class_="sides").all("span", class_="name")
+    assert (first.text, first.attributes["title"]) == (short, name)
+
+
+def test_a_curve_has_the_colour_of_the_player_that_its_run_made():
+    curve = replace(CURVE, player="new")
+    html = match_report(match([], names=("old", "new")), learning_curves=[curve])
+    (line,) = re.findall(r'id="curve-1-line2d_\d+">\s*<path[^>]*?fill: none; [^"]*--s1', html)
+    assert line
+    unknown = match_report(match([], names=("old", "new")), learning_curves=[CURVE])
+    assert re.findall(r'<path[^>]*?fill: none; [^"]*--s2', unknown)
+
+
+def test_every_game_and_every_pair_tells_its_scores_on_hover():
+    html = match_report(match([(1, 2), (5, 5), (9_000, 3)]))
+    told = re.findall(r"<use [^>]*><title>(.+?)</title></use>", html)
+    assert sorted(told) == sorted(
+        [
+            *("champion: 1", "champion: 5", "champion: 9,000"),
+            *("candidate: 2", "candidate: 5", "candidate: 3"),
+            "champion 1, candidate 2",
+            "champion 5, candidate 5",
+            "champion 9,000, candidate 3",
+        ]
+    )
+
+
 def test_a_clip_of_another_kind_is_refused():
     with pytest.raises(ValueError, match="video/mp4 or image/png, not 'text/html'"):
         Clip("", "text/html", b"")
@@ -457,7 +501,8 @@ def test_names_from_outside_are_shown_and_never_obeyed():
     ):
         page = read(html)
         assert not list(page.all("script"))
-        assert page.text.count(shown) == times
+        assert shown in page.text
+        assert page.text.count(shown[-14:]) == times, "a long name may be shown by its end"
         assert "<script" not in html
         assert not {"\u202e", "\x07"} & set(html)
 

@@ -3,7 +3,9 @@
 import json
 import os
 import threading
+from types import SimpleNamespace
 
+import imageio_ffmpeg
 import numpy as np
 import pytest
 
@@ -17,6 +19,7 @@ from rlarcade.playing import RandomPlayer
 from rlarcade.playing.episodes import Trace
 from rlarcade.playing.recordings import median_game
 from rlarcade.registry.registry import Registry
+from rlarcade.reports import pictures as pictures_module
 from rlarcade.reports import sources_of
 from rlarcade.reports.pictures import picture_of, values_of_its_player, write_video
 
@@ -47,11 +50,35 @@ def test_two_checkpoints_of_a_run_share_its_curve_and_each_has_its_median_game(r
     sources = sources_of([match])
     (curve,) = sources["learning_curves"]
     assert (curve.steps, curve.scores) == ((4, 8, 16), (2.0, 4.0, 8.0))
-    assert [clip.mime for clip in sources["clips"]] == ["image/png"] * 2
+    assert [clip.mime for clip in sources["clips"]] == ["video/mp4"] * 2
     for clip, side in zip(sources["clips"], ("champion", "candidate"), strict=True):
         games = sorted((getattr(pair, side) for pair in match.results), key=lambda g: g.score)
         assert f"{games[1].score:g} points" in clip.caption
-        assert clip.data.startswith(b"\x89PNG")
+        assert clip.data[4:8] == b"ftyp"
+    assert curve.player == match.candidate.checkpoint
+
+
+def test_without_ffmpeg_a_clip_is_a_picture(run, monkeypatch):
+    def missing(*ignored, **more):
+        raise RuntimeError("no ffmpeg")
+
+    monkeypatch.setattr(imageio_ffmpeg, "write_frames", missing)
+    (clip,) = sources_of([evaluate_agent(loaded(run, 8), episodes=1)])["clips"]
+    assert clip.mime == "image/png"
+    assert clip.data.startswith(b"\x89PNG")
+
+
+def test_a_clip_shows_the_eight_seconds_in_which_most_points_were_made(run, monkeypatch):
+    (recording,) = recordings_of(evaluate_agent(loaded(run, 8), episodes=1))
+    rewards = np.zeros(900)
+    rewards[[100, 500, 510, 619, 620]] = 5, 2, 2, 2, 9
+    trace = SimpleNamespace(steps=[(0, reward) for reward in rewards])
+    lively = recording._replace(episode=SimpleNamespace(trace=trace))
+    chosen = pictures_module._liveliest(lively)
+    assert len(chosen) == 120, "15 steps a second"
+    assert {510, 619, 620} <= set(chosen)
+    data = pictures_module.clip_of(recording)
+    assert data[4:8] == b"ftyp"
 
 
 def test_who_has_no_folder_has_no_curve_and_no_values():
