@@ -5,7 +5,8 @@
     python scripts/plot_learning_curve.py "10 steps=docs/results/cpu-default.json:plain" --minutes
 
 FILE.json:NAME stands for what `record_run.py` recorded under that name; before a = stands what its
-curves are called. Dots are evaluations on the way. With --minutes the curves are drawn against the
+curves are called. Runs of one name in one game become a line, their mean, in a band from the lowest
+to the highest. Dots are evaluations on the way. With --minutes the curves are drawn against the
 time that training took (evaluations and saves left out), which is what a user waits for.
 """
 
@@ -18,12 +19,16 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import EngFormatter
+from numpy.typing import NDArray
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
 from rlarcade.games import display_name, published_scores
 from rlarcade.outputs import output_file
+from rlarcade.reports.svg import DOTTED, INK, STYLE, colour, line_style
 from rlarcade.runs.metrics import read_metrics
 
 _SCORE, _EVALUATION = "rollout/ep_rew_mean", "eval/mean_reward"
@@ -50,20 +55,59 @@ def main() -> None:
             games[drawn.game].append(drawn)
     if not games:
         parser.error("none of these is a run folder or FILE.json:NAME.")
+    mpl.rcParams.update(STYLE)
     figure, panels = plt.subplots(
-        1, len(games), figsize=(7 * len(games), 4), constrained_layout=True, squeeze=False
+        1, len(games), figsize=(7 * len(games), 4), layout="constrained", squeeze=False
     )
     for axes, (game, runs) in zip(panels[0], sorted(games.items()), strict=True):
-        for drawn in runs:
-            (line,) = axes.plot(*columns(drawn.curve), label=drawn.label)
-            axes.plot(*columns(drawn.evaluations), "o", color=line.get_color())
-        if scores := published_scores(game):
-            axes.axhline(scores.random, color="grey", linestyle=":", label=f"random, {game}")
+        draw_game(axes, game, runs)
         axes.set_xlabel("minutes of training" if asked.minutes else "agent steps")
-        axes.set_ylabel("mean score of the last 100 games, while exploring")
-        axes.set_title(display_name(game))
-        axes.legend()
+        if not asked.minutes:
+            axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    panels[0][0].set_ylabel("mean score of the last 100 games")
     figure.savefig(asked.png, dpi=110)
+
+
+def draw_game(axes: Axes, game: str, runs: list["Drawn"]) -> None:
+    """Draws a game's curves, each with its name at its end; runs of one name become a band."""
+    groups: defaultdict[str, list[Drawn]] = defaultdict(list)
+    for drawn in runs:
+        if drawn.curve:  # a run that has just begun has none
+            groups[drawn.label].append(drawn)
+    ends = []
+    for place, (label, group) in enumerate(groups.items()):
+        x, scores = together(group)
+        axes.plot(x, scores.mean(axis=0), **line_style(place))
+        if len(group) > 1:
+            low, high = scores.min(axis=0), scores.max(axis=0)
+            axes.fill_between(x, low, high, color=colour(place), alpha=0.16, linewidth=0)
+        for drawn in group:
+            axes.plot(*columns(drawn.evaluations), "o", color=colour(place), markersize=5)
+        name = label if len(group) == 1 else f"{label} ({len(group)} runs)"
+        ends.append((float(scores[:, -1].mean()), float(x[-1]), name, colour(place)))
+    if published := published_scores(game):
+        axes.axhline(published.random, color=INK, linewidth=1, linestyle=DOTTED)
+        ends.append((published.random, axes.get_xlim()[1], "random", INK))
+    axes.set_title(display_name(game))
+    name_ends(axes, ends)
+
+
+def together(group: list["Drawn"]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Returns xs that all runs of a group have, and the score of each run there: (R, X)."""
+    longest = min(drawn.curve[-1][0] for drawn in group)
+    x = np.array(sorted({x for drawn in group for x, _ in drawn.curve if x <= longest}))
+    return x, np.array([np.interp(x, *columns(drawn.curve)) for drawn in group])
+
+
+def name_ends(axes: Axes, ends: list[tuple[float, float, str, str]]) -> None:
+    """Writes each line's name at its end, apart from each other: (score, x, name, colour)."""
+    low, high = axes.get_ylim()
+    apart, at = (high - low) / 16, -np.inf
+    for score, x, name, shade in sorted(ends):
+        at = max(score, at + apart)
+        axes.annotate(
+            name, (x, at), xytext=(5, 0), textcoords="offset points", color=shade, va="center"
+        )
 
 
 @dataclass

@@ -66,6 +66,9 @@ def test_learning_curves_are_drawn_against_the_minutes_of_training(tmp_path):
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+SEEDS = [([0, 2, 4], [0, 2, 4]), ([0, 1, 4, 8], [8, 7, 4, 0])]  # one is shorter than the other
+
+
 @pytest.mark.slow  # matplotlib, as above
 def test_a_recorded_run_is_drawn_as_its_folder_was(tmp_path):
     run, recorded = tmp_path / "pong-run", tmp_path / "runs.json"
@@ -120,6 +123,9 @@ def test_a_recorded_run_is_drawn_as_its_folder_was(tmp_path):
     del row["training_minutes"]  # a row of former times: 150 s over 20,000 steps
     curve, _ = module["recorded_curves"](row, in_minutes=True)
     np.testing.assert_allclose([x for x, _ in curve], [step * 150 / 20_000 / 60 for step in kept])
+    seeds = [module["Drawn"]("a", "pong", list(zip(x, y, strict=True)), []) for x, y in SEEDS]
+    x, scores = module["together"](seeds)
+    assert (x.tolist(), scores.tolist()) == ([0, 1, 2, 4], [[0, 1, 2, 4], [8, 7, 6, 4]])
     row["seconds"] = None
     with pytest.raises(SystemExit, match="pong-run has no times: draw it against steps"):
         module["recorded_curves"](row, in_minutes=True)

@@ -33,7 +33,7 @@ DOTTED, DASHED = (0, (1.5, 2)), (0, (4, 3))
 
 _WIDTH, _HEIGHT = 6.0, 3.7  # inches of 72 units
 _MOST_POINTS = 400  # points of a line; more would not be visible
-_SETTINGS: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "rlarcade",
     "text.parse_math": False,
@@ -54,6 +54,7 @@ _SETTINGS: dict[Any, Any] = {
     "lines.scale_dashes": False,
     "lines.linewidth": 2,
 }
+"""The house style of all plots, as matplotlib's settings. The plots of `scripts/` have it, too."""
 _NO_METADATA = {"Creator": None, "Date": None, "Format": None, "Type": None}
 
 
@@ -148,7 +149,7 @@ def drawn(
         # The browser draws the text, so matplotlib's fonts need not have the glyphs.
         warnings.filterwarnings("ignore", r"Glyph .* missing from font")
         mpl.rcdefaults()
-        mpl.rcParams.update(_SETTINGS)
+        mpl.rcParams.update(STYLE)
         figure = Figure(figsize=(width, height), layout="constrained")
         draw(figure.add_subplot())
         return _for_page(_titled(_saved(figure), titles or {}), name, label)
