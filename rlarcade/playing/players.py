@@ -366,15 +366,16 @@ class _Worker:
     def _answer(self, function: Callable[[Any], Any], argument: Any) -> Any:
         if self._calls is None:
             self._calls, self._answers = queue.SimpleQueue(), queue.SimpleQueue()
-            weakref.finalize(self, self._calls.put, None)
             self._thread = threading.Thread(
                 target=_answer_calls, args=(self._calls, self._answers), daemon=True
             )
             self._thread.start()
+            self._at_the_end = weakref.finalize(self, _end, self._thread, self._calls)
         self._calls.put((function, argument))
         try:
             answer, error = self._answers.get(timeout=self._seconds)
         except queue.Empty:
+            self._at_the_end.detach()
             _abandon(self._thread, self._calls)
             self._calls = None  # the thread may never return; the next call starts a new one
             raise _TooSlowError(f"it did not decide within {self._seconds:g} s") from None
@@ -386,7 +387,17 @@ class _Worker:
 
 
 _abandoned: list[threading.Thread] = []
-_LAST_WAIT = 0.5  # seconds for abandoned threads to end, when the process ends
+_LAST_WAIT = 0.5  # seconds for threads to end, when the process ends
+
+
+def _end(thread: threading.Thread, calls: "queue.SimpleQueue[Any]") -> None:
+    """Lets an idle thread end, and waits for it.
+
+    A thread that still runs when Python ends may abort the process, as described at `_abandon`.
+    """
+    calls.put(None)
+    if thread is not threading.current_thread():
+        thread.join(_LAST_WAIT)
 
 
 def _abandon(thread: threading.Thread, calls: "queue.SimpleQueue[Any]") -> None:
@@ -412,11 +423,17 @@ def _wait_for_the_abandoned() -> None:
 
 def _answer_calls(calls: "queue.SimpleQueue[Any]", answers: "queue.SimpleQueue[Any]") -> None:
     while (call := calls.get()) is not None:
-        function, argument = call
-        try:
-            answers.put((function(argument), None))
-        except BaseException as error:  # the caller must not wait forever, even on SystemExit
-            answers.put((None, error))
+        answer = _answered(*call)
+        del call  # an idle thread must not keep a policy and its memory alive
+        answers.put(answer)
+        del answer
+
+
+def _answered(function: Callable[[Any], Any], argument: Any) -> tuple[Any, BaseException | None]:
+    try:
+        return function(argument), None
+    except BaseException as error:  # the caller must not wait forever, even on SystemExit
+        return None, error
 
 
 def as_player(agent: Agent | Player) -> Player:

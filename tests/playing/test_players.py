@@ -1,10 +1,12 @@
 """Anything that acts can be evaluated, and whoever fails has lost that game and no other."""
 
+import gc
 import re
 import subprocess
 import sys
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -549,6 +551,22 @@ def test_who_sees_the_screen_needs_an_environment_that_shows_it():
     blind = make_env("space_invaders", protocol=SHORT)
     with pytest.raises(ConfigError, match="Make it with render_mode='rgb_array'"):
         play_steps(player(Watcher()), blind)
+
+
+def test_a_policy_is_let_go_when_its_player_is():
+    """An idle thread that kept it would free it while Python ends, which can abort the process."""
+
+    class Freed:
+        def new_game(self, rng):
+            return OneGame(Shared(), rng)
+
+    policy = Freed()
+    ref, before = weakref.ref(policy), threading.active_count()
+    evaluate_agent(player(policy), episodes=2)
+    del policy
+    gc.collect()
+    assert ref() is None
+    assert threading.active_count() <= before
 
 
 HANGING = """
