@@ -307,7 +307,7 @@ def test_a_zip_meets_an_agent_of_rlarcade_from_the_command_line(copied, run_verb
     assert done.returncode == 3, done.stderr
     match = json.loads((copied / "match.json").read_text())
     assert match["verdict"] == "reject"
-    assert match["candidate"]["name"] == "sb3_agent:make=dqn.zip"
+    assert match["candidate"]["checkpoint"] == "sb3_agent:make=dqn.zip"
     assert (copied / "match.html").stat().st_size > 10_000
     words = "sb3_agent:make=dqn.zip", "--game", "SpaceInvaders", "--episodes", 2
     again = run_verb("evaluate", *words)
