@@ -159,7 +159,10 @@ def built(path, settings, shape, weights):
         seen = spaces.Box(0, 255, tuple(shape), np.uint8)
         actions = spaces.Discrete(num_actions_of(weights, settings))
         network = class_of(weights)(seen, actions, lambda _: 0.0, **settings)
-        network.load_state_dict(weights)
+        missing, unknown = network.load_state_dict(weights, strict=False)
+        # Before SB3 1.7, PPO and A2C saved the extractor that actor and critic share once.
+        if unknown or any(not name.startswith(("pi_feat", "vf_feat")) for name in missing):
+            raise ValueError(f"missing {missing[:2]}, unknown {unknown[:2]}")
     except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:
         raise ConfigError(told(path, f"it is no CnnPolicy ({error})")) from error
     return network

@@ -261,6 +261,26 @@ def test_settings_that_json_holds_need_no_trust(tmp_path, net_arch):
     )
 
 
+def test_a_zip_of_an_older_sb3_plays_as_the_same_model(zips, tmp_path):
+    import sb3_agent
+
+    path = zips("PPO")[0]
+    with zipfile.ZipFile(path).open("policy.pth") as file:
+        weights = torch.load(file, weights_only=True)
+    file = io.BytesIO()
+    torch.save({k: v for k, v in weights.items() if k[:7] not in ("pi_feat", "vf_feat")}, file)
+    older = changed(path, tmp_path / "older.zip", policy_pth=file.getvalue())
+    version = sb3_agent.make("breakout", path).version
+    assert sb3_agent.make("breakout", older).version == version
+    for name in ("action_net.weight", "features_extractor.cnn.0.bias"):
+        file = io.BytesIO()
+        torch.save({k: v for k, v in weights.items() if k != name}, file)
+        with pytest.raises(ConfigError, match="pickles: it is no CnnPolicy"):
+            sb3_agent.make(
+                "breakout", changed(path, tmp_path / "less.zip", policy_pth=file.getvalue())
+            )
+
+
 def test_what_is_no_model_of_games_is_refused(tmp_path):
     import sb3_agent
 
