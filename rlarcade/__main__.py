@@ -32,7 +32,8 @@ def main() -> int:
 
 
 def _hand_over(arguments: Sequence[str]) -> int:
-    from rlarcade.console import EXIT_OK, say
+    from rlarcade.command_line import EPILOGUE
+    from rlarcade.console import EXIT_OK, deliver, say
     from rlarcade.errors import ConfigError
 
     verb = arguments[0] if arguments else "--help"
@@ -41,6 +42,11 @@ def _hand_over(arguments: Sequence[str]) -> int:
         say()
         for name, help_text in VERBS.items():
             say(f"  {name:<10} {help_text}")
+        say()
+        say(EPILOGUE)
+        return EXIT_OK
+    if verb == "--completion":
+        deliver(sys.stdout, _completion(arguments[1:]))
         return EXIT_OK
     if verb == "--version":
         import rlarcade
@@ -53,6 +59,19 @@ def _hand_over(arguments: Sequence[str]) -> int:
         raise ConfigError(f"unknown verb {quoted(verb)}. {hint}")
     code: int = importlib.import_module(f"rlarcade.{verb}").main(arguments[1:])
     return code
+
+
+def _completion(shells: Sequence[str]) -> str:
+    """Returns the script for a shell to complete the words of all commands."""
+    from rlarcade.command_line import SHELLS, completion_script
+    from rlarcade.errors import ConfigError
+    from rlarcade.train_flags import every_flag
+
+    if len(shells) != 1:
+        raise ConfigError(f"--completion takes a shell: {', '.join(SHELLS)}.")
+    modules = {verb: importlib.import_module(f"rlarcade.{verb}") for verb in VERBS}
+    flags = {v: every_flag() if v == "train" else module.FLAGS for v, module in modules.items()}
+    return completion_script(shells[0], flags)
 
 
 if __name__ == "__main__":

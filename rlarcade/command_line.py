@@ -12,13 +12,14 @@ import io
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Union
 
 import tyro
+from pydantic import create_model
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from rlarcade.checked import similar
@@ -31,6 +32,25 @@ _WORDS = {"INT": "a number", "PATH": "a path", "STR": "a name"}
 """Words for positional arguments, by tyro's names of their types."""
 _KINDS = {"INT": "whole number", "FLOAT": "number", "PATH": "path", "STR": "text"}
 _NARROWEST = 60  # columns; in fewer, tyro would split names of flags
+
+
+SHELLS = ("bash", "zsh", "fish")
+EPILOGUE = (
+    "Tab completes the words of a command after: "
+    "rlarcade --completion bash > ~/.local/share/bash-completion/completions/rlarcade"
+)
+_OR_FILES = {
+    "bash": """
+_rlarcade_or_files() {
+  _tyro_rlarcade "$@"
+  [[ -n "${COMPREPLY[*]}" ]] || COMPREPLY=()
+}
+complete -o default -F _rlarcade_or_files rlarcade
+""",
+    "zsh": "(( $? )) && _files\n",
+    "fish": "complete --force-files --command rlarcade\n",
+}
+"""What tyro's scripts lack: where no word fits, a file does, such as a checkpoint."""
 
 
 JsonFlag = Annotated[Path | None, tyro.conf.arg(name="json")]
@@ -77,9 +97,44 @@ def parse_flags(
         raise HelpShown from None
     except SystemExit as stop:
         if not stop.code:
+            with suppress(OSError):
+                print(f"\n{EPILOGUE}", flush=True)  # noqa: T201 - as tyro prints the help
             raise HelpShown from None
         refusal = _Refusal(_words(boxed.getvalue()), argv, _help_beside(read, argv))
         raise ConfigError(f"{refusal} {prog} --help lists all.") from stop
+
+
+def completion_script(shell: str, flags: Mapping[str, Any]) -> str:
+    """Returns a script by which a shell completes the words of all commands.
+
+    tyro writes it. It runs no code of rlarcade, which would take a second at each Tab.
+
+    Args:
+        shell: `bash`, `zsh` or `fish`.
+        flags: the flags of each command, as for `parse_flags`.
+
+    Raises:
+        ConfigError: another shell.
+    """
+    if shell not in SHELLS:
+        raise ConfigError(f"--completion is for {', '.join(SHELLS)}, got {quoted(shell)}.")
+    commands = [
+        Annotated[
+            create_model(verb, command=(Annotated[kinds, tyro.conf.OmitArgPrefixes], ...)),
+            tyro.conf.subcommand(verb, prefix_name=False),
+        ]
+        for verb, kinds in flags.items()
+    ]
+    any_command: Any = Union[tuple(commands)]  # noqa: UP007 - of types that are not known here
+    script = io.StringIO()
+    with _NUMBERS, redirect_stdout(script), suppress(SystemExit):
+        tyro.cli(
+            any_command,
+            args=["--tyro-write-completion", shell, "-"],
+            prog="rlarcade",
+            config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
+        )
+    return script.getvalue() + _OR_FILES[shell]
 
 
 @contextmanager

@@ -52,9 +52,9 @@ class _Flags(BaseModel):
 
     checkpoints: Annotated[tuple[str, ...], tyro.conf.Positional]
     """Each is a policy checkpoint; a run folder (its newest checkpoint); a version of a registry
-    (7, champion@pong); `random`; `human` (the published score); or `module:factory`, your own
-    policy. Games of your policy are kept if it has a `version`, a text such as a digest of its
-    weights."""
+    (7, champion@pong); `random`; `human` (the published score); or `module:factory=TEXT`, a
+    policy of your own from `factory(game, TEXT)`; without =TEXT from `factory(game)`. Its games are
+    kept if it has a `version`, a text such as a digest of its weights."""
     episodes: int = 100
     """Number of whole games for each."""
     game: GameFlag = None
@@ -69,6 +69,9 @@ class _Flags(BaseModel):
     report: ReportFlag = None
     video: Path | None = None
     """Write the median-score game of the first player to this file (.mp4)."""
+
+
+FLAGS = _Flags
 
 
 def main(argv: Sequence[str] | None = None) -> int:

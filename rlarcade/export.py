@@ -34,6 +34,9 @@ class _Flags(BaseModel):
     """Write the comparison with torch to this file."""
 
 
+FLAGS = _Flags
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     return run_command(_export_command, argv)

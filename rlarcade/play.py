@@ -46,6 +46,9 @@ class _Flags(BaseModel):
     """Write the games to this file."""
 
 
+FLAGS = _Flags
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     return run_command(_play_command, argv)

@@ -64,6 +64,9 @@ class _Flags(BaseModel):
     """Write the summary to this file."""
 
 
+FLAGS = _Flags
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     return run_command(_predict_command, argv)

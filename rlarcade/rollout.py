@@ -230,7 +230,7 @@ def _named(name: str) -> Any:
     return tyro.conf.subcommand(name, prefix_name=False)
 
 
-_Any = (
+FLAGS = (
     Annotated[_Start, _named("start")]
     | Annotated[_Status, _named("status")]
     | Annotated[_Outcome, _named("outcome")]
@@ -249,7 +249,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _rollout_command(argv: Sequence[str]) -> int:
     asked: _Subcommand = parse_flags(
-        _Any,
+        FLAGS,
         argv,
         prog="rlarcade rollout",
         description=__doc__,

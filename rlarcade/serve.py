@@ -45,6 +45,9 @@ class _Flags(BaseModel):
     """Number of worker processes of `--engine processes`. Unset: 2."""
 
 
+FLAGS = _Flags
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     return run_command(_serve_command, argv)

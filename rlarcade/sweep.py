@@ -119,6 +119,9 @@ class _Run:
         return {"label": self.label, "settings": self.given, "exit": code, "result": result}
 
 
+FLAGS = _Flags
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     return console.run_command(_sweep_command, argv)

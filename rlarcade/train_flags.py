@@ -95,8 +95,19 @@ def _early(argv: Sequence[str]) -> _Early:
     return early
 
 
+def every_flag() -> type[BaseModel]:
+    """Returns all flags as a model. Its defaults are those of the preset `laptop`."""
+    return _model(*load_preset("laptop"))
+
+
 def _flags(name: str, preset: dict[str, Any], argv: Sequence[str]) -> dict[str, Any]:
     """Reads the flags; their defaults are the settings of a preset, or of a run that has begun."""
+    model = _model(name, preset)
+    read = parse_flags(model, argv, prog="rlarcade train", description=_DESCRIPTION).model_dump()
+    return {name: value for group in read.values() for name, value in group.items()}
+
+
+def _model(name: str, preset: dict[str, Any]) -> type[BaseModel]:
     if not isinstance(preset.get("protocol", ""), str):
         raise ConfigError(
             f"{name} has its own protocol, but commands only use "
@@ -129,9 +140,8 @@ def _flags(name: str, preset: dict[str, Any], argv: Sequence[str]) -> dict[str, 
         )
         for title, (about, flags) in groups.items()
     }
-    model = create_model("TrainFlags", **fields)
-    read = parse_flags(model, argv, prog="rlarcade train", description=_DESCRIPTION).model_dump()
-    return {name: value for group in read.values() for name, value in group.items()}
+    model: type[BaseModel] = create_model("TrainFlags", **fields)
+    return model
 
 
 def _flags_of(settings: Iterable[str], preset: dict[str, Any]) -> dict[str, Any]:

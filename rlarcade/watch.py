@@ -62,6 +62,9 @@ class _Flags(BaseModel):
     """Mark in red what the agent looks at: the pixels that change the value of its action most."""
 
 
+FLAGS = _Flags
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     return run_command(_watch_command, argv)

@@ -32,7 +32,7 @@ class GameEnv(gymnasium.Env[NDArray[np.uint8], np.int64]):
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise ConfigError(
                 f"unknown render_mode {quoted(render_mode)}. Choose 'rgb_array', or None for no "
-                "pictures."
+                "pictures. gymnasium.make('rlarcade/Pong-v5', render_mode='human') opens a window."
             )
         self.render_mode = render_mode
         self._lane = GameVectorEnv(game, 1, protocol=protocol, num_threads=1)
@@ -45,7 +45,7 @@ class GameEnv(gymnasium.Env[NDArray[np.uint8], np.int64]):
         self.observation_space = self._lane.single_observation_space
         self.action_space = self._lane.single_action_space
         self._picture: NDArray[np.uint8] | None = None
-        self._over = True
+        self._over, self._lives = True, 0
 
     @property
     def num_actions(self) -> int:
@@ -56,6 +56,15 @@ class GameEnv(gymnasium.Env[NDArray[np.uint8], np.int64]):
     def action_names(self) -> tuple[str, ...]:
         """Name of each action, such as ("NOOP", "FIRE", …)."""
         return self._lane.action_names
+
+    def get_action_meanings(self) -> list[str]:
+        """Returns the name of each action, as ALE's own environment does."""
+        return list(self.action_names)
+
+    @property
+    def ale(self) -> "EmulatorView":
+        """What wrappers of Gymnasium, Stable-Baselines3 and others ask the emulator."""
+        return EmulatorView(self)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -86,8 +95,8 @@ class GameEnv(gymnasium.Env[NDArray[np.uint8], np.int64]):
         if self._twin is not None:
             picture, _ = self._twin.reset(seed=np.array([episode_seed], dtype=np.int32))
             self._picture = picture[0, 0]
-        self._over = False
-        return observation[0], {"seed": episode_seed, "lives": int(info["lives"][0])}
+        self._over, self._lives = False, int(info["lives"][0])
+        return observation[0], {"seed": episode_seed, "lives": self._lives}
 
     def step(
         self, action: np.int64 | int
@@ -119,17 +128,53 @@ class GameEnv(gymnasium.Env[NDArray[np.uint8], np.int64]):
         if self._twin is not None:
             self._picture = self._twin.recv()[0][0, 0]
         self._over = bool(terminated[0] or truncated[0])
+        self._lives = int(info["lives"][0])
         return (
             observation[0],
             float(reward[0]),
             bool(terminated[0]),
             bool(truncated[0]),
-            {"lives": int(info["lives"][0])},
+            {"lives": self._lives},
         )
 
     def render(self) -> NDArray[np.uint8] | None:
         """Returns the current screen, uint8 (210, 160, 3), or None without a render mode."""
         return self._picture
+
+
+class EmulatorView:
+    """The part of `ale_py.ALEInterface` that the native vector environment can answer."""
+
+    def __init__(self, env: GameEnv) -> None:
+        self._env = env
+
+    def lives(self) -> int:
+        """Returns the lives that are left."""
+        return self._env._lives
+
+    def game_over(self, *, with_truncation: bool = True) -> bool:
+        """Whether no step can follow. Whether it was cut off (`with_truncation`) is not known."""
+        del with_truncation
+        return self._env._over
+
+    def getScreenRGB(self) -> NDArray[np.uint8]:
+        """Returns the screen, uint8 (210, 160, 3).
+
+        Raises:
+            ConfigError: the environment does not render.
+        """
+        picture = self._env.render()
+        if picture is None:
+            raise ConfigError(
+                "there is no screen. Make the environment with render_mode='rgb_array'."
+            )
+        return picture
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(
+            f"rlarcade's environments have no ale.{name}: ALE's native vector environment shows "
+            "neither RAM nor states. gymnasium.make('ALE/Pong-v5') has them."
+        )
 
 
 def make_env(

@@ -1,4 +1,4 @@
-"""Loads players by name: a checkpoint, a version, `random`, or `module:factory`."""
+"""Loads players by name: a checkpoint, a version, `random`, or `module:factory=ARGUMENT`."""
 
 import os
 import re
@@ -17,11 +17,11 @@ from rlarcade.playing.players import (
     RandomPlayer,
 )
 from rlarcade.playing.references import load_named
-from rlarcade.text import printable
+from rlarcade.text import printable, quoted, said
 
 RANDOM, HUMAN = "random", "human"
 _VERSION = re.compile(r"[!-~]{1,200}")
-_ENTRY_POINT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+_ENTRY_POINT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*(=.*)?", re.DOTALL)
 
 
 def named_players(
@@ -37,7 +37,8 @@ def named_players(
     Args:
         names: each is a checkpoint or run folder, a version of a registry (`7`, `champion@pong`),
             `random`, or `module:factory`. `factory(game)` returns a `Policy` or an object with
-            `predict`. Loading it runs the code of the module, which may be in the working
+            `predict`. `module:factory=ARGUMENT` calls `factory(game, "ARGUMENT")`; the argument is
+            mostly a path. Loading runs the code of the module, which may be in the working
             directory. The policy may have a `version` attribute; otherwise its version is None.
         game: game of the players that are not checkpoints. Unset: the game of the checkpoints.
         protocol: protocol of all players. Unset: the protocol that the checkpoints were trained
@@ -102,28 +103,34 @@ def _check_actions(agent: DQNAgent, rules: Protocol) -> None:
 def _other(name: str, game: str, rules: Protocol) -> Player:
     if name == RANDOM:
         return RandomPlayer(game, rules)
-    factory = name.partition(":")[2]
+    entry_point, equals, argument = name.partition("=")
+    arguments = (game, argument) if equals else (game,)
     made = False
     try:
-        policy: Any = attribute_of(name)(game)
+        policy: Any = attribute_of(entry_point)(*arguments)
         made = True
-        version = _version_of(policy, name)
+        version = _version_of(policy, entry_point)
         return Player(policy, game=game, protocol=rules, name=name, version=version)
+    except ConfigError as error:
+        if made:  # rlarcade's own error, which names the player
+            raise
+        raise ConfigError(f"{name}: {said(error)}") from error
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # user code may raise anything, even SystemExit
-        if made and isinstance(error, ConfigError):  # rlarcade's own error about the policy
-            raise
+        call = f"{entry_point.partition(':')[2]}({', '.join(map(quoted, arguments))})"
+        hint = f" {name}=TEXT gives it a second argument." if not equals else ""
         raise ConfigError(
-            f"{name} gave no policy: {own_words(error)}. {factory}({game!r}) must return a "
-            "function of an observation, or an object with predict."
+            f"{name} gave no policy: {own_words(error)}. {call} must return a function of an "
+            f"observation, or an object with predict.{hint if isinstance(error, TypeError) else ''}"
         ) from error
 
 
 def _version_of(policy: Any, name: str) -> str | None:
     """Returns a policy's own unique version, or None.
 
-    Its source file cannot identify it: the weights are elsewhere and may have changed.
+    Its source file cannot identify it: the weights are elsewhere and may have changed. The argument
+    of the factory is no part of it: a file that was moved holds the same policy.
     """
     version = getattr(policy, "version", None)
     if version is None:

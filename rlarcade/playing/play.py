@@ -308,7 +308,8 @@ class _Lane:
         self._rewards: list[float] = []
         self.rng = generator(job.seed, SeedUse.POLICY, *([job.dice] if job.dice else []))
         self._memory = player.sit(generator(job.seed, SeedUse.POLICY, job.dice, 1))
-        self.observation, _ = self._env.reset(seed=job.seed)
+        self.observation, info = self._env.reset(seed=job.seed)
+        self._lives, self._life_lost = info["lives"], False
         return self
 
     @property
@@ -321,7 +322,7 @@ class _Lane:
         assert self._env is not None
         seen = self._env.render() if self.player.sees_screen else self.observation
         assert seen is not None
-        return View(seen, self._memory, self.num_actions)
+        return View(seen, self._memory, self.num_actions, self._life_lost)
 
     def send(self, choice: Choice) -> None:
         """Sends the chosen action or, with probability ε, a random one from the episode's rng."""
@@ -339,7 +340,9 @@ class _Lane:
             return
         assert self._env is not None
         self.before = self.observation
-        self.observation, self.reward, terminated, truncated, _ = self._env.recv()
+        self.observation, self.reward, terminated, truncated, info = self._env.recv()
+        self._life_lost = 0 < info["lives"] < self._lives
+        self._lives = info["lives"]
         self._sent = False
         self.score += self.reward
         self._actions.append(self.action)

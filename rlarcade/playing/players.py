@@ -1,7 +1,7 @@
 """One interface for everything that plays: agents, functions, and objects with `predict`.
 
-An agent with action values sees all its games in one batch. Any other policy sees one game at a
-time, so that its actions cannot depend on other games.
+An agent with action values sees all its games in one batch. Any other policy sees one observation
+at a time, so that its actions cannot depend on other games.
 """
 
 import atexit
@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from rlarcade.checked import number_of, require
 from rlarcade.errors import ConfigError, PolicyError
-from rlarcade.games.names import resolve_game
+from rlarcade.games.names import display_name, resolve_game
 from rlarcade.games.protocols import Protocol, get_protocol
+from rlarcade.games.single import make_env
 from rlarcade.text import quoted, said
 
 _SEES = ("observation", "screen")
@@ -38,7 +39,14 @@ class Policy(Interface):
     A policy may have these attributes:
 
     - `reset(rng)` is called before each game. Use it for a policy with memory or randomness. `rng`
-      is a NumPy generator that is seeded by the game, so that the game can be repeated.
+      is a NumPy generator that is seeded by the game, so that the game can be repeated. Such a
+      policy plays one game at a time.
+    - `new_game(rng)`, instead of `reset`, returns a policy for one game, with that game's memory.
+      Then many games are played at a time. What they share, such as weights, must not change.
+    - `life_lost()` is called after a life was lost, if another is left, before the next action. It
+      is called on the policy of the game.
+    - `num_actions` is the number of actions that the policy was made for. It must be that of the
+      game under the protocol.
     - `sees = "screen"` gives the policy the RGB screen instead of the observation. Use it for a
       policy with its own preprocessing.
     - `version` is a unique text, such as a digest of the weights. With it, commands can keep the
@@ -67,6 +75,13 @@ class _Predicts(Interface):
         """Returns actions (1,) for observations uint8 (1, 4, 84, 84), and the next state."""
 
 
+class _BeginsGames(Interface):
+    """Anything that gives each game a policy of its own."""
+
+    def new_game(self, rng: np.random.Generator, /) -> Policy | _Predicts:
+        """Returns the policy of one game, with that game's memory."""
+
+
 class Agent(Interface):
     """An agent that plays ε-greedily by its action values, as `DQNAgent` does.
 
@@ -88,6 +103,8 @@ class View(NamedTuple):
     memory: Any
     """Return value of `sit` for this game."""
     num_actions: int
+    life_lost: bool = False
+    """Whether the step before lost a life, and another is left."""
 
 
 class Choice(NamedTuple):
@@ -111,7 +128,7 @@ class Player:
         game: ROM id.
         protocol: protocol of its games.
         sees_screen: whether it sees RGB screens instead of observations.
-        one_at_a_time: whether it has a `reset`. Then it plays one game at a time.
+        one_at_a_time: whether it has a `reset` and no `new_game`. Then it plays one game at a time.
     """
 
     game: str
@@ -123,7 +140,7 @@ class Player:
 
     def __init__(
         self,
-        policy: Policy | _Predicts,
+        policy: Policy | _Predicts | _BeginsGames,
         *,
         game: str,
         protocol: str | Protocol = "v5",
@@ -134,7 +151,7 @@ class Player:
         """Wraps a policy.
 
         Args:
-            policy: a function, another `Policy`, or an object with `predict`.
+            policy: a function, another `Policy`, or an object with `predict` or `new_game`.
             game: any spelling of a game's name.
             protocol: name of a protocol, or a `Protocol`.
             name: name in results.
@@ -142,12 +159,13 @@ class Player:
             decision_seconds: time limit for one action. A policy that exceeds it has failed.
 
         Raises:
-            ConfigError: the policy, the game, the protocol or the time limit is invalid.
+            ConfigError: the policy, the game, the protocol or the time limit is invalid, or the
+                policy was made for another number of actions.
         """
-        if not callable(policy) and not hasattr(policy, "predict"):
+        if not _acts(policy) and not hasattr(policy, "new_game"):
             raise ConfigError(
                 f"{name} is no policy: {type(policy).__name__} cannot be called with an "
-                "observation and has no predict method."
+                "observation, and has no method predict or new_game."
             )
         sees = getattr(policy, "sees", _SEES[0])
         if sees not in _SEES:
@@ -158,19 +176,38 @@ class Player:
         self.game, self.protocol = resolve_game(game), get_protocol(protocol)
         self.name, self.version = name, version
         self.sees_screen = sees == "screen"
+        self._check_actions(getattr(policy, "num_actions", None))
+        self._new_game: Callable[[np.random.Generator], Any] | None = getattr(
+            policy, "new_game", None
+        )
         self._reset: Callable[[np.random.Generator], None] | None = getattr(policy, "reset", None)
-        self.one_at_a_time = self._reset is not None
+        self.one_at_a_time = self._reset is not None and self._new_game is None
         self._policy: Any = policy
         self._worker = _Worker(decision_seconds)
 
+    def _check_actions(self, wanted: int | None) -> None:
+        """Requires that a policy was made for the actions of its game. Others would be misread."""
+        if wanted is None:
+            return
+        there = make_env(self.game, protocol=self.protocol).num_actions
+        if wanted != there:
+            raise ConfigError(
+                f"{self.name} was made for {quoted(wanted)} actions, but {display_name(self.game)} "
+                f"has {there} under {self.protocol.name}. Choose its own game and protocol."
+            )
+
     def sit(self, rng: np.random.Generator) -> Any:
-        """Resets the policy for a game. Returns what belongs to that game alone."""
-        memory = _Memory()
-        if self._reset is not None:
-            try:
+        """Begins a game of the policy. Returns what belongs to that game alone."""
+        memory = _Memory(self._policy)
+        try:
+            if self._new_game is not None:
+                memory.policy = self._worker.call(self._new_game, rng)
+                if not _acts(memory.policy):
+                    raise PolicyError(f"its new_game returned no policy: {quoted(memory.policy)}")
+            elif self._reset is not None:
                 self._worker.call(self._reset, rng)
-            except Exception as error:  # reported at its first action, so only this game is lost
-                memory.failure = error
+        except Exception as error:  # reported at its first action, so only this game is lost
+            memory.failure = error
         return memory
 
     def choose(self, views: Sequence[View]) -> list[Choice | Exception]:
@@ -187,10 +224,12 @@ class Player:
             return error
 
     def _decide(self, view: View) -> int:
-        if not hasattr(self._policy, "predict"):
-            return _whole(self._policy(view.observation))
         memory: _Memory = view.memory
-        actions, memory.state = self._policy.predict(
+        if view.life_lost and hasattr(memory.policy, "life_lost"):
+            memory.policy.life_lost()
+        if not hasattr(memory.policy, "predict"):
+            return _whole(memory.policy(view.observation))
+        actions, memory.state = memory.policy.predict(
             view.observation[None],
             state=memory.state,
             episode_start=np.array([memory.first]),
@@ -283,10 +322,15 @@ class RandomPlayer(Player):
 class _Memory:
     """State that belongs to one game of a policy."""
 
-    def __init__(self) -> None:
+    def __init__(self, policy: Any) -> None:
+        self.policy = policy
         self.state: Any = None
         self.first = True
         self.failure: Exception | None = None
+
+
+def _acts(policy: Any) -> bool:
+    return callable(policy) or hasattr(policy, "predict")
 
 
 def _whole(action: Any) -> int:
@@ -305,6 +349,7 @@ class _Worker:
 
     def __init__(self, seconds: float) -> None:
         self._seconds = number_of(seconds, "decision_seconds", 0, _LONGEST_SECONDS)
+        self._lock = threading.Lock()  # games begin in other threads than they are played in
         self._calls: queue.SimpleQueue[Any] | None = None
         self._thread = threading.current_thread()  # replaced when the first call starts one
         self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -315,17 +360,22 @@ class _Worker:
         Raises:
             PolicyError: the function did not return in time, or ended its thread.
         """
+        with self._lock:
+            return self._answer(function, argument)
+
+    def _answer(self, function: Callable[[Any], Any], argument: Any) -> Any:
         if self._calls is None:
             self._calls, self._answers = queue.SimpleQueue(), queue.SimpleQueue()
-            weakref.finalize(self, self._calls.put, None)
             self._thread = threading.Thread(
                 target=_answer_calls, args=(self._calls, self._answers), daemon=True
             )
             self._thread.start()
+            self._at_the_end = weakref.finalize(self, _end, self._thread, self._calls)
         self._calls.put((function, argument))
         try:
             answer, error = self._answers.get(timeout=self._seconds)
         except queue.Empty:
+            self._at_the_end.detach()
             _abandon(self._thread, self._calls)
             self._calls = None  # the thread may never return; the next call starts a new one
             raise _TooSlowError(f"it did not decide within {self._seconds:g} s") from None
@@ -337,7 +387,17 @@ class _Worker:
 
 
 _abandoned: list[threading.Thread] = []
-_LAST_WAIT = 0.5  # seconds for abandoned threads to end, when the process ends
+_LAST_WAIT = 0.5  # seconds for threads to end, when the process ends
+
+
+def _end(thread: threading.Thread, calls: "queue.SimpleQueue[Any]") -> None:
+    """Lets an idle thread end, and waits for it.
+
+    A thread that still runs when Python ends may abort the process, as described at `_abandon`.
+    """
+    calls.put(None)
+    if thread is not threading.current_thread():
+        thread.join(_LAST_WAIT)
 
 
 def _abandon(thread: threading.Thread, calls: "queue.SimpleQueue[Any]") -> None:
@@ -363,11 +423,17 @@ def _wait_for_the_abandoned() -> None:
 
 def _answer_calls(calls: "queue.SimpleQueue[Any]", answers: "queue.SimpleQueue[Any]") -> None:
     while (call := calls.get()) is not None:
-        function, argument = call
-        try:
-            answers.put((function(argument), None))
-        except BaseException as error:  # the caller must not wait forever, even on SystemExit
-            answers.put((None, error))
+        answer = _answered(*call)
+        del call  # an idle thread must not keep a policy and its memory alive
+        answers.put(answer)
+        del answer
+
+
+def _answered(function: Callable[[Any], Any], argument: Any) -> tuple[Any, BaseException | None]:
+    try:
+        return function(argument), None
+    except BaseException as error:  # the caller must not wait forever, even on SystemExit
+        return None, error
 
 
 def as_player(agent: Agent | Player) -> Player:

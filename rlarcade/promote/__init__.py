@@ -50,7 +50,7 @@ class _AuditGroup(BaseModel):
     )
 
 
-_Any = (
+FLAGS = (
     Annotated[Register, _named("register")]
     | Annotated[Versions, _named("versions")]
     | Annotated[Show, _named("show")]
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _promote_command(argv: Sequence[str]) -> int:
     asked: Any = parse_flags(
-        _Any,
+        FLAGS,
         argv,
         prog="rlarcade promote",
         description=__doc__,

@@ -39,6 +39,9 @@ def own(tmp_path, monkeypatch):
         "class Known:\n    version = 'v7'\n    def predict(self, *_, **__): return [0], None\n"
         "def known(game):\n    return Known()\n\n"
         "def number(game):\n    return 3\n\n"
+        "def told(game, text):\n    still.told = (game, text)\n    return Known()\n\n"
+        "def refuses(game, text):\n"
+        "    from rlarcade import ConfigError\n    raise ConfigError(text + ' is no zip.')\n\n"
         "def broken(game):\n    raise KeyError(game)\n"
     )
     monkeypatch.chdir(tmp_path)
@@ -91,6 +94,29 @@ def test_a_policy_that_knows_its_version_is_known_by_its_name_and_it(own):
     (player,) = named_players(["own_policies:known"], game="pong")
     assert player.version == "own_policies:known@v7"
     assert told_unkept([player]) is None
+
+
+@pytest.mark.parametrize("text", ["old.zip", "", "a=b:c", "runs/x y\n"])
+def test_a_factory_is_given_the_text_behind_the_equals_sign(own, text):
+    name = f"own_policies:told={text}"
+    (player,) = named_players([name], game="pong")
+    assert sys.modules["own_policies"].still.told == ("pong", text)
+    assert player.name == name
+    assert player.version == "own_policies:told@v7", "a file that was moved holds the same policy"
+
+
+def test_what_a_factory_says_to_the_user_is_said_alone(own):
+    with pytest.raises(ConfigError, match=r"^own_policies:refuses=a\.zip: a\.zip is no zip\.$"):
+        named_players(["own_policies:refuses=a.zip"], game="pong")
+
+
+def test_a_factory_that_lacks_its_text_is_told_how_it_gets_one(own):
+    with pytest.raises(
+        ConfigError, match=r"TypeError.* told\('pong'\) must .*told=TEXT gives it a second argument"
+    ):
+        named_players(["own_policies:told"], game="pong")
+    with pytest.raises(ConfigError, match=r"still\('pong', 'x'\) must return .* predict\.$"):
+        named_players(["own_policies:still=x"], game="pong")
 
 
 @pytest.mark.parametrize("version", ["7", "''", "'a b'", "'x' * 201", "'\\x1b[31m'", "b'v1'"])
@@ -173,3 +199,6 @@ def test_a_file_whose_name_looks_like_an_entry_point_is_a_path(own):
     (own.parent / "a:b").mkdir()
     with pytest.raises(CheckpointError, match="a:b holds no checkpoint"):
         named_players(["a:b"])
+    (own.parent / "a:b=c").mkdir()
+    with pytest.raises(CheckpointError, match="a:b=c holds no checkpoint"):
+        named_players(["a:b=c"])

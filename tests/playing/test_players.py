@@ -1,10 +1,12 @@
 """Anything that acts can be evaluated, and whoever fails has lost that game and no other."""
 
+import gc
 import re
 import subprocess
 import sys
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -119,6 +121,121 @@ def test_a_policy_with_a_memory_plays_one_game_after_the_other():
     for episode in evaluation.episodes:
         actions = actions_of(episode)
         assert max(actions[:20]) < 3 <= min(actions[20:])
+
+
+class Shared:
+    """Weights that all games share; each game has its own dice and counts its own steps."""
+
+    def __init__(self):
+        self.open, self.most_open = set(), 0
+
+    def new_game(self, rng):
+        return OneGame(self, rng)
+
+
+class OneGame(Dice):
+    def __init__(self, shared, rng):
+        self.shared, self.rng, self.steps = shared, rng, 0
+
+    def __call__(self, observation):
+        self.shared.open.add(id(self))
+        self.shared.most_open = max(self.shared.most_open, len(self.shared.open))
+        action = super().__call__(observation)
+        if self.steps == 40:  # the last one under SHORT
+            self.shared.open.remove(id(self))
+        return action
+
+
+def test_a_policy_that_begins_games_plays_many_at_a_time_as_one_after_the_other():
+    one, many = Shared(), Shared()
+    alone = evaluate_agent(player(Dice()), episodes=4).episodes
+    assert evaluate_agent(player(one), episodes=4, num_lanes=1).episodes == alone
+    assert evaluate_agent(player(many), episodes=4, num_lanes=4).episodes == alone
+    assert (one.most_open, player(Dice()).one_at_a_time) == (1, True)
+    assert many.most_open > 1
+    assert not player(many).one_at_a_time
+
+
+def test_the_memory_of_predict_belongs_to_the_game_that_was_begun():
+    class Counter:
+        def __init__(self):
+            self.steps = -1
+
+        def predict(self, observation, state=None, episode_start=None, deterministic=False):
+            self.steps += 1
+            return [self.steps % 6], None
+
+    class Counters:
+        def new_game(self, rng):
+            return Counter()
+
+    for episode in evaluate_agent(player(Counters()), episodes=3, num_lanes=3).episodes:
+        assert actions_of(episode) == [step % 6 for step in range(40)]
+
+
+def test_a_game_that_has_no_policy_is_told():
+    class Empty:
+        def new_game(self, rng):
+            return 3
+
+    with pytest.raises(PolicyError, match="its new_game returned no policy: 3"):
+        evaluate_agent(player(Empty()), episodes=1)
+
+
+def test_a_policy_is_told_of_lost_lives_but_not_of_the_last_one():
+    told = []
+
+    class Careless:
+        def new_game(self, rng):
+            return Idle()
+
+    class Idle:
+        def __init__(self):
+            self.steps = 0
+
+        def life_lost(self):
+            told.append(self.steps)
+
+        def __call__(self, observation):
+            self.steps += 1
+            return 1
+
+    long = SHORT.model_copy(update={"name": "mine", "frame_cap": 100_000})
+    (episode,) = evaluate_agent(player(Careless(), protocol=long), episodes=1).episodes
+    env = make_env("space_invaders", protocol=long)
+    lives = [env.reset(seed=episode.seed)[1]["lives"]]
+    lives += [env.step(action)[4]["lives"] for action in actions_of(episode)]
+    lost = [n for n in range(1, len(lives)) if 0 < lives[n] < lives[n - 1]]
+    assert told == lost
+    assert lost
+    assert lives[-1] == 0
+
+
+def test_a_policy_without_games_of_its_own_is_told_of_lost_lives_too():
+    class Nervous(Dice):
+        lost = 0
+
+        def life_lost(self):
+            self.lost += 1
+
+    nervous = Nervous()
+    long = SHORT.model_copy(update={"name": "mine", "frame_cap": 100_000})
+    evaluate_agent(player(nervous, protocol=long), episodes=1)
+    assert nervous.lost > 0
+
+
+def test_a_policy_made_for_other_actions_is_refused():
+    def six(observation):
+        return 0
+
+    six.num_actions = 6
+    assert player(six).game == "space_invaders"
+    with pytest.raises(
+        ConfigError, match=r"mine was made for 6 actions, but Breakout has 4 under v5"
+    ):
+        Player(six, game="Breakout", name="mine")
+    with pytest.raises(ConfigError, match="has 18 under machado"):
+        Player(six, game="SpaceInvaders", protocol="machado")
 
 
 def test_a_policys_dice_belong_to_the_game():
@@ -434,6 +551,22 @@ def test_who_sees_the_screen_needs_an_environment_that_shows_it():
     blind = make_env("space_invaders", protocol=SHORT)
     with pytest.raises(ConfigError, match="Make it with render_mode='rgb_array'"):
         play_steps(player(Watcher()), blind)
+
+
+def test_a_policy_is_let_go_when_its_player_is():
+    """An idle thread that kept it would free it while Python ends, which can abort the process."""
+
+    class Freed:
+        def new_game(self, rng):
+            return OneGame(Shared(), rng)
+
+    policy = Freed()
+    ref, before = weakref.ref(policy), threading.active_count()
+    evaluate_agent(player(policy), episodes=2)
+    del policy
+    gc.collect()
+    assert ref() is None
+    assert threading.active_count() <= before
 
 
 HANGING = """
