@@ -48,7 +48,7 @@ def commands(text):
             part = [word for word in words[begin + 1 : end] if word not in ("if", "then")]
             if part[:2] == ["python", "-m"] and part[2].startswith("rlarcade."):
                 yield [part[2].removeprefix("rlarcade."), *part[3:]]
-            elif part[:1] == ["rlarcade"]:
+            elif part[:1] == ["rlarcade"] and not part[1].startswith("-"):
                 yield part[1:]
 
 
