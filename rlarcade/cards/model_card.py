@@ -96,7 +96,11 @@ def _metadata(manifest: Manifest, evaluation: Evaluation) -> list[str]:
 
 
 def _model_index(manifest: Manifest, evaluation: Evaluation) -> list[str]:
-    """Returns the results as the lines of YAML's `model-index`."""
+    """Returns the results as the lines of YAML's `model-index`.
+
+    Their order and their numbers are those that huggingface_hub writes. So a card can be edited
+    with it.
+    """
     metrics = []
     for kind, value in _metrics(evaluation):
         metrics += [f"    - type: {kind}", f"      value: {value}", f"      name: {kind}"]
@@ -108,8 +112,8 @@ def _model_index(manifest: Manifest, evaluation: Evaluation) -> list[str]:
         "      type: reinforcement-learning",
         "      name: reinforcement-learning",
         "    dataset:",
-        f"      type: {_environment(manifest)}",
         f"      name: {_environment(manifest)}, protocol {evaluation.protocol.name}",
+        f"      type: {_environment(manifest)}",
         "    metrics:",
         *metrics,
     ]
@@ -119,11 +123,11 @@ def _metrics(evaluation: Evaluation) -> list[tuple[str, str]]:
     scores = [episode.score for episode in evaluation.episodes]
     found = [
         ("mean_reward", f"{evaluation.mean:.2f} +/- {pstdev(scores):.2f}"),
-        ("median_reward", f"{evaluation.median:.2f}"),
-        ("iqm_reward", f"{evaluation.iqm:.2f}"),
+        ("median_reward", repr(round(evaluation.median, 2))),
+        ("iqm_reward", repr(round(evaluation.iqm, 2))),
     ]
     if evaluation.human_normalized is not None:
-        found.append(("human_normalized_score", f"{evaluation.human_normalized:.4f}"))
+        found.append(("human_normalized_score", repr(round(evaluation.human_normalized, 4))))
     return found
 
 

@@ -210,6 +210,15 @@ def test_words_and_quotes_of_a_card_may_be_edited(command, card):
     assert command("watch", card, "--verify")[0] == 0
 
 
+def test_metadata_that_a_tool_has_written_anew_claim_the_same(command, card):
+    """`ModelCard.save` of huggingface_hub writes the whole header with PyYAML."""
+    _, header, text = (card / "README.md").read_text().split("---\n", 2)
+    found = yaml.safe_load(header) | {"license": "mit"}
+    header = yaml.dump(found, sort_keys=False, allow_unicode=True)
+    (card / "README.md").write_text(f"---\n{header}---\n{text}")
+    assert command("watch", card, "--verify")[0] == 0
+
+
 def raise_a_score(card):
     claims = json.loads((card / "evaluation.json").read_text())
     claims["evaluations"][0]["episodes"][1]["score"] += 5
