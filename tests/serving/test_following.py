@@ -59,6 +59,7 @@ def test_a_new_checkpoint_takes_over_and_a_game_stays_with_the_one_that_began_it
         await follower.run.look()
         after = await follower.opened()
         assert (before.version, after.version) == (1_000, 2_000)
+        assert follower.service.deployments["pong"].generation == 2
         assert follower.service.engine.replicas()[0].versions == (1_000, 2_000)
         follower.service.finish(before, "ended")
         await follower.run.look()
@@ -78,6 +79,21 @@ def test_nothing_is_listed_or_loaded_while_nothing_changes(follower, monkeypatch
         for _ in range(5):
             await follower.run.look()
         assert (len(listed), follower.loads) == (1, 1)
+
+    run(check())
+
+
+def test_a_checkpoint_that_is_saved_again_is_as_new_as_its_file_and_is_not_loaded_again(follower):
+    async def check():
+        path = follower.save(1_000, 1)
+        age(follower.folder, 300)
+        await follower.run.look()
+        assert follower.run.age(follower.run.playing) == pytest.approx(300, abs=5)
+        shutil.rmtree(path)
+        follower.save(1_000, 1)
+        await follower.run.look()
+        assert follower.run.age(follower.run.playing) == pytest.approx(0, abs=5)
+        assert follower.loads == 1
 
     run(check())
 
