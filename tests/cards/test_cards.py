@@ -283,6 +283,17 @@ def claim_one_more_result(card):
     change(card / "README.md", "    metrics:\n", "    metrics:\n    - type: wins\n      value: 1\n")
 
 
+LAST_METRIC = "      name: human_normalized_score\n"
+
+
+def claim_one_more_result_at_the_end(card):
+    change(card / "README.md", LAST_METRIC, f"{LAST_METRIC}    - type: wins\n      value: 1\n")
+
+
+def leave_out_the_end_of_the_metadata(card):
+    change(card / "README.md", LAST_METRIC, "")
+
+
 def claim_more_training(card):
     change(card / "README.md", "| agent steps | ", "| agent steps | 9")
 
@@ -322,6 +333,8 @@ def spoil_the_card(card):
         (claim_a_higher_mean, 'it says "| mean | 9'),
         (claim_a_higher_mean_in_the_metadata, 'it says "value: 9'),
         (claim_one_more_result, 'it says "- type: wins", but "- type: mean_reward" follows'),
+        (claim_one_more_result_at_the_end, 'it says "- type: wins", which does not follow'),
+        (leave_out_the_end_of_the_metadata, '"name: human_normalized_score" is missing'),
         (claim_more_training, 'it says "| agent steps | 940,000 (160,000 frames) |"'),
         (claim_twice, "README.md has no claims in its metadata, or has them twice"),
         (drop_the_claims, "README.md has no claims in its tables"),
@@ -369,10 +382,26 @@ def test_values_that_differ_by_rounding_only_are_equal(agent, monkeypatch):
 
     def rounded(observations):
         values = agent.q_values(observations)
-        return values + np.float32(1e-5) * np.arange(values.shape[1], dtype=np.float32)
+        rows, best = np.arange(len(values)), values.argmax(axis=1)
+        values[rows, (best + 1) % 6] = values[rows, best] + np.float32(1e-4)
+        return values
 
     monkeypatch.setattr(exact, "q_values", rounded)
     check_own_game(exact, game)
+
+
+def test_the_step_at_which_another_agent_took_over_is_named(agent, monkeypatch):
+    game = next(iter(recordings_of(evaluate_agent(agent, episodes=1))))
+    monkeypatch.setattr("rlarcade.cards.own_games._ROWS", 8)
+    other, calls = DQNAgent.load(LATE), []
+
+    def values(observations):
+        calls.append(len(observations))
+        return agent.q_values(observations) * (-1 if len(calls) > 2 else 1)
+
+    monkeypatch.setattr(other, "q_values", values)
+    with pytest.raises(RecordingError, match="was not played by this agent: at step 16 action"):
+        check_own_game(other, game)
 
 
 def test_an_agent_whose_values_are_no_numbers_played_nothing(agent, monkeypatch):
@@ -534,7 +563,17 @@ def test_a_folder_that_holds_something_is_never_replaced(command, tmp_path):
     assert "exists already, and nothing in it is replaced. Name a new folder." in err
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     assert command("export", LATE, "--card", tmp_path / "link", "--games", 1)[0] == 2
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link-to-empty").symlink_to(tmp_path / "empty")
+    assert command("export", LATE, "--card", tmp_path / "link-to-empty", "--games", 1)[0] == 2
+    assert (tmp_path / "link-to-empty").is_symlink()
     assert (tmp_path / "mine" / "thesis.tex").read_text() == "years of work"
+
+
+def test_an_empty_folder_is_taken(command, tmp_path):
+    (tmp_path / "card").mkdir()
+    assert command("export", LATE, "--card", tmp_path / "card", "--games", 1)[0] == 0
+    assert sorted(path.name for path in (tmp_path / "card").iterdir()) == FILES
 
 
 def test_a_full_disk_leaves_nothing(command, tmp_path, monkeypatch):
