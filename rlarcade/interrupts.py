@@ -25,9 +25,11 @@ def until_ready() -> None:
     for number in _STOPS:
         signal.signal(number, _end)
     sys.excepthook = _tell
-    # Threads of OpenMP wait for each other after every operation. By default they do so awake,
-    # which takes the core from the thread that they wait for as soon as another process runs.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # Threads of OpenMP wait for each other after every operation. By default they stay awake for
+    # 300,000 turns, which takes the core from the thread that they wait for as soon as another
+    # process runs. After 2,000 turns (microseconds) they sleep. Figures: docs/training.md.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     try:
         os.getcwd()  # noqa: PTH109 - importing pathlib takes time
     except OSError:

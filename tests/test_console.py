@@ -1,6 +1,7 @@
 """What commands share: an exit code is the outcome's and nothing else's; text is only shown."""
 
 import io
+import json
 import os
 import signal
 import subprocess
@@ -119,27 +120,40 @@ def test_a_ctrl_c_while_the_libraries_load_is_one_line_and_130():
     assert (ran.returncode, ran.stderr) == (130, "rlarcade: error: interrupted.\n")
 
 
-@pytest.mark.parametrize(("given", "then"), [(None, "passive"), ("active", "active")])
+_WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+
+
+@pytest.mark.parametrize(
+    ("given", "then"),
+    [
+        ({}, ["2000", None]),
+        ({"GOMP_SPINCOUNT": "7"}, ["7", None]),
+        ({"OMP_WAIT_POLICY": "active"}, [None, "active"]),
+    ],
+)
 @pytest.mark.parametrize("module", ["rlarcade", "rlarcade.train"])
-def test_threads_that_wait_sleep_unless_the_user_wants_otherwise(module, given, then):
+def test_threads_that_wait_soon_sleep_unless_the_user_wants_otherwise(module, given, then):
     """PyTorch reads it when it is loaded: asked there, before it does."""
     code = (
-        "import os, runpy, sys\n"
+        "import json, os, runpy, sys\n"
         "class Asked:\n"
         "    def find_spec(self, name, *rest):\n"
         "        if name == 'torch':\n"
-        "            print(os.environ['OMP_WAIT_POLICY'], flush=True)\n"
+        f"            print(json.dumps(list(map(os.environ.get, {_WAITING}))), flush=True)\n"
         "            os._exit(0)\n"
         "sys.meta_path.insert(0, Asked())\n"
         "sys.argv = ['-m', 'train', '--help']\n"
         f"runpy.run_module({module!r}, run_name='__main__', alter_sys=True)\n"
     )
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
-    environment |= {} if given is None else {"OMP_WAIT_POLICY": given}
+    environment = {name: value for name, value in os.environ.items() if name not in _WAITING}
     ran = subprocess.run(
-        [sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment
+        [sys.executable, "-c", code],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=environment | given,
     )
-    assert ran.stdout == f"{then}\n"
+    assert json.loads(ran.stdout) == then
 
 
 def test_importing_rlarcade_changes_no_environment():

@@ -24,6 +24,9 @@ UNLOADABLE = (PolicyError, ResourceError, Refusal)
 """Errors that say that a version cannot be loaded."""
 LOADING_SECONDS = 120.0
 """A version that is not ready after this time cannot be loaded."""
+_PAUSE = 9.0
+"""After a try that failed, how many times as long as it no other one is made: so a champion that
+cannot be loaded takes a tenth of a core at most."""
 
 
 class Loading:
@@ -43,6 +46,8 @@ class Loading:
         self._working: dict[tuple[str, int], tuple[float, asyncio.Task[str | None]]] = {}
         """What is being loaded, for a generation of a game's champion or for a rollout: since when,
         and the work (`_trouble`)."""
+        self._failed: dict[tuple[str, int], tuple[float, str]] = {}
+        """What could not be loaded: until when it is not tried again, and why it failed."""
 
     async def champion(self, deployment: Deployment, number: int, generation: int) -> bool:
         """Whether a game's champion is loaded.
@@ -100,6 +105,9 @@ class Loading:
             PolicyError: the version cannot be loaded.
             UnusableRegistryError: the registry cannot be used.
         """
+        until, wrong = self._failed.get(key, (0.0, ""))
+        if time.monotonic() < until:
+            raise PolicyError(wrong)
         if key not in self._working:
             task = asyncio.get_running_loop().create_task(_trouble(load()))
             task.add_done_callback(lambda _: self._service.changed.set())
@@ -109,9 +117,12 @@ class Loading:
         await asyncio.wait((loading,), timeout=min(patience, max(left, 0.0)))
         if loading.done():
             del self._working[key]
-            wrong = loading.result()
-            if wrong is not None:
-                raise PolicyError(wrong)
+            trouble = loading.result()
+            if trouble is not None:
+                now = time.monotonic()
+                self._failed[key] = now + _PAUSE * (now - began), trouble
+                raise PolicyError(trouble)
+            self._failed.pop(key, None)
         elif left <= patience:  # it stays here: if it were begun again, it would hang again
             raise PolicyError(f"it was not ready within {LOADING_SECONDS:g} seconds.")
         return loading.done()

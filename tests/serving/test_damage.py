@@ -1,7 +1,9 @@
 """Something is damaged: a rollout rolls back, the other games go on, and only a registry that
 cannot be used is stale."""
 
+import asyncio
 import threading
+import time
 
 import pytest
 from registry_helpers import blob_file, flip_a_byte, sql
@@ -286,6 +288,37 @@ def test_a_new_champion_that_is_damaged_is_not_served_but_ends_the_rollout_again
     told = [one for one in caplog.messages if "cannot be served" in one]
     assert len(told) == 1
     assert told[0].startswith("version 5 of pong cannot be served: version 5 is broken")
+
+
+class Broken(House):
+    """A house in which making an agent of version 1 takes a while and fails, until it is mended."""
+
+    tries, mended = 0, False
+
+    def _load(self, checkpoint):
+        if int(checkpoint.tensors["w"][0]) == 1 and not self.mended:
+            self.tries += 1
+            time.sleep(0.1)
+            raise MemoryError("too large")
+        return super()._load(checkpoint)
+
+
+def test_a_champion_that_cannot_be_loaded_is_tried_again_but_takes_no_core(house, registry):
+    async def check():
+        broken = Broken(registry, house.made)
+        began = time.monotonic()
+        while time.monotonic() < began + 0.9:
+            await broken.look()
+            await asyncio.sleep(0.01)
+        assert broken.tries == 1
+        assert set(broken.service.deployments) == {"breakout"}
+        broken.mended = True
+        while "pong" not in broken.service.deployments:
+            await broken.look()
+            await asyncio.sleep(0.01)
+        await broken.service.close()
+
+    run(check(), 20)
 
 
 def test_a_registry_that_cannot_be_used_while_a_champion_is_read_is_stale(
