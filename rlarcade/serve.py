@@ -29,6 +29,10 @@ class _Flags(BaseModel):
     registry: Path = DEFAULT_REGISTRY
     """Folder of the registry with the champions. If there is none, the agents that come with
     rlarcade are served."""
+    run: Path | None = None
+    """Folder of a run that trains. Its newest checkpoint is served instead of a registry's
+    champions, and the page shows its learning curve. The run may begin, stop and resume meanwhile.
+    The server runs at the lowest priority, so that the training is not slowed down."""
     host: str = "127.0.0.1"
     """Address to listen on. Any other than this machine's own needs an operator's token."""
     port: Annotated[int, Field(ge=0, le=65_535)] = 8000
@@ -61,6 +65,11 @@ def _serve_command(argv: Sequence[str]) -> int:
 
     logging.basicConfig(format="%(levelname)s %(message)s", stream=sys.stderr)
     token = operator_token(flags.token_file)
+    if flags.run is not None and flags.registry != DEFAULT_REGISTRY:
+        raise ConfigError(
+            "--run serves the checkpoints of a run, and --registry the champions of a registry. "
+            "Leave one of them out."
+        )
     in_processes = flags.engine == "processes"
     if not in_processes and flags.replicas is not None:
         raise ConfigError(
@@ -74,6 +83,7 @@ def _serve_command(argv: Sequence[str]) -> int:
         token=token,
         replicas=(flags.replicas or _REPLICAS) if in_processes else None,
         loader=_loader(flags.engine),
+        run=flags.run,
         on_ready=partial(_tell, flags, token is not None),
     )
     return EXIT_OK
@@ -92,13 +102,18 @@ def _loader(engine: str) -> "Loader":
 
 
 def _tell(flags: _Flags, has_token: bool, url: str, games: list[str]) -> None:
-    if not is_registry(flags.registry):
+    if flags.run is not None:
+        say(f"following the run in {flags.run}: its newest checkpoint plays")
+    elif not is_registry(flags.registry):
         say(f"there is no registry at {flags.registry}: serving the agents that come with rlarcade")
     if flags.engine == "onnx":
         say("engine onnx: values differ from torch's in the last bits, so games may differ, too")
     online = ", ".join(map(display_name, games))
-    say(f"online: {online}" if online else "no game has a champion yet; see `promote promote`")
-    if not has_token:
+    nothing = "no game has a champion yet; see `promote promote`"
+    if flags.run is not None:
+        nothing = "the run has no checkpoint yet: the first one is served when it is saved"
+    say(f"online: {online}" if online else nothing)
+    if not has_token and flags.run is None:
         say("no operator's token: rollouts cannot be started (RLARCADE_TOKEN or --token-file)")
     say(f"listening on {url}  (Ctrl-C ends)")
 

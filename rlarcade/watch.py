@@ -2,12 +2,14 @@
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 from pydantic import BaseModel, ConfigDict
 
+from rlarcade.cards import check_own_game, is_card, open_card
 from rlarcade.command_line import parse_flags
 from rlarcade.console import (
     EXIT_ERROR,
@@ -24,7 +26,7 @@ from rlarcade.outputs import check_outputs
 from rlarcade.play_commands import RegistryFlag, check_seed
 from rlarcade.playing.play import Scheduled, play_games
 from rlarcade.playing.players import as_player
-from rlarcade.playing.recordings import Recording, verified
+from rlarcade.playing.recordings import Check, Recording, verified, verify
 from rlarcade.playing.references import load_named
 from rlarcade.progress import ProgressLine
 from rlarcade.reports.pictures import (
@@ -46,9 +48,10 @@ class _Flags(BaseModel):
     what: Annotated[Path, tyro.conf.Positional]
     """A player: a checkpoint, run folder or version (7, champion@pong). Or a document with recorded
     games: a file from `evaluate --json` or `compare --json`, a run's result.json, or the record of
-    a match."""
+    a match. Or the folder of a card (`export --card`), whose games are shown."""
     verify: bool = False
-    """Replay every recorded game and verify every point."""
+    """Replay every recorded game and verify every point. For a card, verify also that its agent
+    chose the actions, and that the figures in its text follow from the games."""
     episode: int = 0
     """Index of the game to show. For a checkpoint: the game that `evaluate` plays at this index."""
     seed: int = 0
@@ -84,17 +87,22 @@ def _watch_command(argv: Sequence[str]) -> int:
     )
     agent: DQNAgent | None = None
     problems: list[str] = []
-    if flags.what.suffix in _DOCUMENTS and not flags.what.is_dir() and flags.what.exists():
+    check: Check = verify
+    if is_card(flags.what):
+        agent, recordings, problems = open_card(flags.what)
+        check = partial(check_own_game, agent)
+    elif flags.what.suffix in _DOCUMENTS and not flags.what.is_dir() and flags.what.exists():
         recordings, problems = load_recorded(flags.what)
     else:
         agent = DQNAgent.load(load_named(flags.what, flags.registry))
         recordings = [_played(agent, flags.seed, flags.episode)]
-    if flags.verify and not _all_verified(recordings, problems):
+    if flags.verify and not _all_verified(recordings, problems, check):
         return EXIT_ERROR
     if flags.video is None and flags.picture is None:
         _list(recordings)
         return EXIT_OK
-    place = 0 if agent is not None else flags.episode
+    played_now = agent is not None and not is_card(flags.what)
+    place = 0 if played_now else flags.episode
     if place >= len(recordings):
         raise ConfigError(
             f"{flags.what} has no episode {place}: it holds 0 to {len(recordings) - 1}."
@@ -110,13 +118,13 @@ def _played(agent: DQNAgent, seed: int, place: int) -> Recording:
     return Recording(agent.game, agent.protocol, agent.name, agent.version, episode)
 
 
-def _all_verified(recordings: list[Recording], problems: list[str]) -> bool:
+def _all_verified(recordings: list[Recording], problems: list[str], check: Check) -> bool:
     """Replays every game on all cores, and reports the games that do not reproduce."""
     for problem in problems:
         say_error(f"{problem}. The document was altered, or games were removed.")
     bad = 0
     with ProgressLine(len(recordings), "verifying", unit="games") as line:
-        for done, wrong in enumerate(verified(recordings), start=1):
+        for done, wrong in enumerate(verified(recordings, check), start=1):
             if wrong is not None:
                 bad += 1
                 say_error(str(wrong))

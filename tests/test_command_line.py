@@ -25,7 +25,6 @@ FIRST_ONLY = "is invalid: rlarcade uses the first GPU that it sees. "
         (("evaluate", "x", "--zzz"), "unknown flag --zzz. rlarcade evaluate --help lists all."),
         (("predict", "x", "--batch", "3"), "unknown flag --batch. Did you mean --batch-size?"),
         (("predict", "x"), "needs --input (Observations, uint8 (N, 4, 84, 84): a .npz"),
-        (("export", "x"), "rlarcade export needs --onnx (Write the network to this file (.onnx)"),
         (("promote", "regster", "x"), "unknown subcommand 'regster'. Did you mean register?"),
         (("promote", "pipeline", "rum"), "unknown subcommand 'rum'. Did you mean run?"),
         (("promote", "zzz"), "unknown subcommand 'zzz'. Choose one of register, versions"),

@@ -30,6 +30,7 @@ ROOMS = [
     {"promotion", "runs"},
     {"serving"},
     {"reports"},
+    {"cards"},
     {"command_line"},
     {"console"},
     {"progress"},

@@ -58,6 +58,40 @@ def load_recorded(path: Path) -> Recorded:
     Raises:
         RecordingError: there is no such document at the path, or it keeps no games.
     """
+    documents, problems = _read(path)
+    found = [
+        recording
+        for document in documents
+        if isinstance(document, Evaluation | Comparison)
+        for recording in recordings_of(document)
+    ]
+    kept = [recording for recording in found if recording.episode.trace is not None]
+    if not kept:
+        raise RecordingError(f"{path} holds no recorded games.")
+    return Recorded(kept, problems)
+
+
+def load_evaluations(path: Path) -> tuple[list[Evaluation], list[str]]:
+    """Reads the evaluations of a document; returns them, and contradictions in the document.
+
+    Args:
+        path: as for `load_recorded`.
+
+    Raises:
+        RecordingError: there is no such document at the path, or it holds no evaluation.
+    """
+    documents, problems = _read(path)
+    found = [document for document in documents if isinstance(document, Evaluation)]
+    if not found:
+        raise RecordingError(
+            f"{path} holds no evaluation. Name a file that evaluate --json wrote, or a run's "
+            "result.json."
+        )
+    return found, problems
+
+
+def _read(path: Path) -> tuple[list[BaseModel], list[str]]:
+    """Returns the documents in a file, and their contradictions."""
     try:
         text = read_bounded_text(path, _LARGEST_DOCUMENT)
     except OSError as error:
@@ -65,23 +99,15 @@ def load_recorded(path: Path) -> Recorded:
     except UnicodeDecodeError as error:
         raise RecordingError(f"{path} is no result document: it is not text.") from error
     try:
-        problems: list[str] = []
-        documents = list(_record_of_a_match(text) if path.suffix == ".jsonl" else _documents(text))
-        found: list[Recording] = []
-        for document, written in documents:
-            problems += _problems(document, written)
-            if isinstance(document, Evaluation | Comparison):
-                found += recordings_of(document)
+        found = list(_record_of_a_match(text) if path.suffix == ".jsonl" else _documents(text))
+        problems = [one for document, written in found for one in _problems(document, written)]
     except (ValidationError, ValueError, TypeError, KeyError, RecursionError) as error:
         what = reason(error).rstrip(".")
         raise RecordingError(
             f"{path} is no result document, or it is damaged: {printable(what, 200)}. Name a file "
             "that evaluate --json or compare --json wrote, or the record of a match."
         ) from error
-    kept = [recording for recording in found if recording.episode.trace is not None]
-    if not kept:
-        raise RecordingError(f"{path} holds no recorded games.")
-    return Recorded(kept, problems)
+    return [document for document, _ in found], problems
 
 
 _Written = tuple[BaseModel, dict[str, Any]]

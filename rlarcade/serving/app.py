@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import rlarcade
 from rlarcade.errors import ConfigError, RegistryError
-from rlarcade.serving import approvals_http, sessions_http, v1, v2, watch_http
+from rlarcade.serving import approvals_http, run_http, sessions_http, v1, v2, watch_http
 from rlarcade.serving.refusals import Refusal
 from rlarcade.serving.requests import Online
 from rlarcade.serving.rollout_store import is_unusable
@@ -45,8 +45,8 @@ def make_app(online: Online, hosts: Collection[str] | None = None) -> FastAPI:
     app.state.online = online
     app.state.watching = Watching(online.service)
     rollouts = v1.router, approvals_http.router
-    routers = v2.busiest, v2.router, *rollouts, sessions_http.router, watch_http.router
-    for router in (*routers, watch_http.page):
+    games = sessions_http.router, watch_http.router, run_http.router
+    for router in (v2.busiest, v2.router, *rollouts, *games, watch_http.page):
         app.include_router(router)
     _answer_errors(app)
     app.add_middleware(Guard, online=online, hosts=hosts)
@@ -60,6 +60,8 @@ def _lifespan(online: Online) -> Callable[[FastAPI], Any]:
         driving = [asyncio.create_task(watching.run())]
         if online.controller is not None:
             driving.append(asyncio.create_task(online.controller.run()))
+        if online.run is not None:
+            driving.append(asyncio.create_task(online.run.run()))
         yield
         for task in driving:
             task.cancel()

@@ -12,6 +12,7 @@ from rlarcade.checked import AsWritten
 from rlarcade.games.protocols import Protocol
 from rlarcade.serving.assignment import Role
 from rlarcade.serving.controller import Controller
+from rlarcade.serving.following import FollowedRun
 from rlarcade.serving.refusals import Refusal
 from rlarcade.serving.service import Service
 from rlarcade.serving.sessions import LONGEST_KEY, State
@@ -96,6 +97,8 @@ class Online:
     """The operator's token; None: operators are refused."""
     registry: str | None
     """Where the registry is, for messages."""
+    run: FollowedRun | None = None
+    """The run that is followed instead of a registry."""
 
     def require_operator(self, request: Request) -> Controller:
         """Requires the operator's token; returns the controller.

@@ -19,6 +19,7 @@ from rlarcade.serving.app import make_app
 from rlarcade.serving.assignment import Plan, Variant
 from rlarcade.serving.controller import Controller
 from rlarcade.serving.engine import Engine, LocalEngine
+from rlarcade.serving.following import FollowedRun, give_way
 from rlarcade.serving.http_protocol import PatientProtocol
 from rlarcade.serving.processes import ProcessEngine
 from rlarcade.serving.requests import Online
@@ -26,6 +27,7 @@ from rlarcade.serving.rulings import DECISION_SECONDS
 from rlarcade.serving.service import Deployment, Service
 from rlarcade.serving.stock import Loader, packaged
 from rlarcade.serving.tokens import TOKEN
+from rlarcade.text import shown_path
 
 OnReady = Callable[[str, list[str]], None]
 """Called with the server's address and the games online."""
@@ -48,6 +50,7 @@ def serve(
     token: str | None = None,
     replicas: int | None = None,
     loader: Loader = DQNAgent.load,
+    run: Path | None = None,
     on_ready: OnReady | None = None,
 ) -> None:
     """Serves until SIGINT or SIGTERM.
@@ -60,10 +63,13 @@ def serve(
         token: the operator's token; None: operators are refused.
         replicas: worker processes for forward passes; None: they run in this process.
         loader: makes agents of checkpoints, in this process.
+        run: folder of a run that trains: its newest checkpoint is served instead of a registry, at
+            the lowest priority. It need not exist yet.
         on_ready: called with the server's address and the games online.
 
     Raises:
-        ConfigError: the server would listen beyond this machine without a token.
+        ConfigError: the server would listen beyond this machine without a token, or `run` is not a
+            folder.
         RegistryError: the registry cannot be used.
         ResourceError: the address or the port cannot be used.
     """
@@ -72,20 +78,24 @@ def serve(
             f"--host {host} lets other machines in, and anybody there could give orders. Set a "
             f"token first: {TOKEN} or --token-file."
         )
+    if run is not None:
+        _check_run(run)
+        give_way()
     _raise_limits()
     with ExitStack() as stack:
         bound = stack.enter_context(_bound(host, port))
         opened = None
-        if is_registry(registry):
+        if run is None and is_registry(registry):
             opened = stack.enter_context(
                 Registry.open(registry, create=False, busy_seconds=_BUSY_SECONDS)
             )
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_served(opened, bound, host, token, replicas, loader, on_ready))
+            runner.run(_served(opened, run, bound, host, token, replicas, loader, on_ready))
 
 
 async def _served(
     registry: Registry | None,
+    run: Path | None,
     bound: socket.socket,
     host: str,
     token: str | None,
@@ -94,14 +104,17 @@ async def _served(
     on_ready: OnReady | None,
 ) -> None:
     service = Service(_engine(replicas))
-    controller = None
-    if registry is None:
+    controller = followed = None
+    if run is not None:
+        followed = FollowedRun(service, run, loader)
+        await followed.look()
+    elif registry is None:
         await _serve_packaged(service, loader)
     else:
         controller = Controller(service, registry, loader)
         await controller.look()
     folder = None if registry is None else str(registry.folder)
-    online = Online(service, controller, token, folder)
+    online = Online(service, controller, token, folder, followed)
     config = uvicorn.Config(
         make_app(online, LOOPBACK if host in LOOPBACK else None),
         http=PatientProtocol,
@@ -175,6 +188,13 @@ async def _serve_packaged(service: Service, loader: Loader) -> None:
         )
         service.deployments[stocked.game] = Deployment(
             stocked.game, Plan(variants=(variant,), salt="champion"), 0, {stocked.number: stocked}
+        )
+
+
+def _check_run(run: Path) -> None:
+    if run.exists() and not run.is_dir():
+        raise ConfigError(
+            f"--run {shown_path(run)} is not a folder. Name the folder of a run (train --run-dir)."
         )
 
 

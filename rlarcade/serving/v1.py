@@ -94,6 +94,7 @@ async def deployments(request: Request) -> Deployments:
         deployments=tuple(deployment_document(one, service.metrics) for one in found),
         replicas=tuple(ReplicaDocument(**one._asdict()) for one in service.engine.replicas()),
         registry=online.registry,
+        run=None if online.run is None else str(online.run.folder),
         stale=None if online.controller is None else online.controller.stale,
     )
 

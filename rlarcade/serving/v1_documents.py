@@ -140,7 +140,9 @@ class Deployments(Told):
     replicas: tuple[ReplicaDocument, ...]
     """Worker processes, or the server itself."""
     registry: str | None
-    """Folder of the registry; null: the agents that come with rlarcade."""
+    """Folder of the registry; null: the agents that come with rlarcade, or a run."""
+    run: str | None = None
+    """Folder of the run that is followed (see `/v1/run`); null: there is none."""
     stale: str | None
     """Why the registry cannot be used now; null: it can."""
 

@@ -311,6 +311,7 @@ for _name in (
     "game.js",
     "play.js",
     "rollouts.js",
+    "run.js",
     "page.css",
     "icon.svg",
 ):

@@ -29,15 +29,17 @@ from ale_py import Action
 from PIL import Image
 from promoting import play_by_strength, quick_gate, saved_agent
 from registry_helpers import EARLY, LATE, tiny
-from serving_helpers import Favourite
+from serving_helpers import Favourite, NotANumber
 from serving_house import House, until
 from serving_process import TOKEN, serving
+from serving_runs import Follower
 from websockets.sync.client import connect
 
 from rlarcade.learning.policy import DQNAgent
 from rlarcade.promotion.pipeline import run_pipeline
 from rlarcade.promotion.submissions import submissions_of
 from rlarcade.registry.registry import DEFAULT_REGISTRY, Registry
+from rlarcade.serving import following
 from rlarcade.serving.app import make_app
 from rlarcade.serving.engine import Replica
 from rlarcade.serving.http_protocol import PatientProtocol
@@ -828,3 +830,142 @@ def test_the_clip_of_the_documentation_is_drawn(chromium, tmp_path):
     for picture in pictures:
         clip.send(np.asarray(Image.open(io.BytesIO(picture)).convert("RGB")).tobytes())
     clip.close()
+
+
+# A run that trains
+
+
+@contextmanager
+def page_of_a_run(folder):
+    """A server that follows a run whose files the test writes; yields the run and its address."""
+    follower = Follower(folder, agent=Valued)
+    follower.run._clock = time.time
+    config = uvicorn.Config(
+        make_app(Online(follower.service, None, None, None, follower.run), ("127.0.0.1",)),
+        http=PatientProtocol,
+        log_level="critical",
+        timeout_graceful_shutdown=1,
+    )
+    server = uvicorn.Server(config)
+    bound = socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(target=server.run, args=([bound],))
+    thread.start()
+    try:
+        until(lambda: server.started)
+        yield follower, "http://{}:{}".format(*bound.getsockname())
+    finally:
+        server.should_exit = True
+        thread.join(30)
+
+
+@pytest.fixture
+def run_page(tmp_path, monkeypatch):
+    monkeypatch.setattr(following, "PERIOD", 0.1)
+    monkeypatch.setattr(following, "_FIGURES_SECONDS", 0.1)
+    with (
+        made_up_games.emulator(made_up_games.MadeUpEmulator),
+        page_of_a_run(tmp_path / "run") as (follower, url),
+    ):
+        yield follower, url
+
+
+class Early(Visit):
+    """A visitor of a page that may have no game yet."""
+
+    def open(self, path="/"):
+        self.complaints, self.asked, self.questions = [], [], []
+        self.page.goto(f"{self.url}{path}")
+
+    def told(self):
+        return self.page.locator("#run").inner_text()
+
+
+def test_a_run_is_shown_from_before_its_beginning_and_each_new_checkpoint_takes_over(
+    run_page, chromium
+):
+    follower, url = run_page
+    with Early(chromium, url) as visit:
+        until(lambda: "The run has no checkpoint yet" in visit.message())
+        assert visit.page.locator("#run .badge").inner_text() == "waiting"
+        follower.score(1_000, 10.0)
+        follower.save(1_000, 1)
+        visit.page.wait_for_selector(".panel[data-step]")
+        assert visit.text("h3") == "Pong: step 1,000"
+        until(lambda: "The checkpoint of step 1,000 plays" in visit.told())
+        assert visit.page.locator("#run .badge").inner_text() == "training"
+        assert "newest: step 1,000" in visit.page.locator("#version").inner_text()
+        for name in ("#operations", "#versions", "#versus"):
+            assert not visit.page.locator(name).is_visible(), "there is nothing to roll out"
+
+        follower.score(2_000, 35.0)
+        follower.figures({"step": 2_000, "eval/mean_reward": 40.0})
+        follower.save(2_000, 2)
+        until(lambda: "The checkpoint of step 2,000 plays" in visit.told())
+        assert visit.text("h3") == "Pong: step 1,000", "the game stays with the one that began it"
+        visit.page.locator("#speed").select_option("0")
+        visit.page.locator("#speed").dispatch_event("change")
+        until(lambda: visit.page.locator(".panel h3").all_inner_texts() == ["Pong: step 2,000"])
+        until(lambda: visit.step() > 0)
+        assert visit.complaints == []
+        assert {urlsplit(one).netloc for one in visit.asked} == {urlsplit(url).netloc}
+
+
+def test_the_learning_curve_has_its_scores_and_its_steps(run_page, chromium):
+    follower, url = run_page
+    follower.save(4_000, 1)
+    for step, score in ((0, 0.0), (1_000, 100.0), (2_000, 50.0), (4_000, 200.0)):
+        follower.score(step, score)
+    follower.figures({"step": 3_000, "eval/mean_reward": 100.0})
+    with Visit(chromium, url) as visit:
+        line = visit.page.locator("#run polyline.score")
+        line.wait_for(state="attached")
+        points = [tuple(map(float, one.split(","))) for one in line.get_attribute("points").split()]
+        xs, ys = np.array(points).T
+        assert np.allclose((xs - xs[0]) / (xs[-1] - xs[0]), [0, 0.25, 0.5, 1], atol=0.01)
+        assert np.allclose((ys[0] - ys) / (ys[0] - ys[-1]), [0, 0.5, 0.25, 1], atol=0.01)
+        dot = visit.page.locator("#run .evaluation").get_attribute("d")
+        at = np.array(re.findall(r"[\d.]+", dot)[:2], dtype=float)
+        assert np.allclose(at, [(xs[2] + xs[3]) / 2, ys[1]], atol=0.2), "(3,000, 100)"
+        mark = float(visit.page.locator("#run .plays").get_attribute("x1"))
+        assert mark == pytest.approx(xs[-1], abs=0.2)
+        labels = visit.page.locator("#run .axis").all_inner_texts()
+        assert labels[1].split() == ["0", "2,000", "4,000"]
+        assert labels[0].split() == ["210", "100", "−10"]
+        assert "from 0.0 to" in visit.page.locator("#run svg").get_attribute("aria-label")
+        assert "200.0" in visit.page.locator("#run .facts").inner_text()
+        for width in (390, 1280):
+            visit.page.set_viewport_size({"width": width, "height": 900})
+            inner = visit.page.evaluate("document.documentElement.scrollWidth")
+            assert inner <= width, "nothing is wider than the window"
+        box = visit.page.locator("#run svg").bounding_box()
+        left = visit.page.locator("#run").bounding_box()["x"]
+        assert box["x"] - left < 100, "the labels take only their own width"
+
+
+def test_a_run_that_stopped_and_a_checkpoint_that_cannot_be_served_are_told(run_page, chromium):
+    follower, url = run_page
+    follower.save(1_000, 1)
+    follower.score(1_000, 10.0)
+    for path in [follower.folder, *follower.folder.rglob("*")]:
+        os.utime(path, (time.time() - 300,) * 2)
+    with Visit(chromium, url) as visit:
+        until(lambda: visit.page.locator("#run .badge").inner_text() == "stopped")
+        text = visit.page.locator("#run").inner_text()
+        assert "No process works on the run. It last wrote something 5 minutes ago." in text
+        follower.made[2] = NotANumber(after=0)
+        follower.save(2_000, 2)
+        until(lambda: "The newest checkpoint is not served" in visit.page.inner_text("#run"))
+        assert "The checkpoint of step 1,000 plays" in visit.page.inner_text("#run")
+
+
+def test_a_game_ends_and_no_other_begins_if_the_visitor_wants_so(run_page, chromium):
+    follower, url = run_page
+    follower.save(1_000, 1)
+    with Visit(chromium, url) as visit:
+        visit.page.locator("#follow").uncheck()
+        visit.page.locator("#speed").select_option("0")
+        visit.page.locator("#speed").dispatch_event("change")
+        until(lambda: "Game over" in visit.text(".state"), 60)
+        seed = visit.text(".seed")
+        time.sleep(1)
+        assert visit.text(".seed") == seed

@@ -717,6 +717,7 @@ FILES = {
     "game.js": "text/javascript",
     "play.js": "text/javascript",
     "rollouts.js": "text/javascript",
+    "run.js": "text/javascript",
     "approvals.js": "text/javascript",
     "page.css": "text/css",
     "icon.svg": "image/svg+xml",

@@ -6,6 +6,8 @@ const SHOWN_STEPS = 240; // of the largest Q-value
 const ATTEMPTS = 30; // to reach a server that was lost, one a second
 
 export class Game {
+  static word = "version"; // what the number of an agent is called; "step" for checkpoints of a run
+
   /** Begins a game at the server. Nothing is shown or played before `connect`. */
   static async begin(asked) {
     return new Game(await ask("/v1/watch", { method: "POST", body: asked }));
@@ -27,16 +29,16 @@ export class Game {
   }
 
   get name() {
-    return this.human ? "You" : `Version ${this.told.version}`;
+    return this.human ? "You" : `${Game.word === "step" ? "Step" : "Version"} ${this.told.version}`;
   }
 
   /** Fills the parts of the panel that do not change. */
   prepare() {
     const { game, seed, version, action_names: names, protocol } = this.told;
     this.panel.classList.add(this.human ? "of-person" : "of-agent");
-    this.part("h3").textContent = this.human ? `${titled(game)}: you` : `${titled(game)}: version ${version}`;
+    this.part("h3").textContent = this.human ? `${titled(game)}: you` : `${titled(game)}: ${Game.word} ${numbered(version)}`;
     this.part(".screen").setAttribute("aria-label", `Screen of ${titled(game)}`);
-    this.part(".version").textContent = this.human ? "you" : version;
+    this.part(".version").textContent = this.human ? "you" : numbered(version);
     this.part(".seed").textContent = seed;
     const link = new URLSearchParams({ game, seed, ...(this.human ? {} : { version }) });
     this.part(".link").href = `/?${link}`;
@@ -127,7 +129,7 @@ export class Game {
     this.part(".screen").getContext("2d").drawImage(bitmap, 0, 0);
     this.part(".score").textContent = moment.score.toLocaleString("en");
     this.part(".lives").textContent = moment.lives;
-    if (!this.human) this.part(".version").textContent = moment.version; // another one may take over
+    if (!this.human) this.part(".version").textContent = numbered(moment.version); // another one may take over
     this.part(".steps").textContent = moment.step.toLocaleString("en");
     if (moment.q_values) {
       this.drawValues(moment);
@@ -174,6 +176,11 @@ export class Game {
     this.part("figcaption").textContent =
       `Largest Q-value of the last ${this.maxima.length} steps: from ${figure(low, 3)} to ${figure(high, 3)}`;
   }
+}
+
+/** A version's number, or an agent step with its separators. */
+function numbered(version) {
+  return Game.word === "step" ? version.toLocaleString("en") : version;
 }
 
 function sticky(probability) {

@@ -5,9 +5,11 @@ import { ask, element, titled } from "./common.js";
 import { Game } from "./game.js";
 import { Keyboard, addRecording, result } from "./play.js";
 import { showDeployments, showReplicas, showRollouts } from "./rollouts.js";
+import { showRun } from "./run.js";
 
 const PERIOD = 2000; // milliseconds between two looks at the rollouts
 const MOST_GAMES = 6;
+const BETWEEN_GAMES = 3000; // milliseconds, to read the score
 const STILL = matchMedia("(prefers-reduced-motion: reduce)").matches;
 const WATCH_HINT = "Keys: Space pauses, → steps, + and − change the speed.";
 const PLAY_HINT = "Keys: Enter begins, P pauses; arrows (or W A S D) move, Space fires.";
@@ -18,6 +20,8 @@ const state = {
   games: [],
   keyboard: null, // of a person's game
   paused: STILL,
+  run: null, // the folder of a run that is followed
+  expecting: false, // a game begins as soon as the run has a checkpoint
 };
 
 function say(text) {
@@ -61,11 +65,15 @@ function offerVersions() {
   const [select, found] = [at("version"), deployment()];
   const chosen = select.value;
   const roles = (found?.variants ?? []).filter((one) => one.role !== "control");
-  const options = roles.map((one) => element("option", `${one.role}: version ${one.version}`, { value: one.version }));
+  const options = roles.map((one) => element("option", named(one), { value: one.version }));
   if (found?.rollout) options.push(element("option", "as the rollout chooses (counts)", { value: "" }));
   select.replaceChildren(...options);
   if (options.some((one) => one.value === chosen)) select.value = chosen;
   at("versus").disabled = versionOf("candidate") === undefined;
+}
+
+function named({ role, version }) {
+  return state.run ? `newest: step ${version.toLocaleString("en")}` : `${role}: version ${version}`;
 }
 
 /** What the form asks for. */
@@ -84,6 +92,7 @@ function show(games) {
   for (const game of games) {
     state.games.push(game);
     game.part(".close").onclick = () => remove(game);
+    if (state.run && !state.keyboard) game.onend = goOn;
     at("games").append(game.panel);
     game.connect({ pause: state.paused, ...(game.human ? {} : { speed: Number(at("speed").value) }) });
   }
@@ -119,6 +128,14 @@ const watch = tried(async () => {
   clear();
   show([game]);
 });
+
+/** After a game of a run's checkpoint, the newest checkpoint begins the next one. */
+function goOn(ended) {
+  setTimeout(() => {
+    const alone = state.games.length === 1 && state.games[0] === ended;
+    if (alone && !state.paused && at("follow").checked) watch();
+  }, BETWEEN_GAMES);
+}
 
 const beside = tried(async () => {
   if (state.games.length >= MOST_GAMES) throw new Error(`At most ${MOST_GAMES} games fit beside each other.`);
@@ -187,6 +204,13 @@ function pressed(event) {
   if (order || state.keyboard?.key(event, true)) event.preventDefault();
 }
 
+/** A training beside the server shall not be slowed down by a game that nobody sees. */
+function hide() {
+  if (!state.run || state.paused || state.keyboard) return;
+  for (const game of state.games) game.order({ pause: document.hidden });
+}
+
+document.addEventListener("visibilitychange", hide);
 document.addEventListener("keydown", pressed);
 document.addEventListener("keyup", (event) => state.keyboard?.key(event, false));
 addEventListener("blur", () => state.keyboard?.release());
@@ -219,13 +243,22 @@ async function look() {
   const [told, { rollouts }, { waiting }] = await Promise.all(paths.map((path) => ask(path)));
   if (isNew("deployments", told)) {
     state.deployments = told.deployments;
+    state.run = told.run;
+    Game.word = told.run ? "step" : "version";
+    at("training").hidden = !told.run;
+    for (const id of ["versions", "operations", "versus"]) at(id).hidden = Boolean(told.run); // of champions
     const stale = told.stale ? ` It cannot be used now: ${told.stale}` : "";
-    at("online").textContent =
-      told.registry === null ? "Serving the agents that come with rlarcade." : `Serving the champions of the registry at ${told.registry}.${stale}`;
+    const registry = told.registry === null ? "Serving the agents that come with rlarcade." : `Serving the champions of the registry at ${told.registry}.${stale}`;
+    at("online").textContent = told.run ? `Following the run in ${told.run}.` : registry;
     const choices = told.deployments.map((one) => [one.game, one.rollout, one.variants.map(({ role, version }) => [role, version])]);
     if (isNew("choices", choices)) offerGames(); // otherwise a list that is open would close
     showDeployments(at("deployments"), told.deployments);
     showReplicas(at("replicas"), told.replicas);
+  }
+  if (state.run) showRun(at("run"), await ask("/v1/run"));
+  if (state.expecting && state.deployments.length) {
+    state.expecting = false;
+    watch();
   }
   const championOf = ({ variants }) => variants.find((one) => one.role === "champion").version;
   const champions = Object.fromEntries(told.deployments.map((one) => [one.game, championOf(one)]));
@@ -284,6 +317,10 @@ const open = tried(async () => {
   if (state.deployments.some((one) => one.game === link.get("game"))) at("game").value = link.get("game");
   offerVersions();
   at("seed").value = link.get("seed") ?? "";
+  if (!state.deployments.length && state.run) {
+    state.expecting = true;
+    throw new Error("The run has no checkpoint yet. The first one begins to play by itself.");
+  }
   if (!state.deployments.length) throw new Error("No game has a champion yet.");
   const game = await Game.begin(asked(link.get("version") ?? versionOf("champion")));
   show([game]);

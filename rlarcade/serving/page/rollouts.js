@@ -6,8 +6,8 @@ const COLUMNS = [
   "Role", "Version", "Share", "Sessions", "Games", "Mean score", "Scores", "Failed", "Errors", "Slow", "Left early",
   "Median, ms", "99th percentile, ms",
 ];
-const GOOD = ["succeeded", "healthy", "pass"];
-const BAD = ["rolling_back", "rolled_back", "aborted", "down", "fail"];
+const GOOD = ["succeeded", "healthy", "pass", "training", "ended"];
+const BAD = ["rolling_back", "rolled_back", "aborted", "down", "fail", "stopped"];
 
 /** Shows who plays each game. */
 export function showDeployments(place, deployments) {
