@@ -1,6 +1,8 @@
 """The clip of a model card: a part of a game as a GIF, which every viewer of Markdown shows."""
 
 import io
+from itertools import groupby
+from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -8,9 +10,9 @@ from PIL import Image
 
 from rlarcade.learning.policy import DQNAgent
 from rlarcade.playing.recordings import Recording
-from rlarcade.reports.pictures import pictures, values_of
+from rlarcade.reports.pictures import liveliest, pictures, values_of
 
-_STEPS = 150  # agent steps in a clip: 10 seconds of play
+_SECONDS = 10
 _MILLISECONDS = 70  # a step is four of 60 frames a second; GIFs count in hundredths of a second
 _WIDEST = 520  # pixels
 _COLOURS = 64
@@ -38,19 +40,14 @@ def clip_of(agent: DQNAgent, recording: Recording) -> Clip:
     Raises:
         RecordingError: the game does not reproduce.
     """
-    trace = recording.episode.trace
-    first = _best_part([reward for _, reward in trace.steps] if trace is not None else [])
-    last = min(first + _STEPS, recording.episode.steps) - 1
-    shown: dict[int, Image.Image] = {}
-    newest: tuple[int, np.ndarray] | None = None
-    for step, picture in pictures(recording, values_of(agent, recording)):
-        if newest is not None and newest[0] != step and first <= newest[0] <= last:
-            shown[newest[0]] = _small(newest[1])
-        newest = step, picture
-    if newest is not None and first <= newest[0] <= last:
-        shown[newest[0]] = _small(newest[1])
+    steps = liveliest(recording, _SECONDS)
+    shown = []
+    drawn = pictures(recording, values_of(agent, recording), steps=steps)
+    for _, frames in groupby(drawn, key=itemgetter(0)):
+        *_, (_, picture) = frames
+        shown.append(_small(picture))
     file = io.BytesIO()
-    one, *others = shown.values()
+    one, *others = shown
     one.save(
         file,
         "GIF",
@@ -60,15 +57,7 @@ def clip_of(agent: DQNAgent, recording: Recording) -> Clip:
         loop=0,
         optimize=True,
     )
-    return Clip(file.getvalue(), first, last)
-
-
-def _best_part(rewards: list[int]) -> int:
-    """Returns the first step of the part with most points."""
-    sums = np.concatenate([[0], np.cumsum(rewards)])
-    starts = max(len(rewards) - _STEPS, 0) + 1
-    ends = np.minimum(np.arange(starts) + _STEPS, len(rewards))
-    return int((sums[ends] - sums[:starts]).argmax())
+    return Clip(file.getvalue(), steps[0], steps[-1])
 
 
 def _small(picture: np.ndarray) -> Image.Image:

@@ -42,7 +42,7 @@ _LEFT, _RIGHT = 16, _PANEL - 16  # edges of what is drawn in the panel
 _BARS = (126, 270)  # where the bars of values begin and end
 _BARS_TOP, _BARS_HEIGHT = 142, 306
 _CURVE = (496, 596)  # top and bottom of the value curve
-_CLIP_STEPS = 8 * FRAMES_PER_SECOND // FRAMESKIP  # of a clip in a report
+_CLIP_SECONDS = 8  # of a clip in a report
 _EQUAL = 1e-6  # values that differ by less are equally good
 
 Drawn = Callable[[int, int], None]
@@ -249,20 +249,21 @@ def clip_of(recording: Recording, values: NDArray[np.float32] | None = None) -> 
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "clip.mp4"
+        steps = liveliest(recording, _CLIP_SECONDS)
         try:
             with _video(path) as add:
-                for _, picture in pictures(recording, values, steps=_liveliest(recording)):
+                for _, picture in pictures(recording, values, steps=steps):
                     add(picture)
             return path.read_bytes()
         except (OSError, RuntimeError):
             return None
 
 
-def _liveliest(recording: Recording) -> range:
-    """The steps of the eight seconds in which most points were made; the first of several."""
+def liveliest(recording: Recording, seconds: int) -> range:
+    """Returns the steps of the seconds in which most points were made; the first of several."""
     trace = recording.episode.trace
     points = np.array([reward for _, reward in trace.steps] if trace else [], dtype=np.float64)
-    length = min(_CLIP_STEPS, len(points))
+    length = min(seconds * FRAMES_PER_SECOND // FRAMESKIP, len(points))
     sums = np.convolve(points, np.ones(length), "valid") if length else np.zeros(1)
     first = int(sums.argmax())
     return range(first, first + length)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from rlarcade import cards
 from rlarcade.cards import check_own_game, open_card
-from rlarcade.cards.clip import _best_part, clip_of
+from rlarcade.cards.clip import clip_of
 from rlarcade.errors import RecordingError
 from rlarcade.evaluation import Evaluation, evaluate_agent
 from rlarcade.evaluation.documents import recordings_of
@@ -32,14 +32,14 @@ ALL_RANDOM = get_protocol("v5").model_copy(update={"name": "dice", "evaluation_e
 NEVER_RANDOM = get_protocol("v5").model_copy(update={"name": "none", "evaluation_epsilon": 0.0})
 
 
-STEPS = 20
+STEPS = 15
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _short_clips():
     """A clip of 10 seconds takes three to write."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("rlarcade.cards.clip._STEPS", STEPS)
+        patch.setattr("rlarcade.cards.clip._SECONDS", STEPS // 15)
         yield
 
 
@@ -160,17 +160,6 @@ def test_its_clip_moves_and_is_small(written):
         assert clip.n_frames == STEPS
         assert clip.width <= 520
     assert (written / "clip.gif").stat().st_size < 3_000_000
-
-
-def test_the_clip_shows_the_part_with_most_points():
-    rewards = [0] * 1_000
-    rewards[700] = rewards[710] = 30
-    rewards[100] = 50
-    first = _best_part(rewards)
-    assert first <= 700
-    assert first + STEPS > 710
-    assert _best_part([5] * 10) == 0, "a short game is shown whole"
-    assert _best_part([0] * 500) == 0, "the first of equal parts"
 
 
 def test_a_clip_ends_with_its_game(agent):

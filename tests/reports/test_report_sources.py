@@ -74,9 +74,12 @@ def test_a_clip_shows_the_eight_seconds_in_which_most_points_were_made(run, monk
     rewards[[100, 500, 510, 619, 620]] = 5, 2, 2, 2, 9
     trace = SimpleNamespace(steps=[(0, reward) for reward in rewards])
     lively = recording._replace(episode=SimpleNamespace(trace=trace))
-    chosen = pictures_module._liveliest(lively)
+    chosen = pictures_module.liveliest(lively, 8)
     assert len(chosen) == 120, "15 steps a second"
     assert {510, 619, 620} <= set(chosen)
+    for rewards, part in (([5] * 10, range(10)), ([0] * 500, range(120))):  # the first of equals
+        trace.steps = [(0, reward) for reward in rewards]
+        assert pictures_module.liveliest(lively, 8) == part
     data = pictures_module.clip_of(recording)
     assert data[4:8] == b"ftyp"
 
