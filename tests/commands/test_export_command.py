@@ -62,6 +62,17 @@ def test_a_version_of_a_registry_is_exported_by_its_number(command, tmp_path, sh
     assert f"  1, version {VERSION[:12]}" in out
 
 
+def test_a_network_and_a_card_are_exported_at_once(command, tmp_path, shared):
+    flags = ["--onnx", tmp_path / "late.onnx", "--card", tmp_path / "card", "--games", 1]
+    code, out, err = command("export", LATE, *flags, "--json", tmp_path / "told.json")
+    assert (code, err) == (0, "")
+    assert f"onnx: {tmp_path / 'late.onnx'}" in out
+    assert f"card: {tmp_path / 'card'} (5 files," in out
+    told = json.loads((tmp_path / "told.json").read_text())
+    assert (told["onnx"], told["card"]) == (str(tmp_path / "late.onnx"), str(tmp_path / "card"))
+    assert (tmp_path / "late.onnx").is_file()
+
+
 def test_a_file_that_computes_something_else_is_an_error_and_is_not_written(
     command, tmp_path, shared, monkeypatch
 ):
