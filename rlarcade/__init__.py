@@ -57,7 +57,10 @@ if TYPE_CHECKING:
     from rlarcade.registry.registry import Registry
     from rlarcade.runs.listener import Listener
     from rlarcade.runs.metrics import MetricWriter, TrainingLog, read_metrics
+    from rlarcade.runs.mlflow_tracker import MlflowTracker
+    from rlarcade.runs.trackers import TrackedRun, Tracker
     from rlarcade.runs.training_run import TrainingRun
+    from rlarcade.runs.wandb_tracker import WandbTracker
 
 _HOMES = {
     "ActionError": "errors",
@@ -75,6 +78,7 @@ _HOMES = {
     "Listener": "runs.listener",
     "Manifest": "checkpoint",
     "MetricWriter": "runs.metrics",
+    "MlflowTracker": "runs.mlflow_tracker",
     "OnnxValues": "learning.onnx_values",
     "PairResult": "evaluation",
     "Player": "playing",
@@ -94,11 +98,14 @@ _HOMES = {
     "StaleError": "errors",
     "Step": "playing",
     "SuiteComparison": "evaluation",
+    "TrackedRun": "runs.trackers",
+    "Tracker": "runs.trackers",
     "TrainConfig": "config",
     "TrainingLog": "runs.metrics",
     "TrainingProgress": "learning.training",
     "TrainingRun": "runs.training_run",
     "TrainingState": "learning.state",
+    "WandbTracker": "runs.wandb_tracker",
     "compare_agents": "evaluation",
     "compare_all": "evaluation",
     "compare_suite": "evaluation",
@@ -130,6 +137,7 @@ __all__ = [
     "Listener",
     "Manifest",
     "MetricWriter",
+    "MlflowTracker",
     "OnnxValues",
     "PairResult",
     "Player",
@@ -149,11 +157,14 @@ __all__ = [
     "StaleError",
     "Step",
     "SuiteComparison",
+    "TrackedRun",
+    "Tracker",
     "TrainConfig",
     "TrainingLog",
     "TrainingProgress",
     "TrainingRun",
     "TrainingState",
+    "WandbTracker",
     "compare_agents",
     "compare_all",
     "compare_suite",

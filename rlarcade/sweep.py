@@ -221,6 +221,8 @@ def _flag(name: str, value: object) -> list[str]:
     flag = name.replace("_", "-")
     if isinstance(value, bool):
         return [f"--{flag}" if value else f"--no-{flag}"]
+    if name == "track" and isinstance(value, tuple):
+        return [word for one in value for word in (f"--{flag}", str(one))]
     return [f"--{flag}", *map(str, value if isinstance(value, tuple) else (value,))]
 
 

@@ -28,10 +28,12 @@ from rlarcade.outputs import check_outputs
 from rlarcade.playing.references import load_named
 from rlarcade.progress import ProgressLine, duration
 from rlarcade.promotion.gate import Gate, load_gate
+from rlarcade.reports.films import Films
 from rlarcade.reports.run_lines import end_lines, nothing_learned, start_lines
 from rlarcade.runs.beginning import imported_parts
 from rlarcade.runs.folder import code_commit, default_run_folder
 from rlarcade.runs.listener import Listener, Update
+from rlarcade.runs.trackers import make_trackers
 from rlarcade.runs.training_run import TrainingRun
 from rlarcade.train_flags import as_toml, parse_settings
 
@@ -78,8 +80,9 @@ def _trained(settings: Settings, folder: Path, json_file: Path | None, stop: Sto
     name = settings.run.init_from
     parent = None if name is None else load_named(name, settings.run.registry)
     custom = imported_parts(settings.run)
+    trackers = make_trackers(settings.run.track)
     with TrainingRun.of_settings(
-        settings, folder, init_from=parent, custom=custom, listener=listener
+        settings, folder, init_from=parent, custom=custom, listener=listener, trackers=trackers
     ) as run:
         if run.outcome is not None:
             return _already_finished(run, json_file)
@@ -91,9 +94,11 @@ def _trained(settings: Settings, folder: Path, json_file: Path | None, stop: Sto
         say_lines(start_lines(run, settings))
         if not run.updates:
             say_warning(nothing_learned(run.config))
+        films = Films(run, settings.run.video_interval, listener)
         with ProgressLine(run.length, run.config.game, done=run.steps) as line:
             for progress in run:
                 line.update(progress.steps, partial(run.summary, progress))
+                films.film_if_due(progress.steps)
         run.save()
         if stop.requested:
             say(f"stopped at step {run.steps}; the same command resumes from there")

@@ -156,6 +156,9 @@ def _flag(setting: str, preset: dict[str, Any]) -> tuple[Any, Any]:
         default = tuple(default)
     # tyro sees bare types, so that the settings check ranges, with their own messages
     kind = ProtocolName if setting == "protocol" else _bare(info.annotation)
+    if setting == "track":  # --track wandb --track mlflow
+        repeated: Any = tyro.conf.UseAppendAction
+        kind = repeated[kind]
     return kind, Field(default, description=info.description)
 
 

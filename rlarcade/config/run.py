@@ -20,6 +20,9 @@ from rlarcade.config.values import (
 from rlarcade.errors import ConfigError
 from rlarcade.text import quoted
 
+TrackerName = Literal["wandb", "mlflow"]
+"""The trackers that `--track` adds to TensorBoard."""
+
 
 class RunSettings(SettingsGroup):
     """Everything about a run that cannot change what is learned."""
@@ -37,6 +40,12 @@ class RunSettings(SettingsGroup):
     """Agent steps between evaluations during training; 0 for none."""
     eval_episodes: Batch = 10
     """Whole games in each evaluation, during training and at the end."""
+    video_interval: Steps = 0
+    """Agent steps between videos of a game during training; 0 for none. Each takes the time of the
+    game and of drawing it."""
+    track: tuple[TrackerName, ...] = ()
+    """Show the run in Weights & Biases (wandb) or MLflow, too; may be repeated. TensorBoard always
+    has it."""
     pipeline: Literal["ci", "delivery", "deployment"] | None = None
     """Register each policy checkpoint as a version and send it through the gate: ci only checks,
     delivery waits for a person, deployment makes it the champion if it is better."""

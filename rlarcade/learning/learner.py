@@ -86,6 +86,7 @@ class Learner:
             agent.q_network = self.target
         self.optimizer = _make_optimizer(config, self.online)
         self.rng = np.random.default_rng(seed)
+        self._unclipped: Tensor | None = None
         self._algorithm, self._transition_loss = algorithm_of(config), loss_of(config, loss)
         self._prepare(compiled=config.machine.compile == "on")
 
@@ -236,10 +237,21 @@ class Learner:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if self.config.optimizer.max_grad_norm is not None:
-            torch.nn.utils.clip_grad_norm_(
+            self._unclipped = torch.nn.utils.clip_grad_norm_(
                 self.online.parameters(), self.config.optimizer.max_grad_norm
             )
         self.optimizer.step()
+
+    def gradient_norm(self) -> Tensor | None:
+        """Returns the norm of the newest gradient before clipping, (); None before any update.
+
+        Without clipping it is computed here, from the gradients that the update has left behind.
+        So updates take no time for it.
+        """
+        if self._unclipped is not None:
+            return self._unclipped
+        gradients = [one.grad for one in self.online.parameters() if one.grad is not None]
+        return torch.nn.utils.get_total_norm(gradients) if gradients else None
 
     def _draws(self, batch_size: int, *, taus: bool = True) -> Draws:
         draws = self.online.head.draw(batch_size, self.rng, taus=taus)

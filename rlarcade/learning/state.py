@@ -25,6 +25,7 @@ from rlarcade.learning.learner import Learner, Update
 from rlarcade.learning.memory import require_memory_to_learn
 from rlarcade.learning.policy import DQNAgent
 from rlarcade.learning.replay import Replay
+from rlarcade.learning.update_figures import UpdateFigures
 from rlarcade.seeding import SeedUse, derived_seed, generator
 
 _LARGEST_DEFAULT_BUFFER = 1_000_000
@@ -81,6 +82,11 @@ class TrainingState:
     """The rewards in the batch of `newest`, float32 (B,)."""
     custom: Custom = NOTHING
     """Your own functions and modules."""
+    figures: UpdateFigures = field(init=False)
+    """The figures of the gradient steps since they were last taken."""
+
+    def __post_init__(self) -> None:
+        self.figures = UpdateFigures(self.learner)
 
     @property
     def agent(self) -> DQNAgent:
@@ -182,6 +188,7 @@ class TrainingState:
         """Records a gradient step."""
         self.updates += 1
         self.newest, self.newest_reward = update, reward
+        self.figures.add(update)
 
     def require_finite(self) -> None:
         """Stops a run if its loss is not finite: the weights may be ruined already.

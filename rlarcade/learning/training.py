@@ -17,6 +17,7 @@ from rlarcade.learning.schedules import crossed, updates_due
 from rlarcade.learning.state import TrainingState
 from rlarcade.learning.step_parts import StepParts
 from rlarcade.learning.targets import lambda_targets
+from rlarcade.learning.update_figures import UpdateFigures
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,8 @@ class TrainingProgress:
     """The newest gradient step; None before the first."""
     seconds: dict[str, float]
     """Wall time since this process began training, by part: env, act, replay, learn."""
+    figures: UpdateFigures | None = None
+    """The figures of the gradient steps since they were last taken."""
 
 
 def train_agent(run: TrainConfig | TrainingState) -> Iterator[TrainingProgress]:
@@ -178,4 +181,5 @@ def _progress(
         episodes=episodes,
         update=state.newest,
         seconds=state.seconds,
+        figures=state.figures,
     )

@@ -5,6 +5,8 @@ RUN/
   commands.jsonl    every command that worked on the run
   lock              held while a process works on it
   metrics.jsonl     every figure, one line each; tensorboard/ has the same
+  trackers/         how far the run is known to other trackers
+  videos/           a game every --video-interval steps
   checkpoints/      policy checkpoints, step-000000050000/ and so on
   state/            training states to resume from
   result.json       the evaluation at the end; if it exists, the run is finished
@@ -35,7 +37,8 @@ RUNS = Path("checkpoints")
 
 FORMAT_VERSION = 1
 _FILES = ("lock", "run.json", "commands.jsonl", "metrics.jsonl", "result.json")
-_FOLDERS = ("state", "state/rows", "checkpoints", "tensorboard")  # a folder before its contents
+# a folder before its contents
+_FOLDERS = ("state", "state/rows", "checkpoints", "tensorboard", "trackers", "videos")
 _UNFINISHED = re.compile(rf"\.(run\.json|metrics\.jsonl|result\.json){UNFINISHED}")
 _LARGEST_RESULT = 200_000_000  # bytes; it keeps every game, action by action
 # Settings that are shortened in a short run, see `following_length`.

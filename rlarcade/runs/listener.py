@@ -10,7 +10,12 @@ Update = Callable[[int, int], None]
 """Called with (amount done, total) of some work."""
 
 
-def _warn(message: str) -> None:
+Tell = Callable[[str], None]
+"""Called with one sentence."""
+
+
+def warn_in_python(message: str) -> None:
+    """Shows a sentence as a Python warning."""
     warnings.warn(message, UserWarning, stacklevel=2)
 
 
@@ -30,9 +35,9 @@ def _never() -> bool:
 class Listener:
     """Receives what a run has to say. By default only warnings are shown."""
 
-    say: Callable[[str], None] = nothing
+    say: Tell = nothing
     """Called with one sentence about the run."""
-    warn: Callable[[str], None] = _warn
+    warn: Tell = warn_in_python
     """Called with one sentence about something that may be unexpected."""
     work: Callable[[str, int, str], AbstractContextManager[Update]] = _unshown
     """Called with (name, total, unit) when longer work begins; its result receives the progress."""

@@ -82,6 +82,7 @@ class StateStore:
         arrays |= {f"lanes.{name}": array for name, array in state.lanes.state().items()}
         arrays |= {f"tracker.{name}": array for name, array in state.tracker.state().items()}
         arrays |= {f"replay.{name}": array for name, array in state.replay.priorities().items()}
+        arrays |= {f"figures.{name}": array for name, array in state.figures.state().items()}
         data = save_tensors({name: np.asarray(a, order="C") for name, a in arrays.items()})
         body = {
             "format_version": FORMAT_VERSION,
@@ -227,7 +228,8 @@ class StateStore:
         document, config = saved.document, state.config
         assert isinstance(state.lanes, TrainingLanes)
         lanes, tracker, learner = (saved.part(name) for name in ("lanes", "tracker", "agent"))
-        saved_state.check_numbers(learner | tracker)
+        figures = saved.part("figures")
+        saved_state.check_numbers(learner | tracker | figures)
         if document.updates and not any(name.startswith("adam.") for name in learner):
             raise CheckpointError("the optimizer's state is missing")
         num_envs = saved_state.check_games(lanes, tracker, state.lanes.num_actions)
@@ -237,6 +239,7 @@ class StateStore:
         state.replay_rng.bit_generator.state = document.replay_rng.model_dump()
         state.learner.rng.bit_generator.state = document.agent_rng.model_dump()
         state.learner.restore(learner, saved.path)
+        state.figures.restore(figures)
         self.games_began_anew = num_envs != config.schedule.num_envs
         self.segments = [] if self.games_began_anew else document.files_of_rows
         restore_rows(

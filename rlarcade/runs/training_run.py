@@ -14,12 +14,14 @@ import copy
 import json
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
+import torch
 from torch import nn
 
 from rlarcade.checked import path_of, require
@@ -41,6 +43,8 @@ from rlarcade.runs.folder import RunFolder, RunRecord, code_commit, new_record
 from rlarcade.runs.listener import Listener, nothing
 from rlarcade.runs.metrics import MetricWriter, TrainingLog
 from rlarcade.runs.state_store import StateStore
+from rlarcade.runs.trackers import Tracker
+from rlarcade.runs.tracking import Tracking, described, flat_settings
 from rlarcade.seeding import SeedUse
 
 _open_runs: "weakref.WeakValueDictionary[Path, TrainingRun]" = weakref.WeakValueDictionary()
@@ -61,11 +65,16 @@ class TrainingRun:
     """
 
     def __init__(
-        self, settings: Settings, folder: RunFolder, listener: Listener, custom: Custom
+        self,
+        settings: Settings,
+        folder: RunFolder,
+        listener: Listener,
+        custom: Custom,
+        trackers: Sequence[Tracker],
     ) -> None:
         """Use `open`; this does not read the folder yet."""
         self._settings, self._folder, self._listener = settings, folder, listener
-        self._custom = custom
+        self._custom, self._trackers = custom, trackers
         self.folder = folder.path
         self.config = settings.train
         self.outcome: dict[str, Any] | None = None
@@ -96,6 +105,7 @@ class TrainingRun:
         learning_rate: Schedule | None = None,
         preset: str = "custom",
         listener: Listener | None = None,
+        trackers: Sequence[Tracker] = (),
     ) -> Self:
         """Begins a run in a folder, or resumes the run that the folder holds.
 
@@ -116,6 +126,7 @@ class TrainingRun:
             learning_rate: the optimizer's step size by agent steps so far.
             preset: name of the preset that the settings come from, for the record.
             listener: receives messages and progress. Unset: warnings are shown.
+            trackers: show the run elsewhere, beside TensorBoard.
 
         Raises:
             ConfigError, GameError: a setting cannot be used.
@@ -137,6 +148,7 @@ class TrainingRun:
             custom=Custom(torso, loss, exploration, learning_rate),
             adapt=False,
             listener=listener,
+            trackers=trackers,
         )
 
     @classmethod
@@ -149,6 +161,7 @@ class TrainingRun:
         custom: Custom = NOTHING,
         adapt: bool = True,
         listener: Listener | None = None,
+        trackers: Sequence[Tracker] = (),
     ) -> Self:
         """Begins or resumes a run as the command `train` does. Errors are those of `open`.
 
@@ -160,11 +173,12 @@ class TrainingRun:
             adapt: turn a length in minutes into steps, and fit a preset's warm-up, exploration and
                 replay to a new run's length and to this machine's memory.
             listener: receives messages and progress.
+            trackers: show the run elsewhere, beside TensorBoard.
         """
         key = folder.resolve()
         if (earlier := _open_runs.get(key)) is not None:
             earlier.close()
-        run = cls(settings, RunFolder(folder), listener or Listener(), custom)
+        run = cls(settings, RunFolder(folder), listener or Listener(), custom, trackers)
         try:
             run._open(init_from, adapt)
         except BaseException:
@@ -358,11 +372,31 @@ class TrainingRun:
 
     def _written_log(self) -> TrainingLog:
         if self._log is None:
-            self._metrics = MetricWriter(self.folder, resumed_at=self.state.steps)
+            self._metrics = MetricWriter(
+                self.folder,
+                resumed_at=self.state.steps,
+                trackers=self._trackers,
+                warn=self._listener.warn,
+            )
             self._close_metrics = weakref.finalize(self, self._metrics.close)
             self._log = TrainingLog(self._metrics)
             self._folder.log_command(self.state.steps)
+            settings = {"preset": self._settings.preset, **flat_settings(self.config)}
+            self._metrics.tracking.hyper_parameters(settings)
+            if not self.state.steps:
+                self._metrics.tracking.text(0, "run", described(settings, code_commit()))
         return self._log
+
+    @property
+    def tracking(self) -> Tracking:
+        """The run's trackers, to show more in: a text, a video, a histogram.
+
+        Raises:
+            RunFolderError: the run is finished or closed.
+        """
+        self._written_log()
+        assert self._metrics is not None
+        return self._metrics.tracking
 
     def summary(self, progress: TrainingProgress) -> str:
         """Returns score, loss and ε in one short line."""
@@ -408,10 +442,13 @@ class TrainingRun:
         state, started = self.state, time.monotonic()
         try:
             if self._metrics is not None:
+                self._show_values(state, self._metrics.tracking)
                 self._metrics.flush()
             self._store.save(state)
             self._save_policy(state)
             self._saved_at = state.steps
+            if self._metrics is not None:
+                self._metrics.saved(state.steps)
         except OSError as error:
             if last:
                 raise
@@ -423,6 +460,21 @@ class TrainingRun:
         self._save_seconds += time.monotonic() - started
         if self._saved_at == state.steps:
             self._listener.saved(checkpoint_path(self.folder, state.steps))
+
+    def _show_values(self, state: TrainingState, tracking: Tracking) -> None:
+        """Shows how Q-values and errors are distributed over a batch from replay.
+
+        The batch is drawn by a generator of its own, so training draws what it would have drawn.
+        """
+        if state.newest is None or not state.replay.can_sample:
+            return
+        size, rng = self.config.schedule.batch_size, np.random.default_rng(state.steps)
+        batch = state.replay.sample(size, rng).to(state.learner.device)
+        with torch.no_grad():
+            values = state.agent.q_network(batch.observation)
+        tracking.histogram(state.steps, "train/q_values", values.float().cpu().numpy())
+        errors = state.newest.error.float().cpu().numpy()
+        tracking.histogram(state.steps, "train/td_error", errors)
 
     def _save_policy(self, state: TrainingState) -> None:
         state.agent.save(
@@ -469,6 +521,9 @@ class TrainingRun:
                 seed=self.config.seed,
                 on_episode=played,
             )
+        self._written_log().last_evaluation(state.steps, evaluation)
+        self.tracking.artefact("checkpoint", path)
+        self.tracking.settle()  # a kill before the next line repeats the evaluation, and this
         outcome = {
             "checkpoint": str(path),
             "steps": state.steps,

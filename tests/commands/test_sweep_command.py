@@ -167,6 +167,16 @@ def test_the_listed_command_trains_with_the_settings_of_the_file(command, tmp_pa
         assert line in out.splitlines()
 
 
+def test_the_runs_of_a_sweep_have_the_trackers_that_the_file_names(command, tmp_path):
+    text = '[settings]\ngame = "Pong"\npreset = "quick"\ntrack = ["wandb", "mlflow"]\n'
+    code, out, _ = command("sweep", written(tmp_path, text), "--list")
+    assert code == 0
+    (parts,) = commands_of(out)
+    code, out, _ = command("train", *parts[4:], "--print-config")
+    assert code == 0
+    assert 'track = ["wandb", "mlflow"]' in out.splitlines()
+
+
 def test_the_folder_is_called_after_the_sweep_and_the_sweep_after_its_file(command, tmp_path):
     (parts,) = commands_of(command("sweep", written(tmp_path, TINY), "--list")[1])
     assert parts[-1] == "checkpoints/sweeps/tiny/space_invaders"

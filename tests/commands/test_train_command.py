@@ -129,7 +129,12 @@ def test_figures_go_to_tensorboard_and_to_a_file_under_the_same_names(finished):
     by_board = [(e.step, e.value) for e in events.Scalars("eval/mean_reward")]
     assert [step for step, _ in by_board] == [step for step, _ in by_file]
     assert by_board[0][1] == pytest.approx(by_file[0][1])
-    assert [step for step, _ in by_file] == [400]
+    assert [step for step, _ in by_file] == [400, 600]  # on the way, and at the end
+    outcome = json.loads((folder / "result.json").read_text())
+    assert by_file[1][1] == lines[-1]["eval/final_mean_reward"] == outcome["evaluation"]["mean"]
+    hparams = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    assert b"exploration_steps" in hparams
+    assert set(events.Tags()["histograms"]) == {"train/q_values", "train/td_error"}
 
 
 def test_the_same_command_again_says_that_the_run_is_finished(finished, command):
@@ -832,7 +837,7 @@ def test_a_stop_during_an_evaluation_on_the_way_leaves_it_to_the_run_that_goes_o
         ]
 
     assert figures(run) == figures(finished[0])
-    assert [line["step"] for line in figures(run) if "eval/mean_reward" in line] == [400]
+    assert [line["step"] for line in figures(run) if "eval/mean_reward" in line] == [400, 600]
 
 
 def test_a_second_ctrl_c_quits_at_once(tmp_path):
@@ -1155,3 +1160,45 @@ def test_a_stop_during_a_match_keeps_it_and_stops_the_run(command, stronger_late
         code, _, err = piped(command, "run", "--pipeline", "deployment", "--gate", "gate.toml")
     assert code == 130
     assert "the match of step 128 was stopped; the resumed run continues it" in err
+
+
+def test_trackers_are_named_by_a_flag_that_may_be_repeated(command, tmp_path):
+    flags = ["--game", "Pong", "--print-config", "--run-dir", tmp_path / "run"]
+    for given, shown in (
+        ((), "[]"),
+        (("--track", "wandb"), '["wandb"]'),
+        (("--track", "mlflow", "--track", "wandb"), '["mlflow", "wandb"]'),
+    ):
+        code, out, _ = command("train", *flags, *given)
+        assert code == 0
+        assert f"\ntrack = {shown}" in out
+    code, _, err = command("train", *flags, "--track", "comet")
+    assert code == 2
+    assert "--track" in err
+    assert "wandb" in err
+
+
+def test_a_tracker_that_is_not_installed_is_told_before_anything_is_written(
+    command, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    code, _, err = command("train", *TINY, "--run-dir", tmp_path / "run", "--track", "mlflow")
+    assert code == 2
+    assert "MLflow needs the extra `mlflow`" in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_preset_file_may_name_trackers_and_videos(command, tmp_path):
+    preset = tmp_path / "mine.toml"
+    preset.write_text('total_timesteps = 600\ntrack = ["mlflow"]\nvideo_interval = 300\n')
+    code, out, _ = command("train", "--game", "Pong", "--preset", preset, "--print-config")
+    assert code == 0
+    assert '\ntrack = ["mlflow"]\n' in out
+    assert "\nvideo_interval = 300\n" in out
+
+
+def test_a_run_films_its_agent_on_the_way(command, tmp_path):
+    run = tmp_path / "run"
+    code, _, err = command("train", *TINY, "--run-dir", run, "--video-interval", 400)
+    assert (code, err) == (0, "")
+    assert [path.name for path in (run / "videos").iterdir()] == ["step-000000000400.mp4"]

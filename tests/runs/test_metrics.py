@@ -1,20 +1,19 @@
 """rlarcade.runs.metrics: a run's figures are one unbroken curve, whatever happened to it."""
 
 import errno
-import gc
 import json
 import os
-import threading
 import tracemalloc
-import weakref
 from collections import deque
 from unittest.mock import Mock
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.summary.writer.record_writer import RecordWriter
 
+from rlarcade.evaluation import Evaluation
+from rlarcade.games import get_protocol
 from rlarcade.learning.training import TrainingProgress
+from rlarcade.playing import EpisodeResult
 from rlarcade.runs.metrics import MetricWriter, TrainingLog, each_metric, read_metrics
 
 
@@ -93,7 +92,7 @@ def resume(folder, step):
 def test_a_long_record_is_read_and_written_line_by_line(tmp_path, monkeypatch):
     text = long_record(tmp_path)
     assert peak_of(lambda: deque(each_metric(tmp_path), maxlen=0)) < len(text) / 4
-    monkeypatch.setattr("rlarcade.runs.metrics.SummaryWriter", lambda *_, **__: Mock())
+    monkeypatch.setattr("rlarcade.runs.tracking.TensorBoard", lambda *_, **__: Mock())
     assert peak_of(lambda: resume(tmp_path, 2_000)) < len(text) / 4
     kept = (tmp_path / "metrics.jsonl").read_text()
     assert kept == "".join(text.splitlines(keepends=True)[:2_001])
@@ -134,32 +133,82 @@ def test_the_last_hundred_games_and_the_last_evaluation_are_known_after_a_resume
     assert writer.evaluated_at == 119
 
 
-def test_a_full_disk_is_told_by_an_error_that_keeps_nobody_alive(tmp_path, monkeypatch):
-    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+def test_a_full_disk_is_told_by_an_error(tmp_path):
+    class Full:
+        def write(self, text):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def fail(self, data):
-        raise full
+        def close(self):
+            pass
 
-    class Games:
-        pass
-
-    def train():
-        games = Games()
-        kept.append(weakref.ref(games))
-        writer.write(8, {"train/loss": 1.0})
-        writer.flush()
-
-    kept = []
     writer = MetricWriter(tmp_path)
-    writer.flush()
-    monkeypatch.setattr(RecordWriter, "write", fail)
-    monkeypatch.setattr(threading, "excepthook", lambda what: None)
+    writer._lines.close()
+    writer._lines = Full()
     with pytest.raises(OSError, match="No space left on device"):
-        train()
-    gc.collect()
-    assert kept[0]() is None
-    with pytest.raises(OSError, match="No space left on device"):
+        writer.write(8, {"train/loss": 1.0})
+    writer.close()
+
+
+def test_the_time_of_training_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("rlarcade.runs.metrics.time.monotonic", lambda: clock[0])
+
+    def train(resumed_at, *looks):
+        writer = MetricWriter(tmp_path, resumed_at=resumed_at)
+        log, before = TrainingLog(writer), resumed_at
+        for now, steps in looks:
+            clock[0] = now
+            progress = TrainingProgress(steps, 0, 0.1, 0.1, (), None, {"learn": 0.0})
+            log.observe(before, progress)
+            before = steps
         writer.close()
+
+    train(0, (100.0, 8), (110.0, 1_000), (130.0, 2_000), (150.0, 2_900))
+    train(2_000, (9_000.0, 2_008), (9_020.0, 3_000))
+    told = [
+        (line["step"], line["time/time_elapsed"], line["charts/SPS"], line["time/fps"])
+        for line in read_metrics(tmp_path)
+    ]
+    assert told == [
+        (1_000, 10.0, 100.0, 100.0),
+        (2_000, 30.0, 2_000 / 30, 50.0),
+        (3_000, 50.0, 60.0, 50.0),
+    ]
+
+
+def test_the_evaluation_at_the_end_is_written_once_even_if_a_kill_repeats_it(tmp_path):
+    games = [EpisodeResult(seed=n, score=10.0 * n, steps=7, ended="terminated") for n in range(4)]
+    evaluation = Evaluation(
+        checkpoint="x",
+        version=None,
+        game="breakout",
+        protocol=get_protocol("v5"),
+        epsilon=0.01,
+        seed=0,
+        episodes=tuple(games),
+    )
+    for resumed_at in (0, 800):
+        writer = MetricWriter(tmp_path, resumed_at=resumed_at)
+        TrainingLog(writer).last_evaluation(800, evaluation)
+        writer.close()
+    means, last = read_metrics(tmp_path)
+    assert means == {"step": 800, "eval/mean_reward": 15.0, "eval/mean_ep_length": 7.0}
+    assert last["eval/final_mean_reward"] == last["eval/final_median_reward"] == 15.0
+    low, middle, high = (last[f"eval/final_iqm_{name}"] for name in ("low", "reward", "high"))
+    assert low <= middle <= high
+    # random 1.7, human 30.5: Mnih et al. (2015), Extended Data Table 2
+    assert last["eval/final_human_normalized"] == pytest.approx((15 - 1.7) / (30.5 - 1.7), abs=0.01)
+    # a run that was lengthened has two ends; an evaluation on the way at the end is not repeated
+    writer = MetricWriter(tmp_path, resumed_at=800)
+    log = TrainingLog(writer)
+    log.evaluation(1_600, [1.0], [2])
+    log.last_evaluation(1_600, evaluation)
+    writer.close()
+    added = read_metrics(tmp_path)[2:]
+    assert [("eval/mean_reward" in x, "eval/final_mean_reward" in x) for x in added] == [
+        (True, False),
+        (False, True),
+    ]
 
 
 def test_the_learning_rate_written_is_that_of_the_step(tmp_path):

@@ -57,6 +57,7 @@ _WORK = {
     ),
     "pqn": ("--preset", "pqn", *_SMALL, "--num-envs", "8", "--total-timesteps", "12000"),
 }
+_WALL_TIME = ("time/", "charts/SPS")
 _GAMES = ("SpaceInvaders", "Breakout", "Seaquest")
 
 
@@ -200,7 +201,7 @@ def _weights(run: Path) -> bytes:
 def _figures(run: Path) -> list[dict[str, Any]]:
     """One unbroken curve: every figure once, in order; only wall time may differ."""
     return [
-        {name: value for name, value in line.items() if not name.startswith("time/")}
+        {name: value for name, value in line.items() if not name.startswith(_WALL_TIME)}
         for line in read_metrics(run)
     ]
 
