@@ -36,7 +36,7 @@ class LearningCurve:
     """Mean score of the last hundred games, at each of `steps`."""
     game: str | None = None
     """ROM id if known. Curves of one game share a plot."""
-    player: str | None = None
+    player: str | None = field(default=None, repr=False)
     """Name of the player that the run made. The curve has its colour."""
 
     def __post_init__(self) -> None:
