@@ -133,11 +133,41 @@ class Tracking:
         for name, follower in [*self._followers.items()]:
             if follower.problem is not None:
                 del self._followers[name]
-                self._warn(
-                    f"{name} gets no more figures ({follower.problem}). Training goes on, and "
-                    "metrics.jsonl has them all. When the run is resumed, those that are missing "
-                    "are sent."
-                )
+                self._warn(_failed(name, follower.problem, "Training goes on, and"))
+
+
+def send_missing(
+    run_folder: Path,
+    trackers: Sequence[Tracker],
+    *,
+    steps: int,
+    settings: Mapping[str, Setting],
+    lines: Callable[[], Iterator[dict[str, Any]]],
+    warn: Tell,
+) -> None:
+    """Sends a finished run to trackers that have only a part of it, or nothing.
+
+    Args:
+        run_folder: the run's folder.
+        trackers: they receive the settings, and the lines that they lack.
+        steps: agent steps of the run.
+        settings: the run's settings.
+        lines: returns all lines of `metrics.jsonl`.
+        warn: told once of each tracker that fails, and why.
+    """
+    followers = [Follower(one, run_folder, saved=steps, earlier=lines) for one in trackers]
+    for tracker, follower in zip(trackers, followers, strict=True):
+        follower.tell(Told(0, lambda one: one.hyper_parameters(settings), is_line=False))
+        follower.close()
+        if follower.problem is not None:
+            warn(_failed(tracker.name, follower.problem, "The run is finished, and"))
+
+
+def _failed(name: str, problem: str, what: str) -> str:
+    return (
+        f"{name} gets no more figures ({problem}). {what} metrics.jsonl has them all. When the run "
+        "is opened again, those that are missing are sent."
+    )
 
 
 def flat_settings(config: TrainConfig) -> dict[str, Setting]:

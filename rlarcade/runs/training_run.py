@@ -16,6 +16,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -41,10 +42,10 @@ from rlarcade.runs.beginning import prepared, require_disk_for
 from rlarcade.runs.continuing import check_custom, continued
 from rlarcade.runs.folder import RunFolder, RunRecord, code_commit, new_record
 from rlarcade.runs.listener import Listener, nothing
-from rlarcade.runs.metrics import MetricWriter, TrainingLog
+from rlarcade.runs.metrics import MetricWriter, TrainingLog, each_metric
 from rlarcade.runs.state_store import StateStore
-from rlarcade.runs.trackers import Tracker
-from rlarcade.runs.tracking import Tracking, described, flat_settings
+from rlarcade.runs.trackers import Setting, Tracker
+from rlarcade.runs.tracking import Tracking, described, flat_settings, send_missing
 from rlarcade.seeding import SeedUse
 
 _open_runs: "weakref.WeakValueDictionary[Path, TrainingRun]" = weakref.WeakValueDictionary()
@@ -232,6 +233,7 @@ class TrainingRun:
         self._check_parent(record.init_from, parent)
         self.outcome = None if plan.longer else self._finished()
         if self.outcome is not None:
+            self._send_missing(self.outcome["steps"])
             return
         resolve_device(plan.config.machine.device)  # another machine may have no GPU
         if plan.longer:
@@ -244,6 +246,20 @@ class TrainingRun:
         self._folder.result.unlink(missing_ok=True)
         if plan.changes:
             self._folder.write_record(plan.recorded(record, self._state.steps))
+
+    def _send_missing(self, steps: int) -> None:
+        if self._trackers:
+            send_missing(
+                self.folder,
+                self._trackers,
+                steps=steps,
+                settings=self._flat_settings(),
+                lines=partial(each_metric, self.folder),
+                warn=self._listener.warn,
+            )
+
+    def _flat_settings(self) -> dict[str, Setting]:
+        return {"preset": self._settings.preset, **flat_settings(self.config)}
 
     def _finished(self) -> dict[str, Any] | None:
         """Returns the outcome of a finished run; None if it is not finished, or must finish again.
@@ -381,7 +397,7 @@ class TrainingRun:
             self._close_metrics = weakref.finalize(self, self._metrics.close)
             self._log = TrainingLog(self._metrics)
             self._folder.log_command(self.state.steps)
-            settings = {"preset": self._settings.preset, **flat_settings(self.config)}
+            settings = self._flat_settings()
             self._metrics.tracking.hyper_parameters(settings)
             if not self.state.steps:
                 self._metrics.tracking.text(0, "run", described(settings, code_commit()))

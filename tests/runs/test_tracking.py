@@ -346,6 +346,27 @@ def test_a_tracker_that_has_failed_catches_up_when_the_run_is_resumed(tmp_path):
     assert good.lines == read_metrics(tmp_path / "run")
 
 
+def test_a_finished_run_that_is_opened_again_sends_what_a_tracker_lacks(tmp_path):
+    heard, quiet = [], Listener(warn=lambda _: None)
+    with opened(tmp_path / "run", RecordingTracker(fails_at="scalars"), listener=quiet) as run:
+        trained(run).finish()
+    before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    trackers = [RecordingTracker(), RecordingTracker("new"), RecordingTracker("bad")]
+    trackers[2].open = None
+    opened(tmp_path / "run", *trackers, listener=Listener(warn=heard.append)).close()
+    for tracker in trackers[:2]:
+        assert tracker.lines == read_metrics(tmp_path / "run")
+        assert tracker.calls[-1][0] == "close"
+        assert tracker.named("hyper_parameters")[0][0]["total_timesteps"] == 400
+    assert len(heard) == 1
+    assert heard[0].startswith("bad gets no more figures (TypeError")
+    assert "The run is finished, and metrics.jsonl has them all" in heard[0]
+    again = RecordingTracker()
+    opened(tmp_path / "run", again).close()
+    assert again.lines == []
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
+
+
 class Hanging(RecordingTracker):
     """Takes nothing until it is let go."""
 
@@ -370,8 +391,8 @@ def test_a_tracker_that_hangs_delays_only_the_end_and_that_by_a_minute_at_most(
     run.close()
     assert heard == [
         "slow gets no more figures (it has not taken everything after 0.05 seconds). Training goes "
-        "on, and metrics.jsonl has them all. When the run is resumed, those that are missing are "
-        "sent."
+        "on, and metrics.jsonl has them all. When the run is opened again, those that are missing "
+        "are sent."
     ]
     tracker.go.set()
 
