@@ -144,7 +144,7 @@ def test_more_than_two_play_a_round_robin(command, here, brief):
     assert "report: table.html" in out
     page = (here / "table.html").read_text()
     assert "everybody against everybody" in page
-    assert page.count("data:image/png;base64,") == 3
+    assert page.count("data:video/mp4;base64,") == 3
     assert "share of pairs won by the row against the column" in out
     document = json.loads((here / "table.json").read_text())
     assert document["players"] == names
@@ -158,7 +158,7 @@ def test_a_report_shows_the_match(command, here, brief):
     assert "report: match.html" in out
     page = (here / "match.html").read_text()
     assert "INCONCLUSIVE" in page
-    assert page.count("data:image/png;base64,") == 2
+    assert page.count("data:video/mp4;base64,") == 2
 
 
 def test_the_same_weights_have_a_report_too(command, here):
@@ -190,7 +190,7 @@ def test_a_suite_is_a_match_over_several_games(command, here, brief, suite):
     assert "report: s.html" in out
     page = (here / "s.html").read_text()
     assert "Pong and Boxing: candidate against champion" in page
-    assert page.count("data:image/png;base64,") == 4
+    assert page.count("data:video/mp4;base64,") == 4
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,7 @@ def test_a_report_and_a_video_show_what_was_played(command, checkpoint, tmp_path
     assert f"video: {video}" in out
     page = report.read_text()
     assert page.startswith("<!DOCTYPE html>")
-    assert page.count("data:image/png;base64,") == 2
+    assert page.count("data:video/mp4;base64,") == 2
     assert b"ftyp" in video.read_bytes()[:16]
 
 
