@@ -479,12 +479,13 @@ def test_a_server_that_follows_a_run_gives_way():
 
     def lower():
         following.give_way()
+        found.append(os.sched_getscheduler(0))
         found.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
 
     thread = threading.Thread(target=lower)
     thread.start()
     thread.join()
-    assert found == [19]
+    assert found == [os.SCHED_IDLE, 19]
 
 
 @pytest.mark.slow
