@@ -22,7 +22,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
-from rlarcade.checkpoint import MANIFEST, Checkpoint, list_checkpoints
+from rlarcade.checkpoint import MANIFEST, list_checkpoints
 from rlarcade.errors import RlarcadeError
 from rlarcade.foreign import own_words
 from rlarcade.learning.playable import load_playable
@@ -32,7 +32,7 @@ from rlarcade.serving.deployment import Deployment
 from rlarcade.serving.driving import champion_only
 from rlarcade.serving.refusals import Refusal
 from rlarcade.serving.service import Service
-from rlarcade.serving.stock import Loader, Stocked
+from rlarcade.serving.stock import Loader, Stocked, unregistered
 
 _log = logging.getLogger(__name__)
 
@@ -181,7 +181,9 @@ class FollowedRun:
             self.playing = served._replace(saved=saved)
             return
         number = self._free_number(manifest.counters.steps)
-        stocked = await asyncio.to_thread(_stocked, number, checkpoint, self._load)
+        stocked = await asyncio.to_thread(
+            unregistered, number, f"step {manifest.counters.steps:,}", checkpoint, self._load
+        )
         await self._service.engine.load(number, stocked.agent, at_once=True, checkpoint=checkpoint)
         self._deploy(stocked)
         self.playing = Playing(number, stocked.steps, saved)
@@ -273,22 +275,6 @@ def give_way() -> None:
             os.setpriority(os.PRIO_PROCESS, 0, 19)
         with suppress(OSError):
             os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-
-
-def _stocked(number: int, checkpoint: Checkpoint, loader: Loader) -> Stocked:
-    agent = loader(checkpoint)
-    manifest = checkpoint.manifest
-    agent.name = f"step {manifest.counters.steps:,}"
-    return Stocked(
-        number,
-        manifest.weights_sha256,
-        manifest.game,
-        manifest.protocol,
-        manifest.num_actions,
-        agent,
-        manifest.counters.steps,
-        checkpoint,
-    )
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

@@ -84,19 +84,33 @@ def packaged(loader: Loader = DQNAgent.load) -> list[Stocked]:
     for number, name in enumerate(_PACKAGED, start=1):
         folder = AGENTS / name if (AGENTS / name).is_dir() else _IN_THE_SOURCE / name
         checkpoint = load_checkpoint(folder)
-        manifest = checkpoint.manifest
-        agent = loader(checkpoint)
-        agent.name = f"{display_name(manifest.game)} of rlarcade"
-        stock.append(
-            Stocked(
-                number,
-                manifest.weights_sha256,
-                manifest.game,
-                manifest.protocol,
-                manifest.num_actions,
-                agent,
-                manifest.counters.steps,
-                checkpoint,
-            )
-        )
+        title = f"{display_name(checkpoint.manifest.game)} of rlarcade"
+        stock.append(unregistered(number, title, checkpoint, loader))
     return stock
+
+
+def unregistered(number: int, name: str, checkpoint: Checkpoint, loader: Loader) -> Stocked:
+    """Makes the agent of a checkpoint that is in no registry.
+
+    Args:
+        number: stands for the version.
+        name: of the agent.
+        checkpoint: the checkpoint.
+        loader: makes the agent.
+
+    Raises:
+        RlarcadeError: see `loader`.
+    """
+    agent = loader(checkpoint)
+    agent.name = name
+    manifest = checkpoint.manifest
+    return Stocked(
+        number,
+        manifest.weights_sha256,
+        manifest.game,
+        manifest.protocol,
+        manifest.num_actions,
+        agent,
+        manifest.counters.steps,
+        checkpoint,
+    )
