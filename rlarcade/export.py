@@ -135,7 +135,7 @@ def _tell_converted(check: OnnxCheck, path: Path) -> None:
 def _export_card(
     flags: _Flags, path: Path, checkpoint: Checkpoint, agent: DQNAgent
 ) -> dict[str, Any]:
-    """Writes the card; returns what is told of it."""
+    """Writes the card; returns what `--json` says about it."""
     if flags.evaluation is None:
         evaluation = _played(agent, card_name(checkpoint.manifest), flags)
     else:

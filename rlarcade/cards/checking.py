@@ -18,7 +18,7 @@ from rlarcade.text import quoted, shown_path
 
 
 class OpenedCard(NamedTuple):
-    """A card whose files were read."""
+    """A card and what its files say."""
 
     agent: DQNAgent
     recordings: list[Recording]

@@ -46,7 +46,7 @@ class Films:
     def film_if_due(self, steps: int) -> None:
         """Films a game if a multiple of the interval was passed since the last one.
 
-        A video that fails does not end the run: it is told, and no more are made.
+        If a video fails, the run warns once, makes no more videos, and goes on.
         """
         if not crossed(self._interval, self._filmed, steps):
             return

@@ -162,7 +162,7 @@ def _told(recording: Recording, values: NDArray[np.float32] | None) -> _Told:
 
 
 def _told_frames(recording: Recording) -> Iterator[tuple[Frame, _Beside]]:
-    """Yields every frame with what is told beside it."""
+    """Yields every frame with the step, the score and the action at that moment."""
     trace = recording.episode.trace
     steps = trace.steps if trace else []
     score, paid, now = 0.0, 0.0, -1

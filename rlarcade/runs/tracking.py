@@ -1,4 +1,4 @@
-"""All trackers of a run together. One that fails is told once; training goes on without it."""
+"""All trackers of a run together. If one fails, the run says so once and goes on without it."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
