@@ -91,6 +91,7 @@ export class Game {
       this.say(told.error);
       return;
     }
+    if (this.attempts > 0) this.say(""); // not in draw(): a picture of the lost connection may still be drawn
     this.attempts = 0;
     if (told.q_values && told.step > (this.moment?.step ?? 0)) this.maxima.push(Math.max(...told.q_values));
     this.moment = told;
@@ -137,7 +138,6 @@ export class Game {
     }
     this.panel.dataset.step = moment.step;
     if (moment.ended) this.end(moment);
-    else this.say("");
   }
 
   end(moment) {
