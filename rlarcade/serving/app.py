@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager, suppress
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -160,16 +161,34 @@ class Guard:
 
     def _foreign(self, scope: Scope) -> Refusal | None:
         """Why a request is refused: it was sent by a page from elsewhere."""
-        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-        host = headers.get(b"host", "")
-        name = urlsplit(f"//{host}").hostname if "@" not in host else None
+        headers = dict(scope["headers"])
+        host = headers.get(b"host", b"").decode("latin-1")
+        name = _host_name(host)
         if self._hosts is not None and name not in self._hosts:
             return Refusal(
                 421, f"this server is not {host}. Address it as {sorted(self._hosts)[0]}."
             )
-        origin = headers.get(b"origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
-            return Refusal(403, f"pages of {origin} may not use this server.")
+        if b"origin" in headers:
+            origin = headers[b"origin"].decode("latin-1")
+            if _address(origin) != host.lower():
+                return Refusal(403, f"pages of {origin} may not use this server.")
+        return None
+
+
+@lru_cache(maxsize=64)  # a server has few names, and every request brings one
+def _host_name(host: str) -> str | None:
+    """Returns the name in a Host header, in lower case, without its port; None: it has none."""
+    try:
+        return urlsplit(f"//{host}").hostname if "@" not in host else None
+    except ValueError:  # such as "[::1"
+        return None
+
+
+def _address(origin: str) -> str | None:
+    """Returns host and port of an Origin header, in lower case; None: it has none."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
         return None
 
 

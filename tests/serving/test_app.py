@@ -485,7 +485,13 @@ def test_a_mistake_of_the_server_is_told_as_json_and_not_as_a_traceback(house, m
 
 @pytest.mark.parametrize(
     "origin",
-    ["http://evil.example", "null", "http://testserver.evil.example", "http://testserver:81"],
+    [
+        "http://evil.example",
+        "null",
+        "http://testserver.evil.example",
+        "http://testserver:81",
+        "http://[::1",
+    ],
 )
 def test_pages_from_elsewhere_can_neither_ask_nor_connect(house, origin):
     headers = {"Origin": origin}
@@ -500,7 +506,9 @@ def test_pages_from_elsewhere_can_neither_ask_nor_connect(house, origin):
     assert own.status_code == 200
 
 
-@pytest.mark.parametrize("host", ["evil.example", "testserver@evil.example", "evil@testserver", ""])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "testserver@evil.example", "evil@testserver", "[::1", ""]
+)
 def test_a_name_that_somebody_lets_point_here_reaches_nothing(house, host):
     assert house.get("/v1/deployments", headers={"Host": host}).status_code == 421
 
