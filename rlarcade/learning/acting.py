@@ -27,9 +27,10 @@ def not_finite(q_values: NDArray[np.float32], name: str) -> str | None:
         q_values: float32 (B, A).
         name: name of the agent.
     """
-    bad = np.flatnonzero(~np.isfinite(q_values).all(axis=1))
-    if not bad.size:
+    finite = np.isfinite(q_values)
+    if finite.all():
         return None
+    bad = np.flatnonzero(~finite.all(axis=1))
     return (
         f"the Q-values of {name} are not finite numbers: "
         f"{q_values[bad[0]].tolist()} for observation {bad[0]} of {len(q_values)}"

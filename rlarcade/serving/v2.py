@@ -1,10 +1,12 @@
 """The routes of the Open Inference Protocol, version 2. A model is a game."""
 
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
+from fastapi.routing import APIRoute
 from numpy.typing import NDArray
 
 from rlarcade.errors import PolicyError
@@ -17,7 +19,30 @@ from rlarcade.serving.service import Deployment, Service
 from rlarcade.serving.sessions import LONGEST_KEY, Session
 
 router = APIRouter(prefix="/v2", tags=["Open Inference Protocol v2"], responses=REFUSALS)
-busiest = APIRouter(prefix="/v2", tags=["Open Inference Protocol v2"], responses=REFUSALS)
+
+
+class _DirectRoute(APIRoute):
+    """A route whose function takes the request and the path's parameters, all of them text.
+
+    FastAPI would look for more parameters at every request, in a tenth of a forward pass.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Returns what answers a request."""
+
+        async def answered(request: Request) -> Response:
+            answer: Response = await self.endpoint(request, **request.path_params)
+            return answer
+
+        return answered
+
+
+busiest = APIRouter(
+    prefix="/v2",
+    tags=["Open Inference Protocol v2"],
+    responses=REFUSALS,
+    route_class=_DirectRoute,
+)
 """The routes of inference. Routes are tried one after the other, so these come first."""
 
 SESSION_KEY = "session_key"

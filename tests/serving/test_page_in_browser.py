@@ -401,7 +401,10 @@ def test_a_connection_that_breaks_is_made_again_and_the_game_goes_on(chromium, s
         one.page.evaluate(WRITE_DOWN_STATES)  # the message stands for a tenth of a second
         sockets[0].close(code=1011)
         until(lambda: one.step() > before + 3)
-        assert one.page.evaluate("window.states") == ["The connection was lost. It is made again …", ""]
+        assert one.page.evaluate("window.states") == [
+            "The connection was lost. It is made again …",
+            "",
+        ]
         assert len(sockets) == 2
         assert one.text(".seed") == seed
         assert one.text(".state") == ""
