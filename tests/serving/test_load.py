@@ -3,7 +3,9 @@
 import asyncio
 import gc
 import json
+import os
 import resource
+import signal
 import socket
 
 import numpy as np
@@ -17,8 +19,25 @@ from websockets.asyncio.client import connect
 from rlarcade.serving.app import make_app
 from rlarcade.serving.refusals import Refusal
 from rlarcade.serving.requests import Online
+from rlarcade.serving.server import serve
 
 FRAME = np.zeros((84, 84), dtype=np.uint8)
+
+
+def test_what_a_server_has_loaded_is_never_collected_while_games_are_played(tmp_path):
+    """Such a collection stopped all games for 0.2 s."""
+    found = []
+
+    def ready(url, games):
+        found.append((gc.get_freeze_count(), len(gc.get_objects())))
+        os.kill(os.getpid(), signal.SIGINT)
+
+    try:
+        serve(tmp_path / "none", port=0, on_ready=ready)
+    finally:
+        gc.unfreeze()
+    [(frozen, left)] = found
+    assert frozen > 20 * left
 
 
 @pytest.mark.slow
