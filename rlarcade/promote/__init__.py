@@ -17,7 +17,7 @@ from rlarcade.promote.subcommand import Subcommand
 from rlarcade.promote.submissions import Approve, Deny, PipelineList, PipelineRun
 from rlarcade.promote.transfer import Export, Import
 from rlarcade.promote.versions import Archive, Register, Show, Verify, Versions
-from rlarcade.registry.database import DATABASE
+from rlarcade.registry.sqlite import DATABASE
 
 
 def _named(name: str) -> Any:

@@ -1,10 +1,11 @@
-"""Files named by the sha256 of their content, such as `blobs/sha256/ab/abcd…`."""
+"""Blobs: bytes named by the sha256 of their content, and the folder that keeps them as files."""
 
 import hashlib
 import os
 import re
 import stat
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,11 +36,73 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-class Blobs:
-    """A folder of files that are named by the sha256 of their content."""
+class Blobs(ABC):
+    """Bytes that are named by their sha256. Nothing is deleted; only damaged ones are replaced."""
+
+    @abstractmethod
+    def put(self, data: bytes, digest: str | None = None) -> str:
+        """Stores bytes. An intact blob is left alone; a damaged one is replaced.
+
+        Args:
+            data: the bytes.
+            digest: their sha256, if the caller has hashed exactly these bytes; None: unknown.
+
+        Returns:
+            The digest of the bytes.
+
+        Raises:
+            UnusableRegistryError: they cannot be written, for example because the disk is full. No
+                part of them is taken for a blob.
+        """
+
+    @abstractmethod
+    def get(self, digest: str, size: int | None = None, limit: int = LARGEST) -> bytes:
+        """Reads a blob and checks its digest.
+
+        Args:
+            digest: the blob's name.
+            size: its expected size in bytes, if known; a blob of another size is not read.
+            limit: most bytes that it may have.
+
+        Raises:
+            DamagedBlobError: it is missing, altered or too large, or no blob of this registry.
+            UnusableRegistryError: it cannot be read, for example for lack of permission.
+        """
+
+    @abstractmethod
+    def holds(self, digest: str) -> bool:
+        """Whether there is a blob with this name; its content is not checked."""
+
+    @abstractmethod
+    def damage(self, digest: str, size: int | None = None) -> str | None:
+        """Describes the damage of a blob; None if it is intact.
+
+        Raises:
+            RegistryError: the blob cannot be read, so its damage is unknown.
+        """
+
+    @abstractmethod
+    def digests(self) -> Iterator[str]:
+        """Yields the names of all blobs in order, damaged ones too.
+
+        Raises:
+            UnusableRegistryError: they cannot be listed.
+        """
+
+    @abstractmethod
+    def place(self, digest: str) -> Path:
+        """Returns where a blob is, for messages."""
+
+
+class FolderBlobs(Blobs):
+    """A folder of files, such as `blobs/sha256/ab/abcd…`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+
+    def place(self, digest: str) -> Path:
+        """See `Blobs.place`."""
+        return self.path(digest)
 
     def path(self, digest: str) -> Path:
         """Returns the path of a blob, whether it exists or not.
@@ -71,19 +134,7 @@ class Blobs:
                 )
 
     def put(self, data: bytes, digest: str | None = None) -> str:
-        """Stores bytes. An intact blob is left alone; a damaged one is replaced.
-
-        Args:
-            data: the bytes.
-            digest: their sha256, if the caller has hashed exactly these bytes; None: unknown.
-
-        Returns:
-            The digest of the bytes.
-
-        Raises:
-            UnusableRegistryError: the disk is full or cannot be written, or a folder is a link; no
-                part of the blob is left behind.
-        """
+        """See `Blobs.put`. A link in place of a folder is refused, too."""
         digest = sha256(data) if digest is None else digest
         path = self.path(digest)
         try:
@@ -106,20 +157,10 @@ class Blobs:
         return digest
 
     def get(self, digest: str, size: int | None = None, limit: int = LARGEST) -> bytes:
-        """Reads a blob and checks its digest.
-
-        Args:
-            digest: the blob's name.
-            size: its expected size in bytes, if known; a blob of another size is not read.
-            limit: most bytes that it may have.
-
-        Raises:
-            DamagedBlobError: it is missing, altered, too large, a link or not a regular file.
-            UnusableRegistryError: it cannot be read, for example for lack of permission.
-        """
+        """See `Blobs.get`. A link or a FIFO in place of a file is damage."""
         with self._opened(digest, size, limit) as file:
             data = file.read(os.fstat(file.fileno()).st_size + 1)
-        _require(sha256(data), digest)
+        require_digest(sha256(data), digest)
         return data
 
     @contextmanager
@@ -130,7 +171,10 @@ class Blobs:
             # A stranger's registry might hold a link out of it, or a FIFO on which open() hangs.
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
-                _require_size(os.fstat(descriptor), path, size, limit)
+                status = os.fstat(descriptor)
+                if not stat.S_ISREG(status.st_mode):
+                    raise DamagedBlobError(f"{_short(path)} is not a regular file")
+                require_size(status.st_size, _short(path), size, limit)
                 with os.fdopen(descriptor, "rb", closefd=False) as file:
                     yield file
             finally:
@@ -145,31 +189,23 @@ class Blobs:
             ) from error
 
     def holds(self, digest: str) -> bool:
-        """Whether a file with this name exists; its content is not checked."""
+        """See `Blobs.holds`."""
         return DIGEST.fullmatch(str(digest)) is not None and os.path.lexists(self.path(digest))
 
     def damage(self, digest: str, size: int | None = None) -> str | None:
-        """Describes the damage of a blob; None if it is intact.
-
-        Raises:
-            RegistryError: the blob cannot be read, so its damage is unknown.
-        """
+        """See `Blobs.damage`."""
         found = hashlib.sha256()
         try:
             with self._opened(digest, size, LARGEST) as file:
                 while data := file.read(_CHUNK):
                     found.update(data)
-            _require(found.hexdigest(), digest)
+            require_digest(found.hexdigest(), digest)
         except DamagedBlobError as error:
             return str(error)
         return None
 
     def digests(self) -> Iterator[str]:
-        """Yields the names of all blobs in order, damaged ones too; skips other files.
-
-        Raises:
-            UnusableRegistryError: a folder cannot be read.
-        """
+        """See `Blobs.digests`. Other files are skipped."""
         for folder in _entries(self.folder):
             if re.fullmatch("[0-9a-f]{2}", folder.name) and not folder.is_symlink():
                 for path in _entries(folder):
@@ -215,19 +251,32 @@ def _short(path: Path) -> str:
     return "/".join(path.parts[-4:])
 
 
-def _require_size(status: os.stat_result, path: Path, size: int | None, limit: int) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        raise DamagedBlobError(f"{_short(path)} is not a regular file")
-    if size is not None and status.st_size != size:
-        found = f"{status.st_size} bytes, not {size}"
-        raise DamagedBlobError(f"{_short(path)} was altered: it has {found}")
-    if status.st_size > limit:
+def require_size(found: int, name: str, size: int | None, limit: int) -> None:
+    """Requires a blob to have the size that it should have.
+
+    Args:
+        found: its bytes.
+        name: names it in messages.
+        size: the bytes that it should have, if known.
+        limit: most bytes that it may have.
+
+    Raises:
+        DamagedBlobError: it has another size, or is too large.
+    """
+    if size is not None and found != size:
+        raise DamagedBlobError(f"{name} was altered: it has {found} bytes, not {size}")
+    if found > limit:
         raise DamagedBlobError(
-            f"{_short(path)} has {status.st_size:,} bytes, more than the {limit:,} that it may have"
+            f"{name} has {found:,} bytes, more than the {limit:,} that it may have"
         )
 
 
-def _require(found: str, digest: str) -> None:
+def require_digest(found: str, digest: str) -> None:
+    """Requires the sha256 of a blob's content to be its name.
+
+    Raises:
+        DamagedBlobError: it was altered.
+    """
     if found != digest:
         where = f"blobs/sha256/{digest[:2]}/{digest}"
         raise DamagedBlobError(f"{where} was altered: its sha256 is {found[:12]}…")

@@ -109,7 +109,7 @@ class Change:
             StaleError: somebody else has moved the alias.
         """
         game = resolve_game(game)
-        if verdict is not None and not self._blobs.path(verdict).is_file():
+        if verdict is not None and not self._blobs.holds(verdict):
             raise RegistryError(
                 f"the registry has no document {verdict[:12]}… to justify the move. Store it with "
                 "put_document first."

@@ -19,9 +19,10 @@ from rlarcade.errors import RegistryError, UnusableRegistryError
 from rlarcade.files import open_regular, sync_folder
 from rlarcade.registry import verification
 from rlarcade.registry.blobs import LARGEST as LARGEST_BLOB
-from rlarcade.registry.blobs import Blobs, DamagedBlobError
-from rlarcade.registry.database import DATABASE, Database
-from rlarcade.registry.database import LARGEST as LARGEST_DATABASE
+from rlarcade.registry.blobs import Blobs, DamagedBlobError, FolderBlobs
+from rlarcade.registry.database import Database
+from rlarcade.registry.sqlite import DATABASE
+from rlarcade.registry.sqlite import LARGEST as LARGEST_DATABASE
 from rlarcade.registry.store import open_database
 from rlarcade.text import quoted
 
@@ -117,8 +118,8 @@ def import_(file: Path, folder: Path) -> None:
                 closing(open_database(temporary, create=False)) as database,
                 database.read() as connection,
             ):
-                blobs = Blobs(temporary / "blobs" / "sha256")
-                first = next(iter(verification.whole(connection, blobs)), None)
+                blobs = FolderBlobs(temporary / "blobs" / "sha256")
+                first = next(iter(verification.whole(database, connection, blobs)), None)
         except RegistryError as error:  # it names the temporary folder, which is removed
             why = str(error).replace(str(temporary), str(file))
             raise UnusableRegistryError(f"nothing was imported: {why}") from error

@@ -17,7 +17,7 @@ from rlarcade.checkpoint import Checkpoint
 from rlarcade.errors import RegistryError
 from rlarcade.games.names import resolve_game
 from rlarcade.registry import aliases, audit, export, registration, tables, verification, versions
-from rlarcade.registry.blobs import Blobs, read_document
+from rlarcade.registry.blobs import FolderBlobs, read_document
 from rlarcade.registry.change import Change, DamagedVersionError
 from rlarcade.registry.database import Database
 from rlarcade.registry.documents import (
@@ -48,7 +48,7 @@ class Registry:
         """Use `open`."""
         self.folder = folder
         self._database = database
-        self._blobs = Blobs(folder / "blobs" / "sha256")
+        self._blobs = FolderBlobs(folder / "blobs" / "sha256")
 
     @classmethod
     def open(cls, folder: str | Path, *, create: bool = True, busy_seconds: float = 10.0) -> Self:

@@ -20,7 +20,8 @@ from rlarcade.checked import require
 from rlarcade.errors import RegistryError, UnusableRegistryError
 from rlarcade.files import open_own, own_folder, sync_folder
 from rlarcade.registry import audit
-from rlarcade.registry.database import DATABASE, LARGEST, Database
+from rlarcade.registry.database import Database
+from rlarcade.registry.sqlite import DATABASE, LARGEST, SqliteDatabase
 from rlarcade.text import shown_path
 
 
@@ -39,7 +40,7 @@ def open_database(folder: Path, *, create: bool = True, busy_seconds: float = 10
     try:
         for name in ("", "-wal", "-shm", "-journal"):
             _require_own_file(Path(f"{path}{name}"))
-        database = Database(path, busy_seconds)
+        database = SqliteDatabase(path, busy_seconds)
         if not database.read_only:
             for part in (folder / "blobs", folder / "blobs" / "sha256"):
                 own_folder(part)

@@ -31,7 +31,7 @@ def load(database: Database, blobs: Blobs, row: Row[Any], actor: str) -> Checkpo
     if wrong is None:
         try:
             weights, manifest = versions.read_version(blobs, row)
-            where = blobs.path(row.digest)
+            where = blobs.place(row.digest)
             return Checkpoint(where, manifest, parse_tensors(weights, where))
         except (DamagedBlobError, CheckpointError) as error:
             wrong = str(error)
@@ -86,7 +86,7 @@ def verify(database: Database, blobs: Blobs, number: int | None, actor: str) -> 
         RegistryError: the database or a file cannot be read, so the result is unknown.
     """
     with database.read() as connection:
-        problems = structure(connection)
+        problems = structure(database, connection)
         query = select(tables.versions).order_by(tables.versions.c.number)
         if number is not None:
             query = query.where(tables.versions.c.number == number)
@@ -147,22 +147,22 @@ def versions_and_blobs(blobs: Blobs, rows: Iterable[Row[Any]], *, all_blobs: boo
     return problems
 
 
-def whole(connection: Connection, blobs: Blobs) -> list[Problem]:
+def whole(database: Database, connection: Connection, blobs: Blobs) -> list[Problem]:
     """Finds all problems of a registry, except versions that are marked broken.
 
     Raises:
         RegistryError: a file cannot be read.
     """
     sound = select(tables.versions).where(tables.versions.c.broken_reason.is_(None))
-    problems = structure(connection)
+    problems = structure(database, connection)
     return problems or versions_and_blobs(blobs, connection.execute(sound), all_blobs=True)
 
 
-def structure(connection: Connection) -> list[Problem]:
-    """Checks the database file, the audit log, and the tables against a replay of the log."""
-    pages = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
-    if pages != "ok":
-        return [Problem(where="database", what=f"is damaged: {pages}")]
+def structure(database: Database, connection: Connection) -> list[Problem]:
+    """Checks the database, the audit log, and the tables against a replay of the log."""
+    damaged = database.damage(connection)
+    if damaged is not None:
+        return [Problem(where="database", what=f"is damaged: {damaged}")]
     broken = audit.first_problem(connection)
     if broken is not None:
         return [broken]  # an altered log proves nothing about the tables
@@ -179,9 +179,9 @@ def require_structure(database: Database) -> None:
         UnusableRegistryError: there is a problem, so the registry cannot be exported.
     """
     with database.read() as connection:
-        first = next(iter(structure(connection)), None)
+        first = next(iter(structure(database, connection)), None)
     if first is not None:
         raise UnusableRegistryError(
-            f"registry {database.path.parent} cannot be exported: {first.where} {first.what}. "
+            f"registry {database.name} cannot be exported: {first.where} {first.what}. "
             "Import the newest export of it into another folder, and continue with that one."
         )

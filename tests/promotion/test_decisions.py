@@ -17,8 +17,8 @@ from rlarcade.promotion.pipeline import approve, deny, move_alias_at_once, run_p
 from rlarcade.promotion.submissions import submissions_of
 from rlarcade.registry import states, tables
 from rlarcade.registry.audit import canonical_json
-from rlarcade.registry.database import Database
 from rlarcade.registry.registry import Registry
+from rlarcade.registry.sqlite import SqliteDatabase
 
 GATE = quick_gate(smoke={"enabled": False})
 TWO = quick_gate(smoke={"enabled": False}, approvals={"required": 2})
@@ -70,7 +70,7 @@ def test_a_denial_that_is_killed_anywhere_is_whole_or_did_not_happen(house, monk
         gate = quick_gate(smoke={"enabled": False}, match={"max_pairs": 300 + step})
         house.run(house.better, gate=gate)
         commits = 0
-        real = Database.write
+        real = SqliteDatabase.write
 
         def write(self, step=step, real=real):
             return _Killing(real(self), step, count)
@@ -81,7 +81,7 @@ def test_a_denial_that_is_killed_anywhere_is_whole_or_did_not_happen(house, monk
             return commits
 
         with monkeypatch.context() as patched:
-            patched.setattr(Database, "write", write)
+            patched.setattr(SqliteDatabase, "write", write)
             try:
                 deny(house.registry, house.better, by="ada", note=name)
                 ended = True

@@ -80,16 +80,16 @@ def test_an_export_is_a_tar_that_other_programs_read(exported, tmp_path):
 
 
 def test_an_export_is_consistent_while_others_write(registry, add, tmp_path, monkeypatch):
-    from rlarcade.registry.database import Database
+    from rlarcade.registry.sqlite import SqliteDatabase
 
-    copy_to = Database.copy_to
+    copy_to = SqliteDatabase.copy_to
 
     def then_another(self, path):
         copy_to(self, path)
         add(99)
 
     add(1)
-    monkeypatch.setattr(Database, "copy_to", then_another)
+    monkeypatch.setattr(SqliteDatabase, "copy_to", then_another)
     registry.export(tmp_path / "e.tar")
     with Registry.import_(tmp_path / "e.tar", tmp_path / "new") as new:
         assert [v.number for v in new.versions()] == [1]
