@@ -24,8 +24,11 @@ SeedFlag = Annotated[
 ]
 DeviceFlag = Annotated[Literal["auto", "cpu", "cuda"], Field(description="Device of the networks.")]
 RegistryFlag = Annotated[
-    Path | None,
-    Field(description="Folder of the registry with the versions. Unset: checkpoints/registry."),
+    str | None,
+    Field(
+        description="Folder of the registry with the versions, or a database: "
+        "postgresql://USER@HOST/DATABASE. Unset: checkpoints/registry."
+    ),
 ]
 ReportFlag = Annotated[Path | None, Field(description="Write a report to this file (.html).")]
 

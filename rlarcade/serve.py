@@ -14,6 +14,7 @@ from rlarcade.console import EXIT_OK, run_command, say
 from rlarcade.errors import ConfigError
 from rlarcade.foreign import from_extra
 from rlarcade.games.names import display_name
+from rlarcade.registry.address import address_of
 from rlarcade.registry.registry import DEFAULT_REGISTRY
 from rlarcade.registry.store import is_registry
 
@@ -26,9 +27,9 @@ _REPLICAS = 2
 class _Flags(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
-    registry: Path = DEFAULT_REGISTRY
-    """Folder of the registry with the champions. If there is none, the agents that come with
-    rlarcade are served."""
+    registry: str = str(DEFAULT_REGISTRY)
+    """Folder of the registry with the champions, or a database: postgresql://USER@HOST/DATABASE. If
+    there is none, the agents that come with rlarcade are served."""
     run: Path | None = None
     """Folder of a run that trains. Its newest checkpoint is served instead of a registry's
     champions, and the page shows its learning curve. The run may begin, stop and resume meanwhile.
@@ -65,7 +66,7 @@ def _serve_command(argv: Sequence[str]) -> int:
 
     logging.basicConfig(format="%(levelname)s %(message)s", stream=sys.stderr)
     token = operator_token(flags.token_file)
-    if flags.run is not None and flags.registry != DEFAULT_REGISTRY:
+    if flags.run is not None and flags.registry != str(DEFAULT_REGISTRY):
         raise ConfigError(
             "--run serves the checkpoints of a run, and --registry the champions of a registry. "
             "Leave one of them out."
@@ -105,7 +106,8 @@ def _tell(flags: _Flags, has_token: bool, url: str, games: list[str]) -> None:
     if flags.run is not None:
         say(f"following the run in {flags.run}: its newest checkpoint plays")
     elif not is_registry(flags.registry):
-        say(f"there is no registry at {flags.registry}: serving the agents that come with rlarcade")
+        where = address_of(flags.registry)
+        say(f"there is no registry at {where}: serving the agents that come with rlarcade")
     if flags.engine == "onnx":
         say("engine onnx: values differ from torch's in the last bits, so games may differ, too")
     online = ", ".join(map(display_name, games))

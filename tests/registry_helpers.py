@@ -1,20 +1,27 @@
 """Tiny checkpoints, fixtures of a registry, and looks past the library at its files."""
 
 import os
+import re
 import sqlite3
 import tempfile
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
+import psycopg
 import pytest
 
 from rlarcade.checkpoint import Counters, save_checkpoint
 from rlarcade.games import get_protocol
+from rlarcade.registry import tables
 from rlarcade.registry.registry import Registry
 
 DATA = Path(__file__).parent / "data"
 EARLY, LATE = DATA / "space-invaders-early", DATA / "space-invaders-late"
+
+
+ON_SERVERS: dict[Path, str] = {}
+"""Registries whose tables are in PostgreSQL, and only their blobs in the folder: its addresses."""
 
 
 def tiny(path: Path, content: int, game: str = "pong", **changes) -> Path:
@@ -35,8 +42,22 @@ def tiny(path: Path, content: int, game: str = "pong", **changes) -> Path:
 
 def sql(folder: Path, statement: str, *values) -> list[tuple]:
     """Runs a statement past the library, as somebody with an editor would."""
+    if folder in ON_SERVERS:
+        with psycopg.connect(ON_SERVERS[folder], autocommit=True) as connection:
+            found = connection.execute(re.sub(r"\?", "%s", statement), values or None)
+            return found.fetchall() if found.description is not None else []
     with closing(sqlite3.connect(folder / "registry.sqlite")) as database, database:
         return database.execute(statement, values).fetchall()
+
+
+def columns_of(table: str) -> list[str]:
+    return tables.metadata.tables[table].columns.keys()
+
+
+def needs_untyped_columns(folder: Path) -> None:
+    """Skips a test that puts a value of another type into a column."""
+    if folder in ON_SERVERS:
+        pytest.skip("a column of PostgreSQL takes only values of its type")
 
 
 def blob_file(folder: Path, digest: str) -> Path:

@@ -30,7 +30,7 @@ def named_players(
     game: str | None = None,
     protocol: str | None = None,
     device: str = "cpu",
-    registry: Path | None = None,
+    registry: str | Path | None = None,
 ) -> list[Player]:
     """Loads players by name. All are loaded before the first game, so errors come early.
 
@@ -44,7 +44,8 @@ def named_players(
         protocol: protocol of all players. Unset: the protocol that the checkpoints were trained
             under, or `v5`.
         device: device of the networks.
-        registry: folder of the registry with the versions; None: `checkpoints/registry`.
+        registry: folder or address of the registry with the versions; None:
+            `checkpoints/registry`.
 
     Raises:
         CheckpointError: a checkpoint is missing, damaged, foreign or hostile.

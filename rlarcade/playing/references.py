@@ -17,12 +17,12 @@ def is_reference(name: str) -> bool:
     return _REFERENCE.fullmatch(name) is not None and not os.path.exists(name)  # noqa: PTH110
 
 
-def load_named(name: str | Path, registry: Path | None = None) -> Checkpoint:
+def load_named(name: str | Path, registry: str | Path | None = None) -> Checkpoint:
     """Reads a checkpoint by its path, or a version by its number or as alias@game.
 
     Args:
         name: a path or a reference, as the user wrote it.
-        registry: the registry's folder; None: `checkpoints/registry`.
+        registry: the registry's folder or address; None: `checkpoints/registry`.
 
     Returns:
         The checkpoint. For a version, its `path` is the reference.

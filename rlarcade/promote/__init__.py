@@ -1,6 +1,7 @@
 """`python -m rlarcade.promote SUBCOMMAND …`: register, check, promote and roll back versions."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
@@ -15,8 +16,9 @@ from rlarcade.promote.audit import AuditHead, AuditLog, AuditVerify
 from rlarcade.promote.champion import Promote, Rollback
 from rlarcade.promote.subcommand import Subcommand
 from rlarcade.promote.submissions import Approve, Deny, PipelineList, PipelineRun
-from rlarcade.promote.transfer import Export, Import
+from rlarcade.promote.transfer import Copy, Export, Import
 from rlarcade.promote.versions import Archive, Register, Show, Verify, Versions
+from rlarcade.registry.address import ServerAddress, address_of
 from rlarcade.registry.sqlite import DATABASE
 
 
@@ -65,6 +67,7 @@ FLAGS = (
     | Annotated[Archive, _named("archive")]
     | Annotated[Export, _named("export")]
     | Annotated[Import, _named("import")]
+    | Annotated[Copy, _named("copy")]
 )
 
 
@@ -82,11 +85,16 @@ def _promote_command(argv: Sequence[str]) -> int:
         config=(tyro.conf.OmitArgPrefixes,),
     )
     command: Subcommand = getattr(asked, "command", asked)
-    check_outputs(command.outputs(), {"the registry's database": command.registry / DATABASE})
+    check_outputs(command.outputs(), _inputs(address_of(command.registry)))
     try:
         return command.execute()
     except StaleError as error:
         say_error(f"STALE: {str(error).removeprefix('STALE: ')}")
     except OSError as error:  # a disk that fills up or goes away
-        say_error(f"{error.strerror or error}: {error.filename or command.registry}")
+        say_error(f"{error.strerror or error}: {error.filename or address_of(command.registry)}")
     return EXIT_ERROR
+
+
+def _inputs(registry: Path | ServerAddress) -> dict[str, Path]:
+    """Returns the files that no output may replace."""
+    return {"the registry's database": registry / DATABASE} if isinstance(registry, Path) else {}

@@ -33,8 +33,8 @@ class Subcommand(BaseModel, ABC):
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
-    registry: Path = DEFAULT_REGISTRY
-    """Folder of the registry."""
+    registry: str = str(DEFAULT_REGISTRY)
+    """Folder of the registry, or a database: postgresql://USER@HOST/DATABASE."""
     json_file: JsonFlag = None
     """Write the result to this file."""
 

@@ -1,4 +1,4 @@
-"""`promote export` and `promote import`: a whole registry as one file."""
+"""`promote export`, `import` and `copy`: a whole registry as one file, or in another place."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,6 +7,7 @@ import tyro
 
 from rlarcade.console import EXIT_OK, say
 from rlarcade.promote.subcommand import Command, Subcommand
+from rlarcade.registry.address import address_of
 from rlarcade.registry.registry import Registry
 
 
@@ -38,4 +39,19 @@ class Import(Subcommand):
         Registry.import_(self.file, self.registry).close()
         say(f"imported into {self.registry}")
         self.tell({"registry": str(self.registry)})
+        return EXIT_OK
+
+
+class Copy(Command):
+    """Copies the whole registry with its history to another folder or database."""
+
+    to: Annotated[str, tyro.conf.Positional]
+    """A folder that does not exist yet, or an empty database:
+    postgresql://USER@HOST/DATABASE?blobs=PLACE."""
+
+    def _run(self, registry: Registry) -> int:
+        where = str(address_of(self.to))
+        registry.copy(self.to)
+        say(f"copied to {where}")
+        self.tell({"registry": where})
         return EXIT_OK

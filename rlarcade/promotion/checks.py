@@ -32,8 +32,6 @@ from rlarcade.registry.documents import Alias, Version
 from rlarcade.registry.registry import Registry
 from rlarcade.seeding import SeedUse
 
-MATCHES = "matches"  # folder in the registry, with the records of a gate's matches
-
 CheckBegins = Callable[[str], None]
 """Called with a check's name before it runs."""
 PairDone = Callable[[Comparison], None]
@@ -133,7 +131,7 @@ class _Subject:
         # A match keeps its rule to the end. So a gate with another rule needs a new match; a gate
         # that only allows more pairs continues the old one.
         digest = hashlib.sha256(rule.model_dump_json().encode()).hexdigest()
-        folder = self.registry.folder / MATCHES
+        folder = self.registry.matches
         try:
             return own_folder(own_folder(folder) / digest[:12])
         except UnfitFileError as error:

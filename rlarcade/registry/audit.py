@@ -54,8 +54,11 @@ def altered(what: str, error: ValidationError) -> DamagedPartError:
 
 
 def storable(text: str) -> str:
-    """Returns text that UTF-8 can encode; an invalid byte of a file name becomes an escape."""
-    return text.encode("utf-8", "backslashreplace").decode()
+    r"""Returns text that every database can keep.
+
+    An invalid byte of a file name becomes an escape, and so does NUL, which PostgreSQL refuses.
+    """
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", r"\x00")
 
 
 def now() -> str:

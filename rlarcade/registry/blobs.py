@@ -31,6 +31,17 @@ class DamagedBlobError(DamagedPartError):
     """A blob is missing, or its content does not fit its name."""
 
 
+def digest_of(name: str) -> str:
+    """Returns the name of a blob.
+
+    Raises:
+        DamagedBlobError: it is not a digest, so it might name a file elsewhere.
+    """
+    if not DIGEST.fullmatch(name):
+        raise DamagedBlobError(f"{quoted(name)} is not a sha256 digest: 64 digits of 0-9a-f")
+    return name
+
+
 def sha256(data: bytes) -> str:
     """Returns the sha256 of bytes as 64 hex digits."""
     return hashlib.sha256(data).hexdigest()
@@ -110,9 +121,7 @@ class FolderBlobs(Blobs):
         Raises:
             DamagedBlobError: it is not a digest, so it might name a file outside the folder.
         """
-        if not DIGEST.fullmatch(digest):
-            raise DamagedBlobError(f"{quoted(digest)} is not a sha256 digest: 64 digits of 0-9a-f")
-        return self.folder / digest[:2] / digest
+        return self.folder / digest_of(digest)[:2] / digest
 
     def check_own(self, digest: str | None = None) -> None:
         """Requires that the folders are not links, which might lead out of the registry.

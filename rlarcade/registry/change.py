@@ -8,7 +8,7 @@ from sqlalchemy import Connection, CursorResult, Delete, Executable, Insert, Upd
 from rlarcade.errors import DamagedPartError, RegistryError
 from rlarcade.games.names import resolve_game
 from rlarcade.registry import aliases, audit, registration, replay, versions
-from rlarcade.registry.blobs import Blobs
+from rlarcade.registry.blobs import Blobs, digest_of
 from rlarcade.registry.documents import Alias, MoveKind, Problem
 from rlarcade.registry.states import Submission
 
@@ -109,7 +109,7 @@ class Change:
             StaleError: somebody else has moved the alias.
         """
         game = resolve_game(game)
-        if verdict is not None and not self._blobs.holds(verdict):
+        if verdict is not None and not self._blobs.holds(digest_of(verdict)):
             raise RegistryError(
                 f"the registry has no document {verdict[:12]}… to justify the move. Store it with "
                 "put_document first."

@@ -3,8 +3,8 @@
 Nothing is ever deleted or rewritten. Nothing in a registry from elsewhere is executed.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -16,10 +16,19 @@ from rlarcade.checked import path_of
 from rlarcade.checkpoint import Checkpoint
 from rlarcade.errors import RegistryError
 from rlarcade.games.names import resolve_game
-from rlarcade.registry import aliases, audit, export, registration, tables, verification, versions
-from rlarcade.registry.blobs import FolderBlobs, read_document
+from rlarcade.registry import (
+    aliases,
+    audit,
+    copying,
+    export,
+    registration,
+    tables,
+    verification,
+    versions,
+)
+from rlarcade.registry.address import address_of
+from rlarcade.registry.blobs import read_document
 from rlarcade.registry.change import Change, DamagedVersionError
-from rlarcade.registry.database import Database
 from rlarcade.registry.documents import (
     Alias,
     AliasMove,
@@ -30,7 +39,7 @@ from rlarcade.registry.documents import (
     Version,
 )
 from rlarcade.registry.replay import CHAMPION
-from rlarcade.registry.store import default_actor, open_database
+from rlarcade.registry.store import Store, default_actor, open_store
 
 __all__ = ["CHAMPION", "DEFAULT_REGISTRY", "Registry", "default_actor"]
 
@@ -42,30 +51,36 @@ class Registry:
     """Versions of agents, the aliases that say which are in use, and the log of every change.
 
     Many processes and threads may use it at once.
+
+    Attributes:
+        name: its folder or its address, for messages.
+        folder: its folder; None: it is on a server.
+        matches: folder on this machine for matches that are not finished yet.
     """
 
-    def __init__(self, folder: Path, database: Database) -> None:
+    def __init__(self, store: Store) -> None:
         """Use `open`."""
-        self.folder = folder
-        self._database = database
-        self._blobs = FolderBlobs(folder / "blobs" / "sha256")
+        self.name, self.folder, self.matches = store.name, store.folder, store.matches
+        self._store, self._database, self._blobs = store, store.database, store.blobs
 
     @classmethod
-    def open(cls, folder: str | Path, *, create: bool = True, busy_seconds: float = 10.0) -> Self:
+    def open(cls, address: str | Path, *, create: bool = True, busy_seconds: float = 10.0) -> Self:
         """Opens a registry.
 
         Args:
-            folder: the registry's folder.
+            address: the registry's folder, or a PostgreSQL database that a team shares:
+                `postgresql://USER@HOST:PORT/DATABASE?blobs=PLACE`. The first process to open it
+                says where the blobs are: an absolute path that all machines share, or an address
+                of fsspec such as `s3://BUCKET/FOLDER`.
             create: create the registry if it does not exist.
             busy_seconds: how long to wait for other writers.
 
         Raises:
-            ConfigError: `folder` is not a path.
-            RegistryError: the folder holds no registry, or one of an unknown format.
-            UnusableRegistryError: it is damaged, locked or hostile, or the folder cannot be used.
+            ConfigError: `address` is neither, or a library that it needs is missing.
+            RegistryError: there is no registry, or one of an unknown format.
+            UnusableRegistryError: it is damaged, locked or hostile, or cannot be used or reached.
         """
-        folder = path_of(folder, "a registry")
-        return cls(folder, open_database(folder, create=create, busy_seconds=busy_seconds))
+        return cls(open_store(address, create=create, busy_seconds=busy_seconds))
 
     def close(self) -> None:
         """Closes the database."""
@@ -448,6 +463,26 @@ class Registry:
         self.verify()
         export.write(path_of(path, "an export"), self._database, self._blobs)
 
+    def copy(self, address: str | Path, on_blob: Callable[[int], None] | None = None) -> None:
+        """Copies the registry with all of its history to an empty place, and checks the copy.
+
+        Others may use the registry meanwhile; what they change after the beginning is not copied.
+
+        Args:
+            address: as for `open`: a folder that does not exist yet, or an empty database.
+            on_blob: called with the number of files that are copied, after each.
+
+        Raises:
+            ConfigError: `address` is no address.
+            RegistryError: there is a registry with a history, or one of the two is damaged or
+                cannot be used.
+        """
+        verification.require_structure(self._database)
+        self.verify()
+        target = open_store(address)
+        with closing(target.database):
+            copying.copy(self._store, target, on_blob)
+
     @classmethod
     def import_(cls, file: str | Path, folder: str | Path) -> Self:
         """Imports a file that `export` wrote, from any source, and opens the registry.
@@ -458,6 +493,11 @@ class Registry:
             RegistryError: the file is not a registry's export, was altered or is hostile; or the
                 folder is in use or cannot be written.
         """
-        file, folder = path_of(file, "an export"), path_of(folder, "a registry")
-        export.import_(file, folder)
+        file, where = path_of(file, "an export"), address_of(folder)
+        if not isinstance(where, Path):
+            raise RegistryError(
+                f"an export is imported into a folder, not into {where}. Import it into a new "
+                "folder, then copy that one: `promote copy`."
+            )
+        export.import_(file, where)
         return cls.open(folder, create=False)

@@ -171,9 +171,19 @@ class SqliteDatabase(Database):
             copy = sqlite3.connect(path)
             try:
                 source.backup(copy)
-                copy.execute("PRAGMA journal_mode = DELETE")  # no second file beside it
+                _leave_one_file(copy)
             finally:
                 copy.close()
+
+    def close_to_one_file(self) -> None:
+        """Writes everything into one file, and closes it."""
+        with self.errors(), self._engine.connect() as connection:
+            _leave_one_file(connection.connection.driver_connection)
+        self.close()
+
+
+def _leave_one_file(connection: Any) -> None:
+    connection.execute("PRAGMA journal_mode = DELETE")  # no second file beside it
 
 
 def _set_up(connection: Any, record: object) -> None:

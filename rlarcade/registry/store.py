@@ -1,4 +1,4 @@
-"""The registry's folder: a database with the audit log, and blobs.
+"""Opens a registry's database and its blobs: in a folder, or in PostgreSQL and where that says.
 
 FOLDER/
   registry.sqlite            tables, the audit log among them
@@ -10,9 +10,11 @@ ever deleted.
 
 import errno
 import getpass
+import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
 
@@ -20,17 +22,79 @@ from rlarcade.checked import require
 from rlarcade.errors import RegistryError, UnusableRegistryError
 from rlarcade.files import open_own, own_folder, sync_folder
 from rlarcade.registry import audit
+from rlarcade.registry.address import ServerAddress, address_of
+from rlarcade.registry.blobs import Blobs, FolderBlobs
 from rlarcade.registry.database import Database
 from rlarcade.registry.sqlite import DATABASE, LARGEST, SqliteDatabase
 from rlarcade.text import shown_path
 
+BLOBS = Path("blobs/sha256")
+"""Folder of the blobs in a registry's folder."""
+MATCHES = "matches"
+"""Folder of unfinished matches in a registry's folder."""
+SERVER_MATCHES = Path("checkpoints/matches/registries")
+"""Folder of unfinished matches of registries on servers."""
+_LOOK_SECONDS = 10.0
 
-def open_database(folder: Path, *, create: bool = True, busy_seconds: float = 10.0) -> Database:
+
+@dataclass(frozen=True)
+class Store:
+    """Where a registry is kept."""
+
+    name: str
+    """Names it in messages."""
+    database: Database
+    blobs: Blobs
+    matches: Path
+    """Folder on this machine for matches that are not finished yet."""
+    folder: Path | None = None
+    """Its folder; None: it is on a server."""
+
+
+def open_store(address: str | Path, *, create: bool = True, busy_seconds: float = 10.0) -> Store:
+    """Opens a registry's database and blobs. Arguments and errors are those of `Registry.open`."""
+    require(busy_seconds, Real, "busy_seconds", "10.0")
+    where = address_of(address)
+    if isinstance(where, ServerAddress):
+        return _open_on_server(where, create, busy_seconds)
+    database = open_database(where, create=create, busy_seconds=busy_seconds)
+    return Store(str(where), database, FolderBlobs(where / BLOBS), where / MATCHES, where)
+
+
+def _open_on_server(address: ServerAddress, create: bool, busy_seconds: float) -> Store:
+    from rlarcade.registry.postgres import PostgresDatabase  # psycopg is in an extra
+    from rlarcade.registry.remote_blobs import blobs_at
+
+    database = PostgresDatabase(address, busy_seconds)
+    with _closed_on_error(database):
+        if create and address.blobs is not None:
+            _prepared(blobs_at(address.blobs))  # an error here leaves no tables behind
+        database.set_up(create=create)
+        blobs = _prepared(blobs_at(database.place_of_blobs(address.blobs)))
+    # The name tells which registry it is, without what only this address has, such as a user.
+    known = f"{address.url.host}:{address.url.port}/{address.url.database}"
+    folder = SERVER_MATCHES / hashlib.sha256(known.encode()).hexdigest()[:12]
+    return Store(database.name, database, blobs, folder)
+
+
+def _prepared(blobs: Blobs) -> Blobs:
+    """Makes the folder of blobs, if they are in one."""
+    if isinstance(blobs, FolderBlobs):
+        try:
+            own_folder(blobs.folder)
+        except OSError as error:
+            raise UnusableRegistryError(
+                f"blobs={shown_path(blobs.folder)} cannot be used: {error.strerror}. Mount the "
+                "folder that all machines share, or fix its permissions."
+            ) from error
+    return blobs
+
+
+def open_database(folder: Path, *, create: bool, busy_seconds: float = 10.0) -> Database:
     """Opens the database of a registry's folder, and makes the folders that it lacks.
 
     Arguments and errors are those of `Registry.open`.
     """
-    require(busy_seconds, Real, "busy_seconds", "10.0")
     path = folder / DATABASE
     if not create and not is_registry(folder):
         raise RegistryError(
@@ -56,9 +120,20 @@ def open_database(folder: Path, *, create: bool = True, busy_seconds: float = 10
     return database
 
 
-def is_registry(folder: Path) -> bool:
-    """Whether a folder has a file with the name of a registry's database."""
-    return os.path.lexists(folder / DATABASE)
+def is_registry(address: str | Path) -> bool:
+    """Whether a folder has a file with the name of a registry's database, or a server its tables.
+
+    Raises:
+        ConfigError: it is no address of a registry.
+        RegistryError: the server cannot be reached, or its database holds something else.
+    """
+    where = address_of(address)
+    if isinstance(where, Path):
+        return os.path.lexists(where / DATABASE)
+    from rlarcade.registry.postgres import PostgresDatabase
+
+    with closing(PostgresDatabase(where, _LOOK_SECONDS)) as database:
+        return database.exists()
 
 
 def _require_own_file(path: Path) -> None:

@@ -20,48 +20,60 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    delete,
     select,
     true,
 )
+from sqlalchemy.types import TypeEngine
 
 from rlarcade.registry.rollouts import OPEN_STATES as OPEN_ROLLOUTS
 
 FORMAT = "1"
 """Format of these tables, stored in `meta`; a registry of another format is refused."""
 
+PLACE_OF_BLOBS = "blobs"
+"""Key in `meta` of a registry on a server: where its blobs are."""
+
 metadata = MetaData()
+
+
+def _text(length: int | None = None) -> TypeEngine[str]:
+    """Returns a type of text that has the same order in every database and under every locale."""
+    kind = Text if length is None else String
+    return kind(length).with_variant(kind(length, collation="C"), "postgresql")
+
 
 meta = Table(
     "meta",
     metadata,
-    Column("key", String(64), primary_key=True),  # format, audit_count, audit_head
-    Column("value", Text, nullable=False),
+    Column("key", _text(64), primary_key=True),  # format, audit_count, audit_head
+    Column("value", _text(), nullable=False),
 )
 
 versions = Table(
     "versions",
     metadata,
     Column("number", Integer, primary_key=True, autoincrement=False),
-    Column("digest", String(64), nullable=False, unique=True),
-    Column("game", String(64), nullable=False, index=True),
-    Column("protocol", Text, nullable=False),  # JSON
+    Column("digest", _text(64), nullable=False, unique=True),
+    Column("game", _text(64), nullable=False, index=True),
+    Column("protocol", _text(), nullable=False),  # JSON
     Column("num_actions", Integer, nullable=False),
-    Column("contract", String(64), nullable=False),
+    Column("contract", _text(64), nullable=False),
     Column("weights_bytes", BigInteger, nullable=False),
-    Column("manifest_digest", String(64), nullable=False),
-    Column("parent", String(64)),
-    Column("preset", Text),
+    Column("manifest_digest", _text(64), nullable=False),
+    Column("parent", _text(64)),
+    Column("preset", _text()),
     Column("seed", BigInteger),
     Column("steps", BigInteger, nullable=False),
     Column("frames", BigInteger, nullable=False),
     Column("updates", BigInteger, nullable=False),
-    Column("git_commit", Text),
-    Column("libraries", Text, nullable=False),  # JSON
-    Column("source", Text, nullable=False),
-    Column("registered", Text, nullable=False),
+    Column("git_commit", _text()),
+    Column("libraries", _text(), nullable=False),  # JSON
+    Column("source", _text(), nullable=False),
+    Column("registered", _text(), nullable=False),
     # The only columns that change.
     Column("archived", Boolean, nullable=False),
-    Column("broken_reason", Text),
+    Column("broken_reason", _text()),
 )
 
 
@@ -78,8 +90,8 @@ class Use:
 aliases = Table(
     "aliases",
     metadata,
-    Column("game", String(64), primary_key=True),
-    Column("name", String(64), primary_key=True),
+    Column("game", _text(64), primary_key=True),
+    Column("name", _text(64), primary_key=True),
     # NULL: the alias was taken away. The row stays, so that its generation keeps counting.
     Column("version", Integer, ForeignKey("versions.number")),
     Column("generation", Integer, nullable=False),
@@ -90,12 +102,12 @@ events = Table(
     "events",
     metadata,
     Column("sequence", Integer, primary_key=True, autoincrement=False),
-    Column("time", Text, nullable=False),
-    Column("actor", Text, nullable=False),
-    Column("kind", String(64), nullable=False, index=True),
-    Column("document", Text, nullable=False),  # canonical JSON
-    Column("previous", String(64), nullable=False),
-    Column("digest", String(64), nullable=False),
+    Column("time", _text(), nullable=False),
+    Column("actor", _text(), nullable=False),
+    Column("kind", _text(64), nullable=False, index=True),
+    Column("document", _text(), nullable=False),  # canonical JSON
+    Column("previous", _text(64), nullable=False),
+    Column("digest", _text(64), nullable=False),
 )
 
 
@@ -104,31 +116,31 @@ submissions = Table(
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("version", Integer, ForeignKey("versions.number"), nullable=False, index=True),
-    Column("digest", String(64), nullable=False),
-    Column("game", String(64), nullable=False),
-    Column("mode", String(16), nullable=False),
+    Column("digest", _text(64), nullable=False),
+    Column("game", _text(64), nullable=False),
+    Column("mode", _text(16), nullable=False),
     Column("champion", Integer),
     Column("champion_generation", Integer, nullable=False),
-    Column("gate", String(64), nullable=False),  # digest of a document
-    Column("opened", Text, nullable=False),
-    Column("opened_by", Text, nullable=False),
+    Column("gate", _text(64), nullable=False),  # digest of a document
+    Column("opened", _text(), nullable=False),
+    Column("opened_by", _text(), nullable=False),
     # The only columns that change.
-    Column("state", String(32), nullable=False),
-    Column("verdict", String(64)),  # digest of a document
-    Column("note", Text),
+    Column("state", _text(32), nullable=False),
+    Column("verdict", _text(64)),  # digest of a document
+    Column("note", _text()),
 )
 
 approvals = Table(
     "approvals",
     metadata,
     Column("submission", Integer, ForeignKey("submissions.id"), primary_key=True),
-    Column("by", String(255), primary_key=True),
-    Column("decision", String(16), nullable=False),
-    Column("note", Text, nullable=False),
-    Column("version", String(64), nullable=False),  # digest
-    Column("verdict", String(64), nullable=False),
+    Column("by", _text(255), primary_key=True),
+    Column("decision", _text(16), nullable=False),
+    Column("note", _text(), nullable=False),
+    Column("version", _text(64), nullable=False),  # digest
+    Column("verdict", _text(64), nullable=False),
     Column("champion_generation", Integer, nullable=False),
-    Column("time", Text, nullable=False),
+    Column("time", _text(), nullable=False),
 )
 
 OPEN_STATES = (
@@ -152,21 +164,21 @@ rollouts = Table(
     "rollouts",
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=False),
-    Column("game", String(64), nullable=False, index=True),
+    Column("game", _text(64), nullable=False, index=True),
     Column("version", Integer, ForeignKey("versions.number"), nullable=False),
-    Column("digest", String(64), nullable=False),
+    Column("digest", _text(64), nullable=False),
     Column("champion", Integer, ForeignKey("versions.number"), nullable=False),
     Column("champion_generation", Integer, nullable=False),
-    Column("strategy", String(16), nullable=False),
-    Column("spec", String(64), nullable=False),  # digest of a document
+    Column("strategy", _text(16), nullable=False),
+    Column("spec", _text(64), nullable=False),  # digest of a document
     Column("submission", Integer, ForeignKey("submissions.id")),
-    Column("salt", String(64), nullable=False),
-    Column("opened", Text, nullable=False),
-    Column("opened_by", Text, nullable=False),
+    Column("salt", _text(64), nullable=False),
+    Column("opened", _text(), nullable=False),
+    Column("opened_by", _text(), nullable=False),
     # The only columns that change.
-    Column("state", String(16), nullable=False),
+    Column("state", _text(16), nullable=False),
     Column("step", Integer, nullable=False),
-    Column("note", Text),
+    Column("note", _text()),
     Column("resumed_after", Integer, nullable=False),
 )
 rollouts.info["use"] = Use("rollout {id}", rollouts.c.state.in_(OPEN_ROLLOUTS))
@@ -176,17 +188,17 @@ served_games = Table(
     metadata,
     Column("rollout", Integer, ForeignKey("rollouts.id"), primary_key=True),
     Column("number", Integer, primary_key=True, autoincrement=False),
-    Column("role", String(16), nullable=False),
+    Column("role", _text(16), nullable=False),
     Column("step", Integer, nullable=False),
-    Column("key", String(255), nullable=False),
-    Column("group", String(255)),
-    Column("session", String(255)),
-    Column("begun", Text),
+    Column("key", _text(255), nullable=False),
+    Column("group", _text(255)),
+    Column("session", _text(255)),
+    Column("begun", _text()),
     Column("pair", Integer),
     Column("seed", BigInteger),
     Column("version", Integer, nullable=False),
     # Written once, when the game has ended.
-    Column("ended", String(16)),
+    Column("ended", _text(16)),
     Column("score", Float),
     Column("steps", Integer),
     Column("errors", Boolean, nullable=False),
@@ -194,7 +206,7 @@ served_games = Table(
     Column("abandoned", Boolean, nullable=False),
     Column("mixed", Boolean, nullable=False),
     Column("claimed", Float),
-    Column("record", String(64)),  # digest of a document
+    Column("record", _text(64)),  # digest of a document
 )
 
 follow_ons = Table(
@@ -204,8 +216,8 @@ follow_ons = Table(
     Column("number", Integer, primary_key=True, autoincrement=False),
     Column("game", Integer, nullable=False),  # number in served_games
     Column("value", Float, nullable=False),
-    Column("note", Text),
-    Column("reported", Text, nullable=False),
+    Column("note", _text()),
+    Column("reported", _text(), nullable=False),
 )
 
 shadows = Table(
@@ -238,3 +250,21 @@ def users(connection: Connection, version: int) -> list[str]:
                 query = select(table).where(column == version, use.only)
                 found += [use.label.format_map(row) for row in connection.execute(query).mappings()]
     return found
+
+
+def copy_rows(source: Connection, target: Connection) -> None:
+    """Copies the rows of a registry into another database, whose tables are empty.
+
+    Where the blobs are is not copied: the other database says it for itself.
+
+    Args:
+        source: connection to the registry, for reading.
+        target: connection to the other database, for writing.
+    """
+    place = meta.c.key == PLACE_OF_BLOBS
+    target.execute(delete(meta).where(~place))
+    for table in metadata.sorted_tables:
+        query = select(table).where(~place) if table is meta else select(table)
+        rows = [dict(row) for row in source.execute(query).mappings()]
+        if rows:
+            target.execute(table.insert(), rows)

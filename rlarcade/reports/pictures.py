@@ -96,7 +96,9 @@ def saliency_of(agent: "DQNAgent", recording: Recording) -> NDArray[np.uint8]:
     return np.array(maps)
 
 
-def agent_that_played(recording: Recording, registry: Path | None = None) -> "DQNAgent | None":
+def agent_that_played(
+    recording: Recording, registry: str | Path | None = None
+) -> "DQNAgent | None":
     """Loads the agent that played; None if it is not found by its name, or is another version.
 
     Args:
@@ -114,7 +116,7 @@ def agent_that_played(recording: Recording, registry: Path | None = None) -> "DQ
 
 
 def values_of_its_player(
-    recording: Recording, registry: Path | None = None
+    recording: Recording, registry: str | Path | None = None
 ) -> NDArray[np.float32] | None:
     """Action values (T, A) of the agent that played, or None.
 

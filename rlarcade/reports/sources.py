@@ -16,7 +16,7 @@ _MOST_CLIPS = 4  # some hundreds of kilobytes each
 
 
 def sources_of(
-    documents: Sequence[Evaluation | Comparison], registry: Path | None = None
+    documents: Sequence[Evaluation | Comparison], registry: str | Path | None = None
 ) -> dict[str, Any]:
     """Returns `learning_curves` and `clips` for a report on these documents.
 
@@ -25,7 +25,8 @@ def sources_of(
 
     Args:
         documents: documents of the report.
-        registry: folder of the registry whose versions played; None: `checkpoints/registry`.
+        registry: folder or address of the registry whose versions played; None:
+            `checkpoints/registry`.
 
     Raises:
         RlarcadeError: the metrics of a run cannot be read.
@@ -61,7 +62,7 @@ def _is_there(name: str) -> bool:
         return False
 
 
-def _clip(recording: Recording, registry: Path | None) -> Clip:
+def _clip(recording: Recording, registry: str | Path | None) -> Clip:
     episode = recording.episode
     caption = (
         f"{short_name(recording.player)}: {display_name(recording.game)}, {episode.score:g} points "

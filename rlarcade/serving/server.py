@@ -44,7 +44,7 @@ _LARGEST_MESSAGE = 1_000_000  # bytes of a WebSocket message; a screen has 100,8
 
 
 def serve(
-    registry: Path,
+    registry: str | Path,
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
@@ -57,8 +57,8 @@ def serve(
     """Serves until SIGINT or SIGTERM.
 
     Args:
-        registry: folder of the registry; if there is none, the agents that come with rlarcade are
-            served.
+        registry: the registry's folder or address; if there is none, the agents that come with
+            rlarcade are served.
         host: address to listen on.
         port: port to listen on; 0: any free one.
         token: the operator's token; None: operators are refused.
@@ -114,8 +114,8 @@ async def _served(
     else:
         controller = Controller(service, registry, loader)
         await controller.look()
-    folder = None if registry is None else str(registry.folder)
-    online = Online(service, controller, token, folder, followed)
+    name = None if registry is None else registry.name
+    online = Online(service, controller, token, name, followed)
     config = uvicorn.Config(
         make_app(online, LOOPBACK if host in LOOPBACK else None),
         http=PatientProtocol,

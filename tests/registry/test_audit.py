@@ -47,7 +47,7 @@ def test_every_entry_is_sealed_by_the_digest_of_the_one_before(log, folder):
         previous = digest_of(sequence, time, actor, kind, json.loads(document), before)
         assert digest == previous
     assert len(rows) == 5
-    kept = dict(sql(folder, "SELECT key, value FROM meta"))
+    kept = dict(sql(folder, "SELECT key, value FROM meta WHERE key <> 'blobs'"))
     assert kept == {"format": "1", "audit_count": "5", "audit_head": previous}
     assert log.verify_audit() is None
 
@@ -164,10 +164,10 @@ def add_unnoted(log, row):
 
 def test_a_transaction_that_fails_leaves_neither_change_nor_entry(log):
     row = {"key": "mine", "value": "1"}
-    with pytest.raises(RegistryError, match="UNIQUE"):
+    with pytest.raises(RegistryError, match="(?i)unique"):
         note_and_add(log, [row, row])
     (keys,) = log.rows(select(tables.meta.c.key))
-    assert {row["key"] for row in keys} == {"format", "audit_count", "audit_head"}
+    assert {row["key"] for row in keys} - {"blobs"} == {"format", "audit_count", "audit_head"}
     assert len(list(log.events())) == 5
 
 

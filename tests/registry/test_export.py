@@ -352,7 +352,7 @@ def test_a_database_that_is_none_is_refused(exported, tmp_path):
 def test_somebody_who_takes_the_folder_meanwhile_keeps_it(exported, tmp_path, monkeypatch):
     from rlarcade.registry import verification
 
-    def meanwhile(connection, blobs):
+    def meanwhile(database, connection, blobs):
         (tmp_path / "new").mkdir()
         (tmp_path / "new" / "theirs").write_text("x")
         return []

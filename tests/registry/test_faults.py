@@ -23,6 +23,12 @@ NOBODY = 65534
 
 
 @pytest.fixture
+def store():
+    """SQLite's file, and what happens to its disk."""
+    return "sqlite"
+
+
+@pytest.fixture
 def readable():
     """A folder that every user can reach, unlike pytest's."""
     path = Path(tempfile.mkdtemp())

@@ -37,6 +37,12 @@ MEGABYTES = 400  # that a command may take more of than it did before
 
 
 @pytest.fixture
+def store():
+    """SQLite's file, which may come from a stranger."""
+    return "sqlite"
+
+
+@pytest.fixture
 def golden(tmp_path):
     """A registry that rlarcade 0.1.0 wrote, with the weights that are not kept twice."""
     folder = Path(shutil.copytree(GOLDEN, tmp_path / "golden"))
@@ -333,7 +339,7 @@ def test_records_of_matches_are_not_written_through_a_link(registry, tmp_path, m
     play_by_strength(monkeypatch, {one.digest: one.number for one in versions})
     champion = registry.move_alias("pong", "champion", 1, expected_generation=0, kind="set")
     (tmp_path / "outside").mkdir()
-    (registry.folder / "matches").symlink_to(tmp_path / "outside")
+    registry.matches.symlink_to(tmp_path / "outside")
     gate = quick_gate(smoke={"enabled": False})
     with pytest.raises(RlarcadeError, match="it is a link"):
         make_verdict(registry, versions[1], champion, gate)

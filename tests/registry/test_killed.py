@@ -22,11 +22,11 @@ from pathlib import Path
 sys.path.insert(0, {here!r})
 from registry_helpers import tiny
 from rlarcade.registry.registry import Registry
-folder, begin = Path(sys.argv[1]), int(sys.argv[2])
-with Registry.open(folder) as registry:
+address, begin, work = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
+with Registry.open(address) as registry:
     print("ready", flush=True)
     for content in range(begin, begin + 1000):
-        version = registry.register(tiny(folder.parent / "c", content))
+        version = registry.register(tiny(work / "c", content))
         print("registered", content, version.number, flush=True)
         generation = registry.generation("pong")
         alias = registry.move_alias(
@@ -42,9 +42,9 @@ import json, sys, time
 from pathlib import Path
 from rlarcade.errors import StaleError
 from rlarcade.registry.registry import Registry
-folder, mine, until = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
+address, mine, until = sys.argv[1], sys.argv[2], float(sys.argv[3])
 won, lost = [], 0
-with Registry.open(folder) as registry:
+with Registry.open(address) as registry:
     print("ready", flush=True)
     sys.stdin.readline()
     end = time.monotonic() + until
@@ -73,12 +73,12 @@ def start(code, *arguments):
     )
 
 
-def kill_repeatedly(folder, times, longest):
+def kill_repeatedly(address, work, times, longest):
     """Kills a process that registers, promotes and rolls back; checks what it leaves each time."""
     dice = random.Random(1)
     told = []
     for attempt in range(times):
-        child = start(CHILD.format(here=str(HERE)), folder, attempt * 1000)
+        child = start(CHILD.format(here=str(HERE)), address, attempt * 1000, work)
         assert child.stdout.readline() == "ready\n"
         time.sleep(dice.uniform(0, longest))
         child.kill()
@@ -87,11 +87,11 @@ def kill_repeatedly(folder, times, longest):
         child.stdin.close()
         child.stdout.close()
         told += [line.split() for line in lines.splitlines(keepends=True) if line.endswith("\n")]
-        check_survivors(folder, told)
+        check_survivors(address, work, told)
 
 
-def check_survivors(folder, told):
-    with Registry.open(folder, create=False) as registry:
+def check_survivors(address, work, told):
+    with Registry.open(address, create=False) as registry:
         assert registry.verify() == []
         numbers = [v.number for v in registry.versions()]
         assert numbers == list(range(1, len(numbers) + 1))
@@ -107,24 +107,24 @@ def check_survivors(folder, told):
         if alias is not None:
             assert (alias.generation, alias.version) == (len(moves), moves[len(moves)])
         # What was interrupted can be done again, to the same end.
-        again = registry.register(tiny(folder.parent / "again", 10**6))
-        assert registry.register(tiny(folder.parent / "again", 10**6)) == again
+        again = registry.register(tiny(work / "again", 10**6))
+        assert registry.register(tiny(work / "again", 10**6)) == again
 
 
-def test_a_process_that_is_killed_loses_nothing_that_it_had_reported(folder):
-    kill_repeatedly(folder, 3, 0.5)
+def test_a_process_that_is_killed_loses_nothing_that_it_had_reported(address, tmp_path):
+    kill_repeatedly(address, tmp_path, 3, 0.5)
 
 
 @pytest.mark.slow
-def test_processes_that_are_killed_thirty_times_lose_nothing(folder):
-    kill_repeatedly(folder, 30, 1.0)
+def test_processes_that_are_killed_thirty_times_lose_nothing(address, tmp_path):
+    kill_repeatedly(address, tmp_path, 30, 1.0)
 
 
-def race(folder, tmp_path, processes, seconds):
-    with Registry.open(folder) as registry:
+def race(address, tmp_path, processes, seconds):
+    with Registry.open(address) as registry:
         for content in range(4):
             registry.register(tiny(tmp_path / "c", content))
-    racers = [start(RACER, folder, f"racer {n}", seconds) for n in range(processes)]
+    racers = [start(RACER, address, f"racer {n}", seconds) for n in range(processes)]
     for racer in racers:
         assert racer.stdout.readline() == "ready\n"
     for racer in racers:
@@ -133,7 +133,7 @@ def race(folder, tmp_path, processes, seconds):
     results = [json.loads(racer.communicate(timeout=240)[0]) for racer in racers]
     assert all(racer.returncode == 0 for racer in racers)
     won = sorted(move for moves, _ in results for move in moves)
-    with Registry.open(folder) as registry:
+    with Registry.open(address) as registry:
         moves = registry.history("pong")
         assert registry.verify() == []
         assert registry.generation("pong") == len(won)
@@ -147,31 +147,31 @@ def race(folder, tmp_path, processes, seconds):
     return len(won), sum(lost for _, lost in results)
 
 
-def test_two_processes_that_race_lose_no_move(folder, tmp_path):
-    won, _ = race(folder, tmp_path, 2, 0.5)
+def test_two_processes_that_race_lose_no_move(address, tmp_path):
+    won, _ = race(address, tmp_path, 2, 0.5)
     assert won > 0
 
 
 @pytest.mark.slow
 def test_eight_processes_that_race_lose_no_move_and_every_loser_is_told(
-    folder,
+    address,
     tmp_path,
 ):
-    won, lost = race(folder, tmp_path, 8, 5)
+    won, lost = race(address, tmp_path, 8, 5)
     assert won > 8
     assert lost > 0
 
 
 @pytest.mark.slow
-def test_processes_that_make_one_registry_at_once_make_one(folder):
+def test_processes_that_make_one_registry_at_once_make_one(address, folder):
     code = (
-        "import sys; from pathlib import Path; from rlarcade.registry.registry import Registry; "
+        "import sys; from rlarcade.registry.registry import Registry; "
         "print('ready', flush=True); sys.stdin.readline(); "
-        "registry = Registry.open(Path(sys.argv[1])); "
+        "registry = Registry.open(sys.argv[1]); "
         "context = registry.change(); context.__enter__().record('hello', {}); "
         "context.__exit__(None, None, None)"
     )
-    makers = [start(code, folder) for _ in range(8)]
+    makers = [start(code, address) for _ in range(8)]
     for maker in makers:
         assert maker.stdout.readline() == "ready\n"
     for maker in makers:
@@ -180,7 +180,7 @@ def test_processes_that_make_one_registry_at_once_make_one(folder):
     for maker in makers:
         maker.communicate(timeout=120)
         assert maker.returncode == 0
-    with Registry.open(folder) as registry:
+    with Registry.open(address) as registry:
         assert [e.kind for e in registry.events()] == ["hello"] * 8
         assert registry.verify_audit() is None
     assert sql(folder, "SELECT count(*) FROM meta WHERE key = 'format'") == [(1,)]
