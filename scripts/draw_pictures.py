@@ -3,7 +3,7 @@
     python scripts/draw_pictures.py
 
 - docs/pictures/game.webp: eight seconds of a game, as `watch --video` draws them
-- docs/pictures/report.png: the report of a match, in Chromium
+- docs/pictures/report.png, docs/results/compare-close.png: reports of two matches, in Chromium
 - docs/pictures/terminal.svg: what `compare` prints
 """
 
@@ -20,14 +20,14 @@ from rich.console import Console
 
 from rlarcade import DQNAgent, compare_agents, evaluate_agent
 from rlarcade.compare import main as compare
-from rlarcade.evaluation.documents import recordings_of
+from rlarcade.evaluation.documents import Comparison, recordings_of
 from rlarcade.playing.recordings import Recording, median_game
 from rlarcade.reports import match_report, sources_of
 from rlarcade.reports.pictures import step_pictures, values_of
 
 ROOT = Path(__file__).parents[1]
 EARLY, LATE = ("tests/data/space-invaders-early", "tests/data/space-invaders-late")
-PICTURES = ROOT / "docs" / "pictures"
+PICTURES, RESULTS = ROOT / "docs" / "pictures", ROOT / "docs" / "results"
 
 
 def main() -> None:
@@ -35,7 +35,9 @@ def main() -> None:
     agent = DQNAgent.load(ROOT / LATE)
     recording = median_game(recordings_of(evaluate_agent(agent, episodes=5)))
     draw_moving(agent, recording)
-    draw_report()
+    draw_report(match_of_both(), PICTURES / "report.png", (1040, 900))
+    close = Comparison.model_validate_json((RESULTS / "compare-close.json").read_bytes())
+    draw_report(close, RESULTS / "compare-close.png", (1000, 1500))
     draw_terminal()
 
 
@@ -54,25 +56,30 @@ def draw_moving(agent: DQNAgent, recording: Recording) -> None:
     )
 
 
-def draw_report() -> None:
-    """Draws the beginning of a match's report."""
-    from playwright.sync_api import sync_playwright
-
+def match_of_both() -> Comparison:
+    """Plays the match of the two agents of tests/data, which it calls by their paths there."""
     match = compare_agents(DQNAgent.load(ROOT / EARLY), DQNAgent.load(ROOT / LATE))
     names = {"champion": EARLY, "candidate": LATE}
     sides = {side: getattr(match, side) for side in names}
-    match = match.model_copy(
+    return match.model_copy(
         update={side: sides[side].model_copy(update={"checkpoint": names[side]}) for side in names}
     )
+
+
+def draw_report(match: Comparison, picture: Path, size: tuple[int, int]) -> None:
+    """Draws the beginning of a match's report, as a window of this size shows it."""
+    from playwright.sync_api import sync_playwright
+
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         page = Path(folder) / "report.html"
         page.write_text(match_report(match, **sources_of([match])), "utf-8")
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"), args=["--no-sandbox"]
         )
-        view = browser.new_page(viewport={"width": 1040, "height": 900})
+        view = browser.new_page(viewport={"width": size[0], "height": size[1]})
         view.goto(page.as_uri())
-        view.screenshot(path=PICTURES / "report.png")
+        shown = Image.open(io.BytesIO(view.screenshot())).convert("RGB")
+        shown.quantize(128, dither=Image.Dither.NONE).save(picture, optimize=True)
         browser.close()
 
 
