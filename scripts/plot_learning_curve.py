@@ -5,12 +5,12 @@
     python scripts/plot_learning_curve.py "10 steps=docs/results/cpu-default.json:plain" --minutes
     python scripts/plot_learning_curve.py docs/results/precision.json:runs/fp32
 
-FILE.json:NAME stands for the runs that `record_run.py` recorded under that name, or that a sweep
-wrote as its `runs`; /PART after it, for those with PART in their name; FILE.json alone, for the one
-run in it. Before a = stands what its curves are called. Runs of one name in one game become a line,
-their mean, in a band from the lowest to the highest. Dots are evaluations on the way. With
---minutes the curves are drawn against the time that training took (evaluations and saves left out),
-which is what a user waits for.
+FILE.json:NAME stands for the runs that `record_run.py` recorded under that name, or that
+`paired_precision.py` wrote as its `runs`; /PART after it, for those with PART in their name;
+FILE.json alone, for the one run in it. Before a = stands what its curves are called. Runs of one
+name in one game become a line, their mean, in a band from the lowest to the highest. Dots are
+evaluations on the way. With --minutes the curves are drawn against the time that training took
+(evaluations and saves left out), which is what a user waits for.
 """
 
 import argparse
@@ -150,8 +150,8 @@ def read(source: str, *, in_minutes: bool) -> list[Drawn]:
 def recorded_rows(file: str, name: str | None, part: str | None) -> list[dict[str, Any]]:
     """Returns runs of a file, as `record_run.py` writes them; exits where it has none of that name.
 
-    A sweep calls a run's name `label` and its curve `curve`. So does a file of one run, whose
-    settings are `train`.
+    `paired_precision.py` calls a run's name `label` and its curve `curve`. A file of one run has
+    its `curve`, too, and its settings are `train`.
     """
     document = json.loads(Path(file).read_text())
     if name is not None and name not in document:

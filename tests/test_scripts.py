@@ -327,7 +327,7 @@ def test_the_speed_of_presets_is_measured(tmp_path):
 
 
 @pytest.mark.slow  # matplotlib, as above
-def test_curves_are_found_by_a_part_of_a_runs_name_in_what_a_sweep_or_one_run_wrote(tmp_path):
+def test_curves_are_found_by_a_part_of_a_runs_name_in_files_of_pairs_and_of_one_run(tmp_path):
     runs = [
         {"label": f"Pong-{precision}-{seed}", "settings": {"game": "Pong"}, "curve": [[1, seed]]}
         for precision in ("fp32", "bf16")
