@@ -20,6 +20,7 @@ exclude_patterns = ["generated/preset-*.md"]
 myst_heading_anchors = 4
 html_theme = "furo"
 html_title = "rlarcade"
+html_show_copyright = False  # nobody is named yet
 html_static_path: list[str] = []
 autodoc_member_order = "bysource"
 autodoc_class_signature = "mixed"
@@ -30,5 +31,7 @@ copybutton_exclude = ".linenos, .gp, .go"
 def setup(app):
     """Writes the pages that follow from the code before Sphinx reads any."""
     app.add_lexer("mermaid", TextLexer)  # GitHub draws it; here its text is plain enough
+    docstrings.without_bounds(getattr(rlarcade, name) for name in rlarcade.__all__)
     app.connect("autodoc-process-docstring", docstrings.process)
+    app.connect("autodoc-skip-member", docstrings.skip)
     app.connect("builder-inited", lambda _: generated.write_pages())
