@@ -203,6 +203,15 @@ def test_the_api_shows_types_and_not_what_pydantic_makes_of_them(site):
     assert re.findall(r"0x[0-9a-f]{6,}|FieldInfo|Validator|Annotated|model_config", page) == []
 
 
+@pytest.mark.slow
+def test_the_site_has_a_table_in_place_of_a_diagram_that_github_draws(site):
+    page = (site / "promoting.html").read_text("utf-8")
+    assert "stateDiagram" not in page
+    cells = [re.sub(r"<.+?>", "", cell) for cell in re.findall(r"<td>(.+?)</td>", page, re.DOTALL)]
+    place = [cell.strip() for cell in cells].index("approved")
+    assert cells[place + 1].strip() == "promoted, stale"
+
+
 # The tutorials, as a reader follows them, with shorter games
 
 SERVER = "http://127.0.0.1:PORT"
