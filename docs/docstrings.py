@@ -1,10 +1,15 @@
 """Our docstrings are Google's style with a little Markdown; Sphinx reads reStructuredText.
 
-In Markdown `name` is code, an indented block is code, and * and | are letters.
+In Markdown `name` is code, an indented block is code, and * and | are letters. The types of a
+document's fields are shown as a reader would write them.
 """
 
+import inspect
 import re
+import typing
+from collections.abc import Iterable
 
+from pydantic import BaseModel
 from sphinx.ext.napoleon import Config, GoogleDocstring
 
 _SECTIONS = ("Args:", "Returns:", "Raises:", "Yields:", "Attributes:")
@@ -42,3 +47,29 @@ def process(app, what, name, obj, options, lines: list[str]) -> None:
     lines[:] = as_rst(lines)
     if what not in ("attribute", "data", "property"):
         lines[:] = GoogleDocstring(lines, Config(), app, what, name, obj, options).lines()
+
+
+def without_bounds(found: Iterable[object]) -> None:
+    """Shows a field of a document as `int`, without pydantic's objects that hold its bounds."""
+    models = {
+        base
+        for one in found
+        if inspect.isclass(one) and issubclass(one, BaseModel)
+        for base in one.__mro__
+        if base is not BaseModel and issubclass(base, BaseModel)
+    }
+    for model in models:
+        types = typing.get_type_hints(model)
+        model.__annotations__ = {name: types[name] for name in model.__annotations__}
+        signature = inspect.signature(model)
+        model.__signature__ = signature.replace(
+            parameters=[
+                one.replace(annotation=types.get(one.name, one.annotation))
+                for one in signature.parameters.values()
+            ]
+        )
+
+
+def skip(app, what, name, obj, is_skipped, options) -> bool | None:
+    """Sphinx's hook. How pydantic is set up is no part of a document."""
+    return True if name == "model_config" else None

@@ -101,7 +101,22 @@ def _commands() -> str:
     ]
     for verb in VERBS:
         lines += _command(verb)
-    return "\n".join(lines)
+    return "\n".join([*lines, _COMPLETION])
+
+
+_COMPLETION = """\
+## Completed by Tab
+
+```bash
+rlarcade --completion bash > ~/.local/share/bash-completion/completions/rlarcade
+rlarcade --completion zsh > ~/.zfunc/_rlarcade  # a folder of your $fpath
+rlarcade --completion fish > ~/.config/fish/completions/rlarcade.fish
+```
+
+The next shell completes commands, subcommands, flags, and the choices of flags. Where no word fits
+it completes names of files, such as a checkpoint's. Write the script anew after an update of
+rlarcade.
+"""
 
 
 def _command(*words: str) -> list[str]:

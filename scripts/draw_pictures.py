@@ -3,7 +3,7 @@
     python scripts/draw_pictures.py
 
 - docs/pictures/game.webp: eight seconds of a game, as `watch --video` draws them
-- docs/pictures/report.png: the report of a match, in Chromium
+- docs/pictures/report.png, docs/results/compare-close.png: reports of two matches, in Chromium
 - docs/pictures/terminal.svg: what `compare` prints
 """
 
@@ -11,56 +11,44 @@ import contextlib
 import io
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-import imageio_ffmpeg
-import numpy as np
 from PIL import Image
 from rich.console import Console
 
 from rlarcade import DQNAgent, compare_agents, evaluate_agent
 from rlarcade.compare import main as compare
-from rlarcade.evaluation.documents import recordings_of
-from rlarcade.playing.recordings import median_game
+from rlarcade.evaluation.documents import Comparison, recordings_of
+from rlarcade.playing.recordings import Recording, median_game
 from rlarcade.reports import match_report, sources_of
-from rlarcade.reports.pictures import SIZE, clip_of, values_of
+from rlarcade.reports.pictures import step_pictures, values_of
 
 ROOT = Path(__file__).parents[1]
 EARLY, LATE = ("tests/data/space-invaders-early", "tests/data/space-invaders-late")
-PICTURES = ROOT / "docs" / "pictures"
-SMALL = (SIZE[0] // 2, SIZE[1] // 2)
+PICTURES, RESULTS = ROOT / "docs" / "pictures", ROOT / "docs" / "results"
 
 
 def main() -> None:
     """Draws all of them."""
     agent = DQNAgent.load(ROOT / LATE)
     recording = median_game(recordings_of(evaluate_agent(agent, episodes=5)))
-    values = values_of(agent, recording)
-    clip = clip_of(recording, values)
-    assert clip is not None, "ffmpeg was not found"
-    draw_moving(clip)
-    draw_report()
+    draw_moving(agent, recording)
+    draw_report(match_of_both(), PICTURES / "report.png", (1040, 900))
+    close = Comparison.model_validate_json((RESULTS / "compare-close.json").read_bytes())
+    draw_report(close, RESULTS / "compare-close.png", (1000, 1500))
     draw_terminal()
 
 
-def draw_moving(clip: bytes) -> None:
-    """Writes a video as an animated picture of 15 frames a second, which a README can show."""
-    with tempfile.NamedTemporaryFile(suffix=".mp4") as file:
-        file.write(clip)
-        file.flush()
-        ffmpeg = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", file.name]
-        scaled = ["-vf", f"fps=15,scale={SMALL[0]}:{SMALL[1]}:flags=area"]
-        raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
-        data = subprocess.run([*ffmpeg, *scaled, *raw], check=True, capture_output=True).stdout
-    shape = (-1, SMALL[1], SMALL[0], 3)
-    frames = [Image.fromarray(frame) for frame in np.frombuffer(data, np.uint8).reshape(shape)]
-    frames[0].save(
+def draw_moving(agent: DQNAgent, recording: Recording) -> None:
+    """Writes a part of a game as an animated picture of half the size, which a README can show."""
+    drawn = step_pictures(recording, values_of(agent, recording), seconds=8)
+    one, *others = (Image.fromarray(picture).reduce(2) for _, picture in drawn)
+    one.save(
         PICTURES / "game.webp",
         save_all=True,
-        append_images=frames[1:],
+        append_images=others,
         duration=67,
         loop=0,
         quality=60,
@@ -68,25 +56,30 @@ def draw_moving(clip: bytes) -> None:
     )
 
 
-def draw_report() -> None:
-    """Draws the beginning of a match's report."""
-    from playwright.sync_api import sync_playwright
-
+def match_of_both() -> Comparison:
+    """Plays the match of the two agents of tests/data, which it calls by their paths there."""
     match = compare_agents(DQNAgent.load(ROOT / EARLY), DQNAgent.load(ROOT / LATE))
     names = {"champion": EARLY, "candidate": LATE}
     sides = {side: getattr(match, side) for side in names}
-    match = match.model_copy(
+    return match.model_copy(
         update={side: sides[side].model_copy(update={"checkpoint": names[side]}) for side in names}
     )
+
+
+def draw_report(match: Comparison, picture: Path, size: tuple[int, int]) -> None:
+    """Draws the beginning of a match's report, as a window of this size shows it."""
+    from playwright.sync_api import sync_playwright
+
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         page = Path(folder) / "report.html"
         page.write_text(match_report(match, **sources_of([match])), "utf-8")
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"), args=["--no-sandbox"]
         )
-        view = browser.new_page(viewport={"width": 1040, "height": 900})
+        view = browser.new_page(viewport={"width": size[0], "height": size[1]})
         view.goto(page.as_uri())
-        view.screenshot(path=PICTURES / "report.png")
+        shown = Image.open(io.BytesIO(view.screenshot())).convert("RGB")
+        shown.quantize(128, dither=Image.Dither.NONE).save(picture, optimize=True)
         browser.close()
 
 

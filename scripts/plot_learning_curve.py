@@ -3,15 +3,20 @@
     python scripts/plot_learning_curve.py checkpoints/space_invaders-dqn-seed0 --png curve.png
     python scripts/plot_learning_curve.py checkpoints/sweeps/screen/* --minutes --png screen.png
     python scripts/plot_learning_curve.py "10 steps=docs/results/cpu-default.json:plain" --minutes
+    python scripts/plot_learning_curve.py docs/results/precision.json:runs/fp32
 
-FILE.json:NAME stands for what `record_run.py` recorded under that name; before a = stands what its
-curves are called. Runs of one name in one game become a line, their mean, in a band from the lowest
-to the highest. Dots are evaluations on the way. With --minutes the curves are drawn against the
-time that training took (evaluations and saves left out), which is what a user waits for.
+FILE.json:NAME stands for the runs that `record_run.py` recorded under that name, or that
+`paired_precision.py` wrote as its `runs`; /PART after it, for those with PART in their name;
+FILE.json alone, for the one run in it. Before a = stands what its curves are called. Runs of one
+name in one game become a line, their mean, in a band from the lowest to the highest. Dots are
+evaluations on the way. With --minutes the curves are drawn against the time that training took
+(evaluations and saves left out), which is what a user waits for.
 """
 
 import argparse
+import io
 import json
+import re
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,24 +27,27 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter
 from numpy.typing import NDArray
+from PIL import Image
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
-from rlarcade.games import display_name, published_scores
+from rlarcade.games import display_name, published_scores, resolve_game
 from rlarcade.outputs import output_file
 from rlarcade.reports.svg import DOTTED, INK, STYLE, colour, line_style
 from rlarcade.runs.metrics import read_metrics
 
 _SCORE, _EVALUATION = "rollout/ep_rew_mean", "eval/mean_reward"
 _PARTS = ("env", "act", "replay", "learn")
+_FILE = re.compile(r"(?P<file>.+\.json)(:(?P<name>[^/]+)(/(?P<part>.+))?)?")
+_COLOURS = 128  # of the picture: a file of a third of the size, and nobody sees it
 
 
 def main() -> None:
     """Draws the picture."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "runs", nargs="+", help="[LABEL=]run folder or FILE.json:NAME; others are skipped"
+        "runs", nargs="+", help="[LABEL=]run folder or FILE.json[:NAME[/PART]]; others are skipped"
     )
     parser.add_argument("--minutes", action="store_true", help="against minutes of training")
     parser.add_argument("--png", type=output_file, default=Path("curve.png"))
@@ -49,7 +57,7 @@ def main() -> None:
     for source in asked.runs:
         try:
             found = read(source, in_minutes=asked.minutes)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             parser.error(f"{source} cannot be read: {error}")
         for drawn in found:
             games[drawn.game].append(drawn)
@@ -65,7 +73,9 @@ def main() -> None:
         if not asked.minutes:
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     panels[0][0].set_ylabel("mean score of the last 100 games")
-    figure.savefig(asked.png, dpi=110)
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=110)
+    Image.open(picture).convert("RGB").quantize(_COLOURS).save(asked.png, optimize=True)
 
 
 def draw_game(axes: Axes, game: str, runs: list["Drawn"]) -> None:
@@ -127,20 +137,40 @@ def read(source: str, *, in_minutes: bool) -> list[Drawn]:
     if (run / "run.json").exists():
         game = json.loads((run / "run.json").read_text())["train"]["game"]
         return [Drawn(label or run.name, game, *curves(run, in_minutes=in_minutes))]
-    file, _, name = path.rpartition(":")
-    if not file.endswith(".json"):
+    if not (asked := _FILE.fullmatch(path)):
         return []
-    recorded = json.loads(Path(file).read_text())
-    if name not in recorded:
-        raise SystemExit(f"{file} has no {name}. It has {', '.join(recorded)}.")
-    return [
-        Drawn(
-            label or f"{row['run']} ({name})",
-            row["settings"]["game"],
-            *recorded_curves(row, in_minutes=in_minutes),
-        )
-        for row in recorded[name]
+    drawn = []
+    for row in recorded_rows(**asked.groupdict()):
+        name = f"{row['run']} ({asked['name']})" if asked["name"] else Path(asked["file"]).stem
+        lines = recorded_curves(row, in_minutes=in_minutes)
+        drawn.append(Drawn(label or name, resolve_game(row["settings"]["game"]), *lines))
+    return drawn
+
+
+def recorded_rows(file: str, name: str | None, part: str | None) -> list[dict[str, Any]]:
+    """Returns runs of a file, as `record_run.py` writes them; exits where it has none of that name.
+
+    `paired_precision.py` calls a run's name `label` and its curve `curve`. A file of one run has
+    its `curve`, too, and its settings are `train`.
+    """
+    document = json.loads(Path(file).read_text())
+    if name is not None and name not in document:
+        raise SystemExit(f"{file} has no {name}. It has {', '.join(document)}.")
+    rows = [
+        {
+            "run": row.get("label", ""),
+            "settings": row.get("train"),
+            "training_return": row.get("curve", []),
+            "evaluations_on_the_way": [],
+        }
+        | row
+        for row in ([document] if name is None else document[name])
     ]
+    found = [row for row in rows if part is None or part in row["run"]]
+    if not found:
+        names = ", ".join(row["run"] for row in rows)
+        raise SystemExit(f"no run of {name} in {file} has {part} in its name: {names}.")
+    return found
 
 
 def columns(points: list[tuple[float, float]]) -> tuple[list[float], list[float]]:

@@ -154,6 +154,11 @@ QUESTIONS = {
     "Rainbow": "algorithms/rainbow",
     "sweep seeds": "howto/sweeps",
     "Optuna": "libraries",
+    "seed reproducibility": "training",
+    "disk memory size": "training",
+    "licence": "index",
+    "custom environment": "howto/environments",
+    "frame skip": "protocols",
     "GPU cuda": "howto/gpu",
     "canary": "serving",
 }
@@ -189,6 +194,22 @@ def test_no_page_is_wider_than_a_screen(address, browser, site, width):
         page.goto(f"{address}/{path.relative_to(site)}")
         wide = page.evaluate("document.documentElement.scrollWidth")
         assert wide <= width, path
+
+
+@pytest.mark.slow
+def test_the_api_shows_types_and_not_what_pydantic_makes_of_them(site):
+    page = (site / "generated" / "api.html").read_text("utf-8")
+    assert "Comparison" in page
+    assert re.findall(r"0x[0-9a-f]{6,}|FieldInfo|Validator|Annotated|model_config", page) == []
+
+
+@pytest.mark.slow
+def test_the_site_has_a_table_in_place_of_a_diagram_that_github_draws(site):
+    page = (site / "promoting.html").read_text("utf-8")
+    assert "stateDiagram" not in page
+    cells = [re.sub(r"<.+?>", "", cell) for cell in re.findall(r"<td>(.+?)</td>", page, re.DOTALL)]
+    place = [cell.strip() for cell in cells].index("approved")
+    assert cells[place + 1].strip() == "promoted, stale"
 
 
 # The tutorials, as a reader follows them, with shorter games

@@ -326,6 +326,33 @@ def test_the_speed_of_presets_is_measured(tmp_path):
     assert "bench_presets: error: unknown preset 'quack'. Did you mean 'quick'?" in refused.stderr
 
 
+@pytest.mark.slow  # matplotlib, as above
+def test_curves_are_found_by_a_part_of_a_runs_name_in_files_of_pairs_and_of_one_run(tmp_path):
+    runs = [
+        {"label": f"Pong-{precision}-{seed}", "settings": {"game": "Pong"}, "curve": [[1, seed]]}
+        for precision in ("fp32", "bf16")
+        for seed in (3, 4)
+    ]
+    runs.append({"label": "Pong-bf16-5", "settings": {"game": "Pong"}, "exit": 1})  # it failed
+    sweep, one = tmp_path / "sweep.json", tmp_path / "one.json"
+    sweep.write_text(json.dumps({"sweep": "precision", "runs": runs}))
+    one.write_text(json.dumps({"train": {"game": "breakout"}, "curve": [[1000, 3.0]]}))
+    module = runpy.run_path(str(SCRIPTS / "plot_learning_curve.py"))
+
+    def read(source):
+        return [astuple(drawn) for drawn in module["read"](source, in_minutes=False)]
+
+    assert read(f"a=b={sweep}:runs/fp32") == [
+        ("a=b", "pong", [[1, 3]], []),
+        ("a=b", "pong", [[1, 4]], []),
+    ]
+    assert [curve for _, _, curve, _ in read(f"{sweep}:runs/bf16")] == [[[1, 3]], [[1, 4]], []]
+    assert read(f"{one}") == [("one", "breakout", [[1000, 3.0]], [])]
+    names = "Pong-fp32-3, Pong-fp32-4, Pong-bf16-3, Pong-bf16-4, Pong-bf16-5"
+    with pytest.raises(SystemExit, match=rf"no run of runs in .* has int8 in its name: {names}\."):
+        read(f"{sweep}:runs/int8")
+
+
 @pytest.mark.parametrize(
     ("script", "words", "said"),
     [

@@ -1,8 +1,6 @@
 """The clip of a model card: a part of a game as a GIF, which every viewer of Markdown shows."""
 
 import io
-from itertools import groupby
-from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +8,7 @@ from PIL import Image
 
 from rlarcade.learning.policy import DQNAgent
 from rlarcade.playing.recordings import Recording
-from rlarcade.reports.pictures import liveliest, pictures, values_of
+from rlarcade.reports.pictures import step_pictures, values_of
 
 _SECONDS = 10
 _MILLISECONDS = 70  # a step is four of 60 frames a second; GIFs count in hundredths of a second
@@ -31,7 +29,7 @@ class Clip(NamedTuple):
 def clip_of(agent: DQNAgent, recording: Recording) -> Clip:
     """Draws the 10 seconds of a game in which it gains most points, with the agent's values.
 
-    There is one picture for each agent step. If several parts gain as much, the first one is drawn.
+    If several parts gain as much, the first one is drawn.
 
     Args:
         agent: the agent that played.
@@ -40,19 +38,14 @@ def clip_of(agent: DQNAgent, recording: Recording) -> Clip:
     Raises:
         RecordingError: the game does not reproduce.
     """
-    steps = liveliest(recording, _SECONDS)
-    shown = []
-    drawn = pictures(recording, values_of(agent, recording), steps=steps)
-    for _, frames in groupby(drawn, key=itemgetter(0)):
-        *_, (_, picture) = frames
-        shown.append(_small(picture))
+    drawn = step_pictures(recording, values_of(agent, recording), _SECONDS)
+    steps, shown = zip(*((step, _small(picture)) for step, picture in drawn), strict=True)
     file = io.BytesIO()
-    one, *others = shown
-    one.save(
+    shown[0].save(
         file,
         "GIF",
         save_all=True,
-        append_images=others,
+        append_images=shown[1:],
         duration=_MILLISECONDS,
         loop=0,
         optimize=True,

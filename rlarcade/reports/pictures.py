@@ -5,6 +5,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import cache
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -24,7 +26,7 @@ from rlarcade.playing.recordings import Recording
 from rlarcade.playing.references import load_named
 
 if TYPE_CHECKING:
-    from PIL import ImageDraw, ImageFont
+    from PIL import Image, ImageDraw, ImageFont
 
     from rlarcade.learning.policy import DQNAgent
 
@@ -42,6 +44,8 @@ _LEFT, _RIGHT = 16, _PANEL - 16  # edges of what is drawn in the panel
 _BARS = (126, 270)  # where the bars of values begin and end
 _BARS_TOP, _BARS_HEIGHT = 142, 306
 _CURVE = (496, 596)  # top and bottom of the value curve
+_CURVE_MARGIN = 4  # pixels above and below the curve that its dots may cover
+_CURVE_TOP = _CURVE[0] - _CURVE_MARGIN
 _CLIP_SECONDS = 8  # of a clip in a report
 _EQUAL = 1e-6  # values that differ by less are equally good
 
@@ -55,7 +59,7 @@ class _Told(NamedTuple):
     title: str
     names: tuple[str, ...]
     values: NDArray[np.float32] | None
-    """Float32 (T, A)."""
+    """Float32 (T, A), T >= 1."""
     rewards: NDArray[np.float64]
     """Float64 (T,): raw points of each step."""
 
@@ -158,7 +162,7 @@ def _told(recording: Recording, values: NDArray[np.float32] | None) -> _Told:
     return _Told(
         title=f"{display_name(recording.game)} ({recording.protocol.name})",
         names=GameVectorEnv(recording.game, 1, protocol=recording.protocol).action_names,
-        values=values,
+        values=values if values is not None and values.size else None,
         rewards=np.array(rewards, dtype=np.float64),
     )
 
@@ -259,6 +263,28 @@ def clip_of(recording: Recording, values: NDArray[np.float32] | None = None) -> 
             return path.read_bytes()
         except (OSError, RuntimeError):
             return None
+
+
+def step_pictures(
+    recording: Recording, values: NDArray[np.float32] | None, seconds: int
+) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """Yields (agent step, picture) of the seconds in which most points were made.
+
+    There is one picture for each step, that of its last frame: 15 a second, which is enough for a
+    moving picture that is smaller than a video.
+
+    Args:
+        recording: the game.
+        values: as for `pictures`.
+        seconds: how long the part is. A shorter game is shown whole.
+
+    Raises:
+        RecordingError: the game does not reproduce.
+    """
+    drawn = pictures(recording, values, steps=liveliest(recording, seconds))
+    for step, frames in groupby(drawn, key=itemgetter(0)):
+        *_, (_, picture) = frames
+        yield step, picture
 
 
 def liveliest(recording: Recording, seconds: int) -> range:
@@ -398,16 +424,16 @@ class _Panel:
         self._told = told
         self._beside: _Beside | None = None
         self._image = np.empty(0, dtype=np.uint8)
-        values = told.values
-        self._has_values = values is not None and values.size > 0
-        if values is not None and self._has_values:
-            self._best = values.max(axis=1)
-            self._low = min(0.0, float(values.min()))
-            self._high = max(self._low + 1e-9, 0.0, float(values.max()))
-            self._curve = self._points(self._best)
+        if told.values is not None:
+            self._low = min(0.0, float(told.values.min()))
+            self._high = max(self._low + 1e-9, 0.0, float(told.values.max()))
+            self._curve = _Curve(told.values.max(axis=1), told.rewards)
 
     def drawn(self, beside: _Beside) -> NDArray[np.uint8]:
-        """The panel, uint8 (630, 360, 3). The four frames of a step mostly share one."""
+        """The panel, uint8 (630, 360, 3). The four frames of a step mostly share one.
+
+        The steps of a game are drawn in their order; some may be left out.
+        """
         if beside != self._beside:
             self._beside, self._image = beside, self._draw(beside)
         return self._image
@@ -420,24 +446,24 @@ class _Panel:
         draw.text((_LEFT, 14), self._told.title, fill=_INK, font=_font(17))
         draw.text((_LEFT, 38), f"{beside.score:,.0f}", fill=_INK, font=_font(44))
         draw.text((_LEFT, 98), f"step {beside.step:,}", fill=_SOFT, font=_font(17))
-        if self._has_values:
-            self._draw_values(draw, beside)
-            self._draw_curve(draw, beside.step)
+        if self._told.values is not None:
+            self._draw_values(draw, self._told.values[beside.step], beside.action)
+            self._curve.draw(image, beside.step)
         elif beside.action is not None:
             name = self._told.names[beside.action]
             draw.text((_LEFT, _BARS_TOP), name, fill=_CHOSEN, font=_font(17))
         return np.asarray(image)
 
-    def _draw_values(self, draw: "ImageDraw.ImageDraw", beside: _Beside) -> None:
+    def _draw_values(
+        self, draw: "ImageDraw.ImageDraw", values: NDArray[np.float32], action: int | None
+    ) -> None:
         """A bar for each action, from zero; its name on the left, its value on the right."""
-        assert self._told.values is not None
-        values = self._told.values[beside.step]
         height = min(34, _BARS_HEIGHT // len(values))
         font = _font(min(17, height - 1))
         zero = self._across(0.0)
         for row, (name, value) in enumerate(zip(self._told.names, values, strict=True)):
             top = _BARS_TOP + row * height
-            is_chosen = row == beside.action
+            is_chosen = row == action
             is_explored = is_chosen and value < values.max() - _EQUAL
             chosen = _EXPLORED if is_explored else _CHOSEN
             end = self._across(float(value))
@@ -454,33 +480,65 @@ class _Panel:
                 draw.text((_RIGHT, 98), "explored", fill=_EXPLORED, font=_font(17), anchor="ra")
         draw.line((zero, _BARS_TOP, zero, _BARS_TOP + height * len(values) - 4), fill=_SOFT)
 
-    def _draw_curve(self, draw: "ImageDraw.ImageDraw", step: int) -> None:
-        """The value of the best action over the game; dots where points were made."""
-        draw.text((_LEFT, _CURVE[0] - 36), "value of the best action", fill=_SOFT, font=_font(15))
-        span = f"{self._best.min():.2f} … {self._best.max():.2f}"
-        draw.text((_RIGHT, _CURVE[0] - 36), span, fill=_SOFT, font=_font(15), anchor="ra")
-        draw.line(self._curve, fill=_FAINT, width=2)
-        past = self._curve[: step + 1]
-        if len(past) > 1:
-            draw.line(past, fill=_CHOSEN, width=2)
-        for place in np.flatnonzero(self._told.rewards[: step + 1]):
-            x, y = self._curve[place]
-            draw.ellipse((x - 2, y - 2, x + 2, y + 2), fill=_POINTS)
-        x, y = past[-1]
-        draw.ellipse((x - 4, y - 4, x + 4, y + 4), fill=_INK)
-        draw.text((_LEFT, _CURVE[1] + 8), "dots: points were made", fill=_SOFT, font=_font(13))
-
     def _across(self, value: float) -> float:
         """Where a value is on the scale of the bars, in pixels."""
         share = (value - self._low) / (self._high - self._low)
         return _BARS[0] + share * (_BARS[1] - _BARS[0])
 
-    def _points(self, best: NDArray[np.float32]) -> list[tuple[float, float]]:
-        """The pixels of the value curve, one for each step."""
+
+class _Curve:
+    """The value of the best action over the game; dots where points were made.
+
+    The lines and dots of earlier steps are kept. A video that drew them anew at each step would
+    take time in proportion to the square of the game's length.
+    """
+
+    def __init__(self, best: NDArray[np.float32], rewards: NDArray[np.float64]) -> None:
+        from PIL import Image, ImageDraw
+
+        self._span = f"{best.min():.2f} … {best.max():.2f}"
+        self._points = self._placed(best)
+        self._is_paid = rewards != 0
+        size = (_PANEL, _CURVE[1] - _CURVE[0] + 2 * _CURVE_MARGIN)
+        self._lines = Image.new("RGB", size, _PAPER)
+        self._dots = Image.new("1", size)
+        self._step = -1  # the newest one in the lines and the dots
+        ImageDraw.Draw(self._lines).line(self._points, fill=_FAINT, width=2)
+
+    def draw(self, image: "Image.Image", step: int) -> None:
+        """Draws the curve up to a step on the panel's image. No later step was drawn before."""
+        from PIL import ImageDraw
+
+        self._go_on(step)
+        image.paste(self._lines, (0, _CURVE_TOP))
+        image.paste(_POINTS, (0, _CURVE_TOP), self._dots)
+        draw = ImageDraw.Draw(image)
+        x, y = self._points[step]
+        y += _CURVE_TOP
+        draw.ellipse((x - 4, y - 4, x + 4, y + 4), fill=_INK)
+        draw.text((_LEFT, _CURVE[0] - 36), "value of the best action", fill=_SOFT, font=_font(15))
+        draw.text((_RIGHT, _CURVE[0] - 36), self._span, fill=_SOFT, font=_font(15), anchor="ra")
+        draw.text((_LEFT, _CURVE[1] + 8), "dots: points were made", fill=_SOFT, font=_font(13))
+
+    def _go_on(self, step: int) -> None:
+        """Adds the steps that are new."""
+        from PIL import ImageDraw
+
+        new = range(self._step + 1, step + 1)
+        line = self._points[max(self._step, 0) : step + 1]
+        ImageDraw.Draw(self._lines).line(line, fill=_CHOSEN, width=2)
+        dots = ImageDraw.Draw(self._dots)
+        for x, y in (self._points[one] for one in new if self._is_paid[one]):
+            dots.ellipse((x - 2, y - 2, x + 2, y + 2), fill=1)
+        self._step = step
+
+    @staticmethod
+    def _placed(best: NDArray[np.float32]) -> list[tuple[float, float]]:
+        """The pixel of each step in the images of the lines and the dots."""
         span = max(float(best.max() - best.min()), 1e-9)
         x = np.linspace(_LEFT, _RIGHT, len(best))
         y = _CURVE[1] - (best - best.min()) / span * (_CURVE[1] - _CURVE[0])
-        return list(zip(x.tolist(), y.tolist(), strict=True))
+        return list(zip(x.tolist(), (y - _CURVE_TOP).tolist(), strict=True))
 
 
 @cache

@@ -6,8 +6,9 @@ import shutil
 import pytest
 from PIL import Image
 from recording_trackers import RecordingTracker
+from toy_runs import config
 
-from rlarcade import TrainConfig, TrainingRun
+from rlarcade import TrainingRun
 from rlarcade.errors import RecordingError
 from rlarcade.reports import films as module
 from rlarcade.reports.films import Films, filmed_steps
@@ -17,19 +18,9 @@ pytestmark = pytest.mark.usefixtures("short_games")
 
 
 def opened(folder, *trackers, listener=None):
-    config = TrainConfig(
-        game="Pong",
-        total_timesteps=400,
-        conv_channels=(4, 4, 4),
-        hidden_units=16,
-        num_envs=4,
-        batch_size=16,
-        learning_starts=100,
-        train_freq=20,
-        torch_threads=1,
-        device="cpu",
+    return TrainingRun.open(
+        config(), folder, save_interval=100, trackers=trackers, listener=listener
     )
-    return TrainingRun.open(config, folder, save_interval=100, trackers=trackers, listener=listener)
 
 
 @pytest.fixture

@@ -6,11 +6,11 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
+from tracked_runs import told_of_an_absent_server, train_with_a_stop, write
 from tracker_readers import curves, curves_of, runs
 
 from rlarcade.errors import ConfigError
 from rlarcade.runs.listener import Listener
-from rlarcade.runs.metrics import MetricWriter, read_metrics
 from rlarcade.runs.mlflow_tracker import MlflowTracker
 from rlarcade.runs.trackers import TrackedRun
 
@@ -37,18 +37,10 @@ def client(uri):
     return mlflow.MlflowClient(uri)
 
 
-def write(folder, uri, steps, *, resumed_at=0, saved=None):
-    folder.mkdir(exist_ok=True)
-    writer = MetricWriter(folder, resumed_at=resumed_at, trackers=[MlflowTracker("x", uri)])
-    for step in steps:
-        writer.write(step, {"train/loss": step / 8, "charts/SPS": 2.0 * step})
-    writer.saved(steps[-1] if saved is None else saved)
-    writer.close()
-
-
 def test_a_run_that_was_resumed_is_one_run_with_every_figure_once(tmp_path, uri, client):
-    write(tmp_path / "run", uri, range(8, 2_000, 8), saved=1_000)  # a kill loses the rest
-    write(tmp_path / "run", uri, range(1_004, 3_000, 8), resumed_at=1_000)
+    # a kill loses what comes after the save
+    write(tmp_path / "run", MlflowTracker("x", uri), range(8, 2_000, 8), saved=1_000)
+    write(tmp_path / "run", MlflowTracker("x", uri), range(1_004, 3_000, 8), resumed_at=1_000)
     (run,) = runs(client, "x")
     assert curves(client, run.info.run_id) == curves_of(tmp_path / "run")
     assert run.info.status == "FINISHED"
@@ -59,13 +51,13 @@ def test_a_run_that_was_resumed_is_one_run_with_every_figure_once(tmp_path, uri,
 
 
 def test_figures_that_were_on_their_way_at_a_kill_come_once(tmp_path, uri, client):
-    write(tmp_path / "run", uri, [8, 16, 24])
+    write(tmp_path / "run", MlflowTracker("x", uri), [8, 16, 24])
     path = tmp_path / "run" / "trackers" / "mlflow.json"
     document = json.loads(path.read_text())
     assert (document["step"], document["lines"], document["sending"]) == (24, 1, False)
     # as if the kill had come after half of the figures, before the position was written
     path.write_text(json.dumps(document | {"step": 8, "sending": True}))
-    write(tmp_path / "run", uri, [32], resumed_at=24)
+    write(tmp_path / "run", MlflowTracker("x", uri), [32], resumed_at=24)
     (run,) = runs(client, "x")
     assert curves(client, run.info.run_id) == curves_of(tmp_path / "run")
 
@@ -103,18 +95,18 @@ def test_settings_texts_videos_and_the_checkpoint_are_there(tmp_path, uri, clien
 
 
 def test_a_run_that_was_deleted_there_is_sent_again_whole(tmp_path, uri, client):
-    write(tmp_path / "run", uri, [8, 16])
+    write(tmp_path / "run", MlflowTracker("x", uri), [8, 16])
     client.delete_run(runs(client, "x")[0].info.run_id)
-    write(tmp_path / "run", uri, [24], resumed_at=16)
+    write(tmp_path / "run", MlflowTracker("x", uri), [24], resumed_at=16)
     (run,) = runs(client, "x")
     assert [step for step, _ in curves(client, run.info.run_id)["train/loss"]] == [8, 16, 24]
 
 
 def test_another_store_gets_the_whole_run(tmp_path, uri, empty_store):
-    write(tmp_path / "run", uri, [8, 16])
+    write(tmp_path / "run", MlflowTracker("x", uri), [8, 16])
     (tmp_path / "other.db").write_bytes(empty_store)
     other = f"sqlite:///{tmp_path}/other.db"
-    write(tmp_path / "run", other, [24], resumed_at=16)
+    write(tmp_path / "run", MlflowTracker("x", other), [24], resumed_at=16)
     client = mlflow.MlflowClient(other)
     (run,) = runs(client, "x")
     assert [step for step, _ in curves(client, run.info.run_id)["train/loss"]] == [8, 16, 24]
@@ -131,29 +123,16 @@ def test_store_and_experiment_come_from_the_environment(tmp_path, uri, client, m
 
 def test_a_server_that_is_not_there_is_told_once_and_stops_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    heard = []
     tracker = MlflowTracker("x", "http://127.0.0.1:9")  # the discard port: nobody listens
-    writer = MetricWriter(tmp_path, trackers=[tracker], warn=heard.append)
-    for step in range(8, 80, 8):
-        writer.write(step, {"train/loss": 1.0})
-        writer.saved(step)
-    writer.close()
-    assert len(heard) == 1
-    assert heard[0].startswith("mlflow gets no more figures (MlflowException: ")
-    assert len(read_metrics(tmp_path)) == 9
+    (told,) = told_of_an_absent_server(tmp_path, tracker)
+    assert told.startswith("mlflow gets no more figures (MlflowException: ")
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("short_games")
 def test_the_command_follows_a_run_with_mlflow_over_a_stop(tmp_path, uri, client, monkeypatch):
-    from rlarcade.train import main
-
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    flags = ["--game", "Pong", "--preset", "quick", "--num-envs", "4", "--eval-episodes", "1"]
-    flags += ["--learning-starts", "100", "--run-dir", "run", "--track", "mlflow"]
-    flags += ["--conv-channels", "4", "4", "4", "--hidden-units", "16", "--batch-size", "16"]
-    assert main([*flags, "--total-timesteps", "1200"]) == 0
-    assert main([*flags, "--total-timesteps", "2400"]) == 0
+    train_with_a_stop("mlflow")
     (run,) = runs(client)
     assert curves(client, run.info.run_id) == curves_of(tmp_path / "run")
     finals = curves(client, run.info.run_id)["eval/final_mean_reward"]
@@ -170,6 +149,6 @@ def test_a_missing_library_is_told_with_its_extra(monkeypatch):
 
 
 def test_training_says_nothing_of_its_own_accord(tmp_path, uri, capfd):
-    write(tmp_path / "run", uri, [8])
+    write(tmp_path / "run", MlflowTracker("x", uri), [8])
     assert capfd.readouterr() == ("", "")
     assert Listener().warn

@@ -13,41 +13,19 @@ import numpy as np
 import pytest
 from recording_trackers import RecordingTracker
 from toy_games import weights_digest
+from toy_runs import config, trained
 
-from rlarcade import TrainConfig, TrainingRun
+from rlarcade import TrainingRun
 from rlarcade.runs import following
 from rlarcade.runs.listener import Listener
 from rlarcade.runs.metrics import MetricWriter, read_metrics
 
 pytestmark = pytest.mark.usefixtures("short_games")
 
-SIZES = {
-    "conv_channels": (4, 4, 4),
-    "hidden_units": 16,
-    "num_envs": 4,
-    "batch_size": 16,
-    "learning_starts": 100,
-    "train_freq": 20,
-    "target_update_interval": 100,
-    "torch_threads": 1,
-    "device": "cpu",
-}
-
-
-def config(**changes):
-    return TrainConfig(game="Pong", **{"total_timesteps": 400} | SIZES | changes)
-
 
 def opened(folder, *trackers, **settings):
     settings = {"save_interval": 100, "eval_interval": 100, "eval_episodes": 1} | settings
     return TrainingRun.open(config(), folder, trackers=trackers, **settings)
-
-
-def trained(run, until=10**9):
-    for progress in run:
-        if progress.steps >= until:
-            break
-    return run
 
 
 def written(folder, steps, **settings):
@@ -165,11 +143,10 @@ def test_a_stop_between_two_figures_changes_none_of_them(tmp_path):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-sys.path[:0] = sys.argv[3:]
-import pytest
+sys.path.insert(0, sys.argv[3])
 from recording_trackers import FileTracker
-from rlarcade import TrainConfig, TrainingRun
-from test_tracking import config
+from rlarcade import TrainingRun
+from toy_runs import config
 told = FileTracker(Path(sys.argv[1] + ".told"))
 small = config(total_timesteps=3_000)
 run = TrainingRun.open(small, sys.argv[1], save_interval=400, trackers=[told])
@@ -187,10 +164,10 @@ def without_time(lines):
 
 @pytest.mark.slow
 def test_a_run_that_is_killed_again_and_again_is_told_as_one(tmp_path):
-    folder, here = tmp_path / "run", Path(__file__).parent
+    folder, tests = tmp_path / "run", Path(__file__).parents[1]
 
     def train(folder, until):
-        words = [sys.executable, "-c", KILLED, folder, until, here, here.parent]
+        words = [sys.executable, "-c", KILLED, folder, until, tests]
         return subprocess.run([*map(str, words)], check=False, timeout=120).returncode
 
     for until in (300, 1_100, 1_700, 1_704, 2_500):

@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import nn
 from toy_games import weights_digest
+from toy_runs import SIZES, config, trained
 
-from rlarcade import TrainConfig, TrainingRun, evaluate_agent, load_checkpoint
+from rlarcade import TrainingRun, evaluate_agent, load_checkpoint
 from rlarcade.errors import ConfigError, DivergenceError, RunFolderError
 from rlarcade.learning.policy import DQNAgent
 from rlarcade.runs import training_run
@@ -20,31 +21,7 @@ from rlarcade.runs.metrics import read_metrics
 from rlarcade.runs.state_store import StateStore
 from rlarcade.train import main
 
-SIZES = {
-    "conv_channels": (4, 4, 4),
-    "hidden_units": 16,
-    "num_envs": 4,
-    "batch_size": 16,
-    "learning_starts": 100,
-    "train_freq": 20,
-    "target_update_interval": 100,
-    "n_steps": 3,
-    "torch_threads": 1,
-    "device": "cpu",
-}
 pytestmark = pytest.mark.usefixtures("short_games")
-
-
-def config(**changes):
-    return TrainConfig(game="Pong", **{"total_timesteps": 400} | SIZES | changes)
-
-
-def trained(run, until=None):
-    """Iterates over a run, to its end or until a step."""
-    for progress in run:
-        if until is not None and progress.steps >= until:
-            break
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -4,11 +4,12 @@ import json
 
 import numpy as np
 import pytest
+from tracked_runs import told_of_an_absent_server, train_with_a_stop, write
 from tracker_readers import files, rows, written
 
 from rlarcade.errors import ConfigError
 from rlarcade.runs import following
-from rlarcade.runs.metrics import MetricWriter, read_metrics
+from rlarcade.runs.metrics import read_metrics
 from rlarcade.runs.trackers import TrackedRun
 from rlarcade.runs.wandb_tracker import WandbTracker
 
@@ -21,18 +22,9 @@ def offline(tmp_path, monkeypatch):
         monkeypatch.setenv(name, str(tmp_path / "home"))
 
 
-def write(folder, steps, *, resumed_at=0, saved=None):
-    folder.mkdir(exist_ok=True)
-    writer = MetricWriter(folder, resumed_at=resumed_at, trackers=[WandbTracker()])
-    for step in steps:
-        writer.write(step, {"train/loss": step / 8, "charts/SPS": 2.0 * step})
-    writer.saved(steps[-1] if saved is None else saved)
-    writer.close()
-
-
 def test_a_run_that_was_resumed_is_one_run_with_every_figure_once(tmp_path):
-    write(tmp_path / "run", [8, 16, 16, 24, 32], saved=24)  # a kill loses the rest
-    write(tmp_path / "run", [28, 36], resumed_at=24)
+    write(tmp_path / "run", WandbTracker(), [8, 16, 16, 24, 32], saved=24)  # a kill loses the rest
+    write(tmp_path / "run", WandbTracker(), [28, 36], resumed_at=24)
     assert rows(tmp_path / "run") == read_metrics(tmp_path / "run")
     began = [
         record.run
@@ -93,7 +85,7 @@ def test_every_kind_is_kept_with_the_agent_step_as_the_axis(tmp_path):
 
 
 def test_nothing_is_said_on_the_terminal_but_by_the_run_itself(tmp_path, capfd):
-    write(tmp_path / "run", [8])
+    write(tmp_path / "run", WandbTracker(), [8])
     assert capfd.readouterr() == ("", "")
 
 
@@ -101,7 +93,7 @@ def test_who_is_not_logged_in_gets_an_offline_run_and_is_asked_nothing(tmp_path,
     monkeypatch.delenv("WANDB_MODE")
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
-    write(tmp_path / "run", [8])
+    write(tmp_path / "run", WandbTracker(), [8])
     assert len(files(tmp_path / "run")) == 1
 
 
@@ -111,15 +103,8 @@ def test_a_server_that_is_not_there_is_told_once_and_stops_nothing(tmp_path, mon
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("WANDB_INIT_TIMEOUT", "2")
     monkeypatch.setattr(following, "PATIENCE", 3.0)
-    heard = []
-    writer = MetricWriter(tmp_path, trackers=[WandbTracker()], warn=heard.append)
-    for step in range(8, 80, 8):
-        writer.write(step, {"train/loss": 1.0})
-        writer.saved(step)
-    writer.close()
-    assert len(heard) == 1
-    assert heard[0].startswith("wandb gets no more figures (")
-    assert len(read_metrics(tmp_path)) == 9
+    (told,) = told_of_an_absent_server(tmp_path, WandbTracker())
+    assert told.startswith("wandb gets no more figures (")
 
 
 def test_a_missing_library_is_told_with_its_extra(monkeypatch):
@@ -131,13 +116,7 @@ def test_a_missing_library_is_told_with_its_extra(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.usefixtures("short_games")
 def test_the_command_follows_a_run_with_wandb_over_a_stop(tmp_path):
-    from rlarcade.train import main
-
-    flags = ["--game", "Pong", "--preset", "quick", "--num-envs", "4", "--eval-episodes", "1"]
-    flags += ["--learning-starts", "100", "--run-dir", "run", "--track", "wandb"]
-    flags += ["--conv-channels", "4", "4", "4", "--hidden-units", "16", "--batch-size", "16"]
-    assert main([*flags, "--total-timesteps", "1200"]) == 0
-    assert main([*flags, "--total-timesteps", "2400"]) == 0
+    train_with_a_stop("wandb")
     others = {"run", "train/q_values", "train/td_error"}
     told = rows(tmp_path / "run")
     assert [row for row in told if not others & row.keys()] == read_metrics(tmp_path / "run")

@@ -34,15 +34,6 @@ def salts(monkeypatch):
     monkeypatch.setattr(store.secrets, "token_hex", lambda _: f"salt {next(number)}")
 
 
-@pytest.fixture
-def house(registry, add):
-    """Champion 1 and candidate 2 of Pong."""
-    add(1)
-    registry.move_alias("pong", "champion", 1, expected_generation=0, kind="promote")
-    add(2)
-    return House(registry)
-
-
 async def roles_of(house, keys):
     return {key: (await house.opened(key=key)).role for key in keys}
 

@@ -37,14 +37,11 @@ def agent_of(checkpoint):
 
 
 @pytest.fixture
-def house(registry, add):
+def house(two_versions):
     """A server in this process: Pong's champion is version 1, version 2 is another."""
-    add(1)
-    registry.move_alias("pong", "champion", 1, expected_generation=0, kind="promote")
-    add(2)
     service = Service(LocalEngine(), idle_seconds=60)
-    controller = Controller(service, registry, agent_of)
-    online = Online(service, controller, TOKEN, str(registry.folder))
+    controller = Controller(service, two_versions, agent_of)
+    online = Online(service, controller, TOKEN, str(two_versions.folder))
     with TestClient(make_app(online, ("testserver",)), raise_server_exceptions=False) as client:
         client.service = service
         until(lambda: client.get("/v2/health/ready").status_code == 200)

@@ -19,15 +19,6 @@ from rlarcade.serving.settings import RolloutSpec
 BIG_BANG = RolloutSpec(strategy="big-bang")
 
 
-@pytest.fixture
-def house(registry, add):
-    """Champion 1 and candidate 2 of Pong."""
-    add(1)
-    registry.move_alias("pong", "champion", 1, expected_generation=0, kind="promote")
-    add(2)
-    return House(registry)
-
-
 def shares(house):
     return {one.role: (one.version, one.share) for one in house.pong.plan.variants}
 

@@ -69,6 +69,16 @@ def unreachable(*ignored, **more):
     raise UnusableRegistryError("the disk cannot be read")
 
 
+def leave_a_rollout(house):
+    """A server begins a canary of version 2 and ends: the next one has to take it up."""
+
+    async def first():
+        await house.start(2, QUICK)
+        await house.service.close()
+
+    run(first())
+
+
 async def goes_on(house):
     """Waits until the rollout of Breakout has been driven from its beginning to its end."""
     await house.controller.start(4, BIG_BANG, "anna")
@@ -151,11 +161,9 @@ def test_a_registry_that_cannot_be_used_while_the_candidate_is_read_is_stale_and
 def test_a_registry_that_cannot_be_used_at_the_take_up_is_stale_and_the_rollout_goes_on_later(
     house, registry, monkeypatch
 ):
-    async def first():
-        await house.start(2, QUICK)
-        await house.service.close()
+    leave_a_rollout(house)
 
-    async def second():
+    async def check():
         again, load = House(registry), Registry.load
 
         def only_champions(self, number):
@@ -173,19 +181,17 @@ def test_a_registry_that_cannot_be_used_at_the_take_up_is_stale_and_the_rollout_
         assert set(again.pong.stock) == {1, 2}
         await again.service.close()
 
-    run(first())
-    run(second())
+    run(check())
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_candidate_that_is_damaged_before_its_rollout_is_taken_up_is_rolled_back(
     house, registry, folder, damage
 ):
-    async def first():
-        await house.start(2, QUICK)
-        await house.service.close()
+    leave_a_rollout(house)
+    damage(registry, folder, 2)
 
-    async def second():
+    async def check():
         again = House(registry)
         await again.look()
         assert again.state().state == "rolled_back"
@@ -195,9 +201,7 @@ def test_a_candidate_that_is_damaged_before_its_rollout_is_taken_up_is_rolled_ba
         await goes_on(again)
         await again.service.close()
 
-    run(first())
-    damage(registry, folder, 2)
-    run(second())
+    run(check())
 
 
 def test_a_candidate_whose_agent_cannot_be_made_is_rolled_back(house):
@@ -509,11 +513,9 @@ def test_a_candidate_that_takes_long_to_load_stops_no_other_game(house, registry
 
 
 def test_a_candidate_that_takes_long_to_load_again_is_taken_up_later(house, registry, awake):
-    async def first():
-        await house.start(2, QUICK)
-        await house.service.close()
+    leave_a_rollout(house)
 
-    async def second():
+    async def check():
         again = Impatient(registry, {2: Waiting(awake)})
         await again.look(2)
         assert again.pong.live is None
@@ -526,8 +528,7 @@ def test_a_candidate_that_takes_long_to_load_again_is_taken_up_later(house, regi
         assert shares(again)["candidate"] == (2, 0.5)
         await again.service.close()
 
-    run(first())
-    run(second())
+    run(check())
 
 
 def test_a_new_champion_that_takes_long_to_load_stops_no_game(house, registry, awake):

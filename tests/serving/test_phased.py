@@ -23,15 +23,6 @@ PHASED = RolloutSpec(strategy="phased", phases=("staff", "beta"), min_sessions=3
 GROUPS = ("staff", "beta", "others", None)
 
 
-@pytest.fixture
-def house(registry, add):
-    """Champion 1 and candidate 2 of Pong; each likes its own action."""
-    add(1)
-    registry.move_alias("pong", "champion", 1, expected_generation=0, kind="promote")
-    add(2)
-    return House(registry)
-
-
 async def versions_of(house):
     """The version that plays a new game of each group."""
     return {

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from serving_helpers import Crashing, observations, run
-from serving_house import House, command_server, pong_online, until
+from serving_house import command_server, pong_online, until
 
 from rlarcade.errors import PolicyError
 from rlarcade.serving.metrics import MOST_LATENCIES, MOST_VERSIONS, Metrics
@@ -101,15 +101,6 @@ def test_every_forward_pass_that_clients_ask_for_is_timed():
     assert 0 < told.median <= told.p99 < 30
     text = metrics.text().decode()
     assert 'rlarcade_decision_seconds_count{role="champion",version="1"} 4.0' in text
-
-
-@pytest.fixture
-def house(registry, add):
-    """Champion 1 and candidate 2 of Pong."""
-    add(1)
-    registry.move_alias("pong", "champion", 1, expected_generation=0, kind="promote")
-    add(2)
-    return House(registry)
 
 
 def latencies(variants):

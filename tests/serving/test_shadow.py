@@ -36,12 +36,9 @@ class Wanderer(Favourite):
 
 
 @pytest.fixture
-def house(registry, add):
+def house(two_versions):
     """Champion 1 of Pong, which wanders, and candidate 2."""
-    add(1)
-    registry.move_alias("pong", "champion", 1, expected_generation=0, kind="promote")
-    add(2)
-    return House(registry, {1: Wanderer()})
+    return House(two_versions, {1: Wanderer()})
 
 
 async def seen_all(house):

@@ -50,12 +50,9 @@ def stands(frame):
 
 
 @pytest.fixture
-def house(registry, add):
+def house(two_versions):
     """Champion 1 of Pong, which never moves, and candidate 2, which catches the ball."""
-    add(1)
-    registry.move_alias("pong", "champion", 1, expected_generation=0, kind="promote")
-    add(2)
-    return House(registry, {1: Favourite(STAND), 2: Catches()})
+    return House(two_versions, {1: Favourite(STAND), 2: Catches()})
 
 
 def score_of(policy, seed):

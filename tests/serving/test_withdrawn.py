@@ -8,7 +8,7 @@ import itertools
 import pytest
 from registry_helpers import blob_file, flip_a_byte, whole
 from serving_helpers import observations, run
-from serving_house import House, short
+from serving_house import short
 
 from rlarcade.errors import UnusableRegistryError
 from rlarcade.serving import rollout_store as store
@@ -20,15 +20,6 @@ pytestmark = pytest.mark.usefixtures("short")
 
 CUTS = ("drain", "now")
 PICTURE = observations(1)[0]
-
-
-@pytest.fixture
-def house(registry, add):
-    """Champion 1 and candidate 2 of Pong; each likes its own action."""
-    add(1)
-    registry.move_alias("pong", "champion", 1, expected_generation=0, kind="promote")
-    add(2)
-    return House(registry)
 
 
 def big_bang(cut):
