@@ -51,6 +51,7 @@ def serve(
     token: str | None = None,
     replicas: int | None = None,
     loader: Loader = DQNAgent.load,
+    engine: str = "local",
     run: Path | None = None,
     on_ready: OnReady | None = None,
 ) -> None:
@@ -64,6 +65,7 @@ def serve(
         token: the operator's token; None: operators are refused.
         replicas: worker processes for forward passes; None: they run in this process.
         loader: makes agents of checkpoints, in this process.
+        engine: what `/v1/deployments` calls this process if forward passes run in it.
         run: folder of a run that trains: its newest checkpoint is served instead of a registry, at
             the lowest priority. It need not exist yet.
         on_ready: called with the server's address and the games online.
@@ -91,7 +93,9 @@ def serve(
                 Registry.open(registry, create=False, busy_seconds=_BUSY_SECONDS)
             )
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_served(opened, run, bound, host, token, replicas, loader, on_ready))
+            runner.run(
+                _served(opened, run, bound, host, token, _engine(replicas, engine), loader, on_ready)
+            )
 
 
 async def _served(
@@ -100,11 +104,11 @@ async def _served(
     bound: socket.socket,
     host: str,
     token: str | None,
-    replicas: int | None,
+    engine: Engine,
     loader: Loader,
     on_ready: OnReady | None,
 ) -> None:
-    service = Service(_engine(replicas))
+    service = Service(engine)
     controller = followed = None
     if run is not None:
         followed = FollowedRun(service, run, loader)
@@ -140,9 +144,9 @@ async def _served(
     await _Server(config, listening).serve([bound])
 
 
-def _engine(replicas: int | None) -> Engine:
+def _engine(replicas: int | None, name: str) -> Engine:
     if replicas is None:
-        return LocalEngine()
+        return LocalEngine(name)
     return ProcessEngine(replicas, hang_seconds=DECISION_SECONDS)
 
 

@@ -128,6 +128,8 @@ class ReplicaDocument(Told):
     """A place where forward passes run."""
 
     name: str
+    """`local`: the server itself, by torch. `onnx`: the server itself, by onnxruntime. `worker-N`:
+    a worker process, by torch."""
     healthy: bool
     versions: tuple[int, ...]
     """Numbers of the versions that it serves."""

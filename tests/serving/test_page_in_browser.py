@@ -630,6 +630,9 @@ def test_workers_are_shown_with_their_health_and_versions(visit, server, monkeyp
     until(lambda: table.locator("tbody tr").count() == 2)
     told = [one.split("\t") for one in table.locator("tbody tr").all_inner_texts()]
     assert told == [["worker 1", "healthy", "1, 2"], ["worker 2", "down", "none"]]
+    workers[:] = [Replica("onnx", True, (1,))]
+    until(lambda: table.locator("tbody tr").count() == 1)
+    assert table.locator("tbody th").inner_text() == "the server itself, by onnxruntime"
 
 
 # Orders

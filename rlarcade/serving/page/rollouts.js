@@ -6,6 +6,7 @@ const COLUMNS = [
   "Role", "Version", "Share", "Sessions", "Games", "Mean score", "Scores", "Failed", "Errors", "Slow", "Left early",
   "Median, ms", "99th percentile, ms",
 ];
+const ITSELF = { local: "the server itself", onnx: "the server itself, by onnxruntime" }; // else a worker
 const GOOD = ["succeeded", "healthy", "pass", "training", "ended"];
 const BAD = ["rolling_back", "rolled_back", "aborted", "down", "fail", "stopped"];
 
@@ -18,7 +19,7 @@ export function showDeployments(place, deployments) {
 /** Shows the workers that compute the forward passes, and the versions that each has loaded. */
 export function showReplicas(place, replicas) {
   const rows = replicas.map((one) => [
-    one.name === "local" ? "the server itself" : one.name,
+    ITSELF[one.name] ?? one.name,
     badge(one.healthy ? "healthy" : "down"),
     one.versions.join(", ") || "none",
   ]);
