@@ -8,6 +8,7 @@ from rlarcade.serving.follow_on import FollowOnSummary, summary
 from rlarcade.serving.live import LiveRollout
 from rlarcade.serving.metrics import Metrics
 from rlarcade.serving.requests import Told
+from rlarcade.serving.strategies import Finding, finding_of
 
 _MOST_VALUES = 1_000  # of an e-value's history
 
@@ -87,11 +88,14 @@ class RolloutDocument(Told):
     e_value: float
     """Evidence that the candidate is better; 1/α promotes."""
     e_value_worse: float
-    """Evidence that the candidate is worse; 1/α of the alarm rolls back."""
+    """Evidence that the candidate is worse; 1/α of the alarm rolls back, but no experiment."""
     bound: float
     """1/α: from this e-value on, the candidate is better."""
     bound_worse: float
-    """1/α of the alarm: from this e-value on, the candidate is worse."""
+    """1/α of the alarm, in an experiment 1/α: from this e-value on, the candidate is worse."""
+    finding: Finding | None
+    """What the test of an experiment (ab) says, which may be looked at any time; null: another
+    strategy, which acts on its test itself."""
     history: tuple[float, ...]
     """`e_value` before the first pair and after each, at most the last 1,000."""
     history_worse: tuple[float, ...]
@@ -152,6 +156,7 @@ class Deployments(Told):
 def rollout_document(running: LiveRollout, metrics: Metrics) -> RolloutDocument:
     """Returns a rollout with its evidence at its current step."""
     now, evidence = running.rollout, running.evidence()
+    is_experiment = running.spec.strategy == "ab"
     return RolloutDocument(
         **now.model_dump(
             include={"id", "game", "strategy", "version", "champion", "state", "step", "note"}
@@ -167,7 +172,8 @@ def rollout_document(running: LiveRollout, metrics: Metrics) -> RolloutDocument:
         untwinned=running.untwinned,
         shadow=None if running.seen is None else _shadow(running.seen),
         bound=1 / evidence.rule.alpha,
-        bound_worse=1 / evidence.alpha_alarm,
+        bound_worse=1 / (evidence.rule.beta if is_experiment else evidence.alpha_alarm),
+        finding=finding_of(evidence) if is_experiment else None,
         history=evidence.history[-_MOST_VALUES:],
         history_worse=evidence.history_worse[-_MOST_VALUES:],
         opened=now.opened,

@@ -695,6 +695,48 @@ def test_an_experiment_is_decided_and_undone_where_that_is_possible(visit, serve
     ]
 
 
+def test_an_experiment_shows_each_arms_outcomes_and_what_its_test_says(visit, server):
+    number = server.roll_out(4, "anna", strategy="ab")
+    card = visit.card(number)
+    until(lambda: "Enough data\nnot yet" in card.locator("dl").inner_text())
+    assert "later outcome" not in card.inner_text()
+    keys = {"candidate": [], "control": []}
+    while min(map(len, keys.values())) < 3:
+        key = f"user {sum(map(len, keys.values()))}"
+        session = post(f"{server.url}/v1/sessions", {"game": "Qbert", "key": key})
+        keys[session["role"]].append(key)
+    for role, values in {"candidate": [0, 1, 5.25], "control": [-1234.5]}.items():
+        for key, value in zip(keys[role], values, strict=False):
+            post(f"{server.url}/v1/outcomes", {"session": key, "value": value})
+    told = {one["role"]: one["outcomes"] for one in server.rollout(number)["variants"]}
+    assert told["candidate"]["mean"] == pytest.approx(6.25 / 3)
+    arms = card.locator("table")
+    until(lambda: row(arms, "control").get("Users with a later outcome") == "1")
+    until(lambda: row(arms, "candidate")["Users with a later outcome"] == "3")
+    candidate, control = row(arms, "candidate"), row(arms, "control")
+    assert candidate["Mean outcome"] == "2.083"
+    assert candidate["95 % interval"] == "−4.842 to 9.008"  # ± 4.303 standard errors
+    assert (control["Mean outcome"], control["95 % interval"]) == ("−1,235", "–")
+    assert candidate["Users without"] == str(told["candidate"]["missing"])
+
+
+    def played():
+        live = server.service.deployments["qbert"].live
+        for number in range(18):
+            role = ("candidate", "control")[number % 2]
+            live.assign(live.plan.variant(role), f"later user {number}", None)
+        for game in live.open_games():
+            score = 10.0 if game.role == "candidate" else 20.0
+            live.end(game.number, None, ended="terminated", score=score, steps=10)
+
+    server.do(played)
+    until(lambda: "Enough data\nyes: it is worse" in card.locator("dl").inner_text())
+    assert "from 40 on it is). The test ends nothing: a person decides." in card.inner_text()
+    assert row(arms, "candidate")["Games"] == str(len(keys["candidate"]) + 9)
+    assert row(arms, "candidate")["Mean score"] == "10.0"
+    post(f"{server.url}/v1/rollouts/{number}/abort", {})
+
+
 def test_a_rollout_that_was_overtaken_offers_no_undo(visit, server):
     """Version 4 wins, then somebody makes version 3 the champion again by other means."""
     number = server.roll_out(4, "anna", strategy="big-bang")
