@@ -131,6 +131,7 @@ class Controller:
         for game, deployment in list(self._service.deployments.items()):
             if game not in wrong:
                 await tried(game, self._go_on, deployment)
+        self._service.forget_unloaded()
         return next(iter(wrong.values()), None)
 
     async def _write(self, deployment: Deployment) -> None:

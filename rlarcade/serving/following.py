@@ -142,6 +142,7 @@ class FollowedRun:
             self._seen = seen
             await self._serve_newest(retry)
         await self._put_away()
+        self._service.forget_unloaded()
 
     async def _serve_newest(self, retry: bool) -> None:
         found = await asyncio.to_thread(list_checkpoints, self.folder)

@@ -344,6 +344,11 @@ class Service:
         for session in self.sessions.idle(self.idle_seconds):
             self.finish(session, "abandoned")
 
+    def forget_unloaded(self) -> None:
+        """Forgets the counters of versions that nobody plays any more; see `Metrics`."""
+        versions = (replica.versions for replica in self.engine.replicas())
+        self.metrics.forget_unloaded({number for loaded in versions for number in loaded})
+
     # The referee
 
     def _send_to_referee(self, session: Session, number: int, claimed: float | None) -> None:
