@@ -316,7 +316,7 @@ class Service:
             return
         current = live.rollout
         live.shadow = Shadow(
-            live.shadow_counts or ShadowCounts(rollout=current.id),
+            live.shadow_counts or ShadowCounts.of(current.id),
             lambda observations: self.values(current.version, observations, "shadow"),
             slow_seconds=live.spec.slow_seconds,
             on_count=lambda result, count: self.metrics.shadowed(current.game, result, count),

@@ -1,9 +1,9 @@
 """What the routes of `v1` tell about versions, rollouts and workers."""
 
-from rlarcade.registry.rollouts import OPEN_STATES, RolloutState, ShadowCounts
+from rlarcade.registry.rollouts import OPEN_STATES, RolloutHead, ShadowCounts, ShadowTally
 from rlarcade.serving.assignment import Role
 from rlarcade.serving.deployment import Deployment
-from rlarcade.serving.evidence import Evidence
+from rlarcade.serving.evidence import Evidence, RoleCounts
 from rlarcade.serving.follow_on import FollowOnSummary, summary
 from rlarcade.serving.live import LiveRollout
 from rlarcade.serving.metrics import Metrics
@@ -23,39 +23,26 @@ class LatencyDocument(Told):
     """99 of 100 decisions took no longer."""
 
 
-class VariantDocument(Told):
-    """One version that plays a game, and what is known of its games."""
+class _Seat(Told):
+    """Who plays, and how much."""
 
     role: Role
     version: int
     share: float
-    sessions: int = 0
-    games: int = 0
-    failed: int = 0
-    abandoned: int = 0
-    errors: int = 0
-    slow: int = 0
-    mean: float | None = None
-    scores: tuple[float, ...] = ()
+
+
+class VariantDocument(RoleCounts, _Seat):
+    """One version that plays a game, and what is known of its games."""
+
     outcomes: FollowOnSummary | None = None
     latency: LatencyDocument | None = None
     """Of all its decisions, also those outside the rollout; null: there are none, or the rollout
     has ended."""
 
 
-class ShadowDocument(Told):
+class ShadowDocument(ShadowTally, Told):
     """What a candidate would have done with the frames that the champion played."""
 
-    compared: int
-    """Decisions that both versions made."""
-    agreed: int
-    """Decisions for which both chose the same action."""
-    failed: int
-    """Decisions that the candidate did not make: it crashed, took too long, or gave no numbers."""
-    dropped: int
-    """Decisions that it did not see, because too many waited."""
-    slow: int
-    """Decisions that took more than the rollout's `slow_seconds`."""
     mean_seconds: float | None
     """Mean time of a decision, with the time in the queue of the engine."""
     mean_gap: float | None
@@ -64,17 +51,9 @@ class ShadowDocument(Told):
     """Mean loss with the candidate's action, by the champion's values; 0 where both agree."""
 
 
-class RolloutDocument(Told):
+class RolloutDocument(RolloutHead, Told):
     """A rollout with its evidence."""
 
-    id: int
-    game: str
-    strategy: str
-    version: int
-    """The candidate."""
-    champion: int
-    state: RolloutState
-    step: int
     steps: int
     """Number of steps."""
     after: int | None
@@ -158,11 +137,10 @@ def rollout_document(running: LiveRollout, metrics: Metrics) -> RolloutDocument:
     now, evidence = running.rollout, running.evidence()
     is_experiment = running.spec.strategy == "ab"
     return RolloutDocument(
-        **now.model_dump(
-            include={"id", "game", "strategy", "version", "champion", "state", "step", "note"}
-        ),
+        **now.model_dump(include=set(RolloutHead.model_fields)),
         steps=running.spec.num_steps,
         after=running.spec.after,
+        note=now.note,
         variants=_variants(running, evidence, metrics),
         **evidence.counts._asdict(),
         e_value=evidence.e_value,
@@ -186,7 +164,7 @@ def _shadow(seen: ShadowCounts) -> ShadowDocument:
         return total / seen.compared if seen.compared else None
 
     return ShadowDocument(
-        **seen.model_dump(include={"compared", "agreed", "failed", "dropped", "slow"}),
+        **seen.model_dump(include=set(ShadowTally.model_fields)),
         mean_seconds=mean(seen.seconds),
         mean_gap=mean(seen.gap),
         mean_regret=mean(seen.regret),
