@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -9,12 +10,14 @@ from fastapi import APIRouter, Request, WebSocket, WebSocketDisconnect
 from fastapi.responses import Response
 from numpy.typing import NDArray
 from pydantic import Field
+from pydantic_core import from_json
 
 from rlarcade.games.protocols import SCREEN, STACK
 from rlarcade.serving.refusals import Refusal
 from rlarcade.serving.requests import (
     REFUSALS,
     Asked,
+    DocumentRoute,
     GameAsked,
     GameTold,
     SessionToken,
@@ -26,7 +29,9 @@ from rlarcade.serving.service import Decision, Service
 from rlarcade.serving.sessions import LONGEST_KEY, Session, State
 from rlarcade.text import quoted
 
-router = APIRouter(prefix="/v1/sessions", tags=["sessions"], responses=REFUSALS)
+router = APIRouter(
+    prefix="/v1/sessions", tags=["sessions"], responses=REFUSALS, route_class=DocumentRoute
+)
 
 _LARGEST_PICTURE = 210 * 160 * 3
 _SHAPES = {
@@ -189,8 +194,9 @@ async def _greeted(socket: WebSocket, service: Service, number: str) -> Session:
 
 
 async def _refused(socket: WebSocket, refusal: Refusal) -> None:
-    await socket.send_text(_json({"error": refusal.message, "status": refusal.status}))
-    await socket.close(1008, refusal.message[:100])
+    with suppress(WebSocketDisconnect, RuntimeError):  # the client is gone
+        await socket.send_text(_json({"error": refusal.message, "status": refusal.status}))
+        await socket.close(1008, refusal.message[:100])
 
 
 def _report(text: str) -> Report:
@@ -205,8 +211,8 @@ def _report(text: str) -> Report:
 
 def _object(text: str) -> dict[str, Any]:
     try:
-        found = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        found = from_json(text, allow_inf_nan=False)  # unlike `json`, it takes no half a character
+    except ValueError as error:
         raise Refusal(400, f"a text message must be a JSON object, not {quoted(text)}.") from error
     if not isinstance(found, dict):
         raise Refusal(400, f"a text message must be a JSON object, not {quoted(text)}.")

@@ -13,7 +13,8 @@ from rlarcade.serving import rollout_store as store
 from rlarcade.serving.assignment import Role
 from rlarcade.serving.driving import by_operator
 from rlarcade.serving.live import LiveRollout, kept, readable
-from rlarcade.serving.requests import REFUSALS, Asked, Online, Told, online_of
+from rlarcade.serving.metrics import Metrics
+from rlarcade.serving.requests import REFUSALS, Asked, DocumentRoute, Online, Told, online_of
 from rlarcade.serving.sessions import LONGEST_KEY
 from rlarcade.serving.strategies import RolloutSpec
 from rlarcade.serving.v1_documents import (
@@ -25,7 +26,7 @@ from rlarcade.serving.v1_documents import (
     rollout_document,
 )
 
-router = APIRouter(tags=["deployments and rollouts"], responses=REFUSALS)
+router = APIRouter(tags=["deployments and rollouts"], responses=REFUSALS, route_class=DocumentRoute)
 
 _Actor = Annotated[str, Field(min_length=1, max_length=200)]
 
