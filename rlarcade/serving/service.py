@@ -332,6 +332,7 @@ class Service:
         """
         if session.state == "open":
             session.state = state
+            session.over.set()
             self.sessions.remove(session)
             self.metrics.ended(session)
             if session.counted is not None:

@@ -41,6 +41,8 @@ _SHAPES = {
 }
 _HELLO_SECONDS = 10.0
 """Time for the first message of a WebSocket, with the session's token."""
+_LEAVING_SECONDS = 1.0
+"""Time for the last answer of a session that has ended."""
 
 
 class NewSession(GameAsked):
@@ -160,23 +162,39 @@ async def play(socket: WebSocket, number: str) -> None:
     await socket.accept()
     try:
         session = await _greeted(socket, service, number)
-        while session.state == "open":
-            message = await socket.receive()
-            if message["type"] == "websocket.disconnect":
-                return  # the client may come back until the session is idle for too long
-            if message.get("bytes") is not None:
-                service.sessions.get(number, session.token)
-                decision = await service.decide(session, _picture(message["bytes"]))
-                await socket.send_text(_json(_told(decision)))
-            else:
-                said = _report(message.get("text") or "")
-                ended = _ended(service, session, said)
-                await socket.send_text(ended.model_dump_json())
-        await socket.close(1000)
+        leaving = asyncio.create_task(_leave_when_over(socket, session))
+        try:
+            await _play(socket, service, session)
+        finally:
+            leaving.cancel()
     except Refusal as refusal:
         await _refused(socket, refusal)
     except (WebSocketDisconnect, RuntimeError):  # the client is gone
         return
+
+
+async def _play(socket: WebSocket, service: Service, session: Session) -> None:
+    """Answers observations until the session has ended or the client is gone."""
+    while session.state == "open":
+        message = await socket.receive()
+        if message["type"] == "websocket.disconnect":
+            return  # the client may come back until the session is idle for too long
+        if message.get("bytes") is not None:
+            service.sessions.get(session.id, session.token)
+            decision = await service.decide(session, _picture(message["bytes"]))
+            await socket.send_text(_json(_told(decision)))
+        else:
+            said = _report(message.get("text") or "")
+            ended = _ended(service, session, said)
+            await socket.send_text(ended.model_dump_json())
+    await socket.close(1000)
+
+
+async def _leave_when_over(socket: WebSocket, session: Session) -> None:
+    """Closes the connection of a client that says nothing although its session has ended."""
+    await session.over.wait()
+    await asyncio.sleep(_LEAVING_SECONDS)
+    await _refused(socket, Refusal(404, f"the session is over: {session.state}. Begin a new one."))
 
 
 async def _greeted(socket: WebSocket, service: Service, number: str) -> Session:
