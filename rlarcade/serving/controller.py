@@ -50,6 +50,8 @@ class Controller:
         self._loading = Loading(service, registry, loader, self._rolling)
         self._driving = Driving(service, registry, self._loading, self._rolling)
         self._one_at_a_time = asyncio.Lock()
+        self._aside: dict[str, Deployment] = {}
+        """Games that are not online yet, or no more while sessions still play them."""
         self._withdrawn: list[LiveRollout] = []
         """Rollouts whose candidate was withdrawn when the champion changed."""
         self._unserved: dict[str, str] = {}
@@ -90,6 +92,7 @@ class Controller:
             except RegistryError as error:
                 wrong = str(error)
             finally:
+                self._loading.listening = True
                 for waiter in waiters:
                     if not waiter.cancelled():
                         waiter.set_result(None)
@@ -126,7 +129,7 @@ class Controller:
         opened = await self._service.at_registry(self._open_rollouts)
         for game, (number, generation) in found.items():
             await tried(game, self._follow, game, number, generation, opened.get(game))
-        for game in self._service.deployments.keys() - found.keys():
+        for game in (self._service.deployments.keys() | self._aside.keys()) - found.keys():
             await tried(game, self._take_offline, game)
         for game, deployment in list(self._service.deployments.items()):
             if game not in wrong:
@@ -151,7 +154,7 @@ class Controller:
         if deployment.live is not None:
             await self._driving.drive(deployment, deployment.live)
         self._rolling.settle(deployment)
-        await self._loading.put_away(deployment)
+        await self._loading.put_away(deployment, needed=deployment.needed)
 
     # Following the registry
 
@@ -176,7 +179,8 @@ class Controller:
         """
         deployment = self._service.deployments.get(game)
         if deployment is None:
-            deployment = Deployment(game, champion_only(number), generation)
+            first = Deployment(game, champion_only(number), generation)
+            deployment = self._aside.setdefault(game, first)
         if deployment.live is not None:  # somebody else moved the alias
             champion = deployment.live.rollout.champion
             await self._void(deployment, deployment.live)
@@ -194,14 +198,22 @@ class Controller:
         deployment.generation = generation
         deployment.plan = champion_only(number)
         self._service.deployments[game] = deployment
+        self._aside.pop(game, None)
         return deployment
 
     async def _take_offline(self, game: str) -> None:
-        """Ends a game whose champion's alias was taken away."""
-        deployment = self._service.deployments[game]
-        if deployment.live is not None:
-            await self._void(deployment, deployment.live)
-        del self._service.deployments[game]
+        """Ends a game whose champion's alias was taken away, and unloads it after its last session.
+
+        Sessions that play are not cut.
+        """
+        deployment = self._service.deployments.get(game)
+        if deployment is not None:
+            if deployment.live is not None:
+                await self._void(deployment, deployment.live)
+            self._aside[game] = self._service.deployments.pop(game)
+        await self._loading.put_away(self._aside[game], needed=())
+        if not self._aside[game].stock:
+            del self._aside[game]
 
     async def _void(self, deployment: Deployment, running: LiveRollout) -> None:
         """Ends a rollout whose champion was replaced by somebody."""
