@@ -8,14 +8,17 @@ import numpy as np
 import pytest
 from registry_helpers import blob_file, flip_a_byte, whole
 from serving_helpers import Crashing, NotANumber, Sleepy, run
-from serving_house import CANARY, House
+from serving_house import CANARY, House, short
 
 from rlarcade.errors import UnusableRegistryError
 from rlarcade.registry.rollouts import ServedGame
 from rlarcade.serving import rollout_store as store
+from rlarcade.serving import rulings
 from rlarcade.serving.driving import by_operator
 from rlarcade.serving.refusals import Refusal
 from rlarcade.serving.settings import RolloutSpec
+
+__all__ = ["short"]
 
 BIG_BANG = RolloutSpec(strategy="big-bang")
 
@@ -575,3 +578,33 @@ def test_games_whose_clients_lost_the_server_are_played_to_their_end_by_the_next
         await again.service.close()
 
     run(check(), seconds=60)
+
+
+@pytest.mark.usefixtures("short")
+def test_a_game_that_the_referee_could_not_play_is_tried_again(
+    house, registry, monkeypatch, caplog
+):
+    """Otherwise it would never end, and all later pairs would wait for it."""
+    played, tries = rulings.rule, []
+
+    def rule(*given):
+        tries.append(given)
+        if len(tries) < 3:
+            raise MemoryError("no emulator can be started")
+        return played(*given)
+
+    monkeypatch.setattr(rulings, "rule", rule)
+    monkeypatch.setattr(rulings, "_RETRY_SECONDS", 0.01)
+
+    async def check():
+        await house.start(2)
+        session = await house.opened()
+        house.service.finish(session, "abandoned")
+        await house.settled()
+        [game] = store.games_of(registry, 1)
+        assert (game.ended, game.abandoned, game.errors) == ("truncated", True, False)
+        await house.service.close()
+
+    run(check())
+    assert len(tries) == 3
+    assert caplog.messages.count("game 0 of rollout 1 is tried again") == 2
