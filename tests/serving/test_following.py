@@ -376,6 +376,29 @@ def test_a_run_is_training_while_a_process_holds_its_lock(follower):
     run(check())
 
 
+def test_a_clock_that_is_set_back_stops_nothing(follower):
+    async def check():
+        follower.save(1_000, 1)
+        follower.score(1_000, 1.0)
+        path = follower.save(2_000, 2)
+        good = (path / "weights.safetensors").read_bytes()
+        flip_a_byte(path / "weights.safetensors")
+        await follower.run.look()
+        assert (await follower.run.progress()).state == "training"
+        follower.clock.set_back = 86_400
+        (path / "weights.safetensors").write_bytes(good)
+        follower.score(2_000, 2.0)
+        follower.clock.now += 31
+        await follower.run.look()
+        told = await follower.run.progress()
+        assert (follower.served(), told.trouble) == (2_000, None)
+        assert told.figures.step == 2_000
+        assert told.state == "stopped", "its files come from the future, so only its lock tells"
+        assert told.quiet_seconds == 0
+
+    run(check())
+
+
 def test_the_lock_of_a_run_that_writes_is_left_alone(follower, monkeypatch):
     """Whoever looks at a lock holds it for a moment, and a resume at that moment would fail."""
     monkeypatch.setattr(following, "process_in", lambda folder: pytest.fail("it was looked at"))

@@ -896,7 +896,7 @@ def test_the_clip_of_the_documentation_is_drawn(chromium, tmp_path):
 def page_of_a_run(folder):
     """A server that follows a run whose files the test writes; yields the run and its address."""
     follower = Follower(folder, agent=Valued)
-    follower.run._clock = time.time
+    follower.run._clock, follower.run._monotonic = time.time, time.monotonic
     config = uvicorn.Config(
         make_app(Online(follower.service, None, None, None, follower.run), ("127.0.0.1",)),
         http=PatientProtocol,
