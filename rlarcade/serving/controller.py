@@ -31,6 +31,7 @@ _log = logging.getLogger(__name__)
 
 PERIOD = 1.0
 """Seconds between two looks at the registry; games that end are judged at once."""
+ANOTHER = "another server of this registry. End it, and this one takes over."
 _SHADOW_PERIOD = 1_000  # decisions of a shadow that a kill may lose; a signal loses none
 
 
@@ -41,10 +42,26 @@ class Controller:
         registry: the registry that it follows. Used in the service's thread for it only.
         stale: why the registry cannot be used now, for one game or for all; None: it can. The last
             plan stays in force.
+        other: the server that drives the rollouts instead of this one; None: this one does.
     """
 
-    def __init__(self, service: Service, registry: Registry, loader: Loader) -> None:
+    def __init__(
+        self,
+        service: Service,
+        registry: Registry,
+        loader: Loader,
+        other_driver: Callable[[], str | None] = lambda: None,
+    ) -> None:
+        """Takes the registry. Nothing is read yet.
+
+        Args:
+            service: what it controls.
+            registry: what it follows.
+            loader: makes agents of checkpoints.
+            other_driver: see `Driver.other`. It is asked until this server may drive.
+        """
         self._service = service
+        self._other_driver = other_driver
         self.registry = registry
         self._rolling = Rolling(service)
         self._loading = Loading(service, registry, loader, self._rolling)
@@ -57,6 +74,8 @@ class Controller:
         self._unserved: dict[str, str] = {}
         """Why a game's champion cannot be served, as far as it was logged."""
         self.stale: str | None = None
+        self.other: str | None = None
+        self._drives = False
 
     async def run(self) -> None:
         """Looks at the registry again and again, until cancelled."""
@@ -127,15 +146,24 @@ class Controller:
             await tried(game, self._write, deployment)
         found = await self._service.at_registry(champions, self.registry)
         opened = await self._service.at_registry(self._open_rollouts)
+        driven = opened if self._may_drive() else {}
         for game, (number, generation) in found.items():
-            await tried(game, self._follow, game, number, generation, opened.get(game))
+            await tried(game, self._follow, game, number, generation, driven.get(game))
         for game in (self._service.deployments.keys() | self._aside.keys()) - found.keys():
             await tried(game, self._take_offline, game)
         for game, deployment in list(self._service.deployments.items()):
             if game not in wrong:
                 await tried(game, self._go_on, deployment)
         self._service.forget_unloaded()
-        return next(iter(wrong.values()), None)
+        elsewhere = f"rollouts are open, and {self.other} drives them: {ANOTHER}"
+        return next(iter(wrong.values()), elsewhere if opened != driven else None)
+
+    def _may_drive(self) -> bool:
+        """Whether this server drives the rollouts. Once it does, it does so to its end."""
+        if not self._drives:
+            self.other = self._other_driver()
+            self._drives = self.other is None
+        return self._drives
 
     async def _write(self, deployment: Deployment) -> None:
         """Writes what a game's rollout has learnt; a rollout that has lost games is rolled back."""

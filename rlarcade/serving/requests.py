@@ -15,7 +15,7 @@ from starlette.types import Message
 from rlarcade.checked import AsWritten
 from rlarcade.games.protocols import Protocol
 from rlarcade.serving.assignment import Role
-from rlarcade.serving.controller import Controller
+from rlarcade.serving.controller import ANOTHER, Controller
 from rlarcade.serving.following import FollowedRun
 from rlarcade.serving.refusals import Refusal
 from rlarcade.serving.service import Service
@@ -111,7 +111,7 @@ class Online:
 
         Raises:
             Refusal: 401 without a token, 403 with a wrong one or if the server has none, 409
-                without a registry.
+                without a registry, or if another server drives the rollouts.
         """
         if self.token is None:
             raise Refusal(
@@ -130,6 +130,8 @@ class Online:
             raise Refusal(
                 409, "nothing can be rolled out: the server has no registry. See promote register."
             )
+        if self.controller.other is not None:
+            raise Refusal(409, f"orders are taken by {self.controller.other}, {ANOTHER}")
         return self.controller
 
 

@@ -6,7 +6,7 @@ import resource
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import uvicorn
@@ -19,6 +19,7 @@ from rlarcade.registry.store import is_registry
 from rlarcade.serving.app import make_app
 from rlarcade.serving.assignment import Plan, Variant
 from rlarcade.serving.controller import Controller
+from rlarcade.serving.driver import Driver
 from rlarcade.serving.engine import Engine, LocalEngine
 from rlarcade.serving.following import FollowedRun, give_way
 from rlarcade.serving.http_protocol import PatientProtocol
@@ -87,19 +88,22 @@ def serve(
     _raise_limits()
     with ExitStack() as stack:
         bound = stack.enter_context(_bound(host, port))
-        opened = None
+        driver = None
         if run is None and is_registry(registry):
             opened = stack.enter_context(
                 Registry.open(registry, create=False, busy_seconds=_BUSY_SECONDS)
             )
+            driver = stack.enter_context(closing(Driver(opened)))
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(
-                _served(opened, run, bound, host, token, _engine(replicas, engine), loader, on_ready)
+                _served(
+                    driver, run, bound, host, token, _engine(replicas, engine), loader, on_ready
+                )
             )
 
 
 async def _served(
-    registry: Registry | None,
+    driver: Driver | None,
     run: Path | None,
     bound: socket.socket,
     host: str,
@@ -113,12 +117,12 @@ async def _served(
     if run is not None:
         followed = FollowedRun(service, run, loader)
         await followed.look()
-    elif registry is None:
+    elif driver is None:
         await _serve_packaged(service, loader)
     else:
-        controller = Controller(service, registry, loader)
+        controller = Controller(service, driver.registry, loader, driver.other)
         await controller.look()
-    folder = None if registry is None else str(registry.folder)
+    folder = None if driver is None else str(driver.registry.folder)
     online = Online(service, controller, token, folder, followed)
     config = uvicorn.Config(
         make_app(online, LOOPBACK if host in LOOPBACK else None),
