@@ -92,9 +92,11 @@ class RolloutDocument(RolloutHead, Told):
 
 
 class Rollouts(Told):
-    """All rollouts, oldest first."""
+    """All rollouts, or the newest ones, oldest first."""
 
     rollouts: tuple[RolloutDocument, ...]
+    earlier: int
+    """How many older ones there are, which were not asked for."""
 
 
 class DeploymentDocument(Told):
