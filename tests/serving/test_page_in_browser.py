@@ -35,11 +35,13 @@ from serving_process import TOKEN, serving
 from serving_runs import Follower
 from websockets.sync.client import connect
 
+from rlarcade.errors import UnusableRegistryError
 from rlarcade.learning.policy import DQNAgent
 from rlarcade.promotion.pipeline import run_pipeline
 from rlarcade.promotion.submissions import submissions_of
 from rlarcade.registry.registry import DEFAULT_REGISTRY, Registry
 from rlarcade.serving import following
+from rlarcade.serving import rollout_store as store
 from rlarcade.serving.app import make_app
 from rlarcade.serving.engine import Replica
 from rlarcade.serving.http_protocol import PatientProtocol
@@ -635,6 +637,41 @@ def test_workers_are_shown_with_their_health_and_versions(visit, server, monkeyp
     assert table.locator("tbody th").inner_text() == "the server itself, by onnxruntime"
 
 
+def test_while_the_registry_cannot_be_used_games_go_on_and_the_page_says_why(
+    chromium, server, monkeypatch
+):
+    def unreachable(*ignored):
+        raise UnusableRegistryError("the disk cannot be read")
+
+    with monkeypatch.context() as away:
+        away.setattr(store, "rollouts_of", unreachable)
+        with Visit(chromium, server.url) as visit:
+            until(lambda: visit.step() > 2)
+            until(lambda: visit.page.inner_text("#unknown") == "the disk cannot be read")
+            online = visit.page.locator("#online")
+            until(lambda: "cannot be used now: the disk cannot be read" in online.inner_text())
+            assert any("503" in line for line in visit.complaints)  # the browser's own line
+            away.undo()
+            until(lambda: "Rollout 1" in visit.page.inner_text("#rollouts"))
+            until(lambda: visit.page.inner_text("#unknown") == "")
+            visit.complaints.clear()
+
+
+def test_the_page_shows_the_newest_rollouts_and_how_many_there_are_earlier(
+    chromium, server, monkeypatch
+):
+    def rollouts(route):
+        assert route.request.url.endswith("/v1/rollouts?newest=20")
+        told = server.rollout()
+        route.fulfill(json={"rollouts": [told], "earlier": 7})
+
+    def prepare(page):
+        page.route(re.compile(r"/v1/rollouts"), rollouts)
+
+    with Visit(chromium, server.url, prepare=prepare) as visit:
+        until(lambda: "There are 7 earlier ones" in visit.page.inner_text("#earlier"))
+
+
 # Orders
 
 
@@ -718,7 +755,6 @@ def test_an_experiment_shows_each_arms_outcomes_and_what_its_test_says(visit, se
     assert candidate["95 % interval"] == "−4.842 to 9.008"  # ± 4.303 standard errors
     assert (control["Mean outcome"], control["95 % interval"]) == ("−1,235", "–")
     assert candidate["Users without"] == str(told["candidate"]["missing"])
-
 
     def played():
         live = server.service.deployments["qbert"].live
