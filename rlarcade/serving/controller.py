@@ -153,7 +153,7 @@ class Controller:
             await tried(game, self._take_offline, game)
         for game, deployment in list(self._service.deployments.items()):
             if game not in wrong:
-                await tried(game, self._go_on, deployment)
+                await tried(game, self._go_on, deployment, driven.get(game))
         self._service.forget_unloaded()
         elsewhere = f"rollouts are open, and {self.other} drives them: {ANOTHER}"
         return next(iter(wrong.values()), elsewhere if opened != driven else None)
@@ -178,9 +178,17 @@ class Controller:
                 note = f"its games cannot be written: {error}"
                 await self._driving.move(running, "rolling_back", note=note)
 
-    async def _go_on(self, deployment: Deployment) -> None:
+    async def _go_on(self, deployment: Deployment, current: Rollout | None) -> None:
+        """Drives a game's rollout, and puts away what the game needs no more.
+
+        Args:
+            deployment: the game.
+            current: its open rollout, as the registry had it at the beginning of this look.
+        """
         if deployment.live is not None:
             await self._driving.drive(deployment, deployment.live)
+        elif current is not None:
+            return  # its candidate is being loaded: nothing may take it for one that has left
         self._rolling.settle(deployment)
         await self._loading.put_away(deployment, needed=deployment.needed)
 
