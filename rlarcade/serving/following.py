@@ -128,6 +128,8 @@ class FollowedRun:
         self._service, self._load = service, loader
         self._clock, self._monotonic = clock, monotonic
         self._digest: str | None = None
+        self._left: list[Deployment] = []
+        """Games of runs that were in the folder before, as long as sessions play them."""
         self._seen: object = None  # of the folder of checkpoints, when it was last listed
         self._tried: object = None  # the checkpoint that was served or tried last
         self._again = 0.0  # when a checkpoint that could not be served is tried again
@@ -159,6 +161,7 @@ class FollowedRun:
     async def _serve_newest(self, retry: bool) -> None:
         found = await asyncio.to_thread(list_checkpoints, self.folder)
         if not found:
+            self.trouble = None
             return
         path = found[-1]
         stamp = _stamp(path / MANIFEST)
@@ -204,15 +207,17 @@ class FollowedRun:
 
     def _free_number(self, steps: int) -> int:
         """Returns a number that no loaded version has; the agent step itself, if it is free."""
-        deployments = self._service.deployments.values()
+        deployments = (*self._service.deployments.values(), *self._left)
         taken = {number for deployment in deployments for number in deployment.stock}
         return next(one for one in range(steps, steps + len(taken) + 1) if one not in taken)
 
     def _deploy(self, stocked: Stocked) -> None:
         deployments = self._service.deployments
-        deployment = deployments.get(stocked.game)
+        deployment = deployments.pop(stocked.game, None)
         if deployment is None:
             deployment = Deployment(stocked.game, champion_only(stocked.number), 0)
+        self._left += deployments.values()  # the folder has another run by now, of another game
+        deployments.clear()
         deployment.stock[stocked.number] = stocked
         deployment.plan = champion_only(stocked.number)
         deployment.generation += 1
@@ -220,14 +225,13 @@ class FollowedRun:
 
     async def _put_away(self) -> None:
         """Unloads checkpoints that play no game any more."""
-        for game, deployment in list(self._service.deployments.items()):
+        for deployment in (*self._service.deployments.values(), *self._left):
             for number in list(deployment.stock):
                 current = self.playing is not None and number == self.playing.number
                 if not current and not self._service.sessions.of_version(number):
                     del deployment.stock[number]
                     await self._service.engine.unload(number)
-            if not deployment.stock:  # the folder has another run by now, of another game
-                del self._service.deployments[game]
+        self._left = [deployment for deployment in self._left if deployment.stock]
 
     # How it goes
 

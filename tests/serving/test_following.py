@@ -24,6 +24,7 @@ from rlarcade.runs.metrics import MetricWriter
 from rlarcade.serving import following
 from rlarcade.serving.app import make_app
 from rlarcade.serving.engine import LocalEngine
+from rlarcade.serving.refusals import Refusal
 from rlarcade.serving.requests import Online
 from rlarcade.serving.service import Service
 
@@ -239,6 +240,47 @@ def test_another_run_in_the_folder_takes_over_with_its_game(follower):
         await follower.run.look()
         assert list(follower.service.deployments) == ["qbert"]
         assert follower.served("qbert") == 300
+
+    run(check())
+
+
+def test_the_game_of_an_earlier_run_is_played_to_its_end_and_no_new_one_begins(follower):
+    async def check():
+        follower.save(1_000, 1)
+        await follower.run.look()
+        before = await follower.opened()
+        shutil.rmtree(follower.folder)
+        follower.save(1_000, 3, game="qbert")
+        await follower.run.look()
+        assert list(follower.service.deployments) == ["qbert"]
+        with pytest.raises(Refusal, match="pong is not served"):
+            await follower.opened()
+        after = await follower.opened("qbert")
+        assert (before.version, after.version) == (1_000, 1_001)
+        for session in (before, after):
+            await follower.service.decide(session, _blank()[0])
+        await follower.run.look()
+        assert follower.service.engine.replicas()[0].versions == (1_000, 1_001)
+        follower.service.finish(before, "ended")
+        await follower.run.look()
+        assert follower.service.engine.replicas()[0].versions == (1_001,)
+
+    run(check())
+
+
+def test_what_was_wrong_with_a_checkpoint_is_forgotten_with_it(follower):
+    async def check():
+        follower.save(1_000, 1)
+        await follower.run.look()
+        path = follower.save(2_000, 2)
+        flip_a_byte(path / "weights.safetensors")
+        await follower.run.look()
+        assert follower.run.trouble is not None
+        shutil.rmtree(follower.folder)
+        await follower.run.look()
+        told = await follower.run.progress()
+        assert (told.trouble, told.state) == (None, "waiting")
+        assert follower.served() == 1_000, "the last one plays on"
 
     run(check())
 
