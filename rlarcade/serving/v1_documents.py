@@ -131,7 +131,7 @@ class Deployments(Told):
     run: str | None = None
     """Folder of the run that is followed (see `/v1/run`); null: there is none."""
     stale: str | None
-    """Why the registry cannot be used now; null: it can."""
+    """Why the registry cannot be used now, or not for everything; null: it can."""
 
 
 def rollout_document(running: LiveRollout, metrics: Metrics) -> RolloutDocument:

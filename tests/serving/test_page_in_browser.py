@@ -649,7 +649,7 @@ def test_while_the_registry_cannot_be_used_games_go_on_and_the_page_says_why(
             until(lambda: visit.step() > 2)
             until(lambda: visit.page.inner_text("#unknown") == "the disk cannot be read")
             online = visit.page.locator("#online")
-            until(lambda: "cannot be used now: the disk cannot be read" in online.inner_text())
+            until(lambda: "Trouble: the disk cannot be read" in online.inner_text())
             assert any("503" in line for line in visit.complaints)  # the browser's own line
             away.undo()
             until(lambda: "Rollout 1" in visit.page.inner_text("#rollouts"))

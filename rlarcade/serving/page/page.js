@@ -256,7 +256,7 @@ function showOnline(told) {
   Game.word = told.run ? "step" : "version";
   at("training").hidden = !told.run;
   for (const id of ["versions", "operations", "versus"]) at(id).hidden = Boolean(told.run); // of champions
-  const stale = told.stale ? ` It cannot be used now: ${told.stale}` : "";
+  const stale = told.stale ? ` Trouble: ${told.stale}` : "";
   const registry = told.registry === null ? "Serving the agents that come with rlarcade." : `Serving the champions of the registry at ${told.registry}.${stale}`;
   at("online").textContent = told.run ? `Following the run in ${told.run}.` : registry;
   const choices = told.deployments.map((one) => [one.game, one.rollout, one.variants.map(({ role, version }) => [role, version])]);
