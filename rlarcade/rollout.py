@@ -169,6 +169,8 @@ class _Status(_Subcommand):
             say("there were no rollouts")
         for one in told["rollouts"]:
             say(_line(one))
+            if one["finding"] is not None:
+                say(_finding_line(one["finding"]))
             for variant in one["variants"]:
                 say(_variant_line(variant))
                 if variant["latency"] is not None:
@@ -275,6 +277,12 @@ def _line(told: dict[str, Any]) -> str:
         f"{told['steps']}; won {told['wins']}, tied {told['ties']}, lost {told['losses']}, e-value "
         f"{told['e_value']:.3g}{note}"
     )
+
+
+def _finding_line(finding: str) -> str:
+    if finding == "undecided":
+        return "  not enough data yet"
+    return f"  enough data: the candidate is {finding}"
 
 
 def _variant_line(variant: dict[str, Any]) -> str:

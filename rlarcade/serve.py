@@ -84,6 +84,7 @@ def _serve_command(argv: Sequence[str]) -> int:
         token=token,
         replicas=(flags.replicas or _REPLICAS) if in_processes else None,
         loader=_loader(flags.engine),
+        engine=flags.engine,
         run=flags.run,
         on_ready=partial(_tell, flags, token is not None),
     )

@@ -13,13 +13,18 @@ from rlarcade.serving.service import Service
 
 
 class Clock:
-    """The time of day, which only the tests move on."""
+    """The time, which only the tests move on."""
 
     def __init__(self):
         self.now = time.time()
+        self.set_back = 0.0
+        """Seconds by which somebody has set the time of day back."""
 
     def __call__(self):
         return self.now
+
+    def of_day(self):
+        return self.now - self.set_back
 
 
 class Follower:
@@ -29,7 +34,7 @@ class Follower:
         self.folder, self._agent = folder, agent
         self.clock = Clock()
         self.service = Service(LocalEngine())
-        self.run = FollowedRun(self.service, folder, self._load, self.clock)
+        self.run = FollowedRun(self.service, folder, self._load, self.clock.of_day, self.clock)
         self.made = {}
         self.loads = 0
 

@@ -4,11 +4,29 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Protocol as Interface
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from rlarcade.errors import RegistryError, UnusableRegistryError
+
+
+class Alone(Interface):
+    """A lock that at most one process of all that use a registry holds."""
+
+    def holder(self) -> str | None:
+        """Takes the lock, if nobody holds it.
+
+        Returns:
+            Who else holds it, such as "process 4711"; None: this process does.
+
+        Raises:
+            UnusableRegistryError: the database cannot be reached.
+        """
+
+    def close(self) -> None:
+        """Releases the lock. The system releases that of a process that was killed."""
 
 
 class Database(ABC):
@@ -53,6 +71,10 @@ class Database(ABC):
     @abstractmethod
     def damage(self, connection: Connection) -> str | None:
         """Describes damage of the database's own files; None: it finds none."""
+
+    @abstractmethod
+    def alone(self) -> Alone:
+        """Returns the registry's lock for the one server that drives its rollouts."""
 
     @abstractmethod
     def copy_to(self, path: Path) -> None:

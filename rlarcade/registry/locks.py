@@ -41,6 +41,29 @@ def only_one(folder: Path, seconds: float) -> Iterator[None]:
         os.close(descriptor)
 
 
+class FolderLock:
+    """The lock of a folder, asked for again and again. The kernel frees a dead process's lock."""
+
+    def __init__(self, folder: Path) -> None:
+        """Takes no lock yet."""
+        self._folder = folder
+        self._descriptor: int | None = None
+        with suppress(OSError):  # there is no such folder, so nobody can hold its lock
+            self._descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+
+    def holder(self) -> str | None:
+        """See `database.Alone`."""
+        if self._descriptor is None or try_lock(self._descriptor):
+            return None
+        return holder_of(self._folder)
+
+    def close(self) -> None:
+        """See `database.Alone`."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
 def holder_of(*paths: Path) -> str:
     """Describes the processes that hold a lock on any of some files or folders.
 

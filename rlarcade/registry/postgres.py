@@ -12,7 +12,7 @@ import os
 import platform
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -55,7 +55,7 @@ _commits = Table(
 )
 """Tokens of the changes of the newest day. They belong to this database, not to the registry."""
 
-_LOCK = 0x726C6172  # with a hash of the schema's name, the key of the lock of writers
+_WRITER, _DRIVER = 0x726C6172, 0x726C6173  # with a hash of the schema's name, keys of locks
 _IDLE_SECONDS = 120  # a writer whose machine has died holds the lock for as long
 _LOOK_UP_SECONDS = 60.0  # to reach the server again after a commit whose connection was lost
 _PAUSE = 0.25
@@ -142,8 +142,7 @@ class PostgresDatabase(Database):
         connection.execute(text(f"SET LOCAL lock_timeout = {max(1, waiting)}"))
         idle = 1000 * _IDLE_SECONDS
         connection.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = {idle}"))
-        turn = text("SELECT pg_advisory_xact_lock(:lock, hashtext(current_schema()))")
-        connection.execute(turn, {"lock": _LOCK})
+        connection.execute(text(f"SELECT pg_advisory_xact_lock({_key(_WRITER)})"))
 
     def _commit(self, transaction: RootTransaction, token: UUID | None) -> None:
         """Commits. If the connection is lost meanwhile, looks up whether it has happened.
@@ -191,7 +190,7 @@ class PostgresDatabase(Database):
             state = next((code for code, said in _REFUSED.items() if said in str(error)), "")
         told = printable(str(error).strip().partition("\n")[0], 300)
         if state == "55P03":
-            remedy = f"is in use by {self._writer()}. Try again when it has finished"
+            remedy = f"is in use by {self.holder(_WRITER)}. Try again when it has finished"
         elif not state and "NUL" in told:
             remedy = _REMEDIES["22"]
         elif not state:
@@ -204,8 +203,12 @@ class PostgresDatabase(Database):
             )
         return UnusableRegistryError(f"registry {self.name} {remedy} ({told}).")
 
-    def _writer(self) -> str:
-        """Names the connection that holds the lock of writers, if the server tells."""
+    def connected(self) -> Connection:
+        """Returns a connection without a transaction, which its user closes."""
+        return self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+
+    def holder(self, lock: int) -> str:
+        """Names the connection that holds a lock, if the server tells."""
         query = text(
             "SELECT application_name, usename FROM pg_locks JOIN pg_stat_activity USING (pid) "
             "WHERE locktype = 'advisory' AND granted AND classid = :lock AND pid <> "
@@ -213,15 +216,19 @@ class PostgresDatabase(Database):
         )
         try:
             with self._engine.connect() as connection:
-                row = connection.execute(query, {"lock": _LOCK}).first()
+                row = connection.execute(query, {"lock": lock}).first()
         except DBAPIError:
             row = None
-        return "another writer" if row is None else printable(f"{row[0]} (user {row[1]})", 200)
+        return "another process" if row is None else printable(f"{row[0]} (user {row[1]})", 200)
 
     def damage(self, connection: Connection) -> str | None:
         """See `Database.damage`. The server checks its own files; here, that the tables are."""
         missing = set(tables.metadata.tables) - set(_columns(connection))
         return f"it lacks {', '.join(sorted(missing))}" if missing else None
+
+    def alone(self) -> "ServerLock":
+        """See `Database.alone`."""
+        return ServerLock(self)
 
     # Making and checking
 
@@ -339,6 +346,44 @@ class PostgresDatabase(Database):
             copy.close_to_one_file()
         finally:
             copy.close()
+
+
+class ServerLock:
+    """An advisory lock, held by a connection of its own. The server frees it when that ends."""
+
+    def __init__(self, database: PostgresDatabase) -> None:
+        """Takes no lock yet."""
+        self._database = database
+        self._connection: Connection | None = None
+
+    def holder(self) -> str | None:
+        """See `database.Alone`. A lock that was lost with its connection is asked for again."""
+        with self._database.errors():
+            try:
+                if self._connection is not None:
+                    self._connection.execute(text("SELECT 1"))
+                    return None
+            except DBAPIError:
+                self.close()
+            connection = self._database.connected()
+            if connection.scalar(text(f"SELECT pg_try_advisory_lock({_key(_DRIVER)})")):
+                self._connection = connection
+                return None
+            connection.close()
+        return self._database.holder(_DRIVER)
+
+    def close(self) -> None:
+        """See `database.Alone`."""
+        if self._connection is not None:
+            with suppress(DBAPIError):
+                if not self._connection.invalidated:
+                    self._connection.detach()  # the pool must not keep a connection with a lock
+                self._connection.close()
+            self._connection = None
+
+
+def _key(lock: int) -> str:
+    return f"{lock}, hashtext(current_schema())"
 
 
 def _signed(connection: Connection) -> UUID | None:

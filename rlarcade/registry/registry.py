@@ -29,6 +29,7 @@ from rlarcade.registry import (
 from rlarcade.registry.address import address_of
 from rlarcade.registry.blobs import read_document
 from rlarcade.registry.change import Change, DamagedVersionError
+from rlarcade.registry.database import Alone
 from rlarcade.registry.documents import (
     Alias,
     AliasMove,
@@ -119,6 +120,10 @@ class Registry:
             change = Change(connection, self._blobs, default_actor(actor))
             yield change
             change.require_recorded()
+
+    def alone(self) -> Alone:
+        """Returns the lock for the one server that drives the registry's rollouts."""
+        return self._database.alone()
 
     def rows(self, *queries: Select[Any]) -> list[Sequence[RowMapping]]:
         """Returns the rows of each query, all from the same state of the database.

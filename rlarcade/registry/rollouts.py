@@ -4,7 +4,7 @@ The tables hold what the audit log says: `replayed` gives the rows that follow f
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -38,22 +38,30 @@ OUTCOME, SHADOW = "rollout.outcome", "rollout.shadow"
 """Kinds of entries of the audit log. The others are `rollout.STATE`."""
 
 
-class Rollout(BaseModel):
+class RolloutHead(BaseModel):
+    """What a rollout is about, and where it stands."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    id: int
+    game: str
+    strategy: str
+    version: int
+    """The candidate."""
+    champion: int  # the version that it shall replace
+    state: RolloutState
+    step: int  # index of the current step
+
+
+class Rollout(RolloutHead):
     """A version on its way to the games of all users, or back."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    id: int
-    game: str
-    version: int
-    """Number of the candidate."""
     digest: str
     """Digest of the candidate."""
-    champion: int
-    """Number of the version that it shall replace."""
     champion_generation: int
     """Generation of the champion's alias; if it changes, the rollout is void."""
-    strategy: str
     spec: str
     """Digest of the document with its settings."""
     submission: int | None
@@ -62,9 +70,6 @@ class Rollout(BaseModel):
     """Makes its assignment of sessions independent of other rollouts'."""
     opened: str
     opened_by: str
-    state: RolloutState
-    step: int
-    """Index of the current step."""
     note: str | None = None
     """Reason for the state."""
     resumed_after: int = 0
@@ -141,7 +146,24 @@ class FollowOn(BaseModel):
     """UTC time."""
 
 
-class ShadowCounts(BaseModel):
+class ShadowTally(BaseModel):
+    """Decisions of the champion, by what a shadow did with them."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    compared: int
+    """Decisions that both versions made."""
+    agreed: int
+    """Decisions for which both chose the same action."""
+    failed: int
+    """Decisions that the candidate did not make: it crashed, took too long, or gave no numbers."""
+    dropped: int
+    """Decisions that it did not see, because too many waited."""
+    slow: int
+    """Decisions that took more than the rollout's `slow_seconds`."""
+
+
+class ShadowCounts(ShadowTally):
     """What a shadow would have done with the frames that the champion played.
 
     All sums are over the decisions that were compared.
@@ -150,22 +172,19 @@ class ShadowCounts(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     rollout: int
-    compared: int = 0
-    """Decisions that both versions made."""
-    agreed: int = 0
-    """Decisions for which both chose the same action."""
-    failed: int = 0
-    """Decisions that the shadow did not make: it crashed, took too long, or gave no numbers."""
-    dropped: int = 0
-    """Decisions that the shadow did not see, because too many waited."""
-    slow: int = 0
-    """Decisions that took more than the rollout's `slow_seconds`."""
-    seconds: float = 0.0
+    seconds: float
     """Sum of the times of its decisions."""
-    gap: float = 0.0
+    gap: float
     """Sum of |value of the shadow's action by the shadow − of the champion's by the champion|."""
-    regret: float = 0.0
+    regret: float
     """Sum of what the champion loses, by its own values, with the shadow's action."""
+
+    @classmethod
+    def of(cls, rollout: int, **counts: float) -> Self:
+        """Returns the counts of a rollout's shadow; those that are not given are 0."""
+        return cls.model_validate(
+            dict.fromkeys(cls.model_fields, 0) | {"rollout": rollout} | counts
+        )
 
 
 Rows = dict[Any, dict[str, Any]]

@@ -15,7 +15,7 @@ from sqlalchemy.schema import CreateTable
 from rlarcade.errors import RegistryError, UnusableRegistryError
 from rlarcade.registry import tables
 from rlarcade.registry.database import Database
-from rlarcade.registry.locks import holder_of, only_one
+from rlarcade.registry.locks import FolderLock, holder_of, only_one
 from rlarcade.registry.schema import tables_found
 
 DATABASE = "registry.sqlite"
@@ -163,6 +163,10 @@ class SqliteDatabase(Database):
         """See `Database.damage`."""
         pages = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
         return None if pages == "ok" else str(pages)
+
+    def alone(self) -> FolderLock:
+        """See `Database.alone`. Nobody else locks the folder of the blobs."""
+        return FolderLock(self.path.parent / "blobs")
 
     def copy_to(self, path: Path) -> None:
         """See `Database.copy_to`."""

@@ -45,6 +45,7 @@ def make_app(online: Online, hosts: Collection[str] | None = None) -> FastAPI:
     )
     app.state.online = online
     app.state.watching = Watching(online.service)
+    app.state.ended_rollouts = v1.EndedRollouts()
     rollouts = v1.router, approvals_http.router
     games = sessions_http.router, watch_http.router, run_http.router
     for router in (v2.busiest, v2.router, *rollouts, *games, watch_http.page):

@@ -13,10 +13,12 @@ from rlarcade.registry.people import LONGEST
 from rlarcade.registry.registry import Registry
 from rlarcade.registry.states import Submission, SubmissionState
 from rlarcade.serving.handover import by_rollout
-from rlarcade.serving.requests import REFUSALS, Asked, Told, online_of
+from rlarcade.serving.requests import REFUSALS, Asked, DocumentRoute, Told, online_of
 from rlarcade.serving.settings import RolloutSpec
 
-router = APIRouter(prefix="/v1/approvals", tags=["approvals"], responses=REFUSALS)
+router = APIRouter(
+    prefix="/v1/approvals", tags=["approvals"], responses=REFUSALS, route_class=DocumentRoute
+)
 
 
 class CheckDocument(Told):

@@ -31,6 +31,7 @@ _log = logging.getLogger(__name__)
 
 PERIOD = 1.0
 """Seconds between two looks at the registry; games that end are judged at once."""
+ANOTHER = "another server of this registry. End it, and this one takes over."
 _SHADOW_PERIOD = 1_000  # decisions of a shadow that a kill may lose; a signal loses none
 
 
@@ -41,20 +42,39 @@ class Controller:
         registry: the registry that it follows. Used in the service's thread for it only.
         stale: why the registry cannot be used now, for one game or for all; None: it can. The last
             plan stays in force.
+        other: the server that drives the rollouts instead of this one; None: this one does.
     """
 
-    def __init__(self, service: Service, registry: Registry, loader: Loader) -> None:
+    def __init__(
+        self,
+        service: Service,
+        registry: Registry,
+        loader: Loader,
+        other_driver: Callable[[], str | None] = lambda: None,
+    ) -> None:
+        """Takes the registry. Nothing is read yet.
+
+        Args:
+            service: what it controls.
+            registry: what it follows.
+            loader: makes agents of checkpoints.
+            other_driver: see `Driver.other`.
+        """
         self._service = service
+        self._other_driver = other_driver
         self.registry = registry
         self._rolling = Rolling(service)
         self._loading = Loading(service, registry, loader, self._rolling)
         self._driving = Driving(service, registry, self._loading, self._rolling)
         self._one_at_a_time = asyncio.Lock()
+        self._aside: dict[str, Deployment] = {}
+        """Games that are not online yet, or no more while sessions still play them."""
         self._withdrawn: list[LiveRollout] = []
         """Rollouts whose candidate was withdrawn when the champion changed."""
         self._unserved: dict[str, str] = {}
         """Why a game's champion cannot be served, as far as it was logged."""
         self.stale: str | None = None
+        self.other: str | None = None
 
     async def run(self) -> None:
         """Looks at the registry again and again, until cancelled."""
@@ -90,6 +110,7 @@ class Controller:
             except RegistryError as error:
                 wrong = str(error)
             finally:
+                self._loading.listening = True
                 for waiter in waiters:
                     if not waiter.cancelled():
                         waiter.set_result(None)
@@ -124,14 +145,22 @@ class Controller:
             await tried(game, self._write, deployment)
         found = await self._service.at_registry(champions, self.registry)
         opened = await self._service.at_registry(self._open_rollouts)
+        driven = opened if await self._may_drive() else {}
         for game, (number, generation) in found.items():
-            await tried(game, self._follow, game, number, generation, opened.get(game))
-        for game in self._service.deployments.keys() - found.keys():
+            await tried(game, self._follow, game, number, generation, driven.get(game))
+        for game in (self._service.deployments.keys() | self._aside.keys()) - found.keys():
             await tried(game, self._take_offline, game)
         for game, deployment in list(self._service.deployments.items()):
             if game not in wrong:
-                await tried(game, self._go_on, deployment)
-        return next(iter(wrong.values()), None)
+                await tried(game, self._go_on, deployment, driven.get(game))
+        self._service.forget_unloaded()
+        elsewhere = f"rollouts are open, and {self.other} drives them: {ANOTHER}"
+        return next(iter(wrong.values()), elsewhere if opened != driven else None)
+
+    async def _may_drive(self) -> bool:
+        """Whether this server drives the rollouts. Once it does, it does so to its end."""
+        self.other = await self._service.at_registry(self._other_driver)
+        return self.other is None
 
     async def _write(self, deployment: Deployment) -> None:
         """Writes what a game's rollout has learnt; a rollout that has lost games is rolled back."""
@@ -146,11 +175,19 @@ class Controller:
                 note = f"its games cannot be written: {error}"
                 await self._driving.move(running, "rolling_back", note=note)
 
-    async def _go_on(self, deployment: Deployment) -> None:
+    async def _go_on(self, deployment: Deployment, current: Rollout | None) -> None:
+        """Drives a game's rollout, and puts away what the game needs no more.
+
+        Args:
+            deployment: the game.
+            current: its open rollout, as the registry had it at the beginning of this look.
+        """
         if deployment.live is not None:
             await self._driving.drive(deployment, deployment.live)
+        elif current is not None:
+            return  # its candidate is being loaded: nothing may take it for one that has left
         self._rolling.settle(deployment)
-        await self._loading.put_away(deployment)
+        await self._loading.put_away(deployment, needed=deployment.needed)
 
     # Following the registry
 
@@ -175,7 +212,8 @@ class Controller:
         """
         deployment = self._service.deployments.get(game)
         if deployment is None:
-            deployment = Deployment(game, champion_only(number), generation)
+            first = Deployment(game, champion_only(number), generation)
+            deployment = self._aside.setdefault(game, first)
         if deployment.live is not None:  # somebody else moved the alias
             champion = deployment.live.rollout.champion
             await self._void(deployment, deployment.live)
@@ -193,14 +231,22 @@ class Controller:
         deployment.generation = generation
         deployment.plan = champion_only(number)
         self._service.deployments[game] = deployment
+        self._aside.pop(game, None)
         return deployment
 
     async def _take_offline(self, game: str) -> None:
-        """Ends a game whose champion's alias was taken away."""
-        deployment = self._service.deployments[game]
-        if deployment.live is not None:
-            await self._void(deployment, deployment.live)
-        del self._service.deployments[game]
+        """Ends a game whose champion's alias was taken away, and unloads it after its last session.
+
+        Sessions that play are not cut.
+        """
+        deployment = self._service.deployments.get(game)
+        if deployment is not None:
+            if deployment.live is not None:
+                await self._void(deployment, deployment.live)
+            self._aside[game] = self._service.deployments.pop(game)
+        await self._loading.put_away(self._aside[game], needed=())
+        if not self._aside[game].stock:
+            del self._aside[game]
 
     async def _void(self, deployment: Deployment, running: LiveRollout) -> None:
         """Ends a rollout whose champion was replaced by somebody."""

@@ -33,6 +33,15 @@ class Deployment:
         """The protocol under which the champion plays."""
         return self.champion.protocol
 
+    @property
+    def needed(self) -> set[int]:
+        """Versions that may be given new games, or whose games of the rollout are not over."""
+        needed = {variant.version for variant in self.plan.variants}
+        if self.live is not None:
+            needed |= {game.version for game in self.live.open_games()}
+            needed.add(self.live.rollout.version)
+        return needed
+
 
 def hand_over(
     sessions: Sessions, deployment: Deployment, live: LiveRollout, *, only: int | None = None

@@ -123,7 +123,13 @@ class LocalEngine:
     A version that hangs or is slow delays no other version.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "local") -> None:
+        """Makes the engine.
+
+        Args:
+            name: how its only replica is called; another one if its agents compute otherwise.
+        """
+        self._name = name
         self._lanes: dict[int, _Lane] = {}
 
     async def load(
@@ -169,7 +175,7 @@ class LocalEngine:
 
     def replicas(self) -> list[Replica]:
         """See `Engine.replicas`."""
-        return [Replica("local", True, tuple(sorted(self._lanes)))]
+        return [Replica(self._name, True, tuple(sorted(self._lanes)))]
 
     async def close(self) -> None:
         """See `Engine.close`."""

@@ -126,26 +126,31 @@ class Reached(NamedTuple):
     """Evidence that the candidate is worse than the champion."""
 
 
-class RoleEvidence(BaseModel):
+class RoleCounts(BaseModel):
+    """What is known of the games of one variant."""
+
+    sessions: int = 0
+    """Games that were assigned."""
+    games: int = 0
+    """Games that have ended."""
+    failed: int = 0
+    abandoned: int = 0
+    errors: int = 0
+    """Sessions with an error."""
+    slow: int = 0
+    """Slow sessions."""
+    mean: float | None = None
+    """Mean of all proven scores; None without any. Short games end first, so it only describes."""
+    scores: tuple[float, ...] = ()
+    """The last proven scores, at most 1,000, in order of assignment."""
+
+
+class RoleEvidence(RoleCounts):
     """The games of one variant."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     role: Role
-    sessions: _Count
-    """Games that were assigned."""
-    games: _Count
-    """Games that have ended."""
-    failed: _Count
-    abandoned: _Count
-    errors: _Count
-    """Sessions with an error."""
-    slow: _Count
-    """Slow sessions."""
-    mean: float | None
-    """Mean of all proven scores; None without any. Short games end first, so it only describes."""
-    scores: tuple[float, ...]
-    """The last proven scores, at most 1,000, in order of assignment."""
 
 
 def role_evidence(games: Iterable[Game], role: Role) -> RoleEvidence:

@@ -131,6 +131,17 @@ def follow_ons_of(registry: Registry, number: int) -> list[FollowOn]:
         raise audit.altered(f"an outcome of rollout {number}", error) from error
 
 
+def counts_of(registry: Registry) -> dict[int, int]:
+    """Returns how many outcomes each rollout has.
+
+    Raises:
+        UnusableRegistryError: the registry cannot be read.
+    """
+    column = follow_ons.c.rollout
+    (rows,) = registry.rows(select(column, func.count().label("reported")).group_by(column))
+    return {row["rollout"]: row["reported"] for row in rows}
+
+
 def summary(
     games: Iterable[ServedGame], outcomes: Iterable[FollowOn], role: Role
 ) -> FollowOnSummary:

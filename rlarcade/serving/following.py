@@ -13,6 +13,7 @@ seconds, and reads the figures only if somebody asks for them.
 
 import asyncio
 import logging
+import math
 import os
 import sys
 import time
@@ -110,20 +111,33 @@ class FollowedRun:
         folder: Path,
         loader: Loader,
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Takes the folder. Nothing is read yet.
+
+        Args:
+            service: serves the checkpoints.
+            folder: the run's folder.
+            loader: makes agents of checkpoints.
+            clock: the time of day, for ages of files. It may be set back.
+            monotonic: the time between two looks.
+        """
         self.folder = folder
         self.playing: Playing | None = None
         self.trouble: str | None = None
-        self._service, self._load, self._clock = service, loader, clock
+        self._service, self._load = service, loader
+        self._clock, self._monotonic = clock, monotonic
         self._digest: str | None = None
+        self._left: list[Deployment] = []
+        """Games of runs that were in the folder before, as long as sessions play them."""
         self._seen: object = None  # of the folder of checkpoints, when it was last listed
         self._tried: object = None  # the checkpoint that was served or tried last
         self._again = 0.0  # when a checkpoint that could not be served is tried again
         self._figures = Figures()
         self._figures_of: object = None
-        self._next_reading = 0.0
+        self._next_reading = -math.inf
         self._reading = asyncio.Lock()
-        self._process: tuple[float, bool] = (-_LOCK_SECONDS, False)
+        self._process: tuple[float, bool] = (-math.inf, False)
 
     async def run(self) -> None:
         """Looks at the folder again and again, until cancelled."""
@@ -137,15 +151,17 @@ class FollowedRun:
     async def look(self) -> None:
         """Serves the newest checkpoint, if it is not served yet."""
         seen = _stamp(self.folder / "checkpoints")
-        retry = self.trouble is not None and self._clock() >= self._again
+        retry = self.trouble is not None and self._monotonic() >= self._again
         if seen != self._seen or retry:
             self._seen = seen
             await self._serve_newest(retry)
         await self._put_away()
+        self._service.forget_unloaded()
 
     async def _serve_newest(self, retry: bool) -> None:
         found = await asyncio.to_thread(list_checkpoints, self.folder)
         if not found:
+            self.trouble = None
             return
         path = found[-1]
         stamp = _stamp(path / MANIFEST)
@@ -161,7 +177,7 @@ class FollowedRun:
             if why != self.trouble:
                 _log.warning("%s is not served: %s", path.name, why)
             self.trouble = why
-            self._again = self._clock() + _RETRY_SECONDS
+            self._again = self._monotonic() + _RETRY_SECONDS
 
     async def _serve(self, path: Path) -> None:
         """Loads a checkpoint, and lets it play all new games.
@@ -191,15 +207,17 @@ class FollowedRun:
 
     def _free_number(self, steps: int) -> int:
         """Returns a number that no loaded version has; the agent step itself, if it is free."""
-        deployments = self._service.deployments.values()
+        deployments = (*self._service.deployments.values(), *self._left)
         taken = {number for deployment in deployments for number in deployment.stock}
         return next(one for one in range(steps, steps + len(taken) + 1) if one not in taken)
 
     def _deploy(self, stocked: Stocked) -> None:
         deployments = self._service.deployments
-        deployment = deployments.get(stocked.game)
+        deployment = deployments.pop(stocked.game, None)
         if deployment is None:
             deployment = Deployment(stocked.game, champion_only(stocked.number), 0)
+        self._left += deployments.values()  # the folder has another run by now, of another game
+        deployments.clear()
         deployment.stock[stocked.number] = stocked
         deployment.plan = champion_only(stocked.number)
         deployment.generation += 1
@@ -207,14 +225,13 @@ class FollowedRun:
 
     async def _put_away(self) -> None:
         """Unloads checkpoints that play no game any more."""
-        for game, deployment in list(self._service.deployments.items()):
+        for deployment in (*self._service.deployments.values(), *self._left):
             for number in list(deployment.stock):
                 current = self.playing is not None and number == self.playing.number
                 if not current and not self._service.sessions.of_version(number):
                     del deployment.stock[number]
                     await self._service.engine.unload(number)
-            if not deployment.stock:  # the folder has another run by now, of another game
-                del self._service.deployments[game]
+        self._left = [deployment for deployment in self._left if deployment.stock]
 
     # How it goes
 
@@ -226,33 +243,34 @@ class FollowedRun:
         """Tells how the run goes."""
         quiet = self._quiet_seconds()
         state = await self._state(quiet)
+        quiet = None if quiet is None else max(0.0, quiet)
         await self._read_figures()
         length = await asyncio.to_thread(_length, self.folder)
         return Progress(state, self._figures, length, self.playing, quiet, self.trouble)
 
     def _quiet_seconds(self) -> float | None:
-        """Seconds since the run last wrote something."""
+        """Seconds since the run last wrote something; below 0: the clock was set back since."""
         names = ("metrics.jsonl", "run.json", "checkpoints", "result.json")
         times = [stamp[0] for name in names if (stamp := _stamp(self.folder / name)) is not None]
-        return max(0.0, self._clock() - max(times) / 1e9) if times else None
+        return self._clock() - max(times) / 1e9 if times else None
 
     async def _state(self, quiet: float | None) -> RunState:
         if quiet is None:
             return "waiting"
         if _stamp(self.folder / "result.json") is not None:
             return "ended"
-        if quiet < QUIET_SECONDS:
+        if abs(quiet) < QUIET_SECONDS:
             return "training"
         when, works = self._process
-        if self._clock() - when >= _LOCK_SECONDS:
+        if self._monotonic() - when >= _LOCK_SECONDS:
             works = await asyncio.to_thread(process_in, self.folder) is not None
-            self._process = (self._clock(), works)
+            self._process = (self._monotonic(), works)
         return "training" if works else "stopped"
 
     async def _read_figures(self) -> None:
         """Reads the figures if they have changed, but only now and then."""
         async with self._reading:
-            now, stamp = self._clock(), _stamp(self.folder / "metrics.jsonl")
+            now, stamp = self._monotonic(), _stamp(self.folder / "metrics.jsonl")
             if stamp == self._figures_of or now < self._next_reading:
                 return
             began = time.perf_counter()

@@ -6,7 +6,7 @@ from a registry that cannot be used: then nothing is known of the version, and t
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Container, Coroutine
 from typing import Any
 
 from rlarcade.errors import PolicyError, ResourceError, RlarcadeError
@@ -35,6 +35,8 @@ class Loading:
     Attributes:
         patience: seconds to wait for a version; then the other games go on, and it is waited for
             again at the next look.
+        listening: whether the first look is over. Until then champions are waited for longer, so
+            that a server that listens has its games online.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Loading:
         self._service, self._registry = service, registry
         self._load, self._rolling = loader, rolling
         self.patience = 1.0
+        self.listening = False
         self._working: dict[tuple[str, int], tuple[float, asyncio.Task[str | None]]] = {}
         """What is being loaded, for a generation of a game's champion or for a rollout: since when,
         and the work (`_trouble`)."""
@@ -51,8 +54,6 @@ class Loading:
 
     async def champion(self, deployment: Deployment, number: int, generation: int) -> bool:
         """Whether a game's champion is loaded.
-
-        The first one is waited for, so that a server that listens has its games online.
 
         Args:
             deployment: the game.
@@ -63,7 +64,7 @@ class Loading:
             PolicyError: it cannot be loaded; or another one of `UNLOADABLE`.
             UnusableRegistryError: the registry cannot be used, so nothing is known of it.
         """
-        patience = self.patience if deployment.stock else LOADING_SECONDS
+        patience = self.patience if self.listening else LOADING_SECONDS
 
         async def load() -> None:
             await self.ready(deployment, number, at_once=True)
@@ -140,12 +141,8 @@ class Loading:
         # In another thread, because it may take seconds (ONNX), and new games wait to be written.
         return await asyncio.to_thread(stocked, version, checkpoint, self._load)
 
-    async def put_away(self, deployment: Deployment) -> None:
-        """Unloads versions that nobody plays any more."""
-        needed = {variant.version for variant in deployment.plan.variants}
-        if deployment.live is not None:
-            needed |= {game.version for game in deployment.live.open_games()}
-            needed.add(deployment.live.rollout.version)
+    async def put_away(self, deployment: Deployment, needed: Container[int]) -> None:
+        """Unloads versions that are not needed and that no session plays any more."""
         for number in list(deployment.stock):
             if number not in needed and not self._service.sessions.of_version(number):
                 del deployment.stock[number]

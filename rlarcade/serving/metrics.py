@@ -1,8 +1,9 @@
 """Counters for Prometheus."""
 
+import time
 from collections import Counter as Counts
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _POINTS = (0, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000)
 
+KEPT_SECONDS = 300.0
+"""Seconds for which the counters of a version that was unloaded are still told, so that Prometheus
+sees their last values."""
 MOST_LATENCIES = 1_000
 """Newest decisions of a version whose times are kept."""
 MOST_VERSIONS = 256
@@ -36,7 +40,11 @@ class Latency(NamedTuple):
 class Metrics:
     """Counters of one server."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._loaded: set[str] = set()
+        self._unloaded: dict[str, float] = {}
+        """Since when a version with counters is not loaded."""
         self._newest: dict[int, deque[float]] = {}
         self._all = CollectorRegistry()
         self._requests = Counter(
@@ -70,6 +78,12 @@ class Metrics:
             ("game", "version", "role", "ended"),
             registry=self._all,
         )
+        self._of_versions = (
+            (self._decisions, ("version", "role", "result")),
+            (self._seconds, ("version", "role")),
+            (self._episodes, ("game", "version", "role", "ended")),
+        )
+        """The families with a label for the version, and all their labels."""
         self._scores = Histogram(
             "rlarcade_episode_score",
             "Scores of a rollout's games, as the referee found them",
@@ -157,6 +171,30 @@ class Metrics:
         """Says whether the registry cannot be used."""
         self._stale.set(float(stale))
 
+    def forget_unloaded(self, loaded: Collection[int]) -> None:
+        """Forgets the counters of versions that answer nothing any more.
+
+        Without that, a server that lives for months would tell of every version that it ever had.
+
+        Args:
+            loaded: numbers of the versions that are loaded. The counters of another one are
+                forgotten when it has been missing for `KEPT_SECONDS`.
+        """
+        now, known = self._clock(), {str(version) for version in loaded}
+        if known == self._loaded and not self._unloaded:
+            return  # what a late answer may leave is found the next time
+        self._loaded = known
+        series = {family: _label_values(family, names) for family, names in self._of_versions}
+        gone = {labels["version"] for found in series.values() for labels in found} - known
+        self._unloaded = {version: self._unloaded.get(version, now) for version in gone}
+        old = {one for one, since in self._unloaded.items() if now - since >= KEPT_SECONDS}
+        for family, found in series.items():
+            for labels in found:
+                if labels["version"] in old:
+                    family.remove(*labels.values())
+        for version in old:
+            self._newest.pop(int(version), None)
+
     def replicas(self, replicas: Iterable["Replica"]) -> None:
         """Tells how many healthy workers serve each version."""
         healthy = Counts(
@@ -169,3 +207,10 @@ class Metrics:
     def text(self) -> bytes:
         """Returns all counters in Prometheus's text format."""
         return generate_latest(self._all)
+
+
+def _label_values(family: Counter | Histogram, names: Iterable[str]) -> list[dict[str, str]]:
+    """Returns the values of a family's labels, in their order, for each of its series."""
+    samples = (sample for metric in family.collect() for sample in metric.samples)
+    found = {tuple(sample.labels[name] for name in names) for sample in samples}
+    return [dict(zip(names, values, strict=True)) for values in found]

@@ -76,12 +76,10 @@ def rule(
     """
     served = served or Served()
     env = emulators.take(game, protocol, pictures=False)
-    try:
-        episode, true_frames = _played(env, seed, values_of, name, served)
-        if not true_frames:
-            episode, _ = _played(env, seed, values_of, name, Served())
-    finally:
-        emulators.give(env)
+    episode, true_frames = _played(env, seed, values_of, name, served)
+    if not true_frames:
+        episode, _ = _played(env, seed, values_of, name, Served())
+    emulators.give(env)  # not one that raised an error: it would raise the next one, too
     finished = true_frames and len(served.actions) >= episode.steps
     return Ruling(episode, true_frames, finished)
 

@@ -2,16 +2,20 @@
 
 import asyncio
 import hmac
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import Header, Request
+from fastapi.responses import Response
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.types import Message
 
 from rlarcade.checked import AsWritten
 from rlarcade.games.protocols import Protocol
 from rlarcade.serving.assignment import Role
-from rlarcade.serving.controller import Controller
+from rlarcade.serving.controller import ANOTHER, Controller
 from rlarcade.serving.following import FollowedRun
 from rlarcade.serving.refusals import Refusal
 from rlarcade.serving.service import Service
@@ -80,6 +84,8 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 }
 """What every route may answer, for the OpenAPI document."""
 
+LARGEST_DOCUMENT = 1_000_000
+"""Most bytes of a JSON document in a request, other than one for inference."""
 LARGEST_BODY = 32_000_000
 """Most bytes of a request's body; 256 stacks in JSON have 29 million."""
 BODY_SECONDS = 20.0
@@ -105,7 +111,7 @@ class Online:
 
         Raises:
             Refusal: 401 without a token, 403 with a wrong one or if the server has none, 409
-                without a registry.
+                without a registry, or if another server drives the rollouts.
         """
         if self.token is None:
             raise Refusal(
@@ -124,6 +130,8 @@ class Online:
             raise Refusal(
                 409, "nothing can be rolled out: the server has no registry. See promote register."
             )
+        if self.controller.other is not None:
+            raise Refusal(409, f"orders are taken by {self.controller.other}, {ANOTHER}")
         return self.controller
 
 
@@ -156,3 +164,26 @@ async def body_of(request: Request, limit: int | None = None) -> bytes:
     except TimeoutError as error:
         raise Refusal(408, f"the body did not arrive within {BODY_SECONDS:g} seconds.") from error
     return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+class DocumentRoute(APIRoute):
+    """A route that reads the JSON document of its requests within bounds of size and time.
+
+    FastAPI itself would read a body of any size, and wait for it for any time.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Returns what answers a request; the errors are those of `body_of`."""
+        answer = super().get_route_handler()
+        if self.body_field is None:
+            return answer
+
+        async def bounded(request: Request) -> Response:
+            body = await body_of(request, LARGEST_DOCUMENT)
+
+            async def whole() -> Message:
+                return {"type": "http.request", "body": body, "more_body": False}
+
+            return await answer(Request(request.scope, whole))
+
+        return bounded

@@ -358,7 +358,7 @@ def record_games(
         ended: games with their results; each was assigned before.
 
     Raises:
-        StaleError: another process has recorded one of these games.
+        StaleError: another process has recorded one of these games, or its end.
         DamagedPartError: a game that has ended is missing from the registry.
         UnusableRegistryError: the registry cannot be written.
     """
@@ -374,14 +374,25 @@ def record_games(
         if assigned:
             change.execute(insert(served_games).values([game.model_dump() for game in assigned]))
         for result in results:
-            row = update(served_games).filter_by(rollout=number, number=result["number"])
-            if change.execute(row.values(**result)).rowcount != 1:
-                raise DamagedPartError(
-                    f"game {result['number']} of rollout {number} is missing from the registry. "
-                    "For details run `promote verify --all`."
-                )
+            here = {"rollout": number, "number": result["number"]}
+            open_game = update(served_games).filter_by(**here).where(served_games.c.ended.is_(None))
+            if change.execute(open_game.values(**result)).rowcount != 1:
+                there = change.execute(select(served_games.c.number).filter_by(**here)).first()
+                raise _no_open_game(number, result["number"], is_there=there is not None)
         told = [game.model_dump() for game in assigned]
         change.record(GAMES, {"rollout": number, "assigned": told, "ended": results})
+
+
+def _no_open_game(number: int, game: int, *, is_there: bool) -> RegistryError:
+    if is_there:
+        return StaleError(
+            f"game {game} of rollout {number} was ended by another server. Only one server at a "
+            "time can drive a rollout: end the other one."
+        )
+    return DamagedPartError(
+        f"game {game} of rollout {number} is missing from the registry. For details run "
+        "`promote verify --all`."
+    )
 
 
 def games_of(registry: Registry, number: int) -> list[ServedGame]:

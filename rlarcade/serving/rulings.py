@@ -8,6 +8,7 @@ import asyncio
 import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from rlarcade.errors import PolicyError
 from rlarcade.serving.emulators import Emulators
 from rlarcade.serving.live import LiveRollout
 from rlarcade.serving.metrics import Metrics
-from rlarcade.serving.referee import Ruling, Served, ValuesOf, rule
+from rlarcade.serving.referee import Served, ValuesOf, rule
 from rlarcade.serving.stock import Stocked
 
 _log = logging.getLogger(__name__)
@@ -26,6 +27,7 @@ DECISION_SECONDS = 10.0
 """A version that takes longer for a decision has failed."""
 SLOW_SHARE = 0.5
 """A session is slow if more than this share of its decisions were: its median was."""
+_RETRY_SECONDS = 10.0  # until a game that could not be played is tried again
 _MOST_TWINS = 8  # that wait; with a core for them, the last one waits for half a minute
 
 
@@ -102,10 +104,10 @@ class Rulings:
     ) -> None:
         game = live.games[number]
         assert game.seed is not None  # without one, nobody can play it
-        timed = Timed(stock.agent.q_values, live.spec.slow_seconds)
-        try:
-            ruling: Ruling = await asyncio.get_running_loop().run_in_executor(
-                self._twins if game.is_twin else self._referee,
+        thread = self._twins if game.is_twin else self._referee
+        while True:
+            timed = Timed(stock.agent.q_values, live.spec.slow_seconds)
+            playing = partial(
                 rule,
                 stock.game,
                 stock.protocol,
@@ -115,9 +117,12 @@ class Rulings:
                 self._emulators,
                 served,
             )
-        except Exception:
-            _log.exception("the referee failed in game %d of rollout %d", number, live.rollout.id)
-            return
+            try:
+                ruling = await asyncio.get_running_loop().run_in_executor(thread, playing)
+                break
+            except Exception:  # no emulator could be started, such as without memory
+                _log.exception("game %d of rollout %d is tried again", number, live.rollout.id)
+                await asyncio.sleep(_RETRY_SECONDS)  # pairs wait for its result
         episode = ruling.episode
         self._metrics.ruled(live.rollout.game, game.role, ruling)
         if episode.ended == "failed":

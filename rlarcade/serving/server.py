@@ -6,7 +6,7 @@ import resource
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import uvicorn
@@ -19,6 +19,7 @@ from rlarcade.registry.store import is_registry
 from rlarcade.serving.app import make_app
 from rlarcade.serving.assignment import Plan, Variant
 from rlarcade.serving.controller import Controller
+from rlarcade.serving.driver import Driver
 from rlarcade.serving.engine import Engine, LocalEngine
 from rlarcade.serving.following import FollowedRun, give_way
 from rlarcade.serving.http_protocol import PatientProtocol
@@ -51,6 +52,7 @@ def serve(
     token: str | None = None,
     replicas: int | None = None,
     loader: Loader = DQNAgent.load,
+    engine: str = "local",
     run: Path | None = None,
     on_ready: OnReady | None = None,
 ) -> None:
@@ -64,6 +66,7 @@ def serve(
         token: the operator's token; None: operators are refused.
         replicas: worker processes for forward passes; None: they run in this process.
         loader: makes agents of checkpoints, in this process.
+        engine: what `/v1/deployments` calls this process if forward passes run in it.
         run: folder of a run that trains: its newest checkpoint is served instead of a registry, at
             the lowest priority. It need not exist yet.
         on_ready: called with the server's address and the games online.
@@ -85,36 +88,41 @@ def serve(
     _raise_limits()
     with ExitStack() as stack:
         bound = stack.enter_context(_bound(host, port))
-        opened = None
+        driver = None
         if run is None and is_registry(registry):
             opened = stack.enter_context(
                 Registry.open(registry, create=False, busy_seconds=_BUSY_SECONDS)
             )
+            driver = stack.enter_context(closing(Driver(opened)))
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_served(opened, run, bound, host, token, replicas, loader, on_ready))
+            runner.run(
+                _served(
+                    driver, run, bound, host, token, _engine(replicas, engine), loader, on_ready
+                )
+            )
 
 
 async def _served(
-    registry: Registry | None,
+    driver: Driver | None,
     run: Path | None,
     bound: socket.socket,
     host: str,
     token: str | None,
-    replicas: int | None,
+    engine: Engine,
     loader: Loader,
     on_ready: OnReady | None,
 ) -> None:
-    service = Service(_engine(replicas))
+    service = Service(engine)
     controller = followed = None
     if run is not None:
         followed = FollowedRun(service, run, loader)
         await followed.look()
-    elif registry is None:
+    elif driver is None:
         await _serve_packaged(service, loader)
     else:
-        controller = Controller(service, registry, loader)
+        controller = Controller(service, driver.registry, loader, driver.other)
         await controller.look()
-    name = None if registry is None else registry.name
+    name = None if driver is None else driver.registry.name
     online = Online(service, controller, token, name, followed)
     config = uvicorn.Config(
         make_app(online, LOOPBACK if host in LOOPBACK else None),
@@ -140,9 +148,9 @@ async def _served(
     await _Server(config, listening).serve([bound])
 
 
-def _engine(replicas: int | None) -> Engine:
+def _engine(replicas: int | None, name: str) -> Engine:
     if replicas is None:
-        return LocalEngine()
+        return LocalEngine(name)
     return ProcessEngine(replicas, hang_seconds=DECISION_SECONDS)
 
 

@@ -316,7 +316,7 @@ class Service:
             return
         current = live.rollout
         live.shadow = Shadow(
-            live.shadow_counts or ShadowCounts(rollout=current.id),
+            live.shadow_counts or ShadowCounts.of(current.id),
             lambda observations: self.values(current.version, observations, "shadow"),
             slow_seconds=live.spec.slow_seconds,
             on_count=lambda result, count: self.metrics.shadowed(current.game, result, count),
@@ -332,6 +332,7 @@ class Service:
         """
         if session.state == "open":
             session.state = state
+            session.over.set()
             self.sessions.remove(session)
             self.metrics.ended(session)
             if session.counted is not None:
@@ -343,6 +344,11 @@ class Service:
         """Ends sessions whose clients have gone."""
         for session in self.sessions.idle(self.idle_seconds):
             self.finish(session, "abandoned")
+
+    def forget_unloaded(self) -> None:
+        """Forgets the counters of versions that nobody plays any more; see `Metrics`."""
+        versions = (replica.versions for replica in self.engine.replicas())
+        self.metrics.forget_unloaded({number for loaded in versions for number in loaded})
 
     # The referee
 

@@ -5,6 +5,7 @@ the Open Inference Protocol: the server gave no seed, so its game proves nothing
 A *watch* session's emulator is in the server.
 """
 
+import asyncio
 import hmac
 import secrets
 import time
@@ -72,6 +73,8 @@ class Session:
     """Whether a decision is being made."""
     used: float = 0.0
     """When the client was last seen, by the monotonic clock."""
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when it has ended, however."""
     _stack: FrameStack | None = None
     _newest: NDArray[np.uint8] | None = None
     """The newest observation, for which no action was given yet."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -9,12 +10,14 @@ from fastapi import APIRouter, Request, WebSocket, WebSocketDisconnect
 from fastapi.responses import Response
 from numpy.typing import NDArray
 from pydantic import Field
+from pydantic_core import from_json
 
 from rlarcade.games.protocols import SCREEN, STACK
 from rlarcade.serving.refusals import Refusal
 from rlarcade.serving.requests import (
     REFUSALS,
     Asked,
+    DocumentRoute,
     GameAsked,
     GameTold,
     SessionToken,
@@ -26,7 +29,9 @@ from rlarcade.serving.service import Decision, Service
 from rlarcade.serving.sessions import LONGEST_KEY, Session, State
 from rlarcade.text import quoted
 
-router = APIRouter(prefix="/v1/sessions", tags=["sessions"], responses=REFUSALS)
+router = APIRouter(
+    prefix="/v1/sessions", tags=["sessions"], responses=REFUSALS, route_class=DocumentRoute
+)
 
 _LARGEST_PICTURE = 210 * 160 * 3
 _SHAPES = {
@@ -36,6 +41,8 @@ _SHAPES = {
 }
 _HELLO_SECONDS = 10.0
 """Time for the first message of a WebSocket, with the session's token."""
+_LEAVING_SECONDS = 1.0
+"""Time for the last answer of a session that has ended."""
 
 
 class NewSession(GameAsked):
@@ -155,23 +162,39 @@ async def play(socket: WebSocket, number: str) -> None:
     await socket.accept()
     try:
         session = await _greeted(socket, service, number)
-        while session.state == "open":
-            message = await socket.receive()
-            if message["type"] == "websocket.disconnect":
-                return  # the client may come back until the session is idle for too long
-            if message.get("bytes") is not None:
-                service.sessions.get(number, session.token)
-                decision = await service.decide(session, _picture(message["bytes"]))
-                await socket.send_text(_json(_told(decision)))
-            else:
-                said = _report(message.get("text") or "")
-                ended = _ended(service, session, said)
-                await socket.send_text(ended.model_dump_json())
-        await socket.close(1000)
+        leaving = asyncio.create_task(_leave_when_over(socket, session))
+        try:
+            await _play(socket, service, session)
+        finally:
+            leaving.cancel()
     except Refusal as refusal:
         await _refused(socket, refusal)
     except (WebSocketDisconnect, RuntimeError):  # the client is gone
         return
+
+
+async def _play(socket: WebSocket, service: Service, session: Session) -> None:
+    """Answers observations until the session has ended or the client is gone."""
+    while session.state == "open":
+        message = await socket.receive()
+        if message["type"] == "websocket.disconnect":
+            return  # the client may come back until the session is idle for too long
+        if message.get("bytes") is not None:
+            service.sessions.get(session.id, session.token)
+            decision = await service.decide(session, _picture(message["bytes"]))
+            await socket.send_text(_json(_told(decision)))
+        else:
+            said = _report(message.get("text") or "")
+            ended = _ended(service, session, said)
+            await socket.send_text(ended.model_dump_json())
+    await socket.close(1000)
+
+
+async def _leave_when_over(socket: WebSocket, session: Session) -> None:
+    """Closes the connection of a client that says nothing although its session has ended."""
+    await session.over.wait()
+    await asyncio.sleep(_LEAVING_SECONDS)
+    await _refused(socket, Refusal(404, f"the session is over: {session.state}. Begin a new one."))
 
 
 async def _greeted(socket: WebSocket, service: Service, number: str) -> Session:
@@ -189,8 +212,9 @@ async def _greeted(socket: WebSocket, service: Service, number: str) -> Session:
 
 
 async def _refused(socket: WebSocket, refusal: Refusal) -> None:
-    await socket.send_text(_json({"error": refusal.message, "status": refusal.status}))
-    await socket.close(1008, refusal.message[:100])
+    with suppress(WebSocketDisconnect, RuntimeError):  # the client is gone
+        await socket.send_text(_json({"error": refusal.message, "status": refusal.status}))
+        await socket.close(1008, refusal.message[:100])
 
 
 def _report(text: str) -> Report:
@@ -205,8 +229,8 @@ def _report(text: str) -> Report:
 
 def _object(text: str) -> dict[str, Any]:
     try:
-        found = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        found = from_json(text, allow_inf_nan=False)  # unlike `json`, it takes no half a character
+    except ValueError as error:
         raise Refusal(400, f"a text message must be a JSON object, not {quoted(text)}.") from error
     if not isinstance(found, dict):
         raise Refusal(400, f"a text message must be a JSON object, not {quoted(text)}.")

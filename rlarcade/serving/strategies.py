@@ -36,6 +36,10 @@ from rlarcade.text import counted
 _ROLES: tuple[Role, ...] = ("champion", "control", "candidate")
 
 
+Finding = Literal["undecided", "better", "worse"]
+"""What the test of an experiment says of the candidate. `undecided`: there are not enough data."""
+
+
 class Decision(BaseModel):
     """What the rollout does next."""
 
@@ -165,6 +169,15 @@ def judge(
     return Decision(kind="succeed" if last else "advance", why=f"{_passed(spec, step, evidence)}.")
 
 
+def finding_of(evidence: Evidence) -> Finding:
+    """Returns what the two-sided test of an experiment (ab) says; whatever it said first, stays."""
+    reached = evidence.reached
+    better, worse = (math.inf if n is None else n for n in (reached.better, reached.futile))
+    if better == worse:  # neither was reached: no pair can reach both
+        return "undecided"
+    return "better" if better < worse else "worse"
+
+
 def _shares(spec: RolloutSpec, step: int) -> tuple[float, float]:
     """The candidate's share of the sessions at a step, and the control's."""
     if not 0 <= step < spec.num_steps:
@@ -236,7 +249,7 @@ def _lacking(spec: RolloutSpec, step: int, evidence: Evidence) -> str | None:
     if spec.strategy in ("big-bang", "rolling"):  # whoever starts the versions moves these on
         return None
     if spec.strategy == "ab":
-        return f"the experiment goes on until somebody decides; {_finding(evidence)}"
+        return f"the experiment goes on until somebody decides; {_found(evidence)}"
     if spec.mode == "shadow":
         return "a shadow has no scores, so the rollout goes on until somebody ends it"
     if evidence.tried < spec.min_sessions:
@@ -289,14 +302,11 @@ def _holds(spec: RolloutSpec, evidence: Evidence) -> bool:
     )
 
 
-def _finding(evidence: Evidence) -> str:
-    reached = evidence.reached
-    better, worse = (math.inf if n is None else n for n in (reached.better, reached.futile))
-    if better < worse:
-        return f"enough data: the candidate is better, it {_record(evidence)}"
-    if worse < better:
-        return f"enough data: the candidate is worse, it {_record(evidence)}"
-    return f"not enough data: the candidate {_record(evidence)}{_not_counting(evidence)}"
+def _found(evidence: Evidence) -> str:
+    finding = finding_of(evidence)
+    if finding == "undecided":
+        return f"not enough data: the candidate {_record(evidence)}{_not_counting(evidence)}"
+    return f"enough data: the candidate is {finding}, it {_record(evidence)}"
 
 
 def _record(evidence: Evidence) -> str:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from pydantic import Field
 
@@ -12,8 +12,10 @@ from rlarcade.registry.rollouts import Rollout, RolloutState
 from rlarcade.serving import rollout_store as store
 from rlarcade.serving.assignment import Role
 from rlarcade.serving.driving import by_operator
+from rlarcade.serving.follow_on import counts_of
 from rlarcade.serving.live import LiveRollout, kept, readable
-from rlarcade.serving.requests import REFUSALS, Asked, Online, Told, online_of
+from rlarcade.serving.metrics import Metrics
+from rlarcade.serving.requests import REFUSALS, Asked, DocumentRoute, Online, Told, online_of
 from rlarcade.serving.sessions import LONGEST_KEY
 from rlarcade.serving.strategies import RolloutSpec
 from rlarcade.serving.v1_documents import (
@@ -25,8 +27,9 @@ from rlarcade.serving.v1_documents import (
     rollout_document,
 )
 
-router = APIRouter(tags=["deployments and rollouts"], responses=REFUSALS)
+router = APIRouter(tags=["deployments and rollouts"], responses=REFUSALS, route_class=DocumentRoute)
 
+_MOST_ENDED = 64  # documents that are kept, of about 0.1 MB each
 _Actor = Annotated[str, Field(min_length=1, max_length=200)]
 
 
@@ -99,28 +102,66 @@ async def deployments(request: Request) -> Deployments:
     )
 
 
+class EndedRollouts:
+    """Documents of rollouts that have ended, each made once.
+
+    Reading the games of a long rollout takes a second, in which no new game could be written.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[tuple[Rollout, int], RolloutDocument]] = {}
+        """By id, those that were asked for last at the end: as of which state, and the document."""
+
+    def document(
+        self, registry: Registry, ended: Rollout, outcomes: int, metrics: Metrics
+    ) -> RolloutDocument:
+        """Returns the document of a rollout, made anew if the rollout or its outcomes changed."""
+        state = ended, outcomes
+        found = self._known.pop(ended.id, None)
+        if found is None or found[0] != state:
+            found = state, rollout_document(readable(registry, ended), metrics)
+        self._known[ended.id] = found
+        if len(self._known) > _MOST_ENDED:
+            del self._known[next(iter(self._known))]
+        return found[1]
+
+
 @router.get("/v1/rollouts")
-async def rollouts(request: Request) -> Rollouts:
-    """Lists all rollouts, oldest first."""
+async def rollouts(
+    request: Request, newest: Annotated[int, Query(ge=1, lt=2**31)] | None = None
+) -> Rollouts:
+    """Lists all rollouts, or so many of the newest ones, oldest first."""
     online = online_of(request)
     if online.controller is None:
-        return Rollouts(rollouts=())
-    registry = online.controller.registry
+        return Rollouts(rollouts=(), earlier=0)
+    registry, metrics = online.controller.registry, online.service.metrics
+    ended: EndedRollouts = request.app.state.ended_rollouts
     running = {
         one.live.rollout.id: one.live
         for one in online.service.deployments.values()
         if one.live is not None
     }
 
-    def found() -> list[LiveRollout]:
-        return [
-            running[one.id] if one.id in running else readable(registry, one)
-            for one in store.rollouts_of(registry)
+    def found() -> tuple[int, list[LiveRollout | RolloutDocument]]:
+        there, outcomes = store.rollouts_of(registry), counts_of(registry)
+        asked = there if newest is None else there[-newest:]
+        return len(there) - len(asked), [
+            running[one.id]
+            if one.id in running
+            else readable(registry, one)
+            if one.is_open
+            else ended.document(registry, one, outcomes.get(one.id, 0), metrics)
+            for one in asked
         ]
 
-    all_of_them = await online.service.at_registry(found)
-    counted = online.service.metrics
-    return Rollouts(rollouts=tuple(rollout_document(one, counted) for one in all_of_them))
+    earlier, listed = await online.service.at_registry(found)
+    return Rollouts(
+        rollouts=tuple(
+            one if isinstance(one, RolloutDocument) else rollout_document(one, metrics)
+            for one in listed
+        ),
+        earlier=earlier,
+    )
 
 
 @router.post("/v1/rollouts", status_code=201)

@@ -1,13 +1,14 @@
 """What the routes of `v1` tell about versions, rollouts and workers."""
 
-from rlarcade.registry.rollouts import OPEN_STATES, RolloutState, ShadowCounts
+from rlarcade.registry.rollouts import OPEN_STATES, RolloutHead, ShadowCounts, ShadowTally
 from rlarcade.serving.assignment import Role
 from rlarcade.serving.deployment import Deployment
-from rlarcade.serving.evidence import Evidence
+from rlarcade.serving.evidence import Evidence, RoleCounts
 from rlarcade.serving.follow_on import FollowOnSummary, summary
 from rlarcade.serving.live import LiveRollout
 from rlarcade.serving.metrics import Metrics
 from rlarcade.serving.requests import Told
+from rlarcade.serving.strategies import Finding, finding_of
 
 _MOST_VALUES = 1_000  # of an e-value's history
 
@@ -22,39 +23,26 @@ class LatencyDocument(Told):
     """99 of 100 decisions took no longer."""
 
 
-class VariantDocument(Told):
-    """One version that plays a game, and what is known of its games."""
+class _Seat(Told):
+    """Who plays, and how much."""
 
     role: Role
     version: int
     share: float
-    sessions: int = 0
-    games: int = 0
-    failed: int = 0
-    abandoned: int = 0
-    errors: int = 0
-    slow: int = 0
-    mean: float | None = None
-    scores: tuple[float, ...] = ()
+
+
+class VariantDocument(RoleCounts, _Seat):
+    """One version that plays a game, and what is known of its games."""
+
     outcomes: FollowOnSummary | None = None
     latency: LatencyDocument | None = None
     """Of all its decisions, also those outside the rollout; null: there are none, or the rollout
     has ended."""
 
 
-class ShadowDocument(Told):
+class ShadowDocument(ShadowTally, Told):
     """What a candidate would have done with the frames that the champion played."""
 
-    compared: int
-    """Decisions that both versions made."""
-    agreed: int
-    """Decisions for which both chose the same action."""
-    failed: int
-    """Decisions that the candidate did not make: it crashed, took too long, or gave no numbers."""
-    dropped: int
-    """Decisions that it did not see, because too many waited."""
-    slow: int
-    """Decisions that took more than the rollout's `slow_seconds`."""
     mean_seconds: float | None
     """Mean time of a decision, with the time in the queue of the engine."""
     mean_gap: float | None
@@ -63,17 +51,9 @@ class ShadowDocument(Told):
     """Mean loss with the candidate's action, by the champion's values; 0 where both agree."""
 
 
-class RolloutDocument(Told):
+class RolloutDocument(RolloutHead, Told):
     """A rollout with its evidence."""
 
-    id: int
-    game: str
-    strategy: str
-    version: int
-    """The candidate."""
-    champion: int
-    state: RolloutState
-    step: int
     steps: int
     """Number of steps."""
     after: int | None
@@ -87,11 +67,14 @@ class RolloutDocument(Told):
     e_value: float
     """Evidence that the candidate is better; 1/α promotes."""
     e_value_worse: float
-    """Evidence that the candidate is worse; 1/α of the alarm rolls back."""
+    """Evidence that the candidate is worse; 1/α of the alarm rolls back, but no experiment."""
     bound: float
     """1/α: from this e-value on, the candidate is better."""
     bound_worse: float
-    """1/α of the alarm: from this e-value on, the candidate is worse."""
+    """1/α of the alarm, in an experiment 1/α: from this e-value on, the candidate is worse."""
+    finding: Finding | None
+    """What the test of an experiment (ab) says, which may be looked at any time; null: another
+    strategy, which acts on its test itself."""
     history: tuple[float, ...]
     """`e_value` before the first pair and after each, at most the last 1,000."""
     history_worse: tuple[float, ...]
@@ -109,9 +92,11 @@ class RolloutDocument(Told):
 
 
 class Rollouts(Told):
-    """All rollouts, oldest first."""
+    """All rollouts, or the newest ones, oldest first."""
 
     rollouts: tuple[RolloutDocument, ...]
+    earlier: int
+    """How many older ones there are, which were not asked for."""
 
 
 class DeploymentDocument(Told):
@@ -128,6 +113,8 @@ class ReplicaDocument(Told):
     """A place where forward passes run."""
 
     name: str
+    """`local`: the server itself, by torch. `onnx`: the server itself, by onnxruntime. `worker-N`:
+    a worker process, by torch."""
     healthy: bool
     versions: tuple[int, ...]
     """Numbers of the versions that it serves."""
@@ -144,18 +131,18 @@ class Deployments(Told):
     run: str | None = None
     """Folder of the run that is followed (see `/v1/run`); null: there is none."""
     stale: str | None
-    """Why the registry cannot be used now; null: it can."""
+    """Why the registry cannot be used now, or not for everything; null: it can."""
 
 
 def rollout_document(running: LiveRollout, metrics: Metrics) -> RolloutDocument:
     """Returns a rollout with its evidence at its current step."""
     now, evidence = running.rollout, running.evidence()
+    is_experiment = running.spec.strategy == "ab"
     return RolloutDocument(
-        **now.model_dump(
-            include={"id", "game", "strategy", "version", "champion", "state", "step", "note"}
-        ),
+        **now.model_dump(include=set(RolloutHead.model_fields)),
         steps=running.spec.num_steps,
         after=running.spec.after,
+        note=now.note,
         variants=_variants(running, evidence, metrics),
         **evidence.counts._asdict(),
         e_value=evidence.e_value,
@@ -165,7 +152,8 @@ def rollout_document(running: LiveRollout, metrics: Metrics) -> RolloutDocument:
         untwinned=running.untwinned,
         shadow=None if running.seen is None else _shadow(running.seen),
         bound=1 / evidence.rule.alpha,
-        bound_worse=1 / evidence.alpha_alarm,
+        bound_worse=1 / (evidence.rule.beta if is_experiment else evidence.alpha_alarm),
+        finding=finding_of(evidence) if is_experiment else None,
         history=evidence.history[-_MOST_VALUES:],
         history_worse=evidence.history_worse[-_MOST_VALUES:],
         opened=now.opened,
@@ -178,7 +166,7 @@ def _shadow(seen: ShadowCounts) -> ShadowDocument:
         return total / seen.compared if seen.compared else None
 
     return ShadowDocument(
-        **seen.model_dump(include={"compared", "agreed", "failed", "dropped", "slow"}),
+        **seen.model_dump(include=set(ShadowTally.model_fields)),
         mean_seconds=mean(seen.seconds),
         mean_gap=mean(seen.gap),
         mean_regret=mean(seen.regret),

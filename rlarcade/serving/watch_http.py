@@ -16,11 +16,20 @@ from pydantic import Field, ValidationError
 
 from rlarcade.games.episodes import Ending
 from rlarcade.serving.refusals import Refusal
-from rlarcade.serving.requests import REFUSALS, Asked, GameAsked, GameTold, SessionToken
+from rlarcade.serving.requests import (
+    REFUSALS,
+    Asked,
+    DocumentRoute,
+    GameAsked,
+    GameTold,
+    SessionToken,
+)
 from rlarcade.serving.sessions import LONGEST_KEY
 from rlarcade.serving.watching import Mode, Moment, WatchedGame, Watching
 
-router = APIRouter(prefix="/v1/watch", tags=["watched games"], responses=REFUSALS)
+router = APIRouter(
+    prefix="/v1/watch", tags=["watched games"], responses=REFUSALS, route_class=DocumentRoute
+)
 page = APIRouter(include_in_schema=False)
 
 SPEED = 15.0

@@ -309,3 +309,19 @@ class Clients:
 
 
 JSON, BYTES = "application/json", "application/octet-stream"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("flags", "names"),
+    [
+        ((), ["local"]),
+        (("--engine", "onnx"), ["onnx"]),
+        (("--engine", "processes", "--replicas", "3"), ["worker-1", "worker-2", "worker-3"]),
+    ],
+)
+def test_deployments_tell_what_computes(tmp_path, flags, names):
+    Registry.open(tmp_path / "registry").close()  # without versions, so the server starts at once
+    with serving(tmp_path, "--registry", "registry", *flags) as server:
+        assert [one["name"] for one in server.deployments()["replicas"]] == names
+        assert server.end() == 0

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 
 import psycopg
 import pytest
@@ -391,6 +391,34 @@ def test_a_server_that_crashes_again_and_again_keeps_what_was_told(fragile_serve
             assert [one for one in kept if one in set(mine)] == mine
             assert len(kept) - len(mine) <= 1
             assert len(mine) > 3
+    drop_database(fragile_server.url, database)
+
+
+# The lock of the server that drives rollouts
+
+
+def test_one_server_drives_until_it_ends_or_loses_its_connection(fragile_server, tmp_path):
+    database = new_database(fragile_server.url)
+    address = f"{database}?blobs={tmp_path / 'b'}"
+    with (
+        Registry.open(address) as one,
+        Registry.open(address) as other,
+        closing(one.alone()) as first,
+        closing(other.alone()) as second,
+    ):
+        assert first.holder() is None
+        assert "rlarcade, process" in second.holder()
+        assert first.holder() is None
+        note(other, "the lock is no writer's")
+        first.close()
+        assert second.holder() is None
+        assert "rlarcade, process" in first.holder()
+        fragile_server.stop()
+        with pytest.raises(UnusableRegistryError, match="cannot be reached"):
+            second.holder()
+        fragile_server.start()
+        assert first.holder() is None
+        assert "rlarcade, process" in second.holder()
     drop_database(fragile_server.url, database)
 
 

@@ -19,6 +19,7 @@ from rlarcade.serving import rollout_store as store
 from rlarcade.serving.follow_on import follow_ons_of, report, summary
 from rlarcade.serving.refusals import Refusal
 from rlarcade.serving.settings import RolloutSpec
+from rlarcade.serving.v1_documents import rollout_document
 
 __all__ = ["short"]
 
@@ -105,15 +106,40 @@ def test_sessions_that_do_not_reach_both_sides_as_planned_pause_the_experiment(h
     run(check())
 
 
-def test_an_experiment_never_ends_by_itself_and_says_when_the_data_are_enough(house):
+@pytest.mark.parametrize(("finding", "scores"), [("better", (20, 10)), ("worse", (10, 20))])
+def test_an_experiment_never_ends_by_itself_and_says_when_the_data_are_enough(
+    house, finding, scores
+):
+    """Each side of the test has half of alpha, so it says something from an e-value of 40 on."""
+
     async def check():
         await house.start(2, EXPERIMENT)
-        await house.pairs(60, candidate=20, champion=10)
-        assert house.state().state == "progressing"
-        assert house.pong.live.evidence().reached.better is not None
+        for _ in range(60):
+            await house.pairs(1, *scores)
+            assert house.state().state == "progressing"
+            told = rollout_document(house.pong.live, house.service.metrics)
+            assert (told.bound, told.bound_worse) == (40, 40)
+            enough = max(*told.history, *told.history_worse) >= 40
+            assert told.finding == (finding if enough else "undecided")
+        assert enough
+        await house.pairs(60, *reversed(scores))
+        told = rollout_document(house.pong.live, house.service.metrics)
+        assert told.finding == finding, "what was found once, stays"
         await house.service.close()
 
     run(check())
+
+
+def test_only_an_experiment_tells_a_finding(house):
+    async def check():
+        await house.start(2)
+        await house.pairs(1, 20, 10)
+        told = rollout_document(house.pong.live, house.service.metrics)
+        await house.service.close()
+        return told
+
+    told = run(check())
+    assert (told.finding, told.bound, told.bound_worse) == (None, 20, 100)
 
 
 # Outcomes that are reported later
@@ -330,6 +356,12 @@ def test_outcomes_and_shadows_on_the_command_line(house, monkeypatch, capsys):
         said = told("outcome", "anna", "-1.5", "--note", "left")
         assert said == f"rollout 1: -1.5 for version {version} ({role})\n"
         assert "; later outcomes of 1 user, mean -1.5, 0 missing" in told("status")
+        assert "\n  not enough data yet\n" in told("status")
+        house.pong.live.end(0, None, ended="failed")
+        for _ in range(10):  # nine straight wins have an e-value above 40
+            house.play("control", 10)
+            house.play("candidate", 20)
+        assert "\n  enough data: the candidate is better\n" in told("status")
         told("abort", "1")
         told("start", "2", "--strategy", "parallel", "--mode", "shadow")
         until(progressing)

@@ -281,6 +281,25 @@ def test_a_game_whose_client_stays_away_is_abandoned(house):
     until(lambda: house.get(path, headers=token_of(session)).status_code == 404)
 
 
+@pytest.mark.parametrize("leave", ["idle", "deleted"])
+def test_the_connection_of_a_game_that_is_over_does_not_stay(house, leave):
+    """A client that says nothing would keep its socket for ever."""
+    session = begin(house)
+    path = f"/v1/sessions/{session['id']}"
+    with house.websocket_connect(f"{path}/ws") as socket:
+        socket.send_json({"token": session["token"]})
+        socket.receive_json()
+        if leave == "idle":
+            house.service.idle_seconds = -1
+        else:
+            assert house.delete(path, headers=token_of(session)).status_code == 204
+        told = socket.receive_json()
+        assert told == {"error": "the session is over: abandoned. Begin a new one.", "status": 404}
+        with pytest.raises(WebSocketDisconnect) as closed:
+            socket.receive_json()
+        assert closed.value.code == 1008
+
+
 def test_games_of_one_user_are_played_by_one_version(house):
     sessions = [begin(house, key="anna") for _ in range(5)]
     assert len({session["version"] for session in sessions}) == 1

@@ -2,19 +2,23 @@
 
 import asyncio
 import itertools
+import threading
 
 import numpy as np
 import pytest
 from registry_helpers import blob_file, flip_a_byte, whole
 from serving_helpers import Crashing, NotANumber, Sleepy, run
-from serving_house import CANARY, House
+from serving_house import CANARY, House, short
 
 from rlarcade.errors import UnusableRegistryError
 from rlarcade.registry.rollouts import ServedGame
 from rlarcade.serving import rollout_store as store
+from rlarcade.serving import rulings
 from rlarcade.serving.driving import by_operator
 from rlarcade.serving.refusals import Refusal
 from rlarcade.serving.settings import RolloutSpec
+
+__all__ = ["short"]
 
 BIG_BANG = RolloutSpec(strategy="big-bang")
 
@@ -39,6 +43,78 @@ def test_the_champions_of_the_registry_are_served_and_followed(house, add, regis
         assert set(house.service.deployments) == {"pong"}
 
     run(check())
+
+
+def loaded(house):
+    return house.service.engine.replicas()[0].versions
+
+
+def test_a_game_that_is_offline_is_unloaded_when_its_last_session_has_ended(house, registry):
+    async def check():
+        await house.look()
+        session = await house.service.open_session("pong", "act")
+        registry.move_alias("pong", "champion", None, expected_generation=1, kind="set")
+        await house.look(2)
+        assert (set(house.service.deployments), loaded(house)) == (set(), (1,))
+        await house.service.decide(session, np.zeros((84, 84), dtype=np.uint8))
+        house.service.finish(session, "ended")
+        await house.look()
+        assert loaded(house) == ()
+        assert house.controller._aside == {}
+        await house.service.close()
+
+    run(check())
+
+
+def test_a_game_that_comes_back_while_a_session_still_plays_is_loaded_once(house, registry):
+    async def check():
+        await house.look()
+        session = await house.service.open_session("pong", "act")
+        registry.move_alias("pong", "champion", None, expected_generation=1, kind="set")
+        await house.look()
+        registry.move_alias("pong", "champion", 1, expected_generation=2, kind="set")
+        await house.look(2)
+        house.service.finish(session, "ended")
+        await house.look(2)
+        assert (shares(house), loaded(house)) == ({"champion": (1, 1.0)}, (1,))
+        await house.service.close()
+
+    run(check())
+
+
+class Waiting(House):
+    """Making the agent of version 3 takes until it is told to end."""
+
+    def __init__(self, *more):
+        self.end = threading.Event()
+        super().__init__(*more)
+
+    def _load(self, checkpoint):
+        if int(checkpoint.tensors["w"][0]) == 3:
+            assert self.end.wait(30)
+        return super()._load(checkpoint)
+
+
+def test_a_first_champion_that_is_loaded_slowly_keeps_no_other_game_waiting(house, add, registry):
+    """A new game of a rollout waits for the controller, which must not wait for the other game."""
+
+    async def check():
+        waiting = Waiting(registry, house.made)
+        await waiting.start(2)
+        waiting.controller._loading.patience = 0.05
+        add(3, "breakout")
+        registry.move_alias("breakout", "champion", 3, expected_generation=0, kind="promote")
+        try:
+            for _ in range(3):
+                assert (await asyncio.wait_for(waiting.opened(), 10)).game == "pong"
+            assert set(waiting.service.deployments) == {"pong"}
+        finally:
+            waiting.end.set()
+        while "breakout" not in waiting.service.deployments:
+            await waiting.look()
+        await waiting.service.close()
+
+    run(check(), 60)
 
 
 def test_a_version_stays_loaded_as_long_as_a_session_plays_with_it(house, registry):
@@ -493,3 +569,33 @@ def test_games_whose_clients_lost_the_server_are_played_to_their_end_by_the_next
         await again.service.close()
 
     run(check(), seconds=60)
+
+
+@pytest.mark.usefixtures("short")
+def test_a_game_that_the_referee_could_not_play_is_tried_again(
+    house, registry, monkeypatch, caplog
+):
+    """Otherwise it would never end, and all later pairs would wait for it."""
+    played, tries = rulings.rule, []
+
+    def rule(*given):
+        tries.append(given)
+        if len(tries) < 3:
+            raise MemoryError("no emulator can be started")
+        return played(*given)
+
+    monkeypatch.setattr(rulings, "rule", rule)
+    monkeypatch.setattr(rulings, "_RETRY_SECONDS", 0.01)
+
+    async def check():
+        await house.start(2)
+        session = await house.opened()
+        house.service.finish(session, "abandoned")
+        await house.settled()
+        [game] = store.games_of(registry, 1)
+        assert (game.ended, game.abandoned, game.errors) == ("truncated", True, False)
+        await house.service.close()
+
+    run(check())
+    assert len(tries) == 3
+    assert caplog.messages.count("game 0 of rollout 1 is tried again") == 2

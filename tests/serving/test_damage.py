@@ -6,9 +6,10 @@ import threading
 import time
 
 import pytest
-from registry_helpers import blob_file, flip_a_byte, sql
+from registry_helpers import blob_file, flip_a_byte, sql, whole
 from serving_helpers import Favourite, run
-from serving_house import CANARY, House, until
+from serving_house import CANARY, House, short, until
+from starlette.requests import Request
 
 from rlarcade.errors import DamagedPartError, RegistryError, UnusableRegistryError
 from rlarcade.registry import versions
@@ -16,7 +17,12 @@ from rlarcade.registry.registry import Registry
 from rlarcade.registry.rollouts import ServedGame
 from rlarcade.serving import rollout_store as store
 from rlarcade.serving import strategies
+from rlarcade.serving.driver import Driver
+from rlarcade.serving.refusals import Refusal
+from rlarcade.serving.requests import Online
 from rlarcade.serving.settings import RolloutSpec
+
+__all__ = ["short"]
 
 BIG_BANG = RolloutSpec(strategy="big-bang")
 QUICK = RolloutSpec(strategy="canary", steps=(50, 100), min_sessions=3)
@@ -433,6 +439,95 @@ def test_a_rollout_that_another_server_drives_is_left_alone_and_the_other_games_
         await other.service.close()
 
     run(check())
+
+
+@pytest.mark.usefixtures("short")
+def test_a_game_that_two_servers_end_is_ended_once_in_the_audit_log(house, registry):
+    async def check():
+        await house.start(2)
+        session = await house.opened()
+        other = House(registry)
+        await other.look()  # it takes the game for one whose server was killed
+        await other.settled()
+        house.service.finish(session, "abandoned")
+        await house.settled()
+        assert "was ended by another server" in house.controller.stale
+        await house.service.close()
+        await other.service.close()
+
+    run(check())
+    assert whole(registry)
+
+
+class Drivers:
+    """Tells a controller who else drives, as `Driver` does."""
+
+    def __init__(self):
+        self.first = None
+
+    def of(self, name):
+        def other():
+            self.first = self.first or name
+            return None if self.first == name else f"process {self.first}"
+
+        return other
+
+
+def test_a_second_server_serves_champions_and_takes_over_when_the_first_one_ends(house, registry):
+    drivers = Drivers()
+
+    async def check():
+        house.controller._other_driver = drivers.of(1)
+        await house.start(2, QUICK)
+        other = House(registry)
+        other.controller._other_driver = drivers.of(2)
+        session = await house.opened()
+        await other.look(2)
+        assert shares(other) == {"champion": (1, 1.0)}
+        assert other.pong.live is None
+        assert "process 1 drives them" in other.controller.stale
+        assert store.games_of(registry, 1)[session.counted].ended is None
+        online = Online(other.service, other.controller, "secret", None)
+        with pytest.raises(Refusal, match="orders are taken by process 1, another server") as no:
+            online.require_operator(order("secret"))
+        assert no.value.status == 409
+        drivers.first = None
+        await other.look()
+        assert shares(other)["candidate"] == (2, 0.5)
+        assert other.controller.stale is None
+        assert online.require_operator(order("secret")) is other.controller
+        await other.service.close()
+        await house.service.close()
+
+    run(check())
+
+
+def order(token):
+    """A request with the operator's token."""
+    headers = [(b"authorization", f"Bearer {token}".encode())]
+    return Request({"type": "http", "headers": headers})
+
+
+def test_the_lock_of_the_driver_is_one_servers_until_it_ends(registry):
+    first, second = Driver(registry), Driver(registry)
+    assert first.other() is None
+    assert second.other() == "another process"  # it is this one, which holds both
+    assert first.other() is None
+    with registry.change("anna") as change:  # the lock is no writer's
+        change.record("note", {})
+    first.close()
+    assert second.other() is None
+    second.close()
+
+
+def test_a_driver_that_has_lost_its_lock_to_another_one_says_so(registry, monkeypatch):
+    driver = Driver(registry)
+    assert driver.other() is None
+    monkeypatch.setattr(driver._lock, "holder", lambda: "process 7")
+    with pytest.raises(UnusableRegistryError, match="was lost, and process 7 drives .* Restart"):
+        driver.other()
+    monkeypatch.undo()
+    driver.close()
 
 
 @pytest.mark.parametrize("first", ["pong", "breakout"])

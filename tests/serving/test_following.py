@@ -24,6 +24,7 @@ from rlarcade.runs.metrics import MetricWriter
 from rlarcade.serving import following
 from rlarcade.serving.app import make_app
 from rlarcade.serving.engine import LocalEngine
+from rlarcade.serving.refusals import Refusal
 from rlarcade.serving.requests import Online
 from rlarcade.serving.service import Service
 
@@ -243,6 +244,47 @@ def test_another_run_in_the_folder_takes_over_with_its_game(follower):
     run(check())
 
 
+def test_the_game_of_an_earlier_run_is_played_to_its_end_and_no_new_one_begins(follower):
+    async def check():
+        follower.save(1_000, 1)
+        await follower.run.look()
+        before = await follower.opened()
+        shutil.rmtree(follower.folder)
+        follower.save(1_000, 3, game="qbert")
+        await follower.run.look()
+        assert list(follower.service.deployments) == ["qbert"]
+        with pytest.raises(Refusal, match="pong is not served"):
+            await follower.opened()
+        after = await follower.opened("qbert")
+        assert (before.version, after.version) == (1_000, 1_001)
+        for session in (before, after):
+            await follower.service.decide(session, _blank()[0])
+        await follower.run.look()
+        assert follower.service.engine.replicas()[0].versions == (1_000, 1_001)
+        follower.service.finish(before, "ended")
+        await follower.run.look()
+        assert follower.service.engine.replicas()[0].versions == (1_001,)
+
+    run(check())
+
+
+def test_what_was_wrong_with_a_checkpoint_is_forgotten_with_it(follower):
+    async def check():
+        follower.save(1_000, 1)
+        await follower.run.look()
+        path = follower.save(2_000, 2)
+        flip_a_byte(path / "weights.safetensors")
+        await follower.run.look()
+        assert follower.run.trouble is not None
+        shutil.rmtree(follower.folder)
+        await follower.run.look()
+        told = await follower.run.progress()
+        assert (told.trouble, told.state) == (None, "waiting")
+        assert follower.served() == 1_000, "the last one plays on"
+
+    run(check())
+
+
 def _blank():
     return np.zeros((1, 4, 84, 84), dtype=np.uint8)
 
@@ -372,6 +414,29 @@ def test_a_run_is_training_while_a_process_holds_its_lock(follower):
         assert (await follower.run.progress()).state == "stopped"
         follower.score(2_000, 2.0)
         assert (await follower.run.progress()).state == "training", "it was resumed"
+
+    run(check())
+
+
+def test_a_clock_that_is_set_back_stops_nothing(follower):
+    async def check():
+        follower.save(1_000, 1)
+        follower.score(1_000, 1.0)
+        path = follower.save(2_000, 2)
+        good = (path / "weights.safetensors").read_bytes()
+        flip_a_byte(path / "weights.safetensors")
+        await follower.run.look()
+        assert (await follower.run.progress()).state == "training"
+        follower.clock.set_back = 86_400
+        (path / "weights.safetensors").write_bytes(good)
+        follower.score(2_000, 2.0)
+        follower.clock.now += 31
+        await follower.run.look()
+        told = await follower.run.progress()
+        assert (follower.served(), told.trouble) == (2_000, None)
+        assert told.figures.step == 2_000
+        assert told.state == "stopped", "its files come from the future, so only its lock tells"
+        assert told.quiet_seconds == 0
 
     run(check())
 

@@ -328,7 +328,7 @@ def test_the_command_loads_with_onnx_and_says_what_that_means(command, monkeypat
         code, out, _ = command("serve", "--engine", engine, "--registry", tmp_path)
         assert code == 0
         assert given["loader"] == (load_onnx if engine == "onnx" else DQNAgent.load)
-        assert given["replicas"] is None
+        assert (given["replicas"], given["engine"]) == (None, engine)
         said = "engine onnx: values differ from torch's in the last bits, so games may differ, too"
         assert (said in out.splitlines()) == (engine == "onnx")
     code, out, _ = command("serve", "--help")

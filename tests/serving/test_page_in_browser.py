@@ -35,11 +35,13 @@ from serving_process import TOKEN, serving
 from serving_runs import Follower
 from websockets.sync.client import connect
 
+from rlarcade.errors import UnusableRegistryError
 from rlarcade.learning.policy import DQNAgent
 from rlarcade.promotion.pipeline import run_pipeline
 from rlarcade.promotion.submissions import submissions_of
 from rlarcade.registry.registry import DEFAULT_REGISTRY, Registry
 from rlarcade.serving import following
+from rlarcade.serving import rollout_store as store
 from rlarcade.serving.app import make_app
 from rlarcade.serving.engine import Replica
 from rlarcade.serving.http_protocol import PatientProtocol
@@ -630,6 +632,44 @@ def test_workers_are_shown_with_their_health_and_versions(visit, server, monkeyp
     until(lambda: table.locator("tbody tr").count() == 2)
     told = [one.split("\t") for one in table.locator("tbody tr").all_inner_texts()]
     assert told == [["worker 1", "healthy", "1, 2"], ["worker 2", "down", "none"]]
+    workers[:] = [Replica("onnx", True, (1,))]
+    until(lambda: table.locator("tbody tr").count() == 1)
+    assert table.locator("tbody th").inner_text() == "the server itself, by onnxruntime"
+
+
+def test_while_the_registry_cannot_be_used_games_go_on_and_the_page_says_why(
+    chromium, server, monkeypatch
+):
+    def unreachable(*ignored):
+        raise UnusableRegistryError("the disk cannot be read")
+
+    with monkeypatch.context() as away:
+        away.setattr(store, "rollouts_of", unreachable)
+        with Visit(chromium, server.url) as visit:
+            until(lambda: visit.step() > 2)
+            until(lambda: visit.page.inner_text("#unknown") == "the disk cannot be read")
+            online = visit.page.locator("#online")
+            until(lambda: "Trouble: the disk cannot be read" in online.inner_text())
+            assert any("503" in line for line in visit.complaints)  # the browser's own line
+            away.undo()
+            until(lambda: "Rollout 1" in visit.page.inner_text("#rollouts"))
+            until(lambda: visit.page.inner_text("#unknown") == "")
+            visit.complaints.clear()
+
+
+def test_the_page_shows_the_newest_rollouts_and_how_many_there_are_earlier(
+    chromium, server, monkeypatch
+):
+    def rollouts(route):
+        assert route.request.url.endswith("/v1/rollouts?newest=20")
+        told = server.rollout()
+        route.fulfill(json={"rollouts": [told], "earlier": 7})
+
+    def prepare(page):
+        page.route(re.compile(r"/v1/rollouts"), rollouts)
+
+    with Visit(chromium, server.url, prepare=prepare) as visit:
+        until(lambda: "There are 7 earlier ones" in visit.page.inner_text("#earlier"))
 
 
 # Orders
@@ -690,6 +730,47 @@ def test_an_experiment_is_decided_and_undone_where_that_is_possible(visit, serve
         f"Decide rollout {after} for the candidate? Version 4 plays all new games.",
         f"Undo rollout {after}? Version 3 becomes the champion again.",
     ]
+
+
+def test_an_experiment_shows_each_arms_outcomes_and_what_its_test_says(visit, server):
+    number = server.roll_out(4, "anna", strategy="ab")
+    card = visit.card(number)
+    until(lambda: "Enough data\nnot yet" in card.locator("dl").inner_text())
+    assert "later outcome" not in card.inner_text()
+    keys = {"candidate": [], "control": []}
+    while min(map(len, keys.values())) < 3:
+        key = f"user {sum(map(len, keys.values()))}"
+        session = post(f"{server.url}/v1/sessions", {"game": "Qbert", "key": key})
+        keys[session["role"]].append(key)
+    for role, values in {"candidate": [0, 1, 5.25], "control": [-1234.5]}.items():
+        for key, value in zip(keys[role], values, strict=False):
+            post(f"{server.url}/v1/outcomes", {"session": key, "value": value})
+    told = {one["role"]: one["outcomes"] for one in server.rollout(number)["variants"]}
+    assert told["candidate"]["mean"] == pytest.approx(6.25 / 3)
+    arms = card.locator("table")
+    until(lambda: row(arms, "control").get("Users with a later outcome") == "1")
+    until(lambda: row(arms, "candidate")["Users with a later outcome"] == "3")
+    candidate, control = row(arms, "candidate"), row(arms, "control")
+    assert candidate["Mean outcome"] == "2.083"
+    assert candidate["95 % interval"] == "−4.842 to 9.008"  # ± 4.303 standard errors
+    assert (control["Mean outcome"], control["95 % interval"]) == ("−1,235", "–")
+    assert candidate["Users without"] == str(told["candidate"]["missing"])
+
+    def played():
+        live = server.service.deployments["qbert"].live
+        for number in range(18):
+            role = ("candidate", "control")[number % 2]
+            live.assign(live.plan.variant(role), f"later user {number}", None)
+        for game in live.open_games():
+            score = 10.0 if game.role == "candidate" else 20.0
+            live.end(game.number, None, ended="terminated", score=score, steps=10)
+
+    server.do(played)
+    until(lambda: "Enough data\nyes: it is worse" in card.locator("dl").inner_text())
+    assert "from 40 on it is). The test ends nothing: a person decides." in card.inner_text()
+    assert row(arms, "candidate")["Games"] == str(len(keys["candidate"]) + 9)
+    assert row(arms, "candidate")["Mean score"] == "10.0"
+    post(f"{server.url}/v1/rollouts/{number}/abort", {})
 
 
 def test_a_rollout_that_was_overtaken_offers_no_undo(visit, server):
@@ -851,7 +932,7 @@ def test_the_clip_of_the_documentation_is_drawn(chromium, tmp_path):
 def page_of_a_run(folder):
     """A server that follows a run whose files the test writes; yields the run and its address."""
     follower = Follower(folder, agent=Valued)
-    follower.run._clock = time.time
+    follower.run._clock, follower.run._monotonic = time.time, time.monotonic
     config = uvicorn.Config(
         make_app(Online(follower.service, None, None, None, follower.run), ("127.0.0.1",)),
         http=PatientProtocol,

@@ -126,6 +126,20 @@ def test_emulators_are_used_again_if_they_fit():
     kept.close()
 
 
+def test_an_emulator_that_raised_an_error_is_not_used_again(monkeypatch):
+    emulators = Emulators()
+    emulators.give(emulators.take("pong", V5, pictures=False))
+
+    def broken(*ignored, **more):
+        raise MemoryError("no room")
+
+    with monkeypatch.context() as away:
+        away.setattr("rlarcade.games.single.GameEnv.step", broken)
+        with pytest.raises(MemoryError):
+            rule("pong", V5, 5, Wanderer().q_values, "it", emulators)
+    assert not emulators._idle
+
+
 def test_a_frame_stack_goes_on_from_a_whole_stack():
     whole = np.random.default_rng(0).integers(0, 256, (4, 84, 84), dtype=np.uint8)
     frame = np.full((84, 84), 9, dtype=np.uint8)

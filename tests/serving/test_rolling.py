@@ -14,11 +14,13 @@ from test_processes import until, workers
 from worker_agents import CRASHING, DEADLY_TO_LOAD, LOADER, NEVER_LOADED
 
 from rlarcade.errors import UnusableRegistryError
+from rlarcade.serving import controller
 from rlarcade.serving import rollout_store as store
 from rlarcade.serving.driving import by_operator
 from rlarcade.serving.processes import ProcessEngine
 from rlarcade.serving.refusals import Refusal
 from rlarcade.serving.settings import RolloutSpec
+from rlarcade.serving.worker_process import WorkerProcess
 
 ROLLING = RolloutSpec(strategy="rolling")
 PICTURE = np.zeros((84, 84), dtype=np.uint8)
@@ -364,6 +366,31 @@ def test_a_server_that_is_started_again_goes_on_where_it_was(house, registry):
             await until(lambda: again.healthy[-1] == 2)
 
     run(check())
+
+
+def test_a_server_that_is_started_again_waits_for_its_workers_however_slowly_they_start(
+    house, registry, monkeypatch
+):
+    """The other games go on meanwhile, and nobody takes the candidate for a version that left."""
+    start = WorkerProcess.start
+
+    async def slowly(loader):
+        await asyncio.sleep(0.5)
+        return await start(loader)
+
+    async def check():
+        async with house.online():
+            await house.service.open_session("pong", "act")
+            await house.start(2)
+            await until(lambda: house.state().step == 1, 20)
+        monkeypatch.setattr(controller, "PERIOD", 0.02)
+        monkeypatch.setattr(WorkerProcess, "start", slowly)
+        again = Workshop(registry)
+        again.controller._loading.patience = 0.01
+        async with again.online():
+            await again.ends("succeeded")
+
+    run(check(), 60)
 
 
 @pytest.mark.slow

@@ -6,11 +6,15 @@ import tracemalloc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
 from serving_helpers import Crashing, observations, run
 from serving_house import command_server, pong_online, until
+from serving_runs import Clock, Follower
 
 from rlarcade.errors import PolicyError
-from rlarcade.serving.metrics import MOST_LATENCIES, MOST_VERSIONS, Metrics
+from rlarcade.serving import metrics as metrics_module
+from rlarcade.serving.metrics import KEPT_SECONDS, MOST_LATENCIES, MOST_VERSIONS, Metrics
+from rlarcade.serving.settings import RolloutSpec
 
 
 def seen(seconds, version=1, result="ok"):
@@ -146,6 +150,93 @@ def test_status_tells_the_latency_within_a_terminals_width(house, monkeypatch, c
     candidate = "            its 1 newest decision took 500.0 ms (median), 500.0 ms (p99)"
     assert lines == [champion, champion, candidate]  # the champion is its own control
     assert max(map(len, lines)) < 80
+
+
+# Versions that nobody plays any more
+
+
+def versions_in(metrics):
+    """The versions of which the text for Prometheus tells."""
+    return {
+        int(sample.labels["version"])
+        for family in text_string_to_metric_families(metrics.text().decode())
+        for sample in family.samples
+        if "version" in sample.labels
+    }
+
+
+def test_counters_of_an_unloaded_version_are_told_for_a_while_and_then_forgotten():
+    clock = Clock()
+    metrics = Metrics(clock)
+    for version in (1, 2):
+        metrics.decided(version, "champion", "ok", 0.1)
+        metrics.decided(version, None, "failed", 0.1)
+    before = metrics.text()
+    metrics.forget_unloaded({2})
+    clock.now += KEPT_SECONDS - 1
+    metrics.forget_unloaded({2})
+    assert metrics.text() == before
+    clock.now += 1
+    metrics.forget_unloaded({2})
+    assert versions_in(metrics) == {2}
+    assert (metrics.latency(1), metrics.latency(2)) == (None, (1, 0.1, 0.1))
+    assert 'result="failed",role="addressed",version="2"} 1.0' in metrics.text().decode()
+
+
+def test_a_version_that_is_loaded_again_in_time_keeps_its_counters():
+    clock = Clock()
+    metrics = Metrics(clock)
+    metrics.decided(1, "champion", "ok", 0.1)
+    for loaded in ({}, {1}, {}):
+        metrics.forget_unloaded(loaded)
+        clock.now += KEPT_SECONDS - 1
+        metrics.forget_unloaded(loaded)
+    assert versions_in(metrics) == {1}
+
+
+def test_an_earlier_champion_is_told_of_until_its_last_game_has_ended(house, monkeypatch):
+    monkeypatch.setattr(metrics_module, "KEPT_SECONDS", 0.0)
+
+    async def check():
+        await house.look()
+        old = await house.opened()
+        await house.start(2, RolloutSpec(strategy="big-bang"))
+        while house.state().state != "succeeded":
+            await house.look()
+        new = await house.opened()
+        for session in (old, new):
+            await house.service.decide(session, observations(1)[0])
+        await house.look()
+        assert versions_in(house.service.metrics) == {1, 2}
+        house.service.finish(old, "ended")
+        assert 'ended="ended",game="pong",role="champion",version="1"} 1.0' in told(house)
+        await house.look()
+        assert versions_in(house.service.metrics) == {2}
+        await house.service.close()
+
+    run(check())
+
+
+def told(house):
+    return house.service.metrics.text().decode()
+
+
+def test_a_run_with_many_checkpoints_leaves_the_series_of_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(metrics_module, "KEPT_SECONDS", 0.0)
+    follower = Follower(tmp_path / "run")
+
+    async def check():
+        for number in range(1, 30):
+            follower.save(1_000 * number, number)
+            await follower.run.look()
+            session = await follower.opened()
+            await follower.service.decide(session, observations(1)[0])
+            follower.service.finish(session, "ended")
+        await follower.run.look()
+        assert versions_in(follower.service.metrics) == {29_000}
+        await follower.service.close()
+
+    run(check(), 60)
 
 
 def rollout(client):

@@ -187,10 +187,10 @@ def test_a_candidate_with_other_actions_fails_every_comparison():
         async def values(observation):
             return np.zeros((len(observation), 4), dtype=np.float32)
 
-        shadow = Shadow(ShadowCounts(rollout=1), values)
+        shadow = Shadow(ShadowCounts.of(1), values)
         shadow.see(observations(1)[0], np.zeros(6, dtype=np.float32))
         await shadow._task
-        assert shadow.counts == ShadowCounts(rollout=1, failed=1)
+        assert shadow.counts == ShadowCounts.of(1, failed=1)
 
     run(check())
 
@@ -200,10 +200,10 @@ def test_what_the_engine_has_no_room_for_is_dropped():
         async def values(observation):
             raise Refusal(503, "full")
 
-        shadow = Shadow(ShadowCounts(rollout=1, dropped=3, compared=2), values)
+        shadow = Shadow(ShadowCounts.of(1, dropped=3, compared=2), values)
         shadow.see(observations(1)[0], np.zeros(6, dtype=np.float32))
         await shadow._task
-        assert shadow.counts == ShadowCounts(rollout=1, dropped=4, compared=2)
+        assert shadow.counts == ShadowCounts.of(1, dropped=4, compared=2)
         assert shadow.unwritten == 1
 
     run(check())
@@ -301,8 +301,8 @@ def test_counts_that_were_altered_by_hand_are_found(house, registry, folder):
         await house.service.close()
 
     run(check())
-    record_shadow(registry, ShadowCounts(rollout=1, compared=3, agreed=1), "anna")
-    record_shadow(registry, ShadowCounts(rollout=1, compared=4, agreed=2), "anna")
+    record_shadow(registry, ShadowCounts.of(1, compared=3, agreed=1), "anna")
+    record_shadow(registry, ShadowCounts.of(1, compared=4, agreed=2), "anna")
     assert whole(registry)
     sql(folder, "UPDATE shadows SET agreed = 4")
     assert "its shadow: its row was altered: agreed is 4" in registry.verify()[0].what

@@ -99,13 +99,17 @@ def test_a_head_that_never_ends_takes_no_memory():
     run(check())
 
 
-def test_a_body_that_does_not_come_is_refused_and_others_are_answered_meanwhile(monkeypatch):
+BODIES = ["/v2/models/pong/infer", "/v1/sessions", "/v1/watch", "/v1/rollouts", "/v1/approvals/1"]
+
+
+@pytest.mark.parametrize("path", BODIES)
+def test_a_body_that_does_not_come_is_refused_and_others_are_answered_meanwhile(monkeypatch, path):
     monkeypatch.setattr(requests, "BODY_SECONDS", 0.3)
 
     async def check():
         async with listening() as address, connected(address) as (reader, writer):
-            head = b"POST /v2/models/pong/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{"
-            writer.write(head)
+            head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{{"
+            writer.write(head.encode())
             assert await healthy(address)
             answer = await reader.readline()
             assert answer.startswith(b"HTTP/1.1 408")
@@ -113,15 +117,15 @@ def test_a_body_that_does_not_come_is_refused_and_others_are_answered_meanwhile(
     run(check())
 
 
-def test_a_body_that_is_too_large_is_refused_while_it_comes(monkeypatch):
+@pytest.mark.parametrize("path", BODIES)
+def test_a_body_that_is_too_large_is_refused_while_it_comes(monkeypatch, path):
     monkeypatch.setattr(requests, "LARGEST_BODY", 1000)
+    monkeypatch.setattr(requests, "LARGEST_DOCUMENT", 1000)
 
     async def check():
         async with listening() as address, connected(address) as (reader, writer):
-            writer.write(
-                b"POST /v2/models/pong/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 99999\r\n\r\n"
-                + bytes(5000)
-            )
+            head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 99999\r\n\r\n"
+            writer.write(head.encode() + bytes(5000))
             assert (await reader.readline()).startswith(b"HTTP/1.1 413")
 
     run(check())

@@ -9,6 +9,7 @@ import { showRun } from "./run.js";
 
 const PERIOD = 2000; // milliseconds between two looks at the rollouts
 const MOST_GAMES = 6;
+const MOST_ROLLOUTS = 20; // shown, the newest ones
 const BETWEEN_GAMES = 3000; // milliseconds, to read the score
 const STILL = matchMedia("(prefers-reduced-motion: reduce)").matches;
 const WATCH_HINT = "Keys: Space pauses, → steps, + and − change the speed.";
@@ -239,29 +240,44 @@ function isNew(name, told) {
 }
 
 async function look() {
-  const paths = ["/v1/deployments", "/v1/rollouts", "/v1/approvals"];
-  const [told, { rollouts }, { waiting }] = await Promise.all(paths.map((path) => ask(path)));
-  if (isNew("deployments", told)) {
-    state.deployments = told.deployments;
-    state.run = told.run;
-    Game.word = told.run ? "step" : "version";
-    at("training").hidden = !told.run;
-    for (const id of ["versions", "operations", "versus"]) at(id).hidden = Boolean(told.run); // of champions
-    const stale = told.stale ? ` It cannot be used now: ${told.stale}` : "";
-    const registry = told.registry === null ? "Serving the agents that come with rlarcade." : `Serving the champions of the registry at ${told.registry}.${stale}`;
-    at("online").textContent = told.run ? `Following the run in ${told.run}.` : registry;
-    const choices = told.deployments.map((one) => [one.game, one.rollout, one.variants.map(({ role, version }) => [role, version])]);
-    if (isNew("choices", choices)) offerGames(); // otherwise a list that is open would close
-    showDeployments(at("deployments"), told.deployments);
-    showReplicas(at("replicas"), told.replicas);
-  }
+  const told = await ask("/v1/deployments");
+  if (isNew("deployments", told)) showOnline(told);
   if (state.run) showRun(at("run"), await ask("/v1/run"));
   if (state.expecting && state.deployments.length) {
     state.expecting = false;
     watch();
   }
+  await lookAtRegistry(told);
+}
+
+function showOnline(told) {
+  state.deployments = told.deployments;
+  state.run = told.run;
+  Game.word = told.run ? "step" : "version";
+  at("training").hidden = !told.run;
+  for (const id of ["versions", "operations", "versus"]) at(id).hidden = Boolean(told.run); // of champions
+  const stale = told.stale ? ` Trouble: ${told.stale}` : "";
+  const registry = told.registry === null ? "Serving the agents that come with rlarcade." : `Serving the champions of the registry at ${told.registry}.${stale}`;
+  at("online").textContent = told.run ? `Following the run in ${told.run}.` : registry;
+  const choices = told.deployments.map((one) => [one.game, one.rollout, one.variants.map(({ role, version }) => [role, version])]);
+  if (isNew("choices", choices)) offerGames(); // otherwise a list that is open would close
+  showDeployments(at("deployments"), told.deployments);
+  showReplicas(at("replicas"), told.replicas);
+}
+
+/** Shows what the registry knows. While it cannot be used, all of it stays as it is, and the games go on. */
+async function lookAtRegistry({ deployments }) {
+  const paths = [`/v1/rollouts?newest=${MOST_ROLLOUTS}`, "/v1/approvals"];
+  const found = await Promise.all(paths.map((path) => ask(path))).catch((error) => error);
+  if (found instanceof Error) {
+    at("unknown").textContent = found.message;
+    return;
+  }
+  const [{ rollouts, earlier }, { waiting }] = found;
+  at("unknown").textContent = "";
+  at("earlier").textContent = earlier ? `There are ${earlier} earlier ones: rlarcade rollout status tells of them.` : "";
   const championOf = ({ variants }) => variants.find((one) => one.role === "champion").version;
-  const champions = Object.fromEntries(told.deployments.map((one) => [one.game, championOf(one)]));
+  const champions = Object.fromEntries(deployments.map((one) => [one.game, championOf(one)]));
   if (isNew("rollouts", [rollouts, champions])) showRollouts(at("rollouts"), rollouts, champions, order);
   if (isNew("approvals", waiting)) showApprovals(at("approvals"), waiting, answer);
 }

@@ -2,10 +2,11 @@
 
 import { drawn, element, figure, renew, titled } from "./common.js";
 
-const COLUMNS = [
-  "Role", "Version", "Share", "Sessions", "Games", "Mean score", "Scores", "Failed", "Errors", "Slow", "Left early",
-  "Median, ms", "99th percentile, ms",
-];
+const GAMES = ["Role", "Version", "Share", "Sessions", "Games", "Mean score", "Scores"];
+const OUTCOMES = ["Users with a later outcome", "Mean outcome", "95 % interval", "Users without"];
+const HEALTH = ["Failed", "Errors", "Slow", "Left early", "Median, ms", "99th percentile, ms"];
+const ITSELF = { local: "the server itself", onnx: "the server itself, by onnxruntime" }; // else a worker
+const FINDINGS = { undecided: "not yet", better: "yes: it is better", worse: "yes: it is worse" }; // of an experiment
 const GOOD = ["succeeded", "healthy", "pass", "training", "ended"];
 const BAD = ["rolling_back", "rolled_back", "aborted", "down", "fail", "stopped"];
 
@@ -18,7 +19,7 @@ export function showDeployments(place, deployments) {
 /** Shows the workers that compute the forward passes, and the versions that each has loaded. */
 export function showReplicas(place, replicas) {
   const rows = replicas.map((one) => [
-    one.name === "local" ? "the server itself" : one.name,
+    ITSELF[one.name] ?? one.name,
     badge(one.healthy ? "healthy" : "down"),
     one.versions.join(", ") || "none",
   ]);
@@ -101,6 +102,7 @@ export function badge(state) {
 
 function pairFacts(one) {
   return {
+    ...(one.finding ? { "Enough data": FINDINGS[one.finding] } : {}),
     "Won, tied, lost": `${one.wins}, ${one.ties}, ${one.losses}`,
     "E-value: it is better": `${figure(one.e_value)} of ${figure(one.bound, 0)}`,
     "E-value: it is worse": `${figure(one.e_value_worse)} of ${figure(one.bound_worse, 0)}`,
@@ -128,7 +130,7 @@ function facts(named) {
 }
 
 /** Both e-values after each pair, on one logarithmic scale, with the bounds where they decide. */
-function eValues({ id, history, history_worse: worse, bound, bound_worse: alarm }) {
+function eValues({ id, history, history_worse: worse, bound, bound_worse: alarm, finding }) {
   const logs = [...history, ...worse, bound, alarm, 1].map((value) => Math.log10(Math.max(value, 1e-12)));
   const [low, high] = [Math.min(...logs), Math.max(...logs)];
   const height = (value) => 76 - (72 * (Math.log10(Math.max(value, 1e-12)) - low)) / (high - low);
@@ -143,10 +145,11 @@ function eValues({ id, history, history_worse: worse, bound, bound_worse: alarm 
     { viewBox: "0 0 300 80", preserveAspectRatio: "none", class: "evalues", role: "img", "aria-label": label },
     [bar(bound, "better"), bar(alarm, "worse"), path(history, "better"), path(worse, "worse")],
   );
+  const [passes, fails] = finding ? ["it is", "it is"] : ["it may pass", "it is rolled back"];
   const caption =
     `After each of ${history.length - 1} pairs, on a logarithmic scale from ${short(10 ** low)} to ${short(10 ** high)}: ` +
-    `evidence that it is better (solid; from ${figure(bound, 0)} on it may pass) and that it is worse (dashed; from ` +
-    `${figure(alarm, 0)} on it is rolled back).`;
+    `evidence that it is better (solid; from ${figure(bound, 0)} on ${passes}) and that it is worse (dashed; from ` +
+    `${figure(alarm, 0)} on ${fails}).${finding ? " The test ends nothing: a person decides." : ""}`;
   return element("figure", [drawing, element("figcaption", caption, { class: "soft" })]);
 }
 
@@ -157,16 +160,31 @@ function short(value) {
 function variantsTable(variants, caption) {
   const all = variants.flatMap((one) => one.scores);
   const range = all.length ? [Math.min(0, ...all), Math.max(...all)] : null;
-  const columns = COLUMNS.map((name) =>
+  const games = GAMES.map((name) =>
     name === "Scores" && range ? `Scores, ${range.map((one) => figure(one, 0)).join(" to ")}` : name);
+  const reported = variants.some((one) => one.outcomes);
   const rows = variants.map((one) => [
     one.role, one.version, `${figure(100 * one.share, 0)} %`, one.sessions, one.games,
     one.mean === null ? "–" : figure(one.mean, 1),
     range ? strip(one, range) : "–",
+    ...(reported ? outcomeCells(one.outcomes) : []),
     one.failed, one.errors, one.slow, one.abandoned,
     ...(one.latency ? [one.latency.median_seconds, one.latency.p99_seconds].map(milliseconds) : ["–", "–"]),
   ]);
-  return table(caption, columns, rows);
+  return table(caption, [...games, ...(reported ? OUTCOMES : []), ...HEALTH], rows);
+}
+
+/** What was reported of a variant's users later. */
+function outcomeCells(told) {
+  if (!told) return OUTCOMES.map(() => "–");
+  const { n, mean, low, high, missing } = told;
+  return [n, mean === null ? "–" : precise(mean), low === null ? "–" : `${precise(low)} to ${precise(high)}`, missing];
+}
+
+/** A number of any size, such as an outcome, with four digits. */
+function precise(value) {
+  const text = value.toLocaleString("en", { maximumSignificantDigits: 4 });
+  return (text.length > 10 ? value.toExponential(3) : text).replace("-", "−");
 }
 
 /** A table that scrolls sideways by itself; the first cell of each row names it. */
