@@ -748,7 +748,8 @@ def test_an_experiment_shows_each_arms_outcomes_and_what_its_test_says(visit, se
     told = {one["role"]: one["outcomes"] for one in server.rollout(number)["variants"]}
     assert told["candidate"]["mean"] == pytest.approx(6.25 / 3)
     arms = card.locator("table")
-    until(lambda: row(arms, "control").get("Users with a later outcome") == "1")
+    until(lambda: arms.get_by_text("Users with a later outcome").count() == 1)
+    until(lambda: row(arms, "control")["Users with a later outcome"] == "1")
     until(lambda: row(arms, "candidate")["Users with a later outcome"] == "3")
     candidate, control = row(arms, "candidate"), row(arms, "control")
     assert candidate["Mean outcome"] == "2.083"
