@@ -1,8 +1,11 @@
 """The pages of the documentation, and the commands that they show."""
 
 import itertools
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -36,3 +39,48 @@ def commands(text):
 
 
 WITH_COMMANDS = [name for name, text in PAGES.items() if any(commands(text))]
+
+
+# A server on a free port. The script waits until it listens, and ends it.
+_SERVE = (
+    r"python -m rlarcade.serve\1 --port 0 > server.log & pid=$!; trap 'kill $pid; wait' EXIT; "
+    "until grep -q 'listening on' server.log; do kill -0 $pid || exit; sleep 0.1; done; "
+    r"SERVER=$(grep -o 'http://[0-9.:]*' server.log)"
+)
+_SERVED = {
+    r"^python -m rlarcade\.serve\b(.*?)( &)?$": _SERVE,
+    r"http://127\.0\.0\.1:8000": "$SERVER",
+    r"(rlarcade\.rollout .*)": r"\1 --server $SERVER",
+}
+
+
+def run_lines(lines, folder, shorter):
+    """Runs lines of bash in a folder one after the other, as a reader does.
+
+    Each must end with exit code 0, or 5: a version waits for its approval.
+
+    Args:
+        lines: the lines, from one page or several.
+        folder: the working directory, and the home.
+        shorter: patterns in the lines and what takes their place.
+    """
+    script = ""
+    for line in lines:
+        command = line
+        for pattern, replacement in {**shorter, **_SERVED}.items():
+            command = re.sub(pattern, replacement, command)
+        failed = f"echo exit code $code of {shlex.quote(command)} >&2; exit 99"
+        script += f"{command}\ncode=$?; [ $code = 0 -o $code = 5 ] || {{ {failed}; }}\n"
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", script],
+        check=False,
+        cwd=folder,
+        env={**os.environ, "PATH": path, "HOME": str(folder)},
+        capture_output=True,
+        text=True,
+        timeout=580,
+    )
+    told = f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    assert done.returncode == 0, told
+    assert "Traceback" not in done.stderr, told
