@@ -126,6 +126,7 @@ def code_of(name, language, beginning):
     return code
 
 
+@pytest.mark.first
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("name", "lines"), list(parts()))

@@ -90,6 +90,7 @@ QUESTIONS = {
 """What somebody who knows Stable-Baselines3 looks for, and the page that answers."""
 
 
+@pytest.mark.first
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_what_a_reader_looks_for_is_found_by_the_search(address, browser):

@@ -19,6 +19,7 @@ TUTORIALS = {
 """Each with those that come before it."""
 
 
+@pytest.mark.first
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", TUTORIALS)
