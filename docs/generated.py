@@ -108,6 +108,7 @@ _COMPLETION = """\
 ## Completed by Tab
 
 ```bash
+mkdir -p ~/.local/share/bash-completion/completions ~/.zfunc ~/.config/fish/completions
 rlarcade --completion bash > ~/.local/share/bash-completion/completions/rlarcade
 rlarcade --completion zsh > ~/.zfunc/_rlarcade  # a folder of your $fpath
 rlarcade --completion fish > ~/.config/fish/completions/rlarcade.fish

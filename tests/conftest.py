@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,9 +27,15 @@ __all__ = [
 ]
 
 
+@pytest.hookimpl(trylast=True)  # once it is known which tests are asked for
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     import torch
 
+    # The workers take the modules in this order: those that last long although they have few
+    # tests, so that none of them is left for one worker alone; then those with most tests.
+    first = {item.path for item in items if item.get_closest_marker("first")}
+    tests = Counter(item.path for item in items)
+    items.sort(key=lambda item: (item.path not in first, -tests[item.path]))
     if torch.cuda.is_available():
         return
     for item in items:

@@ -43,7 +43,7 @@ def short(monkeypatch):
     monkeypatch.setattr("rlarcade.serving.emulators.GameEnv", short_game)
 
 
-def until(true, seconds=20):
+def until(true, seconds=60):
     """Waits until something is true, and returns it."""
     end = time.monotonic() + seconds
     while not (found := true()):

@@ -152,6 +152,7 @@ def test_a_record_attempt_leaves_its_evidence_and_cannot_be_repeated_in_place(tm
     command += ["--learning-starts", "200", "--device", "cpu", "--num-envs", "2"]
     attempt = [*command, "--run-dir", str(tmp_path / "run"), "--json", str(evidence)]
     attempt += ["--minutes", "0.75", "--episodes", "1"]  # stopped after 30 seconds
+    attempt += ["--total-timesteps", "400000"]  # no machine is there by then
     before = time.monotonic()
     assert subprocess.run(attempt, check=False).returncode == 1
     elapsed = (time.monotonic() - before) / 60
@@ -162,7 +163,7 @@ def test_a_record_attempt_leaves_its_evidence_and_cannot_be_repeated_in_place(tm
     assert claim["mean"] == evaluation["episodes"][0]["score"]
     assert 0.5 < claim["minutes"] < elapsed
     steps, total = document["counters"]["steps"], document["config"]["total_timesteps"]
-    assert 200 < steps < total == 40_000
+    assert 200 < steps < total == 400_000
     evidence.unlink()
     assert subprocess.run(attempt, check=False).returncode == 2  # not in the same place again
     assert not evidence.exists()
@@ -312,6 +313,7 @@ def test_the_speed_of_each_algorithm_that_peers_have_is_measured(algorithm, tmp_
 
 
 @pytest.mark.slow  # the emulators and the first updates of two presets
+@pytest.mark.timeout(900)
 def test_the_speed_of_presets_is_measured(tmp_path):
     found = tmp_path / "speed.json"
     script = [sys.executable, str(SCRIPTS / "bench_presets.py")]

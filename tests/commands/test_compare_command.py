@@ -267,7 +267,7 @@ def test_a_candidate_that_is_as_good_passes_where_it_need_not_be_better(
 
 @pytest.mark.usefixtures("real_games")
 @pytest.mark.slow  # whole games of real agents
-def test_the_late_agent_replaces_the_early_one_and_never_the_other_way(command, here):
+def test_the_late_agent_replaces_the_early_one_and_never_the_other_way(command, here, monkeypatch):
     code, out, _ = command("compare", EARLY, LATE, "--json", "up.json")
     assert code == 0
     assert "verdict: PROMOTE" in out
@@ -279,10 +279,9 @@ def test_the_late_agent_replaces_the_early_one_and_never_the_other_way(command, 
     assert "verdict: REJECT" in out
     down = json.loads((here / "down.json").read_text())
     assert down["e_value"] < 1 < 10 <= down["e_value_futility"]
-    # decided already: the same command says it again, and plays nothing
-    started = time.monotonic()
+    # decided already: the same command says it again, and asks no agent
+    monkeypatch.setattr(DQNAgent, "q_values", None)
     assert command("compare", EARLY, LATE)[0] == 0
-    assert time.monotonic() - started < 5
 
 
 @pytest.mark.slow  # whole games of a real agent

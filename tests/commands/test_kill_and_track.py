@@ -20,6 +20,7 @@ SMALL = (
 )
 
 
+@pytest.mark.first
 @pytest.mark.slow
 def test_killed_runs_are_whole_in_both_trackers(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")

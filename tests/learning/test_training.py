@@ -324,7 +324,7 @@ def test_compiled_training_learns_what_it_learns_without(name, monkeypatch):
         return compile_(function, backend=graphs, fullgraph=True, dynamic=dynamic)
 
     monkeypatch.setattr(torch, "compile", taken_apart)
-    settings = {"total_timesteps": 900, "learning_starts": 300, "train_freq": 16}
+    settings = {"total_timesteps": 500, "learning_starts": 300, "train_freq": 16}
     plain, _ = caught(composition(name, **settings, compile="off"))
     assert graphs.frame_count == 0
     taken, _ = caught(composition(name, **settings, compile="on"))

@@ -45,6 +45,7 @@ def test_the_walk_through_is_made_without_force():
     assert not any("--force" in command for command in commands)
 
 
+@pytest.mark.first
 @pytest.mark.slow
 def test_the_walk_through_of_the_readme_runs_as_written(tmp_path):
     (tmp_path / "tests").symlink_to(ROOT / "tests")

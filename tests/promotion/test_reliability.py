@@ -24,6 +24,7 @@ def run(script, *arguments, json_file):
     return json.loads(json_file.read_text("utf-8")), outcome.stdout
 
 
+@pytest.mark.first
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_killed_command_leaves_a_sound_registry_and_given_again_ends_as_if_never_killed(tmp_path):

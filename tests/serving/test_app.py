@@ -4,12 +4,12 @@ import asyncio
 import hmac
 import itertools
 import json
-import time
 
 import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from serving_helpers import Crashing, Favourite, NotANumber, observations
+from serving_house import until
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
@@ -46,13 +46,6 @@ def house(two_versions):
         client.service = service
         until(lambda: client.get("/v2/health/ready").status_code == 200)
         yield client
-
-
-def until(true, seconds=20):
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it never came true"
-        time.sleep(0.02)
 
 
 def begin(house, **asked):

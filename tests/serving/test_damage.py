@@ -328,7 +328,7 @@ def test_a_champion_that_cannot_be_loaded_is_tried_again_but_takes_no_core(house
             await asyncio.sleep(0.01)
         await broken.service.close()
 
-    run(check(), 20)
+    run(check())
 
 
 def test_a_registry_that_cannot_be_used_while_a_champion_is_read_is_stale(

@@ -310,7 +310,7 @@ def test_while_a_candidate_is_converted_games_of_others_are_written(house, regis
         await waiting.service.close()
         return still.state, waiting.state().state
 
-    assert run(check(), 60) == ("preparing", "progressing")
+    assert run(check()) == ("preparing", "progressing")
 
 
 # The command

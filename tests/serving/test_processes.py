@@ -7,7 +7,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +63,7 @@ def _shared():
     assert workers() == []
 
 
-def run(coroutine, seconds=30):
+def run(coroutine, seconds=120):
     """Runs a coroutine to its end, or fails after some seconds."""
 
     async def bounded():
@@ -86,7 +85,7 @@ async def engine_of(folder, *contents, trusted=True, fresh=None):
         if fresh is not None:
             await engine.close()
         else:
-            await until(lambda: all_healthy(engine), 20)
+            await until(lambda: all_healthy(engine))
             for number in {1, 2}:
                 await engine.unload(number)
 
@@ -96,7 +95,7 @@ async def load(engine, folder, number, content, *, trusted=False):
     await engine.load(number, Favourite(), at_once=trusted, checkpoint=checkpoint)
 
 
-async def until(true, seconds=10):
+async def until(true, seconds=60):
     """Waits until something is so."""
     async with asyncio.timeout(seconds):
         while not true():
@@ -157,7 +156,7 @@ def test_values_have_the_bits_of_those_that_are_computed_in_process():
         assert np.concatenate(alone).tobytes() == own
         assert np.concatenate(together).tobytes() == own
 
-    run(check(), seconds=120)
+    run(check())
 
 
 # Versions
@@ -272,16 +271,15 @@ def test_a_worker_that_hangs_is_killed_and_others_answer_meanwhile(tmp_path):
     async def check():
         others = set(workers())
         async with engine_of(
-            tmp_path, 1, SLEEPY, trusted=False, fresh={"replicas": 2, "hang_seconds": 0.5}
+            tmp_path, 1, SLEEPY, trusted=False, fresh={"replicas": 2, "hang_seconds": 1.5}
         ) as engine:
             hanging = [asyncio.ensure_future(engine.values(2, bad())) for _ in range(6)]
             await asyncio.sleep(0.05)
-            began = time.perf_counter()
             for _ in range(20):
                 await engine.values(1, observations(1))
-            assert time.perf_counter() - began < 0.4
+            assert not any(one.done() for one in hanging)
             for one in hanging:
-                with pytest.raises(PolicyError, match=r"it took longer than 0\.5 seconds"):
+                with pytest.raises(PolicyError, match=r"it took longer than 1\.5 seconds"):
                     await one
             await until(lambda: all_healthy(engine))
             assert len(set(workers()) - others) == 2
@@ -314,7 +312,7 @@ def test_a_version_that_workers_no_longer_come_up_with_is_left_out(tmp_path):
             for worker in workers():
                 worker.kill()
             await until(lambda: not any(one.healthy for one in engine.replicas()))
-            await until(lambda: all_healthy(engine), 20)
+            await until(lambda: all_healthy(engine))
             assert [one.versions for one in engine.replicas()] == [(1,), (1,)]
             with pytest.raises(PolicyError, match="no worker can load it any more"):
                 await engine.values(2, observations(1))
@@ -358,7 +356,7 @@ def test_workers_killed_at_random_cost_no_request(tmp_path, kills):
             assert min(map(len, answers)) > 20
             assert len(workers()) == 2
 
-    run(check(), seconds=60)
+    run(check())
 
 
 def test_a_dead_worker_is_healthy_again_only_when_it_has_its_versions(tmp_path):
@@ -441,7 +439,7 @@ def test_no_worker_outlives_its_server_however_it_ends(tmp_path, number):
         assert len(left) == 2
         server.send_signal(number)
         server.wait()
-        _, alive = psutil.wait_procs(left, timeout=5)
+        _, alive = psutil.wait_procs(left, timeout=30)
     assert alive == []
 
 
@@ -566,7 +564,7 @@ def test_real_agents_survive_twenty_kills_with_their_bits():
                 await asyncio.sleep(random.uniform(0, 2))
                 await until(lambda: bool(workers()))
                 random.choice(workers()).kill()
-            await until(lambda: all_healthy(engine), 60)
+            await until(lambda: all_healthy(engine))
             stop.set()
             assert min(await asyncio.gather(*clients)) > 10
         finally:

@@ -1,86 +1,17 @@
-"""The documentation: the site builds strictly, its search finds pages, its commands run."""
+"""The site of the documentation builds strictly, its search finds pages, no page is too wide."""
 
-import contextlib
 import functools
 import http.server
-import importlib
-import io
-import itertools
-import os
 import re
-import shlex
 import shutil
-import socket
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import pytest
+from docs_helpers import ROOT
 
-from rlarcade.__main__ import VERBS
-
-ROOT = Path(__file__).parent.parent
-DOCS = ROOT / "docs"
-PAGES = {
-    path.relative_to(ROOT).with_suffix("").as_posix(): path.read_text("utf-8")
-    for path in [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
-    if "generated" not in path.parts
-}
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-
-
-def blocks(text):
-    """The commands of a page's bash blocks, each as a line without a comment."""
-    for block in re.findall(r"```bash\n(.+?)```", text, flags=re.DOTALL):
-        for line in block.replace("\\\n", " ").splitlines():
-            if line.strip():
-                yield line
-
-
-def commands(text):
-    """The words of each command of rlarcade's in a page's bash blocks, from its verb on."""
-    for line in blocks(text):
-        lexer = shlex.shlex(line, posix=True, punctuation_chars=";&|")
-        words = list(lexer)
-        ends = [place for place, word in enumerate(words) if set(word) <= set(";&|")]
-        for begin, end in itertools.pairwise([-1, *ends, len(words)]):
-            part = [word for word in words[begin + 1 : end] if word not in ("if", "then")]
-            if part[:2] == ["python", "-m"] and part[2].startswith("rlarcade."):
-                yield [part[2].removeprefix("rlarcade."), *part[3:]]
-            elif part[:1] == ["rlarcade"] and not part[1].startswith("-"):
-                yield part[1:]
-
-
-@functools.cache
-def help_of(*words):
-    told = io.StringIO()
-    with contextlib.redirect_stdout(told):
-        importlib.import_module(f"rlarcade.{words[0]}").main([*words[1:], "--help"])
-    return told.getvalue()
-
-
-def subcommands(*words):
-    usage = "".join(help_of(*words).partition("\n\n")[0].split())
-    return re.findall(r"[a-z]+", (re.findall(r"\[-h\]\{([a-z,]+)\}", usage) or [""])[0])
-
-
-WITH_COMMANDS = [name for name, text in PAGES.items() if any(commands(text))]
-
-
-@pytest.mark.parametrize("name", WITH_COMMANDS)
-def test_the_commands_of_a_page_and_their_flags_exist(name):
-    for verb, *words in commands(PAGES[name]):
-        assert verb in VERBS
-        subcommand = []
-        while words and words[0] in subcommands(verb, *subcommand):
-            subcommand.append(words.pop(0))
-        for flag in (word.partition("=")[0] for word in words if word.startswith("--")):
-            known = help_of(verb, *subcommand)
-            assert re.search(rf"{re.escape(flag)}(?![\w-])", known), (verb, subcommand, flag)
-
-
-# The site
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +96,7 @@ QUESTIONS = {
 """What somebody who knows Stable-Baselines3 looks for, and the page that answers."""
 
 
+@pytest.mark.first
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_what_a_reader_looks_for_is_found_by_the_search(address, browser):
@@ -210,57 +142,3 @@ def test_the_site_has_a_table_in_place_of_a_diagram_that_github_draws(site):
     cells = [re.sub(r"<.+?>", "", cell) for cell in re.findall(r"<td>(.+?)</td>", page, re.DOTALL)]
     place = [cell.strip() for cell in cells].index("approved")
     assert cells[place + 1].strip() == "promoted, stale"
-
-
-# The tutorials, as a reader follows them, with shorter games
-
-SERVER = "http://127.0.0.1:PORT"
-SERVE = (
-    "python -m rlarcade.serve --port PORT > server.log & pid=$!; trap 'kill $pid; wait' EXIT; "
-    "until grep -q http server.log; do sleep 0.1; done"
-)
-SHORTER = {
-    r"^python3 -m venv.*": ":",
-    r"^pip install.*": ":",
-    r"--episodes 100": "--episodes 1",
-    r"--games 100": "--games 1",
-    r"(rlarcade\.train .*)": r"\1 --total-timesteps 64 --num-envs 2 --eval-episodes 1",
-    r"^if .*; then (.*); fi$": r"\1",
-    r"^python -m rlarcade\.serve &$": SERVE,
-    r"http://127\.0\.0\.1:8000": SERVER,
-    r"rlarcade\.rollout (.*)": rf"rlarcade.rollout \1 --server {SERVER}",
-}
-TUTORIALS = {
-    "first-agent": ["first-agent"],
-    "which-is-better": ["which-is-better"],
-    "serve": ["champion", "serve"],
-}
-"""Each with those that come before it."""
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("name", TUTORIALS)
-def test_the_commands_of_a_tutorial_run_one_after_the_other(name, tmp_path):
-    (tmp_path / "tests").symlink_to(ROOT / "tests")
-    for old, age in (("old", "early"), ("new", "late")):
-        (tmp_path / old).symlink_to(ROOT / "tests" / "data" / f"space-invaders-{age}")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    lines = [line for one in TUTORIALS[name] for line in blocks(PAGES[f"docs/tutorials/{one}"])]
-    for pattern, shorter in SHORTER.items():
-        lines = [re.sub(pattern, shorter, line).replace("PORT", port) for line in lines]
-    # 5: a version waits for its approval
-    script = "\n".join(f"{line}\ncode=$?; [ $code = 0 -o $code = 5 ] || exit 99" for line in lines)
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
-        ["bash", "-c", script],
-        check=False,
-        cwd=tmp_path,
-        env={**os.environ, "PATH": path},
-        capture_output=True,
-        text=True,
-        timeout=280,
-    )
-    assert done.returncode == 0, f"{script}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
