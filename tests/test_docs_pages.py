@@ -8,9 +8,12 @@ import shutil
 
 import pytest
 from docs_helpers import PAGES, ROOT, blocks, run_lines
+from postgres_server import new_database, own_server
 from promoting import saved_agent
 
 from rlarcade.registry.registry import Registry
+
+__all__ = ["own_server"]
 
 DATA = ROOT / "tests" / "data"
 ELSEWHERE = {
@@ -27,6 +30,7 @@ NOT_RUN = {
     r"^hf upload .*": "needs an account at the Hugging Face Hub",
     r"^wandb sync .*": "needs a server of Weights & Biases",
     r"^tensorboard .*": "serves a browser until somebody ends it",
+    r"^createdb .*": "the server of the tests has a database",
 }
 """Commands that cannot run here, and why."""
 SHORTER = {
@@ -144,6 +148,12 @@ def test_the_commands_of_a_page_run_one_after_the_other(name, lines, folder, req
     if any("my_module" in line for line in lines):
         code = code_of("docs/howto/own-parts", "python", "import torch")
         (folder / "my_module.py").write_text(code.partition("\nconfig = ")[0])
+    if name == "docs/howto/team-registry":
+        database = new_database(request.getfixturevalue("own_server").url)
+        lines = [line.replace("postgresql://anna@db.example/games", database) for line in lines]
+        lines = [line.replace("/srv/rlarcade", str(folder)) for line in lines]
+        shutil.copytree(request.getfixturevalue("registry"), folder / "checkpoints" / "registry")
+        shutil.copytree(DATA / "space-invaders-late", folder / "runs" / "pong")
     if any("precision.toml" in line for line in lines):
         (folder / "precision.toml").write_text(code_of("docs/howto/sweeps", "toml", ""))
     lines = [one for line in lines for one in (HAPPENED.get(line, ":"), line)]

@@ -67,6 +67,7 @@ _REMEDIES = {
     "~/.pgpass",
     "3D": "does not exist. Create the database first: createdb NAME",
     "25006": "can only be read: the server is a standby. Address the primary server",
+    "3F": "names a schema that does not exist. Create it first: CREATE SCHEMA NAME",
     "42501": "does not let this user do that. Grant CREATE on its schema, and SELECT, INSERT, "
     "UPDATE and DELETE on its tables",
     "53100": "cannot grow: the server's disk is full. Free some space and repeat the command",
@@ -211,8 +212,9 @@ class PostgresDatabase(Database):
         """Names the connection that holds a lock, if the server tells."""
         query = text(
             "SELECT application_name, usename FROM pg_locks JOIN pg_stat_activity USING (pid) "
-            "WHERE locktype = 'advisory' AND granted AND classid = :lock AND pid <> "
-            "pg_backend_pid() LIMIT 1"
+            "WHERE locktype = 'advisory' AND granted AND classid = :lock AND objid::bigint = "
+            "(hashtext(current_schema())::bigint & 4294967295) AND datname = current_database() "
+            "AND pid <> pg_backend_pid() LIMIT 1"
         )
         try:
             with self._engine.connect() as connection:
@@ -282,16 +284,20 @@ class PostgresDatabase(Database):
                     )
                     kept = given
         if kept is None:
-            raise ConfigError(
-                f"registry {self.name} does not say where its blobs are. Add it to the address "
-                "once: ?blobs=/FOLDER/THAT/ALL/SHARE or ?blobs=s3://BUCKET/FOLDER."
-            )
+            raise self.without_blobs()
         if given not in (None, kept):
             raise ConfigError(
                 f"the blobs of registry {self.name} are in {printable(kept)}, not in "
                 f"{printable(given)}. Leave blobs= out of the address."
             )
         return str(kept)
+
+    def without_blobs(self) -> ConfigError:
+        """Returns the error that nobody has said where the blobs are."""
+        return ConfigError(
+            f"registry {self.name} does not say where its blobs are. Add it to the address once: "
+            "?blobs=/FOLDER/THAT/ALL/SHARE or ?blobs=s3://BUCKET/FOLDER."
+        )
 
     def _require_server(self, connection: Connection) -> None:
         number = int(connection.scalar(text("SHOW server_version_num")) or 0)

@@ -67,8 +67,11 @@ def _open_on_server(address: ServerAddress, create: bool, busy_seconds: float) -
 
     database = PostgresDatabase(address, busy_seconds)
     with _closed_on_error(database):
-        if create and address.blobs is not None:
-            _prepared(blobs_at(address.blobs))  # an error here leaves no tables behind
+        if create:  # an error here leaves no tables behind
+            if address.blobs is not None:
+                _prepared(blobs_at(address.blobs))
+            elif not database.exists():
+                raise database.without_blobs()
         database.set_up(create=create)
         blobs = _prepared(blobs_at(database.place_of_blobs(address.blobs)))
     # The name tells which registry it is, without what only this address has, such as a user.

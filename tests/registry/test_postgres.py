@@ -24,6 +24,8 @@ from rlarcade.registry.registry import Registry
 
 pytestmark = pytest.mark.slow
 
+TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
+
 
 @pytest.fixture
 def store():
@@ -53,15 +55,22 @@ def test_the_first_to_open_says_where_the_blobs_are_and_the_others_need_not(addr
 def test_without_a_place_for_blobs_nothing_can_be_registered(database_url):
     with pytest.raises(ConfigError, match=r"does not say where its blobs are.*\?blobs="):
         Registry.open(database_url)
+    assert executed(database_url, TABLES) == []
+
+
+def test_a_registry_whose_place_of_blobs_was_removed_asks_for_it(address):
+    Registry.open(address).close()
+    executed(address, "DELETE FROM meta WHERE key = 'blobs'")
+    with pytest.raises(ConfigError, match=r"does not say where its blobs are.*\?blobs="):
+        Registry.open(address.partition("?")[0])
+    Registry.open(address).close()
 
 
 @pytest.mark.parametrize("blobs", ["relative/folder", "nosuchscheme://bucket/folder"])
 def test_a_place_that_cannot_hold_blobs_is_refused_and_leaves_no_tables(database_url, blobs):
     with pytest.raises(ConfigError, match="blobs="):
         Registry.open(f"{database_url}?blobs={blobs}")
-    assert executed(database_url, "SELECT count(*) FROM pg_tables WHERE schemaname='public'") == [
-        (0,)
-    ]
+    assert executed(database_url, TABLES) == []
 
 
 def test_no_registry_is_told_and_not_made(database_url):
@@ -73,9 +82,7 @@ def test_a_database_of_another_program_is_refused_and_left_alone(address):
     executed(address, "CREATE TABLE invoices (number int)")
     with pytest.raises(RegistryError, match="a database, but not a registry's"):
         Registry.open(address)
-    assert executed(address, "SELECT tablename FROM pg_tables WHERE schemaname='public'") == [
-        ("invoices",)
-    ]
+    assert executed(address, TABLES) == [("invoices",)]
 
 
 def test_two_registries_live_in_two_schemas_of_one_database(address, tmp_path):
@@ -85,6 +92,17 @@ def test_two_registries_live_in_two_schemas_of_one_database(address, tmp_path):
         path = f"options=-csearch_path%3D{name}"
         with Registry.open(f"{plain}?{query}&{path}") as registry:
             assert registry.register(tiny(tmp_path / name, content)).number == 1
+
+
+def test_a_schema_that_does_not_exist_is_told(address):
+    with pytest.raises(UnusableRegistryError, match="names a schema that does not exist. Create"):
+        Registry.open(f"{address}&options=-csearch_path%3Dnowhere")
+
+
+def test_a_server_that_is_too_old_is_told(address, monkeypatch):
+    monkeypatch.setattr(postgres, "OLDEST", 99)
+    with pytest.raises(RegistryError, match=r"on PostgreSQL \d+, and rlarcade needs 99 or later"):
+        Registry.open(address)
 
 
 def test_another_format_and_other_columns_are_refused(address):
@@ -180,6 +198,19 @@ def test_a_name_that_is_too_long_is_refused_and_changes_nothing(address, tmp_pat
 
 
 # Writers
+
+
+def test_who_writes_elsewhere_is_not_named(address, tmp_path):
+    plain, _, query = address.partition("?")
+    executed(plain, "CREATE SCHEMA two")
+    one, two = address, f"{plain}?{query}&options=-csearch_path%3Dtwo"
+    with Registry.open(one) as first, Registry.open(two) as second:
+        with first.change("anna") as change:
+            change.record("hello", {})
+            note(second, "hello")  # another registry's writer does not wait
+        with closing(second.alone()) as lock, closing(first.alone()) as other:
+            assert lock.holder() is None
+            assert other.holder() is None
 
 
 def test_writers_take_turns_and_who_waits_too_long_is_told_by_whom(address):
