@@ -69,7 +69,9 @@ def _difference(own: dict[str, float], first: dict[str, float]) -> str:
     differences = [own[pair] - first[pair] for pair in own if pair in first]
     if not differences:
         return "no pairs"
-    error = stdev(differences) / len(differences) ** 0.5 if len(differences) > 1 else float("nan")
+    if len(differences) == 1:  # one pair has no standard error
+        return f"{differences[0]:+.1f} (1 pair)"
+    error = stdev(differences) / len(differences) ** 0.5
     return f"{fmean(differences):+.1f} ± {error:.1f} ({len(differences)} pairs)"
 
 

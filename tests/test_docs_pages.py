@@ -63,6 +63,14 @@ HAPPENED = {
     ),
 }
 """What happens before a command and is no command of the page."""
+SHORTER_SWEEP = {
+    "eval_episodes = 100": (
+        "eval_episodes = 1\ntotal_timesteps = 3000\nlearning_starts = 2900\n"
+        "conv_channels = [4, 4, 4]\nhidden_units = 16"
+    ),
+    '["SpaceInvaders", "Breakout"]': '["SpaceInvaders"]',
+    "[0, 1, 2]": "[0]",
+}
 BY_HEADING = {"docs/serving"}
 """Pages whose headings are alternatives: each begins anew, with a registry and a server."""
 
@@ -130,6 +138,35 @@ def code_of(name, language, beginning):
     return code
 
 
+def write_files_of(lines, folder):
+    """Writes the files that lines of a page name and that the page shows or links."""
+    if any("my_module" in line for line in lines):
+        code = code_of("docs/howto/own-parts", "python", "import torch")
+        (folder / "my_module.py").write_text(code.partition("\nconfig = ")[0])
+    if any("precision.toml" in line for line in lines):
+        toml = code_of("docs/howto/sweeps", "toml", "")
+        for given, shorter in SHORTER_SWEEP.items():
+            assert given in toml
+            toml = toml.replace(given, shorter)
+        (folder / "precision.toml").write_text(toml)
+    if any("docs/results/" in line for line in lines):  # copies: pictures are drawn beside them
+        (folder / "docs" / "results").mkdir(parents=True)
+        for path in (ROOT / "docs" / "results").glob("*.json"):
+            shutil.copy(path, folder / "docs" / "results")
+
+
+def with_a_server(lines, folder, request):
+    """The lines of a page about PostgreSQL, with a database and a place for blobs of the tests."""
+    shutil.copytree(request.getfixturevalue("registry"), folder / "checkpoints" / "registry")
+    shutil.copytree(DATA / "space-invaders-late", folder / "runs" / "pong")
+    database = new_database(request.getfixturevalue("own_server").url)
+    there = {"postgresql://anna@db.example/games": database, "/srv/rlarcade": str(folder)}
+    for given, own in there.items():
+        assert any(given in line for line in lines)
+        lines = [line.replace(given, own) for line in lines]
+    return lines
+
+
 @pytest.mark.first
 @pytest.mark.slow
 @pytest.mark.timeout(600)
@@ -145,17 +182,9 @@ def test_the_commands_of_a_page_run_one_after_the_other(name, lines, folder, req
         shutil.copytree(DATA / "space-invaders-late", run / "step-000000040000")
     if any("model.zip" in line for line in lines):
         shutil.copy(request.getfixturevalue("model_of_sb3"), folder)
-    if any("my_module" in line for line in lines):
-        code = code_of("docs/howto/own-parts", "python", "import torch")
-        (folder / "my_module.py").write_text(code.partition("\nconfig = ")[0])
     if name == "docs/howto/team-registry":
-        database = new_database(request.getfixturevalue("own_server").url)
-        lines = [line.replace("postgresql://anna@db.example/games", database) for line in lines]
-        lines = [line.replace("/srv/rlarcade", str(folder)) for line in lines]
-        shutil.copytree(request.getfixturevalue("registry"), folder / "checkpoints" / "registry")
-        shutil.copytree(DATA / "space-invaders-late", folder / "runs" / "pong")
-    if any("precision.toml" in line for line in lines):
-        (folder / "precision.toml").write_text(code_of("docs/howto/sweeps", "toml", ""))
+        lines = with_a_server(lines, folder, request)
+    write_files_of(lines, folder)
     lines = [one for line in lines for one in (HAPPENED.get(line, ":"), line)]
     run_lines(lines, folder, SHORTER)
 

@@ -154,5 +154,5 @@ def test_a_checkpoint_that_is_damaged_leaves_no_registry_behind(tmp_path, folder
         send_checkpoint(folder, path, "ci", quick_gate())
     assert not folder.exists()
     assert not list(tmp_path.glob("registry*"))
-    with pytest.raises(CheckpointError):
-        Registry.open(folder).register(path)
+    with Registry.open(folder) as registry, pytest.raises(CheckpointError):
+        registry.register(path)
