@@ -2,6 +2,7 @@
 
 import html
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from rlarcade.runs.trackers import Setting, TrackedRun
 _PROJECT = "rlarcade"
 _STEP = "global_step"
 _BINS = 64
+_WRITES_EVERY = 0.2  # seconds
 
 
 class WandbTracker:
@@ -60,7 +62,9 @@ class WandbTracker:
             id=run.key,
             resume="allow",
             # W&B would wrap stdout, and write its own lines between those of the run
-            settings=self._wandb.Settings(console="off", silent=True),
+            settings=self._wandb.Settings(
+                console="off", silent=True, x_transaction_log_flush_interval=_WRITES_EVERY
+            ),
             **given,
         )
         # A row of W&B is one line of figures; the x axis of every chart is the agent step. W&B's
@@ -101,7 +105,13 @@ class WandbTracker:
         self._run.log_artifact(artifact)
 
     def flush(self) -> None:
-        """Does nothing: W&B's own process has every row already, and outlives this one."""
+        """Waits until every row is in the file that `wandb sync` reads.
+
+        W&B's own process writes that file from time to time. It ends at once when this process is
+        killed, and loses what it has not written.
+        """
+        self._run.status()  # an answer to this comes after all rows have arrived there
+        time.sleep(3 * _WRITES_EVERY)  # W&B does not tell when it has written
 
     def close(self) -> None:
         """Ends the run in this process. Online, it waits for the upload."""

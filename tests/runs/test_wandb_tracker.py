@@ -1,6 +1,9 @@
 """Weights & Biases, the real library in offline mode, has a run as its own file has it."""
 
 import json
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -37,6 +40,29 @@ def test_a_run_that_was_resumed_is_one_run_with_every_figure_once(tmp_path):
     document = json.loads((tmp_path / "run" / "trackers" / "wandb.json").read_text())
     id_ = began[0].run_id
     assert document == {"key": id_, "id": id_, "step": 36, "lines": 1, "sending": False}
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from rlarcade.runs.trackers import TrackedRun
+from rlarcade.runs.wandb_tracker import WandbTracker
+tracker = WandbTracker()
+tracker.open(TrackedRun(Path(sys.argv[1]), "5a", None))
+for step in range(3):
+    tracker.scalars(step, {"train/loss": step / 8})
+    tracker.flush()
+os.killpg(0, signal.SIGKILL)  # with the process of W&B
+"""
+
+
+def test_a_kill_right_after_a_flush_loses_no_row(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    command = [sys.executable, "-c", KILLED, folder]
+    ended = subprocess.run(command, check=False, start_new_session=True, timeout=60)
+    assert ended.returncode == -signal.SIGKILL
+    assert rows(folder) == [{"step": step, "train/loss": step / 8} for step in range(3)]
 
 
 def test_every_kind_is_kept_with_the_agent_step_as_the_axis(tmp_path):
