@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,6 +106,42 @@ class Checkpoint:
     path: Path
     manifest: Manifest
     tensors: Tensors
+
+
+class Package(NamedTuple):
+    """A checkpoint as bytes, for another process."""
+
+    manifest: bytes
+    weights: bytes
+
+
+def packed_checkpoint(checkpoint: Checkpoint) -> Package:
+    """Returns a checkpoint as bytes."""
+    manifest = checkpoint.manifest.model_dump_json().encode()
+    return Package(manifest, canonical_bytes(checkpoint.tensors))
+
+
+def unpacked_checkpoint(package: Package, path: Path) -> Checkpoint:
+    """Returns the checkpoint of a package, whose digest it checks.
+
+    Args:
+        package: the bytes.
+        path: path of the checkpoint. Nothing is read there.
+
+    Raises:
+        CheckpointError: the bytes are not those of `packed_checkpoint`.
+    """
+    try:
+        manifest = Manifest.model_validate_json(package.manifest)
+    except ValidationError as error:
+        raise CheckpointError(f"the manifest of {path} arrived damaged: {reason(error)}") from error
+    digest = hashlib.sha256(package.weights).hexdigest()
+    if digest != manifest.weights_sha256:
+        raise CheckpointError(
+            f"the weights of {path} arrived damaged: their sha256 is {digest[:12]}…, the manifest "
+            f"says {manifest.weights_sha256[:12]}…. Send them again."
+        )
+    return Checkpoint(path, manifest, parse_tensors(package.weights, path))
 
 
 def library_versions() -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -27,14 +27,18 @@ from rlarcade.evaluation.suite import SUITE_RULE, Guard, compare_suite
 from rlarcade.learning.hardware import resolve_device
 from rlarcade.outputs import check_outputs
 from rlarcade.play_commands import (
+    AddressFlag,
     DeviceFlag,
+    EngineFlag,
     GameFlag,
     ProtocolFlag,
     RegistryFlag,
     ReportFlag,
     SeedFlag,
+    WorkersFlag,
     can_keep,
     check_seed,
+    playing_on,
     resumable,
     tell_report,
     tell_taken,
@@ -88,6 +92,9 @@ class _Flags(BaseModel):
     """Folder that keeps the pairs, so that an interrupted match can resume."""
     device: DeviceFlag = "cpu"
     registry: RegistryFlag = None
+    engine: EngineFlag = "local"
+    address: AddressFlag = None
+    workers: WorkersFlag = None
     json_file: JsonFlag = None
     """Write the match to this file, with every action of every game."""
     report: ReportFlag = None
@@ -122,6 +129,10 @@ def _compare_command(argv: Sequence[str]) -> int:
     return _match(flags, *players) if len(players) == 2 else _round_robin(flags, players)
 
 
+def _playing(flags: _Flags) -> AbstractContextManager[None]:
+    return playing_on(flags.engine, flags.address, flags.workers)
+
+
 def _players(flags: _Flags, names: Sequence[str], game: str | None) -> list[Player]:
     return named_players(
         names,
@@ -135,7 +146,7 @@ def _players(flags: _Flags, names: Sequence[str], game: str | None) -> list[Play
 def _match(flags: _Flags, champion: Player, candidate: Player) -> int:
     rule = _rule(flags)
     record = _record(flags.folder, [champion, candidate])
-    with _watched(flags.max_pairs, "match", record) as watch:
+    with _playing(flags), _watched(flags.max_pairs, "match", record) as watch:
         match = compare_agents(
             champion,
             candidate,
@@ -163,7 +174,7 @@ def _round_robin(flags: _Flags, players: list[Player]) -> int:
         watch.update(place * flags.max_pairs + newest.pairs, lambda: standing(newest))
 
     record = _record(flags.folder / "round-robin", players)
-    with _watched(flags.max_pairs * pairings, "round robin", record) as watch:
+    with _playing(flags), _watched(flags.max_pairs * pairings, "round robin", record) as watch:
         table = compare_all(
             players,
             alpha=rule.alpha,
@@ -184,7 +195,7 @@ def _suite(flags: _Flags, path: Path) -> int:
     file = read_toml_as(_SuiteFile, path, "suite")
     games = [_players(flags, [one.champion, one.candidate], one.game) for one in file.games]
     record = _record(flags.folder / "suites", [side for pair in games for side in pair])
-    with _watched(flags.max_pairs, "suite", record, unit="rounds") as watch:
+    with _playing(flags), _watched(flags.max_pairs, "suite", record, unit="rounds") as watch:
         suite = compare_suite(
             [(champion, candidate) for champion, candidate in games],
             rule=rule,

@@ -24,14 +24,18 @@ from rlarcade.games.names import resolve_game
 from rlarcade.learning.hardware import resolve_device
 from rlarcade.outputs import check_outputs
 from rlarcade.play_commands import (
+    AddressFlag,
     DeviceFlag,
+    EngineFlag,
     GameFlag,
     ProtocolFlag,
     RegistryFlag,
     ReportFlag,
     SeedFlag,
+    WorkersFlag,
     can_keep,
     check_seed,
+    playing_on,
     resumable,
     tell_report,
     tell_taken,
@@ -62,6 +66,9 @@ class _Flags(BaseModel):
     seed: SeedFlag = 0
     device: DeviceFlag = "cpu"
     registry: RegistryFlag = None
+    engine: EngineFlag = "local"
+    address: AddressFlag = None
+    workers: WorkersFlag = None
     json_file: JsonFlag = None
     """Write the evaluations to this file, with every action of every game. `rlarcade watch` can
     replay it. Finished games are kept in a file next to it, so that an interrupted evaluation can
@@ -91,9 +98,10 @@ def _evaluate_command(argv: Sequence[str]) -> int:
     )
     records = [_record(flags, player) for player in players]
     evaluations: list[Evaluation] = []
-    for player, record in zip(players, records, strict=True):
-        evaluations.append(_evaluated(flags, player, record))
-        say_lines(score_lines(evaluations[-1:]))
+    with playing_on(flags.engine, flags.address, flags.workers):
+        for player, record in zip(players, records, strict=True):
+            evaluations.append(_evaluated(flags, player, record))
+            say_lines(score_lines(evaluations[-1:]))
     if HUMAN in flags.checkpoints:
         if not players and flags.game is None:
             raise ConfigError(f"which game's {HUMAN} score? Name the game with --game.")

@@ -11,6 +11,7 @@ from rlarcade.console import say, say_error, say_warning
 from rlarcade.errors import ConfigError
 from rlarcade.playing.named import told_unkept
 from rlarcade.playing.players import Player
+from rlarcade.playing.schedule import check_count
 from rlarcade.reports import write_report
 from rlarcade.text import counted
 
@@ -30,7 +31,48 @@ RegistryFlag = Annotated[
         "postgresql://USER@HOST/DATABASE. Unset: checkpoints/registry."
     ),
 ]
+EngineFlag = Annotated[
+    Literal["local", "ray"],
+    Field(description="Where games are played. ray: on a Ray cluster (extra `ray`)."),
+]
+AddressFlag = Annotated[
+    str | None,
+    Field(
+        description="With --engine ray: HOST:PORT of the cluster's head node, or auto for a "
+        "cluster that runs on this machine. Unset: a cluster of this machine alone is started."
+    ),
+]
+WorkersFlag = Annotated[
+    int | None,
+    Field(description="With --engine ray: most workers, one CPU each. Unset: one for each CPU."),
+]
 ReportFlag = Annotated[Path | None, Field(description="Write a report to this file (.html).")]
+
+
+@contextmanager
+def playing_on(engine: str, address: str | None, workers: int | None) -> Iterator[None]:
+    """Plays all games in the block where `--engine`, `--address` and `--workers` say.
+
+    Raises:
+        ConfigError: the flags contradict each other, or the cluster cannot be used.
+    """
+    if engine == "local":
+        for flag, value in (("--address", address), ("--workers", workers)):
+            if value is not None:
+                raise ConfigError(
+                    f"{flag} is for games on a cluster. Add --engine ray, or leave {flag} out."
+                )
+        yield
+        return
+    from rlarcade.cluster.connection import RayCluster
+    from rlarcade.cluster.games import RayGames
+
+    if workers is not None:
+        check_count("workers", workers)
+    with RayCluster(address) as cluster:
+        say(f"playing on a Ray cluster of {counted(cluster.cpus(), 'CPU')}")
+        with RayGames(cluster, workers=workers, warn=say_warning) as games, games.used():
+            yield
 
 
 def check_seed(seed: int) -> None:

@@ -26,6 +26,7 @@ ROOMS = [
     {"checkpoint"},
     {"registry", "learning"},
     {"playing"},
+    {"cluster"},
     {"evaluation"},
     {"promotion", "runs"},
     {"serving"},

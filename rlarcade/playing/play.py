@@ -14,10 +14,12 @@ import threading
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Literal, NamedTuple
+from typing import Protocol as Interface
 
 import numpy as np
 from numpy.typing import NDArray
@@ -123,14 +125,39 @@ def play_steps(
     return (_step_of(lane) for (lane,) in _rounds(schedule, 1, env=env))
 
 
+class GamesEngine(Interface):
+    """Plays scheduled games somewhere else, such as on a cluster. See `games_played_by`."""
+
+    def play_games(
+        self, schedule: Iterable[Scheduled], *, failures_count: bool
+    ) -> Iterator[tuple[int, EpisodeResult]]:
+        """Plays games, with the results and errors of the function `play_games`."""
+
+
+_elsewhere: ContextVar[GamesEngine | None] = ContextVar("_elsewhere", default=None)
+
+
+@contextmanager
+def games_played_by(engine: GamesEngine | None) -> Iterator[None]:
+    """Lets an engine play all games of evaluations and matches in the block; None: this process.
+
+    It holds for this thread only. `play_steps` always plays here.
+    """
+    token = _elsewhere.set(engine)
+    try:
+        yield
+    finally:
+        _elsewhere.reset(token)
+
+
 def play_games(
     schedule: Iterable[Scheduled], num_lanes: int = DEFAULT_LANES, *, failures_count: bool = False
 ) -> Iterator[tuple[int, EpisodeResult]]:
-    """Plays scheduled games in parallel lanes. All players have one game and protocol.
+    """Plays scheduled games, in parallel lanes here, or by the engine of `games_played_by`.
 
     Args:
         schedule: the games. They start in this order; at most `num_lanes` are read ahead.
-        num_lanes: number of games in parallel.
+        num_lanes: number of games in parallel. An engine chooses it itself.
         failures_count: a player that fails ends only its own game. Without this, it raises.
 
     Yields:
@@ -139,6 +166,20 @@ def play_games(
 
     Raises:
         PolicyError: a player failed, and `failures_count` is False.
+    """
+    engine = _elsewhere.get()
+    if engine is not None:
+        return engine.play_games(schedule, failures_count=failures_count)
+    return play_games_here(schedule, num_lanes, failures_count=failures_count)
+
+
+def play_games_here(
+    schedule: Iterable[Scheduled | None], num_lanes: int, *, failures_count: bool
+) -> Iterator[tuple[int, EpisodeResult]]:
+    """Plays games in parallel lanes of this process; see `play_games`.
+
+    The schedule may yield None: no game now, ask again after the next steps. It must not while no
+    game is in play.
     """
     for lanes in _rounds(schedule, num_lanes, failures_count=failures_count):
         for lane in lanes:
@@ -155,7 +196,7 @@ def evaluation_schedule(
 
 
 def _rounds(
-    schedule: Iterable[Scheduled],
+    schedule: Iterable[Scheduled | None],
     num_lanes: int,
     *,
     env: GameEnv | None = None,
@@ -218,16 +259,20 @@ class _Queue:
     after it.
     """
 
-    def __init__(self, schedule: Iterable[Scheduled]) -> None:
-        self._jobs = enumerate(schedule)
-        self._first: tuple[int, Scheduled] | None = None
+    def __init__(self, schedule: Iterable[Scheduled | None]) -> None:
+        self._schedule = iter(schedule)
+        self._first: Scheduled | None = None
+        self._begun = 0
 
     def next(self, busy: list[Player]) -> tuple[int, Scheduled] | None:
         """Returns (index, next game), or None if no game can begin now."""
-        job = self._first or next(self._jobs, None)
-        held_up = job is not None and job[1].player.one_at_a_time and job[1].player in busy
-        self._first = job if held_up else None
-        return None if held_up else job
+        game = self._first or next(self._schedule, None)
+        held_up = game is not None and game.player.one_at_a_time and game.player in busy
+        self._first = game if held_up else None
+        if game is None or held_up:
+            return None
+        self._begun += 1
+        return self._begun - 1, game
 
 
 class _IdleEmulators:
@@ -264,6 +309,12 @@ class _IdleEmulators:
             self._envs.append(env)
 
 
+def _suits(env: GameEnv, player: Player) -> bool:
+    """Whether a player can play in an emulator."""
+    same_game = (env.game, env.protocol) == (player.game, player.protocol)
+    return same_game and (env.render_mode is not None or not player.sees_screen)
+
+
 def _give_way() -> None:
     """Lowers the priority of this thread and of threads that it starts (Linux only)."""
     if sys.platform == "linux":
@@ -298,7 +349,7 @@ class _Lane:
     def open(self, index: int, job: Scheduled) -> "_Lane":
         """Begins an episode. This is slow, so it runs in a thread."""
         player = job.player
-        if self._env is None or (player.sees_screen and self._env.render_mode is None):
+        if self._env is None or not _suits(self._env, player):
             self.leave()
             self._env = _idle.take(player)
         self.num_actions = self._env.num_actions
@@ -385,10 +436,14 @@ def _send_actions(lanes: list[_Lane], failures_count: bool) -> None:
         elif failures_count:
             lane.fail(choice)
         else:
-            raise PolicyError(
-                f"{lane.player.name} failed at step {lane.steps} of the game with seed "
-                f"{lane.seed}: {_failure(choice)}."
-            ) from choice
+            raise policy_error(lane.player, lane.steps, lane.seed, _failure(choice)) from choice
+
+
+def policy_error(player: Player, steps: int, seed: int, failure: str) -> PolicyError:
+    """Returns the error for a player that failed after so many steps of the game with a seed."""
+    return PolicyError(
+        f"{player.name} failed at step {steps} of the game with seed {seed}: {failure}."
+    )
 
 
 def _checked(choice: Choice | Exception, num_actions: int) -> Choice | Exception:

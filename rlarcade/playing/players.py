@@ -266,6 +266,11 @@ class AgentPlayer(Player):
         self.name: str = getattr(agent, "name", "agent") if name is None else name
         self.version: str | None = getattr(agent, "version", None)
 
+    @property
+    def agent(self) -> Agent:
+        """The agent."""
+        return self._agent
+
     def sit(self, rng: np.random.Generator) -> None:
         """Prepares nothing: the evaluator draws the random actions of ε."""
 
@@ -353,6 +358,9 @@ class _Worker:
         self._calls: queue.SimpleQueue[Any] | None = None
         self._thread = threading.current_thread()  # replaced when the first call starts one
         self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def __reduce__(self) -> "tuple[type[_Worker], tuple[float]]":
+        return _Worker, (self._seconds,)  # a pickled player gets a thread of its own
 
     def call(self, function: Callable[[Any], Any], argument: Any) -> Any:
         """Returns the function's result, or raises the function's error.

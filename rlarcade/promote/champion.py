@@ -2,14 +2,14 @@
 
 from rlarcade.console import EXIT_OK, say
 from rlarcade.errors import ConfigError
-from rlarcade.promote.subcommand import Command, GateFile, Reason, VersionName, game_of
+from rlarcade.promote.subcommand import Command, GateFile, PlaysGames, Reason, VersionName, game_of
 from rlarcade.promote.submissions import exit_code, piped, tell_reigning
 from rlarcade.promotion.gate import load_gate
 from rlarcade.registry.documents import Version
 from rlarcade.registry.registry import CHAMPION, Registry
 
 
-class Promote(Command):
+class Promote(Command, PlaysGames):
     """Sends a version through the gate; if it passes, makes it the champion of its game."""
 
     version: VersionName
@@ -24,7 +24,7 @@ class Promote(Command):
             return self._forced(registry, version)
         if self.reason is not None:
             raise ConfigError("--reason needs --force; otherwise the gate's verdict is the reason.")
-        outcome = piped(registry, version, "promote", load_gate(self.gate))
+        outcome = piped(registry, version, "promote", load_gate(self.gate), playing=self.playing())
         self.tell(outcome)
         return exit_code(outcome)
 

@@ -1,6 +1,7 @@
 """What every subcommand has: the registry, `--json FILE`, and how it runs."""
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +13,7 @@ from rlarcade.command_line import JsonFlag
 from rlarcade.console import write_json
 from rlarcade.errors import ConfigError
 from rlarcade.games.names import resolve_game
+from rlarcade.play_commands import AddressFlag, EngineFlag, WorkersFlag, playing_on
 from rlarcade.registry.registration import check as check_checkpoint
 from rlarcade.registry.registry import CHAMPION, DEFAULT_REGISTRY, Registry
 from rlarcade.registry.store import is_registry
@@ -62,6 +64,18 @@ class Command(Subcommand):
     @abstractmethod
     def _run(self, registry: Registry) -> int:
         """Runs the subcommand in the open registry; returns the exit code."""
+
+
+class PlaysGames(BaseModel):
+    """The flags of a subcommand that plays matches: where it does."""
+
+    engine: EngineFlag = "local"
+    address: AddressFlag = None
+    workers: WorkersFlag = None
+
+    def playing(self) -> AbstractContextManager[None]:
+        """Plays all matches in the block where the flags say; see `playing_on`."""
+        return playing_on(self.engine, self.address, self.workers)
 
 
 class Writes(Command):

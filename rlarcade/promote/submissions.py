@@ -1,7 +1,7 @@
 """`promote pipeline`, `approve`, `deny`: submissions of versions, and people's decisions."""
 
 from abc import abstractmethod
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -20,7 +20,7 @@ from rlarcade.evaluation import Comparison
 from rlarcade.games.names import resolve_game
 from rlarcade.play_commands import resumable
 from rlarcade.progress import ProgressLine
-from rlarcade.promote.subcommand import Command, GateFile, VersionName, Writes
+from rlarcade.promote.subcommand import Command, GateFile, PlaysGames, VersionName, Writes
 from rlarcade.promotion.gate import Gate, load_gate
 from rlarcade.promotion.pipeline import (
     Release,
@@ -76,7 +76,7 @@ def release_of(strategy: str | None, steps: str | None) -> Release:
     return by_rollout(RolloutSpec.model_validate(spec_of_flags(strategy, steps)))
 
 
-class PipelineRun(Writes):
+class PipelineRun(Writes, PlaysGames):
     """Registers a checkpoint and sends it through the gate, as far as the mode allows."""
 
     mode: Literal["ci", "delivery", "deployment"]
@@ -103,6 +103,7 @@ class PipelineRun(Writes):
             self.mode,
             gate,
             release_of(self.rollout, self.steps),
+            playing=self.playing(),
         )
         self.tell(outcome)
         return exit_code(outcome)
@@ -165,11 +166,13 @@ def piped(
     mode: Mode,
     gate: Gate,
     release: Release = move_alias_at_once,
+    *,
+    playing: AbstractContextManager[None],
 ) -> dict[str, Any]:
-    """Runs the pipeline and prints its result."""
+    """Runs the pipeline and prints its result. `playing` says where matches are played."""
     if (already := tell_reigning(registry, version)) is not None:
         return {"submission": None, "verdict": None, "alias": already.model_dump(mode="json")}
-    with resumable("games"), _Progress(gate) as progress:
+    with playing, resumable("games"), _Progress(gate) as progress:
         current = run_pipeline(
             registry,
             version,

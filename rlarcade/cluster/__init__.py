@@ -1,0 +1,1 @@
+"""Work on many machines: Ray starts processes on them and moves data between them."""

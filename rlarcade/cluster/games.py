@@ -1,0 +1,244 @@
+"""Plays the games of evaluations and matches on a Ray cluster.
+
+One worker per CPU plays some games at a time. Results come back as games end. Pairs of a match
+count in schedule order all the same, so a verdict is that of this machine alone.
+
+A worker, or a whole node, may be killed: its games are played again elsewhere. If this process is
+killed, Ray ends its workers, and the records of evaluations and matches keep what had ended.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+from rlarcade.cluster.connection import RayCluster
+from rlarcade.cluster.dispatch import MOST_DEATHS, Dispatcher
+from rlarcade.cluster.game_worker import Game, GameWorker
+from rlarcade.cluster.nodes import facts_of_this_process
+from rlarcade.cluster.packing import packed_player
+from rlarcade.errors import ConfigError, ResourceError, RlarcadeError
+from rlarcade.foreign import own_words
+from rlarcade.playing.episodes import EpisodeResult
+from rlarcade.playing.play import Scheduled, games_played_by, policy_error
+from rlarcade.playing.players import Player
+from rlarcade.playing.schedule import check_count
+from rlarcade.text import counted
+
+LANES = 8
+"""Games that a worker plays at a time: its emulators run beside its network."""
+_TICK = 0.5  # seconds
+_LOOK_SECONDS = 2.0  # between looks at how many CPUs the cluster has
+_PATIENCE = 30.0  # seconds without a worker, before the user is told
+
+
+@dataclass(eq=False)
+class _Worker:
+    actor: Any
+    call: Any
+    """What it was asked: a reference to the answer. None: nothing."""
+    node: str | None = None
+    """None: it has not said that it is ready."""
+    players: set[int] = field(default_factory=set)
+    """Keys of the players that it was sent."""
+
+
+class RayGames:
+    """Plays games on a cluster, as a `GamesEngine`.
+
+    with RayCluster("10.0.0.1:6379") as cluster, RayGames(cluster) as games, games.used():
+        compare_agents(champion, candidate)
+    """
+
+    def __init__(
+        self,
+        cluster: RayCluster,
+        *,
+        workers: int | None = None,
+        warn: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Starts no worker yet.
+
+        Args:
+            cluster: where to play.
+            workers: most workers, of one CPU each; None: one for each CPU of the cluster.
+            warn: told when a worker was lost, or none can be had.
+
+        Raises:
+            ConfigError: `workers` is not a whole number above 0.
+        """
+        if workers is not None:
+            check_count("workers", workers)
+        self._cluster, self._ray = cluster, cluster.ray
+        self._most, self._warn = workers, warn
+        self._dispatcher: Dispatcher[_Worker] = Dispatcher(LANES)
+        self._workers: list[_Worker] = []
+        self._players: dict[int, tuple[Player, Any]] = {}
+        self._looked = self._worked = time.monotonic() - _LOOK_SECONDS
+        self._told_to_wait = False
+        self._stillborn = 0  # workers that ended before they had begun, one after the other
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """Lets all evaluations and matches in the block play here."""
+        with games_played_by(self):
+            yield
+
+    def play_games(
+        self, schedule: Iterable[Scheduled], *, failures_count: bool
+    ) -> Iterator[tuple[int, EpisodeResult]]:
+        """See `play_games` of `rlarcade.playing`.
+
+        Raises:
+            ConfigError: a node has other versions, or a player cannot be sent there.
+            PolicyError: a player failed, and `failures_count` is False.
+            ResourceError: a game ended several workers.
+        """
+        known: dict[int, Scheduled] = {}
+        order = self._dispatcher.open(_noted(schedule, known))
+        try:
+            while not order.done:
+                for index, episode in order.take():
+                    player = known.pop(index).player
+                    if episode.failure is not None and not failures_count:
+                        raise policy_error(player, episode.steps, episode.seed, episode.failure)
+                    yield index, episode
+                if not order.done:
+                    self._pump()
+        finally:
+            self._dispatcher.close(order)
+
+    # Workers
+
+    def _pump(self) -> None:
+        """Gives games to workers, and takes the results that are there after a moment."""
+        self._keep_workers()
+        free = [one for one in self._workers if one.node is not None and one.call is None]
+        for worker, games in self._dispatcher.assign(free):
+            self._send(worker, games)
+        for worker in free:
+            if worker.call is None and self._dispatcher.in_play(worker):
+                self._send(worker, {})
+        calls = {worker.call: worker for worker in self._workers if worker.call is not None}
+        if not calls:
+            time.sleep(_TICK)
+            return
+        done, rest = self._ray.wait([*calls], num_returns=1, timeout=_TICK)
+        if rest and done:
+            more, _ = self._ray.wait(rest, num_returns=len(rest), timeout=0)
+            done += more
+        for call in done:
+            self._take(calls[call])
+        if any(worker.node for worker in self._workers):
+            self._worked = time.monotonic()
+        elif not self._told_to_wait and time.monotonic() - self._worked > _PATIENCE:
+            self._told_to_wait = True
+            self._warn(
+                f"no worker has begun for {_PATIENCE:g} seconds: the cluster has "
+                f"{self._cluster.cpus()} CPUs, and other work may use them. Still waiting."
+            )
+
+    def _keep_workers(self) -> None:
+        """Starts workers, as many as have a CPU and would have a game."""
+        if time.monotonic() - self._looked < _LOOK_SECONDS and self._workers:
+            return
+        self._looked = time.monotonic()
+        most = self._cluster.cpus()
+        if self._most is not None:
+            most = min(most, self._most)
+        self._dispatcher.workers = self._dispatcher.wanted(most)
+        while len(self._workers) < self._dispatcher.workers:
+            # Ray's own retries would play games twice: a game that was lost gets a new ticket.
+            made = self._ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(GameWorker)
+            actor = made.options(scheduling_strategy="SPREAD").remote(
+                facts_of_this_process(), LANES
+            )
+            self._workers.append(_Worker(actor, actor.ready.remote()))
+
+    def _send(self, worker: _Worker, games: dict[int, Scheduled]) -> None:
+        packed = {}
+        for ticket, game in games.items():
+            key = self._known(game.player)
+            if key not in worker.players:
+                worker.players.add(key)
+                worker.actor.learn.remote(key, self._players[key][1])
+            packed[ticket] = Game(key, game.seed, game.dice)
+        worker.call = worker.actor.exchange.remote(packed)
+
+    def _known(self, player: Player) -> int:
+        """Returns the key of a player. It is put into the cluster's store once."""
+        key = id(player)
+        if key not in self._players:
+            # The player is kept, so that no other one gets its id.
+            self._players[key] = (player, self._ray.put(packed_player(player)))
+        return key
+
+    def _take(self, worker: _Worker) -> None:
+        errors = self._ray.exceptions
+        call, worker.call = worker.call, None
+        try:
+            answer = self._ray.get(call)
+        except errors.RayTaskError as error:  # raised by the worker's code
+            cause = error.cause
+            if isinstance(cause, RlarcadeError):
+                raise cause from None
+            raise ConfigError(
+                f"a worker of the cluster failed: {own_words(cause)}. Is rlarcade installed on "
+                "every node?"
+            ) from error
+        except errors.RayError as error:  # its process or node has ended, or cannot be reached
+            self._lose(worker, error)
+            return
+        if worker.node is None:
+            worker.node, self._stillborn = answer, 0
+            return
+        for ticket, episode in answer:
+            self._dispatcher.finished(worker, ticket, episode)
+
+    def _lose(self, worker: _Worker, error: Exception) -> None:
+        self._workers.remove(worker)
+        with suppress(Exception):  # it may play on, but nobody would hear of it
+            self._ray.kill(worker.actor)
+        back = self._dispatcher.lost(worker)
+        self._looked -= _LOOK_SECONDS
+        if worker.node is None:
+            self._stillborn += 1
+            if self._stillborn >= MOST_DEATHS:
+                raise ResourceError(
+                    f"{self._stillborn} workers of the cluster ended before they had begun "
+                    f"({own_words(error)}). Their logs say why (`ray logs`); too little memory is "
+                    "the usual reason."
+                ) from error
+            self._warn(f"a worker of the cluster did not begin ({type(error).__name__})")
+        else:
+            self._warn(
+                f"a worker on node {worker.node} has ended ({type(error).__name__}); "
+                f"{counted(back, 'game')} will be played again"
+            )
+
+    def close(self) -> None:
+        """Ends the workers."""
+        for worker in self._workers:
+            with suppress(Exception):
+                self._ray.kill(worker.actor)
+        self._workers.clear()
+        self._players.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _noted(schedule: Iterable[Scheduled], known: dict[int, Scheduled]) -> Iterator[Scheduled]:
+    for index, game in enumerate(schedule):
+        known[index] = game
+        yield game
