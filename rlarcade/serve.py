@@ -14,6 +14,7 @@ from rlarcade.console import EXIT_OK, run_command, say
 from rlarcade.errors import ConfigError
 from rlarcade.foreign import from_extra
 from rlarcade.games.names import display_name
+from rlarcade.play_commands import AddressFlag
 from rlarcade.registry.address import address_of
 from rlarcade.registry.registry import DEFAULT_REGISTRY
 from rlarcade.registry.store import is_registry
@@ -41,13 +42,16 @@ class _Flags(BaseModel):
     token_file: Path | None = None
     """File with the operator's token. Unset: the environment variable RLARCADE_TOKEN. Without a
     token, nobody can start a rollout."""
-    engine: Literal["local", "processes", "onnx"] = "local"
+    engine: Literal["local", "processes", "ray", "onnx"] = "local"
     """Where forward passes run. local: in this process; processes: in several worker processes,
-    which a rolling rollout can replace one after the other; onnx: in this process, by onnxruntime
-    instead of torch (extra `onnx`). With onnx, values differ from torch's in the last bits, so the
-    promise of equal bits does not hold: a game may differ from that of `evaluate`."""
+    which a rolling rollout can replace one after the other; ray: in workers on a Ray cluster (extra
+    `ray`); onnx: in this process, by onnxruntime instead of torch (extra `onnx`). With onnx, values
+    differ from torch's in the last bits, so the promise of equal bits does not hold: a game may
+    differ from that of `evaluate`."""
     replicas: Annotated[int, Field(ge=1, le=256)] | None = None
-    """Number of worker processes of `--engine processes`. Unset: 2."""
+    """Number of workers of `--engine processes` or `ray`. Unset: 2. Ray needs one CPU for each, and
+    one more."""
+    address: AddressFlag = None
 
 
 FLAGS = _Flags
@@ -71,20 +75,25 @@ def _serve_command(argv: Sequence[str]) -> int:
             "--run serves the checkpoints of a run, and --registry the champions of a registry. "
             "Leave one of them out."
         )
-    in_processes = flags.engine == "processes"
-    if not in_processes and flags.replicas is not None:
+    has_workers = flags.engine in ("processes", "ray")
+    if not has_workers and flags.replicas is not None:
         raise ConfigError(
-            f"--replicas is the number of worker processes, and the engine {flags.engine} has "
-            "none. Add --engine processes, or leave --replicas out."
+            f"--replicas is the number of workers, and the engine {flags.engine} has none. Add "
+            "--engine processes, or leave --replicas out."
+        )
+    if flags.engine != "ray" and flags.address is not None:
+        raise ConfigError(
+            "--address is that of a Ray cluster. Add --engine ray, or leave --address out."
         )
     serve(
         flags.registry,
         host=flags.host,
         port=flags.port,
         token=token,
-        replicas=(flags.replicas or _REPLICAS) if in_processes else None,
+        replicas=(flags.replicas or _REPLICAS) if has_workers else None,
         loader=_loader(flags.engine),
         engine=flags.engine,
+        address=flags.address,
         run=flags.run,
         on_ready=partial(_tell, flags, token is not None),
     )

@@ -7,6 +7,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from pathlib import Path
 
 import uvicorn
@@ -23,12 +24,14 @@ from rlarcade.serving.driver import Driver
 from rlarcade.serving.engine import Engine, LocalEngine
 from rlarcade.serving.following import FollowedRun, give_way
 from rlarcade.serving.http_protocol import PatientProtocol
-from rlarcade.serving.processes import ProcessEngine
 from rlarcade.serving.requests import Online
 from rlarcade.serving.rulings import DECISION_SECONDS
 from rlarcade.serving.service import Deployment, Service
 from rlarcade.serving.stock import Loader, packaged
 from rlarcade.serving.tokens import TOKEN
+from rlarcade.serving.worker_engine import WorkerEngine
+from rlarcade.serving.worker_process import WorkerProcess
+from rlarcade.serving.workers import StartWorker
 from rlarcade.text import shown_path
 
 OnReady = Callable[[str, list[str]], None]
@@ -53,6 +56,7 @@ def serve(
     replicas: int | None = None,
     loader: Loader = DQNAgent.load,
     engine: str = "local",
+    address: str | None = None,
     run: Path | None = None,
     on_ready: OnReady | None = None,
 ) -> None:
@@ -64,16 +68,18 @@ def serve(
         host: address to listen on.
         port: port to listen on; 0: any free one.
         token: the operator's token; None: operators are refused.
-        replicas: worker processes for forward passes; None: they run in this process.
+        replicas: workers for forward passes; None: they run in this process.
         loader: makes agents of checkpoints, in this process.
-        engine: what `/v1/deployments` calls this process if forward passes run in it.
+        engine: `ray`: the workers are actors of a Ray cluster; otherwise processes of this machine.
+            `/v1/deployments` calls this process so, if forward passes run in it.
+        address: address of the Ray cluster; None: one is started on this machine.
         run: folder of a run that trains: its newest checkpoint is served instead of a registry, at
             the lowest priority. It need not exist yet.
         on_ready: called with the server's address and the games online.
 
     Raises:
-        ConfigError: the server would listen beyond this machine without a token, or `run` is not a
-            folder.
+        ConfigError: the server would listen beyond this machine without a token, `run` is not a
+            folder, or the Ray cluster cannot be used.
         RegistryError: the registry cannot be used.
         ResourceError: the address or the port cannot be used.
     """
@@ -94,12 +100,9 @@ def serve(
                 Registry.open(registry, create=False, busy_seconds=_BUSY_SECONDS)
             )
             driver = stack.enter_context(closing(Driver(opened)))
+        chosen = _engine(stack, engine, replicas, address)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(
-                _served(
-                    driver, run, bound, host, token, _engine(replicas, engine), loader, on_ready
-                )
-            )
+            runner.run(_served(driver, run, bound, host, token, chosen, loader, on_ready))
 
 
 async def _served(
@@ -148,10 +151,24 @@ async def _served(
     await _Server(config, listening).serve([bound])
 
 
-def _engine(replicas: int | None, name: str) -> Engine:
+def _engine(stack: ExitStack, name: str, replicas: int | None, address: str | None) -> Engine:
     if replicas is None:
         return LocalEngine(name)
-    return ProcessEngine(replicas, hang_seconds=DECISION_SECONDS)
+    start: StartWorker = WorkerProcess.start
+    if name == "ray":
+        from rlarcade.cluster.connection import RayCluster
+        from rlarcade.serving.ray_worker import RayWorker
+
+        # A rolling rollout starts a worker before it ends the one that it replaces.
+        needed = replicas + 1
+        cluster = stack.enter_context(RayCluster(address, num_cpus=needed))
+        if cluster.cpus() < needed:
+            raise ConfigError(
+                f"{replicas} replicas need {needed} CPUs, one of them for a rollout, and the "
+                f"cluster has {cluster.cpus()}. Lower --replicas, or add nodes."
+            )
+        start = partial(RayWorker.start, cluster)
+    return WorkerEngine(replicas, start, hang_seconds=DECISION_SECONDS)
 
 
 class _Server(uvicorn.Server):

@@ -31,7 +31,7 @@ class Stocked:
     steps: int
     """Agent steps of its training."""
     checkpoint: Checkpoint | None = None
-    """What the agent was made of; an engine of several processes needs it."""
+    """What the agent was made of; an engine of several workers needs it."""
 
 
 Loader = Callable[[Checkpoint], ValuesActions]

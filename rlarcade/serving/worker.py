@@ -17,16 +17,13 @@ import socket
 import struct
 import sys
 import threading
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 
-from rlarcade.checkpoint import Checkpoint, Manifest, parse_tensors
-from rlarcade.errors import PolicyError
-from rlarcade.foreign import imported, own_words
+from rlarcade.checkpoint import Package
 from rlarcade.games.protocols import SCREEN, STACK
-from rlarcade.serving.engine import ValuesActions, tried, trouble
+from rlarcade.serving.computing import LoadedAgents, failure
 
 HEADER = struct.Struct("<cqQ")
 """Kind of the message, number of the version, and the bytes that follow."""
@@ -38,14 +35,11 @@ DONE, FAILED = b"D", b"F"
 message of all is a DONE: the worker is ready."""
 MANIFEST_BYTES = struct.Struct("<I")
 
-_Loader = Callable[[Checkpoint], ValuesActions]
-
 
 def main(argv: Sequence[str]) -> int:
     """Answers messages until the server closes the socket."""
     threading.Thread(target=_end_with_the_server, daemon=True).start()
-    load = _loader(argv[1] if len(argv) > 1 else None)
-    agents: dict[int, ValuesActions] = {}
+    agents = LoadedAgents(argv[1] if len(argv) > 1 else None)
     with socket.socket(fileno=int(argv[0])) as channel:
         _send(channel, DONE, b"")
         while (head := _received(channel, HEADER.size)) is not None:
@@ -54,10 +48,9 @@ def main(argv: Sequence[str]) -> int:
             if body is None:
                 break
             try:
-                answer = _answered(kind, version, body, agents, load)
+                answer = _answered(kind, version, body, agents)
             except Exception as error:  # any error counts as the version's failure
-                text = str(error) if isinstance(error, PolicyError) else own_words(error)
-                _send(channel, FAILED, text.encode("utf-8", "replace"))
+                _send(channel, FAILED, failure(error).encode("utf-8", "replace"))
             else:
                 _send(channel, DONE, answer)
     return 0
@@ -70,50 +63,17 @@ def _end_with_the_server() -> None:
     os._exit(0)
 
 
-def _loader(name: str | None) -> _Loader:
-    if name is not None:
-        chosen: _Loader = imported(name, "the loader")
-        return chosen
-    import torch
-
-    from rlarcade.learning.policy import DQNAgent
-
-    torch.set_num_threads(1)
-    return DQNAgent.load
-
-
-def _answered(
-    kind: bytes, version: int, body: bytearray, agents: dict[int, ValuesActions], load: _Loader
-) -> bytes:
+def _answered(kind: bytes, version: int, body: bytearray, agents: LoadedAgents) -> bytes:
     if kind == COMPUTE:
         observations = np.frombuffer(body, dtype=np.uint8).reshape(-1, STACK, SCREEN, SCREEN)
-        values = tried(agents[version], observations)
-        if isinstance(values, Exception):
-            raise values
-        return values.astype(np.float32, copy=False).tobytes()
+        return agents.values(version, observations).tobytes()
     if kind == UNLOAD:
-        agents.pop(version, None)
+        agents.unload(version)
     elif kind == LOAD:
-        agents[version] = _loaded(version, body, load)
+        start = MANIFEST_BYTES.size
+        end = start + MANIFEST_BYTES.unpack_from(body)[0]
+        agents.load(version, Package(bytes(body[start:end]), bytes(body[end:])))
     return b""
-
-
-def _loaded(version: int, body: bytearray, load: _Loader) -> ValuesActions:
-    """Makes an agent and warms it up."""
-    start = MANIFEST_BYTES.size
-    end = start + MANIFEST_BYTES.unpack_from(body)[0]
-    name = Path(f"version {version}")
-    checkpoint = Checkpoint(
-        name,
-        Manifest.model_validate_json(body[start:end]),
-        parse_tensors(bytes(body[end:]), name),
-    )
-    agent = load(checkpoint)
-    agent.name = str(name)
-    problem = trouble(agent)
-    if problem is not None:
-        raise PolicyError(problem)
-    return agent
 
 
 def _send(channel: socket.socket, kind: bytes, body: bytes) -> None:

@@ -1,4 +1,4 @@
-"""The worker processes of an engine: started, given versions, watched, replaced, ended.
+"""The workers of an engine: started, given versions, watched, replaced, ended.
 
 A worker that dies is started again. It computes nothing before it has loaded and warmed its
 versions.
@@ -11,9 +11,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from rlarcade.checkpoint import Package
 from rlarcade.errors import PolicyError, ResourceError
 from rlarcade.serving.engine import Requests
-from rlarcade.serving.worker_process import Package, WorkerDied, WorkerProcess
+from rlarcade.serving.workers import StartWorker, Worker, WorkerDied
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class PoolReplica:
     """A place for a worker. Its worker changes when it dies or is replaced."""
 
     name: str
-    worker: WorkerProcess | None = None
+    worker: Worker | None = None
     """None: it is being started."""
     versions: set[int] = field(default_factory=set)
     """What it serves, or will serve once it has been started again."""
@@ -63,21 +64,21 @@ class WorkerPool:
         versions: what workers may be given, by number. Those that were served last come last.
     """
 
-    def __init__(self, replicas: int, loader: str | None, freed: Callable[[], None]) -> None:
+    def __init__(self, replicas: int, start: StartWorker, freed: Callable[[], None]) -> None:
         """Makes the pool. Its workers are started by `begin`.
 
         Args:
             replicas: number of workers.
-            loader: makes agents of checkpoints, MODULE:NAME; None: `DQNAgent.load`.
+            start: starts a worker.
             freed: called when a worker can be given batches that it could not be given before.
         """
         self.replicas = [PoolReplica(f"worker-{index}") for index in range(1, replicas + 1)]
         self.versions: dict[int, PoolVersion] = {}
-        self._loader, self._freed = loader, freed
+        self._start, self._freed = start, freed
         self._begun = False
         self._beginning = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._processes: set[WorkerProcess] = set()
+        self._all: set[Worker] = set()
         """All that were started and have not ended, the retired ones as well."""
 
     async def begin(self) -> None:
@@ -94,12 +95,12 @@ class WorkerPool:
             failures = [one for one in began if isinstance(one, BaseException)]
             if failures:
                 for worker in began:
-                    if isinstance(worker, WorkerProcess):
+                    if isinstance(worker, Worker):
                         await worker.end()
                 raise failures[0]
             self._begun = True
             for replica, worker in zip(self.replicas, began, strict=True):
-                assert isinstance(worker, WorkerProcess)
+                assert isinstance(worker, Worker)
                 self._install(replica, worker)
 
     async def close(self) -> None:
@@ -108,7 +109,7 @@ class WorkerPool:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.gather(*(worker.end() for worker in self._processes))
+        await asyncio.gather(*(worker.end() for worker in self._all))
         for replica in self.replicas:
             replica.worker = None
 
@@ -153,7 +154,7 @@ class WorkerPool:
 
         Raises:
             PolicyError: the new version cannot be served.
-            ResourceError: no process can be started.
+            ResourceError: no worker can be started.
         """
         serving = [replica for replica in self.replicas if old in replica.versions]
         chosen = next((one for one in serving if new.number not in one.versions), None)
@@ -183,22 +184,22 @@ class WorkerPool:
 
     # Workers
 
-    async def _new_worker(self, versions: Collection[int]) -> WorkerProcess:
+    async def _new_worker(self, versions: Collection[int]) -> Worker:
         """Starts a worker and loads versions, trusted ones first.
 
         Raises:
             PolicyError: a version cannot be served.
-            ResourceError: no process can be started.
+            ResourceError: no worker can be started.
             WorkerDied: it ended while a version was loaded.
         """
         try:
-            worker = await WorkerProcess.start(self._loader)
+            worker = await self._start()
         except (OSError, WorkerDied) as error:
             raise ResourceError(
-                f"a worker process cannot be started: {error}. Its standard error says why; "
-                "--engine local needs none."
+                f"a worker cannot be started: {error}. Its standard error says why; --engine local "
+                "needs none."
             ) from error
-        self._processes.add(worker)
+        self._all.add(worker)
         try:
             loading = [self.versions[one] for one in versions if one in self.versions]
             for version in sorted(loading, key=lambda one: not one.trusted):
@@ -207,16 +208,16 @@ class WorkerPool:
                 version.deaths = 0
         except BaseException:
             await worker.end()
-            self._processes.discard(worker)
+            self._all.discard(worker)
             raise
         return worker
 
-    async def _tried_worker(self, versions: Collection[int], new: int) -> WorkerProcess:
+    async def _tried_worker(self, versions: Collection[int], new: int) -> Worker:
         """Starts a worker with a new version, again if it dies.
 
         Raises:
             PolicyError: the version cannot be served.
-            ResourceError: no process can be started.
+            ResourceError: no worker can be started.
         """
         for _ in range(MOST_DEATHS):
             with suppress(WorkerDied):
@@ -225,26 +226,26 @@ class WorkerPool:
             f"version {new} cannot be served: loading it ended {MOST_DEATHS} workers."
         )
 
-    def _install(self, replica: PoolReplica, worker: WorkerProcess) -> None:
+    def _install(self, replica: PoolReplica, worker: Worker) -> None:
         """Lets a warm worker compute for a replica."""
         replica.worker = worker
         replica.up.set()
         self.in_background(self._watch(replica, worker))
         self._freed()
 
-    def lost(self, replica: PoolReplica, worker: WorkerProcess) -> None:
+    def lost(self, replica: PoolReplica, worker: Worker) -> None:
         """Gives a worker that has ended nothing more."""
         if replica.worker is worker:
             replica.worker = None
             replica.up.clear()
 
-    async def _watch(self, replica: PoolReplica, worker: WorkerProcess) -> None:
+    async def _watch(self, replica: PoolReplica, worker: Worker) -> None:
         """Starts a replica's worker again when it has ended."""
         await worker.ended()
-        self._processes.discard(worker)
+        self._all.discard(worker)
         if worker.retired:
             return
-        _log.warning("%s ended (%s); it is started again", replica.name, worker.process.returncode)
+        _log.warning("%s ended (%s); it is started again", replica.name, worker.how_it_ended)
         self.lost(replica, worker)
         async with replica.changing:
             pause = 0.1

@@ -9,54 +9,29 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Self
 
 import numpy as np
 
-from rlarcade.checkpoint import Checkpoint, canonical_bytes
+from rlarcade.checkpoint import Package
 from rlarcade.errors import PolicyError
 from rlarcade.serving.engine import Observations, Values
 from rlarcade.serving.worker import COMPUTE, DONE, HEADER, LOAD, MANIFEST_BYTES, UNLOAD
-
-_START_SECONDS = 120.0  # importing torch takes 2 to 5 s, on a busy machine more
-_LOAD_SECONDS = 60.0  # to build the network and to compute each size of batch once
-
-
-class WorkerDied(Exception):
-    """A worker process ended, or was killed because it did not answer."""
-
-
-class WorkerHung(WorkerDied):
-    """A worker did not answer in time, so it was killed."""
-
-
-class Package(NamedTuple):
-    """A checkpoint as bytes."""
-
-    manifest: bytes
-    weights: bytes
-
-
-def packed(checkpoint: Checkpoint) -> Package:
-    """Returns a checkpoint as the bytes that a worker is sent."""
-    manifest = checkpoint.manifest.model_dump_json().encode()
-    return Package(manifest, canonical_bytes(checkpoint.tensors))
+from rlarcade.serving.workers import LOAD_SECONDS, START_SECONDS, WorkerDied, WorkerHung
 
 
 @dataclass(eq=False)
 class WorkerProcess:
-    """One worker process. It does one thing at a time."""
+    """One worker process; see `Worker`."""
 
     process: Process
     retired: bool = False
-    """Whether it was ended on purpose, so that nobody starts it again."""
     computes: int | None = None
-    """Number of the version of the batch that it was given; None: no batch."""
     _channel: "tuple[asyncio.StreamReader, asyncio.StreamWriter] | None" = None
     _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @classmethod
-    async def start(cls, loader: str | None) -> Self:
+    async def start(cls, loader: str | None = None) -> Self:
         """Starts a worker; it is ready for `load` when this returns.
 
         Args:
@@ -82,7 +57,7 @@ class WorkerProcess:
         try:
             worker._channel = await asyncio.open_connection(sock=ours)
             async with worker._one_at_a_time:
-                await worker._answer(_START_SECONDS)
+                await worker._answer(START_SECONDS)
         except BaseException:
             await worker.end()
             raise
@@ -90,45 +65,30 @@ class WorkerProcess:
 
     @property
     def idle(self) -> bool:
-        """Whether it can be given a batch."""
+        """See `Worker.idle`."""
         return self.computes is None and not self._one_at_a_time.locked()
 
-    async def load(self, version: int, package: Package) -> None:
-        """Loads a version and warms it up.
+    @property
+    def how_it_ended(self) -> str:
+        """The exit code."""
+        return f"exit code {self.process.returncode}"
 
-        Raises:
-            PolicyError: it cannot be served.
-            WorkerDied: the worker ended or hung.
-        """
+    async def load(self, version: int, package: Package) -> None:
+        """See `Worker.load`."""
         parts = [MANIFEST_BYTES.pack(len(package.manifest)), package.manifest, package.weights]
         try:
-            await self._ask(LOAD, version, parts, _LOAD_SECONDS)
+            await self._ask(LOAD, version, parts, LOAD_SECONDS)
         except PolicyError as error:
             raise PolicyError(f"version {version} cannot be served: {error}.") from error
 
     async def unload(self, version: int) -> None:
-        """Forgets a version.
-
-        Raises:
-            WorkerDied: the worker ended or hung.
-        """
-        await self._ask(UNLOAD, version, [], _LOAD_SECONDS)
+        """See `Worker.unload`."""
+        await self._ask(UNLOAD, version, [], LOAD_SECONDS)
 
     async def values(
         self, version: int, observations: Sequence[Observations], seconds: float
     ) -> Values:
-        """Returns float32 (N, A) values of all observations together.
-
-        Args:
-            version: number of a loaded version.
-            observations: parts of uint8 (N, 4, 84, 84).
-            seconds: how long it may take.
-
-        Raises:
-            PolicyError: the version crashed.
-            WorkerDied: the worker ended.
-            WorkerHung: it took longer, and was killed.
-        """
+        """See `Worker.values`."""
         parts = [np.ascontiguousarray(part).data.cast("B") for part in observations]
         try:
             answer = await self._ask(COMPUTE, version, parts, seconds)
@@ -176,19 +136,19 @@ class WorkerProcess:
             self.process.kill()
 
     async def retire(self) -> None:
-        """Ends the worker when it has finished what it does."""
+        """See `Worker.retire`."""
         self.retired = True
         async with self._one_at_a_time:
             await self.end()
 
     async def end(self) -> None:
-        """Ends the worker at once; returns when it has gone."""
+        """See `Worker.end`."""
         self.retired = True
         self.kill()
         await self.ended()
 
     async def ended(self) -> None:
-        """Waits until the process has ended, by itself or killed."""
+        """See `Worker.ended`."""
         await self.process.wait()
         writers = [self.process.stdin, None if self._channel is None else self._channel[1]]
         for writer in writers:

@@ -12,14 +12,13 @@ import pytest
 from registry_helpers import whole
 from serving_helpers import run
 from serving_house import House
-from test_processes import until, workers
-from worker_agents import CRASHING, DEADLY_TO_LOAD, LOADER, NEVER_LOADED
+from test_worker_engine import until, workers
+from worker_agents import CRASHING, DEADLY_TO_LOAD, NEVER_LOADED, process_engine
 
 from rlarcade.errors import UnusableRegistryError
 from rlarcade.serving import controller, rolling
 from rlarcade.serving import rollout_store as store
 from rlarcade.serving.driving import by_operator
-from rlarcade.serving.processes import ProcessEngine
 from rlarcade.serving.refusals import Refusal
 from rlarcade.serving.settings import RolloutSpec
 from rlarcade.serving.worker_process import WorkerProcess
@@ -33,7 +32,7 @@ class Workshop(House):
 
     def __init__(self, registry, replicas=2):
         super().__init__(registry)
-        self.service.engine = ProcessEngine(replicas, loader=LOADER)
+        self.service.engine = process_engine(replicas)
         self.healthy, self.shown = [], []
 
     @contextlib.asynccontextmanager

@@ -1,4 +1,4 @@
-"""The engine of several worker processes.
+"""The engine of several workers: processes of this machine, or actors of a Ray cluster.
 
 Each worker is a pure function from observations to values. So a worker may be killed at any
 moment: another one computes its batch again, and the worker is started again. It is healthy once it
@@ -15,7 +15,7 @@ workers, the batch fails.
 
 import asyncio
 
-from rlarcade.checkpoint import Checkpoint
+from rlarcade.checkpoint import Checkpoint, packed_checkpoint
 from rlarcade.errors import PolicyError
 from rlarcade.serving.engine import (
     MOST_ROWS,
@@ -29,25 +29,23 @@ from rlarcade.serving.engine import (
 )
 from rlarcade.serving.refusals import Refusal
 from rlarcade.serving.worker_pool import MOST_DEATHS, PoolReplica, PoolVersion, WorkerPool
-from rlarcade.serving.worker_process import WorkerDied, WorkerHung, WorkerProcess, packed
+from rlarcade.serving.workers import StartWorker, Worker, WorkerDied, WorkerHung
 
 _FEWEST_ROWS = 4  # a forward pass of fewer observations takes as long
 
 
-class ProcessEngine:
-    """Computes in several worker processes."""
+class WorkerEngine:
+    """Computes in several workers."""
 
-    def __init__(
-        self, replicas: int, *, loader: str | None = None, hang_seconds: float = 10.0
-    ) -> None:
+    def __init__(self, replicas: int, start: StartWorker, *, hang_seconds: float = 10.0) -> None:
         """Makes the engine. Its workers are started when the first version is loaded.
 
         Args:
             replicas: number of workers.
-            loader: makes agents of checkpoints, MODULE:NAME; None: `DQNAgent.load`.
+            start: starts a worker.
             hang_seconds: a worker that takes longer for a batch is killed.
         """
-        self._pool = WorkerPool(replicas, loader, self._schedule)
+        self._pool = WorkerPool(replicas, start, self._schedule)
         self._hang_seconds = hang_seconds
         self._scheduled = self._closed = False
 
@@ -95,12 +93,12 @@ class ProcessEngine:
     ) -> None:
         """See `Engine.replace`. The new worker is started and warmed before the old one ends.
 
-        So as many workers are healthy as before, for the price of one more process meanwhile. If
+        So as many workers are healthy as before, for the price of one more worker meanwhile. If
         no worker serves the old version alone, nothing is replaced.
 
         Raises:
             PolicyError: see `Engine.replace`.
-            ResourceError: no process can be started.
+            ResourceError: no worker can be started.
             ValueError: the checkpoint is missing.
         """
         del agent
@@ -162,7 +160,7 @@ class ProcessEngine:
             idle = idle[: max(safe - 1, 0)]
         return sorted(idle, key=lambda replica: replica.batches)
 
-    def _at_risk(self, worker: WorkerProcess) -> bool:
+    def _at_risk(self, worker: Worker) -> bool:
         """Whether the worker computes a batch of a version that is not trusted."""
         version = None if worker.computes is None else self._pool.versions.get(worker.computes)
         return version is not None and not version.trusted
@@ -177,7 +175,7 @@ class ProcessEngine:
     async def _compute(
         self,
         replica: PoolReplica,
-        worker: WorkerProcess,
+        worker: Worker,
         version: PoolVersion,
         batch: list[Request],
     ) -> None:
@@ -226,5 +224,7 @@ _ENDS = Refusal(503, "the server ends. Try again later.", retry_after=10)
 
 async def _version(number: int, checkpoint: Checkpoint | None) -> PoolVersion:
     if checkpoint is None:
-        raise ValueError(f"an engine of several processes needs the checkpoint of version {number}")
-    return PoolVersion(number, await asyncio.to_thread(packed, checkpoint), Requests(number))
+        raise ValueError(f"an engine of several workers needs the checkpoint of version {number}")
+    return PoolVersion(
+        number, await asyncio.to_thread(packed_checkpoint, checkpoint), Requests(number)
+    )

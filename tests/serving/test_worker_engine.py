@@ -1,4 +1,4 @@
-"""The engine of several processes: a worker's death costs no request, and none is left behind."""
+"""The engine of several workers, here processes: a death costs no request, and none is left."""
 
 import asyncio
 import contextlib
@@ -18,20 +18,19 @@ from worker_agents import (
     CRASHING,
     DEADLY,
     DEADLY_TO_LOAD,
-    LOADER,
     NEVER_LOADED,
     NOT_A_NUMBER,
     SLEEPY,
     checkpoint_of,
+    process_engine,
 )
 
-from rlarcade.checkpoint import load_checkpoint
+from rlarcade.checkpoint import load_checkpoint, packed_checkpoint
 from rlarcade.errors import PolicyError, ResourceError
 from rlarcade.learning.policy import DQNAgent
 from rlarcade.serving.engine import LocalEngine
-from rlarcade.serving.processes import ProcessEngine
 from rlarcade.serving.refusals import Refusal
-from rlarcade.serving.worker_process import packed
+from rlarcade.serving.worker_engine import WorkerEngine
 
 BAD = 255
 """First point of an observation that makes failing agents fail."""
@@ -51,13 +50,13 @@ class Shared:
     """Two workers that most tests share, since starting them takes time, and their event loop."""
 
     runner: asyncio.Runner
-    engine: ProcessEngine
+    engine: WorkerEngine
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _shared():
     with asyncio.Runner() as Shared.runner:
-        Shared.engine = ProcessEngine(2, loader=LOADER)
+        Shared.engine = process_engine(2)
         yield
         Shared.runner.run(Shared.engine.close())
     assert workers() == []
@@ -76,7 +75,7 @@ def run(coroutine, seconds=120):
 @contextlib.asynccontextmanager
 async def engine_of(folder, *contents, trusted=True, fresh=None):
     """An engine with a version for each content, numbered from 1; `fresh`: one of its own."""
-    engine = Shared.engine if fresh is None else ProcessEngine(loader=LOADER, **fresh)
+    engine = Shared.engine if fresh is None else process_engine(**fresh)
     try:
         for number, content in enumerate(contents, start=1):
             await load(engine, folder, number, content, trusted=trusted or number == 1)
@@ -144,7 +143,7 @@ def test_values_have_the_bits_of_those_that_are_computed_in_process():
     asked = np.random.default_rng(0).integers(0, 256, (70, 4, 84, 84), dtype=np.uint8)
 
     async def check():
-        engine = ProcessEngine(1)
+        engine = process_engine(1, loader=None)
         try:
             await engine.load(1, agent, at_once=True, checkpoint=checkpoint)
             parts = [asked[at : at + size] for at, size in ((0, 1), (1, 3), (4, 66))]
@@ -220,7 +219,7 @@ def test_a_version_that_cannot_be_loaded_leaves_the_others_as_they_are(tmp_path,
 
 def test_an_engine_of_processes_needs_the_checkpoint():
     async def check():
-        engine = ProcessEngine(1, loader=LOADER)
+        engine = process_engine(1)
         with pytest.raises(ValueError, match="needs the checkpoint of version 3"):
             await engine.load(3, Favourite(), at_once=True)
         await engine.close()
@@ -230,8 +229,8 @@ def test_an_engine_of_processes_needs_the_checkpoint():
 
 def test_workers_that_cannot_be_started_are_told(tmp_path, capfd):
     async def check():
-        engine = ProcessEngine(2, loader="no_such_module:made")
-        with pytest.raises(ResourceError, match="a worker process cannot be started: it ended"):
+        engine = process_engine(2, loader="no_such_module:made")
+        with pytest.raises(ResourceError, match="a worker cannot be started: it ended"):
             await load(engine, tmp_path, 1, 1)
         assert not any(one.healthy for one in engine.replicas())
         await engine.close()
@@ -308,7 +307,7 @@ def test_a_version_that_workers_no_longer_come_up_with_is_left_out(tmp_path):
     async def check():
         async with engine_of(tmp_path, 1, 2, trusted=False) as engine:
             broken = checkpoint_of(tmp_path, DEADLY_TO_LOAD)
-            engine._pool.versions[2].package = packed(broken)
+            engine._pool.versions[2].package = packed_checkpoint(broken)
             for worker in workers():
                 worker.kill()
             await until(lambda: not any(one.healthy for one in engine.replicas()))
@@ -401,11 +400,10 @@ SERVER = """
 import asyncio, sys
 from pathlib import Path
 from serving_helpers import Favourite, observations
-from worker_agents import LOADER, SLEEPY, checkpoint_of
-from rlarcade.serving.processes import ProcessEngine
+from worker_agents import SLEEPY, checkpoint_of, process_engine
 
 async def main():
-    engine = ProcessEngine(2, loader=LOADER)
+    engine = process_engine(2)
     checkpoint = checkpoint_of(Path(sys.argv[1]), SLEEPY)
     await engine.load(1, Favourite(), at_once=True, checkpoint=checkpoint)
     hanging = asyncio.ensure_future(engine.values(1, observations(1, 255)))
@@ -553,7 +551,7 @@ def test_real_agents_survive_twenty_kills_with_their_bits():
 
     async def check():
         random.seed(0)
-        engine = ProcessEngine(2)
+        engine = process_engine(2, loader=None)
         try:
             for number, agent in enumerate(agents, start=1):
                 checkpoint = checkpoints[number - 1]
