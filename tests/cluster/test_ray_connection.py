@@ -6,11 +6,13 @@ import sys
 
 import psutil
 import pytest
+import torch
 from registry_helpers import EARLY
 
 from rlarcade.checkpoint import load_checkpoint, packed_checkpoint, unpacked_checkpoint
 from rlarcade.cluster.nodes import check_node, facts_of_this_process
-from rlarcade.cluster.packing import packed_player
+from rlarcade.cluster.packing import PickledPlayer, packed_player
+from rlarcade.config import TrainConfig
 from rlarcade.errors import CheckpointError, ConfigError
 from rlarcade.learning.policy import DQNAgent
 from rlarcade.playing.players import AgentPlayer
@@ -84,6 +86,36 @@ def test_a_player_arrives_with_its_name_version_and_values():
     there = packed_player(player).unpacked()
     assert (there.name, there.version, there.game) == ("version 7", player.version, player.game)
     assert there.protocol == player.protocol
+
+
+def test_an_agent_on_a_gpu_is_not_sent():
+    agent = DQNAgent.load(EARLY)
+    agent.device = torch.device("cuda:0")
+    with pytest.raises(ConfigError, match="is on cuda:0, and games on a cluster are played on CPU"):
+        packed_player(AgentPlayer(agent))
+
+
+def test_an_agent_with_a_torso_of_its_own_is_told_how_to_play_there():
+    torso = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4 * 84 * 84, 8))
+
+    class Scaled(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = torso
+
+        def forward(self, observations):
+            return self.inner(observations.float() / 255)
+
+    agent = DQNAgent(TrainConfig(game="Pong"), num_actions=6, torso=Scaled())
+    packed = packed_player(AgentPlayer(agent, name="own"))
+    with pytest.raises(ConfigError, match="own cannot be sent to a cluster: .*as module:factory"):
+        packed.unpacked()
+
+
+def test_a_policy_that_cannot_be_made_there_is_told():
+    packed = PickledPlayer(b"no pickle", "mine")
+    with pytest.raises(ConfigError, match="mine cannot be made on a node of the cluster"):
+        packed.unpacked()
 
 
 def test_nodes_with_the_same_versions_are_taken_and_others_are_told():

@@ -160,6 +160,13 @@ def test_a_node_with_other_versions_is_told(on_ray, monkeypatch):
         evaluate_agent(RandomPlayer("Pong", SHORT), episodes=1)
 
 
+def test_a_server_with_more_replicas_than_the_cluster_has_cpus_is_told(ray_nodes, command):
+    flags = ("--engine", "ray", "--replicas", "8", "--address", ray_nodes.address, "--port", "0")
+    code, _, told = command("serve", *flags)
+    assert code == 2
+    assert "8 replicas need 9 CPUs, one of them for a rollout, and the cluster has 8" in told
+
+
 # Kills
 
 
