@@ -107,19 +107,27 @@ class Dispatcher(Generic[W]):
             For each worker that gets games: the games by ticket.
         """
         self._read(max(self.workers, len(free)) * self._capacity)
+        if not self._waiting:
+            return []
         in_hand = len(self._waiting) + self._playing
         share = min(self._capacity, -(-in_hand // max(self.workers, len(free), 1)))
         given: dict[W, dict[int, Scheduled]] = {}
         by_load = sorted(free, key=self.in_play)
-        for worker in by_load:
-            playing = self._in_play.setdefault(worker, {})
-            while self._waiting and len(playing) < share:
-                attempt = self._waiting.popleft()
-                self._tickets += 1
-                self._playing += 1
-                playing[self._tickets] = attempt
-                given.setdefault(worker, {})[self._tickets] = attempt.game
+        for load in range(share):  # one game for each worker, before one gets two
+            for worker in by_load:
+                if not self._waiting or self.in_play(worker) > load:
+                    break
+                ticket, game = self._give(worker)
+                given.setdefault(worker, {})[ticket] = game
         return list(given.items())
+
+    def _give(self, worker: W) -> tuple[int, Scheduled]:
+        """Gives the first game that waits; returns its ticket and it."""
+        attempt = self._waiting.popleft()
+        self._tickets += 1
+        self._playing += 1
+        self._in_play.setdefault(worker, {})[self._tickets] = attempt
+        return self._tickets, attempt.game
 
     def in_play(self, worker: W) -> int:
         """Counts the games that a worker plays."""
