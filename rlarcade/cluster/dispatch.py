@@ -7,6 +7,7 @@ one finishes after all, its ticket is unknown by then, so the result changes not
 from collections import deque
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
 from typing import Generic, TypeVar
 
 from rlarcade.errors import ResourceError
@@ -53,14 +54,19 @@ class Order:
 
 @dataclass(eq=False)
 class Attempt:
-    """A game to play, and how often it was tried."""
+    """A game to play, and how often it was tried. Games that were read earlier come first."""
 
+    number: int
+    """Games of all orders that were read before it."""
     order: Order
     index: int
     """Index in the schedule."""
     game: Scheduled
     deaths: int = 0
     """Workers that ended while they played it."""
+
+    def __lt__(self, other: "Attempt") -> bool:
+        return self.number < other.number
 
 
 class Dispatcher(Generic[W]):
@@ -79,9 +85,9 @@ class Dispatcher(Generic[W]):
         self.workers = 0
         self._capacity = capacity
         self._orders: list[Order] = []
-        self._waiting: deque[Attempt] = deque()
+        self._waiting: list[Attempt] = []  # a heap
         self._in_play: dict[W, dict[int, Attempt]] = {}
-        self._playing = self._tickets = 0
+        self._playing = self._numbers = self._tickets = 0
 
     def open(self, schedule: Iterable[Scheduled]) -> Order:
         """Takes games to play."""
@@ -93,7 +99,8 @@ class Dispatcher(Generic[W]):
         """Forgets an order. Workers end its games in play, and nobody hears of them."""
         order.closed = True
         self._orders.remove(order)
-        self._waiting = deque(one for one in self._waiting if one.order is not order)
+        self._waiting = [one for one in self._waiting if one.order is not order]
+        heapify(self._waiting)
 
     def wanted(self, most: int) -> int:
         """Returns how many of so many workers would have a game."""
@@ -123,7 +130,7 @@ class Dispatcher(Generic[W]):
 
     def _give(self, worker: W) -> tuple[int, Scheduled]:
         """Gives the first game that waits; returns its ticket and it."""
-        attempt = self._waiting.popleft()
+        attempt = heappop(self._waiting)
         self._tickets += 1
         self._playing += 1
         self._in_play.setdefault(worker, {})[self._tickets] = attempt
@@ -152,13 +159,14 @@ class Dispatcher(Generic[W]):
         back = [attempt for attempt in playing if not attempt.order.closed]
         for attempt in back:
             attempt.deaths += 1
-            if attempt.deaths >= MOST_DEATHS:
-                raise ResourceError(
-                    f"{attempt.deaths} workers of the cluster ended while they played the game of "
-                    f"{attempt.game.player.name} with seed {attempt.game.seed}. Their logs say why "
-                    "(`ray logs`); too little memory is the usual reason."
-                )
-        self._waiting.extendleft(sorted(back, key=lambda one: -one.index))
+            heappush(self._waiting, attempt)
+        deadly = max(back, key=lambda attempt: attempt.deaths, default=None)
+        if deadly is not None and deadly.deaths >= MOST_DEATHS:
+            raise ResourceError(
+                f"{deadly.deaths} workers of the cluster ended while they played the game of "
+                f"{deadly.game.player.name} with seed {deadly.game.seed}. Their logs say why "
+                "(`ray logs`); too little memory is the usual reason."
+            )
         return len(back)
 
     def _read(self, most: int) -> None:
@@ -171,6 +179,7 @@ class Dispatcher(Generic[W]):
             if game is None:
                 order.read = True
                 continue
-            self._waiting.append(Attempt(order, order.begun, game))
+            heappush(self._waiting, Attempt(self._numbers, order, order.begun, game))
+            self._numbers += 1
             order.begun += 1
             room -= 1
