@@ -84,7 +84,7 @@ class Dispatcher(Generic[W]):
         """
         self.workers = 0
         self._capacity = capacity
-        self._orders: list[Order] = []
+        self._unread: list[Order] = []
         self._waiting: list[Attempt] = []  # a heap
         self._in_play: dict[W, dict[int, Attempt]] = {}
         self._playing = self._numbers = self._tickets = 0
@@ -92,13 +92,14 @@ class Dispatcher(Generic[W]):
     def open(self, schedule: Iterable[Scheduled]) -> Order:
         """Takes games to play."""
         order = Order(iter(schedule))
-        self._orders.append(order)
+        self._unread.append(order)
         return order
 
     def close(self, order: Order) -> None:
         """Forgets an order. Workers end its games in play, and nobody hears of them."""
         order.closed = True
-        self._orders.remove(order)
+        if not order.read:
+            self._unread.remove(order)
         self._waiting = [one for one in self._waiting if one.order is not order]
         heapify(self._waiting)
 
@@ -172,12 +173,13 @@ class Dispatcher(Generic[W]):
     def _read(self, most: int) -> None:
         """Reads games from the schedules until so many are waiting or in play."""
         room = most - len(self._waiting) - self._playing
-        while room > 0 and (unread := [order for order in self._orders if not order.read]):
+        while room > 0 and self._unread:
             # Of several matches, none shall run ahead of the others.
-            order = min(unread, key=lambda one: one.in_hand)
+            order = min(self._unread, key=lambda one: one.in_hand)
             game = next(order.schedule, None)
             if game is None:
                 order.read = True
+                self._unread.remove(order)
                 continue
             heappush(self._waiting, Attempt(self._numbers, order, order.begun, game))
             self._numbers += 1
