@@ -1,6 +1,8 @@
 """A Ray cluster of several nodes on this machine, one for each process of the tests."""
 
 import contextlib
+import os
+import sys
 
 import psutil
 import pytest
@@ -32,7 +34,9 @@ class Nodes:
         return self._cluster.address
 
     def add(self):
-        self.nodes.append(self._cluster.add_node(num_cpus=CPUS, **self._settings))
+        with pytest.MonkeyPatch.context() as patched:  # so that workers find what tests import
+            patched.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+            self.nodes.append(self._cluster.add_node(num_cpus=CPUS, **self._settings))
 
     def processes(self, node):
         """All processes of a node: the raylet, its agents and its workers."""

@@ -25,6 +25,7 @@ from rlarcade.text import printable, quoted
 _STORE = 256 * 1024**2  # bytes of shared memory; what is sent are checkpoints and whole games
 _KNOCK_SECONDS = 10.0
 _LONGEST_REASON = 200  # characters; Ray's own errors hold whole traces
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # under `uv run`, workers could get another Python
@@ -67,7 +68,7 @@ class RayCluster:
         quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
         try:
             if self.address not in (None, "auto"):
-                _knock(str(self.address))
+                _knock(str(self.address), self.ray.util.get_node_ip_address())
             if self.address is None:
                 self.ray.init(
                     address="local",
@@ -128,10 +129,29 @@ def _checked(address: str) -> str:
     return address
 
 
-def _knock(address: str) -> None:
-    """Raises OSError if nobody listens at an address. Ray itself would try for minutes."""
+def _knock(address: str, own: str) -> None:
+    """Requires that somebody listens at an address. Ray itself would try for minutes.
+
+    Args:
+        address: HOST:PORT.
+        own: address of this machine for others. Ray takes it in the place of 127.0.0.1, where a
+            cluster that `protect` protects does not listen.
+
+    Raises:
+        OSError: nobody does.
+    """
     host, _, port = address.rpartition(":")
-    with socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_SECONDS):
+    host = host.strip("[]")
+    _reach(host, int(port))
+    if host in _LOOPBACK:
+        try:
+            _reach(own, int(port))
+        except OSError:
+            _stay_on_this_machine()
+
+
+def _reach(host: str, port: int) -> None:
+    with socket.create_connection((host, port), timeout=_KNOCK_SECONDS):
         pass
 
 
@@ -146,15 +166,29 @@ def _not_connected(address: str | None, error: Exception) -> ConfigError:
 
 
 def protect() -> None:
-    """Makes a token that every client of this process's cluster needs, unless the user has one.
+    """Keeps others away from clusters that this process starts: they listen on 127.0.0.1 only.
 
-    Ray reads the mode when it is imported. If somebody else has imported it, Ray turns tokens on by
-    itself. The token would then be in ~/.ray for all clusters; this one is for this process only.
+    Whoever uses such a cluster needs a token: a new one, unless the user has one. Ray would keep it
+    in ~/.ray for all clusters. Ray reads the mode when it is imported. If somebody else has
+    imported it, Ray turns tokens on by itself.
     """
     if "ray" not in sys.modules:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
+    _stay_on_this_machine()
     if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
         os.environ["RAY_AUTH_TOKEN_PATH"] = str(_token_file())
+
+
+def _stay_on_this_machine() -> None:
+    """Lets Ray use 127.0.0.1.
+
+    It would take the address by which other machines reach this one, also if it is told 127.0.0.1,
+    unless it believes that a cluster cannot have several machines.
+    """
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    constants: Any = sys.modules.get("ray._private.ray_constants")
+    if constants is not None:  # it has read the variable already
+        constants.ENABLE_RAY_CLUSTER = False
 
 
 @cache
