@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-import rlarcade.sweep
+import rlarcade.sweeps.local
 
 TINY = """
 [settings]
@@ -59,7 +59,7 @@ def nothing_starts(monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("a run was started")
 
-    monkeypatch.setattr("rlarcade.sweep.subprocess.Popen", refuse)
+    monkeypatch.setattr("rlarcade.sweeps.local.subprocess.Popen", refuse)
 
 
 class Trainings:
@@ -97,9 +97,9 @@ class _Training:
 
 @pytest.fixture
 def trainings(monkeypatch):
-    monkeypatch.setattr("rlarcade.sweep._POLL_SECONDS", 0)
+    monkeypatch.setattr("rlarcade.sweeps.local._POLL_SECONDS", 0)
     fake = Trainings()
-    monkeypatch.setattr("rlarcade.sweep.subprocess.Popen", fake)
+    monkeypatch.setattr("rlarcade.sweeps.local.subprocess.Popen", fake)
     return fake
 
 
@@ -424,10 +424,10 @@ def outcomes_of(labels):
 def drawn(labels, width):
     from rich.console import Console
 
-    from rlarcade.sweep import _show_table
+    from rlarcade.sweeps.tables import show_table
 
     with io.StringIO() as text:
-        _show_table(outcomes_of(labels), Console(width=width, file=text))
+        show_table(outcomes_of(labels), Console(width=width, file=text))
         return text.getvalue()
 
 
@@ -472,7 +472,7 @@ def test_while_runs_train_each_tells_its_steps_speed_time_left_and_score(
             return super().poll()
 
     monkeypatch.setattr(sys.modules[__name__], "_Training", Slow)
-    monkeypatch.setattr("rlarcade.sweep._PLAIN_SECONDS", 0)
+    monkeypatch.setattr("rlarcade.sweeps.tables._PLAIN_SECONDS", 0)
     code, _, err = command("sweep", written(tmp_path, TINY), "--dir", tmp_path / "runs")
     assert code == 0
     told = "space_invaders  3,000/6,000 steps  250 steps/s  ETA 0:12  score 1.2"
@@ -556,10 +556,10 @@ def test_a_run_that_another_process_trains_is_waited_for(command, tmp_path, trai
             raise AssertionError("it was not waited for")
         held.pop().close()
         shutil.rmtree(tmp_path / "runs" / "space_invaders-seed0", ignore_errors=True)
-        monkeypatch.setattr("rlarcade.sweep.subprocess.Popen", real)
+        monkeypatch.setattr("rlarcade.sweeps.local.subprocess.Popen", real)
         return real(*args, **kwargs)
 
-    monkeypatch.setattr("rlarcade.sweep.subprocess.Popen", started)
+    monkeypatch.setattr("rlarcade.sweeps.local.subprocess.Popen", started)
     path = written(tmp_path, TINY + SEEDS)
     code, out, err = command("sweep", path, "--dir", tmp_path / "runs", "--jobs", 1)
     assert (code, err) == (0, "")
@@ -592,10 +592,10 @@ def test_a_run_that_another_sweep_began_in_the_same_moment_is_waited_for(
                 pass
 
     capture = [""]
-    say = rlarcade.sweep.say
-    monkeypatch.setattr("rlarcade.sweep.say", lambda line: (capture.append(line), say(line)))
-    monkeypatch.setattr("rlarcade.sweep.subprocess.Popen", started)
-    monkeypatch.setattr("rlarcade.sweep.time.sleep", other_finishes)
+    say = rlarcade.sweeps.local.say
+    monkeypatch.setattr("rlarcade.sweeps.local.say", lambda line: (capture.append(line), say(line)))
+    monkeypatch.setattr("rlarcade.sweeps.local.subprocess.Popen", started)
+    monkeypatch.setattr("rlarcade.sweeps.local.time.sleep", other_finishes)
     path = written(tmp_path, TINY)
     code, out, err = command("sweep", path, "--dir", tmp_path / "runs")
     assert (code, err) == (0, "")
