@@ -11,6 +11,8 @@ from rlarcade.interrupts import loads_a_command, until_ready
 
 if TYPE_CHECKING:
     from rlarcade.checkpoint import Checkpoint, Manifest, load_checkpoint
+    from rlarcade.cluster.connection import RayCluster
+    from rlarcade.cluster.games import RayGames
     from rlarcade.config import TrainConfig
     from rlarcade.errors import (
         ActionError,
@@ -86,6 +88,8 @@ _HOMES = {
     "PolicyError": "errors",
     "Protocol": "games",
     "RandomPlayer": "playing",
+    "RayCluster": "cluster.connection",
+    "RayGames": "cluster.games",
     "Registry": "registry.registry",
     "RegistryError": "errors",
     "Replay": "learning.replay",
@@ -145,6 +149,8 @@ __all__ = [
     "PolicyError",
     "Protocol",
     "RandomPlayer",
+    "RayCluster",
+    "RayGames",
     "Registry",
     "RegistryError",
     "Replay",

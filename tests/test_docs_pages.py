@@ -10,10 +10,11 @@ import pytest
 from docs_helpers import PAGES, ROOT, blocks, run_lines
 from postgres_server import new_database, own_server
 from promoting import saved_agent
+from ray_nodes import ray_nodes
 
 from rlarcade.registry.registry import Registry
 
-__all__ = ["own_server"]
+__all__ = ["own_server", "ray_nodes"]
 
 DATA = ROOT / "tests" / "data"
 ELSEWHERE = {
@@ -31,6 +32,7 @@ NOT_RUN = {
     r"^wandb sync .*": "needs a server of Weights & Biases",
     r"^tensorboard .*": "serves a browser until somebody ends it",
     r"^createdb .*": "the server of the tests has a database",
+    r"^export RAY_AUTH_MODE=.*|^ray .*": "a test has one cluster on this machine",
 }
 """Commands that cannot run here, and why."""
 SHORTER = {
@@ -182,6 +184,11 @@ def test_the_commands_of_a_page_run_one_after_the_other(name, lines, folder, req
         shutil.copytree(DATA / "space-invaders-late", run / "step-000000040000")
     if any("model.zip" in line for line in lines):
         shutil.copy(request.getfixturevalue("model_of_sb3"), folder)
+    if name == "docs/howto/ray":
+        shutil.copytree(request.getfixturevalue("registry"), folder / "checkpoints" / "registry")
+        shutil.copytree(DATA / "space-invaders-late", folder / "runs" / "space-invaders")
+        there = request.getfixturevalue("ray_nodes").address
+        lines = [line.replace("10.0.0.1:6379", there) for line in lines]
     if name == "docs/howto/team-registry":
         lines = with_a_server(lines, folder, request)
     write_files_of(lines, folder)

@@ -3,15 +3,12 @@
 import os
 import signal
 import time
-from functools import partial
 
 import numpy as np
 from registry_helpers import tiny
 from serving_helpers import Favourite
 
 from rlarcade.checkpoint import load_checkpoint
-from rlarcade.serving.worker_engine import WorkerEngine
-from rlarcade.serving.worker_process import WorkerProcess
 
 LOADER = "worker_agents:made"
 
@@ -28,11 +25,6 @@ def made(checkpoint):
     if kind == DEADLY_TO_LOAD:
         die()
     return Failing(kind, content % 6)
-
-
-def process_engine(replicas, loader=LOADER, **settings):
-    """An engine whose workers are processes."""
-    return WorkerEngine(replicas, partial(WorkerProcess.start, loader), **settings)
 
 
 def die():

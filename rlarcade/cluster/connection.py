@@ -9,6 +9,7 @@ import atexit
 import os
 import secrets
 import shutil
+import socket
 import sys
 import tempfile
 from functools import cache
@@ -19,9 +20,11 @@ from typing import Any, Self
 from rlarcade.errors import ConfigError
 from rlarcade.foreign import from_extra, own_words
 from rlarcade.learning.hardware import cores
-from rlarcade.text import quoted
+from rlarcade.text import printable, quoted
 
 _STORE = 256 * 1024**2  # bytes of shared memory; what is sent are checkpoints and whole games
+_KNOCK_SECONDS = 10.0
+_LONGEST_REASON = 200  # characters; Ray's own errors hold whole traces
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # under `uv run`, workers could get another Python
@@ -56,13 +59,15 @@ class RayCluster:
         """
         self.address = None if address is None else _checked(address)
         if self.address is None:
-            _protect()
+            protect()
         self.ray = import_ray()
         self._own = not self.ray.is_initialized()
         if not self._own:
             return
         quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
         try:
+            if self.address not in (None, "auto"):
+                _knock(str(self.address))
             if self.address is None:
                 self.ray.init(
                     address="local",
@@ -123,8 +128,15 @@ def _checked(address: str) -> str:
     return address
 
 
+def _knock(address: str) -> None:
+    """Raises OSError if nobody listens at an address. Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    with socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_SECONDS):
+        pass
+
+
 def _not_connected(address: str | None, error: Exception) -> ConfigError:
-    why = own_words(error).rstrip(".")
+    why = printable(own_words(error), _LONGEST_REASON).rstrip(".")
     if address is None:
         return ConfigError(f"no Ray cluster can be started on this machine: {why}.")
     return ConfigError(
@@ -133,7 +145,7 @@ def _not_connected(address: str | None, error: Exception) -> ConfigError:
     )
 
 
-def _protect() -> None:
+def protect() -> None:
     """Makes a token that every client of this process's cluster needs, unless the user has one.
 
     Ray reads the mode when it is imported. If somebody else has imported it, Ray turns tokens on by

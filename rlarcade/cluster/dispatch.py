@@ -7,6 +7,7 @@ one finishes after all, its ticket is unknown by then, so the result changes not
 from collections import deque
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
 from typing import Generic, TypeVar
 
 from rlarcade.errors import ResourceError
@@ -53,14 +54,19 @@ class Order:
 
 @dataclass(eq=False)
 class Attempt:
-    """A game to play, and how often it was tried."""
+    """A game to play, and how often it was tried. Games that were read earlier come first."""
 
+    number: int
+    """Games of all orders that were read before it."""
     order: Order
     index: int
     """Index in the schedule."""
     game: Scheduled
     deaths: int = 0
     """Workers that ended while they played it."""
+
+    def __lt__(self, other: "Attempt") -> bool:
+        return self.number < other.number
 
 
 class Dispatcher(Generic[W]):
@@ -78,22 +84,24 @@ class Dispatcher(Generic[W]):
         """
         self.workers = 0
         self._capacity = capacity
-        self._orders: list[Order] = []
-        self._waiting: deque[Attempt] = deque()
+        self._unread: list[Order] = []
+        self._waiting: list[Attempt] = []  # a heap
         self._in_play: dict[W, dict[int, Attempt]] = {}
-        self._playing = self._tickets = 0
+        self._playing = self._numbers = self._tickets = 0
 
     def open(self, schedule: Iterable[Scheduled]) -> Order:
         """Takes games to play."""
         order = Order(iter(schedule))
-        self._orders.append(order)
+        self._unread.append(order)
         return order
 
     def close(self, order: Order) -> None:
         """Forgets an order. Workers end its games in play, and nobody hears of them."""
         order.closed = True
-        self._orders.remove(order)
-        self._waiting = deque(one for one in self._waiting if one.order is not order)
+        if not order.read:
+            self._unread.remove(order)
+        self._waiting = [one for one in self._waiting if one.order is not order]
+        heapify(self._waiting)
 
     def wanted(self, most: int) -> int:
         """Returns how many of so many workers would have a game."""
@@ -107,19 +115,27 @@ class Dispatcher(Generic[W]):
             For each worker that gets games: the games by ticket.
         """
         self._read(max(self.workers, len(free)) * self._capacity)
+        if not self._waiting:
+            return []
         in_hand = len(self._waiting) + self._playing
         share = min(self._capacity, -(-in_hand // max(self.workers, len(free), 1)))
         given: dict[W, dict[int, Scheduled]] = {}
         by_load = sorted(free, key=self.in_play)
-        for worker in by_load:
-            playing = self._in_play.setdefault(worker, {})
-            while self._waiting and len(playing) < share:
-                attempt = self._waiting.popleft()
-                self._tickets += 1
-                self._playing += 1
-                playing[self._tickets] = attempt
-                given.setdefault(worker, {})[self._tickets] = attempt.game
+        for load in range(share):  # one game for each worker, before one gets two
+            for worker in by_load:
+                if not self._waiting or self.in_play(worker) > load:
+                    break
+                ticket, game = self._give(worker)
+                given.setdefault(worker, {})[ticket] = game
         return list(given.items())
+
+    def _give(self, worker: W) -> tuple[int, Scheduled]:
+        """Gives the first game that waits; returns its ticket and it."""
+        attempt = heappop(self._waiting)
+        self._tickets += 1
+        self._playing += 1
+        self._in_play.setdefault(worker, {})[self._tickets] = attempt
+        return self._tickets, attempt.game
 
     def in_play(self, worker: W) -> int:
         """Counts the games that a worker plays."""
@@ -144,25 +160,28 @@ class Dispatcher(Generic[W]):
         back = [attempt for attempt in playing if not attempt.order.closed]
         for attempt in back:
             attempt.deaths += 1
-            if attempt.deaths >= MOST_DEATHS:
-                raise ResourceError(
-                    f"{attempt.deaths} workers of the cluster ended while they played the game of "
-                    f"{attempt.game.player.name} with seed {attempt.game.seed}. Their logs say why "
-                    "(`ray logs`); too little memory is the usual reason."
-                )
-        self._waiting.extendleft(sorted(back, key=lambda one: -one.index))
+            heappush(self._waiting, attempt)
+        deadly = max(back, key=lambda attempt: attempt.deaths, default=None)
+        if deadly is not None and deadly.deaths >= MOST_DEATHS:
+            raise ResourceError(
+                f"{deadly.deaths} workers of the cluster ended while they played the game of "
+                f"{deadly.game.player.name} with seed {deadly.game.seed}. Their logs say why "
+                "(`ray logs`); too little memory is the usual reason."
+            )
         return len(back)
 
     def _read(self, most: int) -> None:
         """Reads games from the schedules until so many are waiting or in play."""
         room = most - len(self._waiting) - self._playing
-        while room > 0 and (unread := [order for order in self._orders if not order.read]):
+        while room > 0 and self._unread:
             # Of several matches, none shall run ahead of the others.
-            order = min(unread, key=lambda one: one.in_hand)
+            order = min(self._unread, key=lambda one: one.in_hand)
             game = next(order.schedule, None)
             if game is None:
                 order.read = True
+                self._unread.remove(order)
                 continue
-            self._waiting.append(Attempt(order, order.begun, game))
+            heappush(self._waiting, Attempt(self._numbers, order, order.begun, game))
+            self._numbers += 1
             order.begun += 1
             room -= 1

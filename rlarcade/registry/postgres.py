@@ -3,9 +3,9 @@
 Writers take turns: each takes an advisory lock before it reads what it will change. So the rules of
 SQLite's one writer hold here, too.
 
-Whether a commit whose connection was lost has happened is looked up, never guessed. Each change
-leaves a random token in a table. The transaction's number would not do: after a crash PostgreSQL
-gives the number of a transaction that was lost to another one.
+If the connection is lost during a commit, the outcome is looked up, never guessed. Each change
+leaves a random token in a table. The transaction's number would not do: after a crash, PostgreSQL
+may give the number of a lost transaction to another one.
 """
 
 import os
@@ -56,7 +56,7 @@ _commits = Table(
 """Tokens of the changes of the newest day. They belong to this database, not to the registry."""
 
 _WRITER, _DRIVER = 0x726C6172, 0x726C6173  # with a hash of the schema's name, keys of locks
-_IDLE_SECONDS = 120  # a writer whose machine has died holds the lock for as long
+_IDLE_SECONDS = 120  # if a writer's machine dies, its lock is held for as long
 _LOOK_UP_SECONDS = 60.0  # to reach the server again after a commit whose connection was lost
 _PAUSE = 0.25
 _KEEPALIVE = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}

@@ -464,8 +464,7 @@ class Registry:
         Raises:
             RegistryError: the file exists or cannot be written, or rows or the log were altered.
         """
-        verification.require_structure(self._database)
-        self.verify()
+        self._require_sound("exported")
         export.write(path_of(path, "an export"), self._database, self._blobs)
 
     def copy(self, address: str | Path, on_blob: Callable[[int], None] | None = None) -> None:
@@ -482,11 +481,15 @@ class Registry:
             RegistryError: there is a registry with a history, or one of the two is damaged or
                 cannot be used.
         """
-        verification.require_structure(self._database)
-        self.verify()
+        self._require_sound("copied")
         target = open_store(address)
         with closing(target.database):
             copying.copy(self._store, target, on_blob)
+
+    def _require_sound(self, done: str) -> None:
+        """Requires unaltered rows; marks damaged versions as broken."""
+        verification.require_structure(self._database, done)
+        self.verify()
 
     @classmethod
     def import_(cls, file: str | Path, folder: str | Path) -> Self:

@@ -172,16 +172,20 @@ def structure(database: Database, connection: Connection) -> list[Problem]:
         return [error.problem]
 
 
-def require_structure(database: Database) -> None:
+def require_structure(database: Database, done: str) -> None:
     """Requires a sound database, an unaltered audit log, and tables that agree with it.
 
+    Args:
+        database: the database.
+        done: what shall be done with it: "exported".
+
     Raises:
-        UnusableRegistryError: there is a problem, so the registry cannot be exported.
+        UnusableRegistryError: there is a problem.
     """
     with database.read() as connection:
         first = next(iter(structure(database, connection)), None)
     if first is not None:
         raise UnusableRegistryError(
-            f"registry {database.name} cannot be exported: {first.where} {first.what}. "
+            f"registry {database.name} cannot be {done}: {first.where} {first.what}. "
             "Import the newest export of it into another folder, and continue with that one."
         )

@@ -23,7 +23,7 @@ from rlarcade.serving.engine import Observations, Values
 from rlarcade.serving.workers import LOAD_SECONDS, START_SECONDS, WorkerDied, WorkerHung
 
 
-class _Actor:
+class ServingWorker:
     """What runs on the cluster. Ray makes one call at a time, beside `end`."""
 
     def __init__(self, loader: str | None) -> None:
@@ -68,7 +68,7 @@ class RayWorker:
         self._ray = cluster.ray
         self._one_at_a_time = asyncio.Lock()
         self._how = "it did not say why"
-        made = self._ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(_Actor)
+        made = self._ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(ServingWorker)
         self._actor = made.options(
             scheduling_strategy="SPREAD", concurrency_groups={"end": 1}
         ).remote(loader)

@@ -153,14 +153,16 @@ def test_a_broken_version_travels_as_broken_and_can_be_mended_there(
         ("UPDATE events SET actor = 'eve'", "event 1 was altered"),
     ],
 )
-def test_a_registry_that_was_altered_is_not_exported(
+def test_a_registry_that_was_altered_is_neither_exported_nor_copied(
     registry, add, folder, tmp_path, change, message
 ):
     add(1)
     sql(folder, change)
     with pytest.raises(RegistryError, match=f"cannot be exported: {message}"):
         registry.export(tmp_path / "e.tar")
-    assert not (tmp_path / "e.tar").exists()
+    with pytest.raises(RegistryError, match=f"cannot be copied: {message}"):
+        registry.copy(tmp_path / "copy")
+    assert not any((tmp_path / name).exists() for name in ("e.tar", "copy"))
 
 
 def test_nothing_is_imported_over_something_else(exported, tmp_path, folder):

@@ -15,7 +15,8 @@ from contextlib import closing, suppress
 import psycopg
 import pytest
 from postgres_server import drop_database, new_database
-from registry_helpers import note, tiny, whole
+from registry_helpers import EARLY, LATE, note, tiny, whole
+from serving_process import serving
 
 from rlarcade import promote
 from rlarcade.errors import ConfigError, RegistryError, StaleError, UnusableRegistryError
@@ -566,3 +567,23 @@ def test_the_commands_take_the_address(address, tmp_path, capsys):
     assert [version["number"] for version in json.loads(out.read_text())["versions"]] == [1]
     assert promote.main(["verify", "--all", "--registry", plain]) == 0
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_gate_and_a_server_use_a_registry_on_a_server(address, tmp_path, command):
+    """From a checkpoint to a served champion, as in a folder."""
+    plain = address.partition("?")[0]
+    (tmp_path / "gate.toml").write_text("[random]\nenabled = false\n")
+    flags = ("--gate", tmp_path / "gate.toml", "--mode", "deployment", "--registry")
+    code, out, _ = command("promote", "pipeline", "run", EARLY, *flags, address)
+    assert (code, "promoted" in out) == (0, True)
+    code, out, _ = command("promote", "pipeline", "run", LATE, *flags, plain)
+    assert (code, "promoted" in out) == (0, True)
+    with serving(tmp_path, "--registry", plain) as server:
+        assert "version 2" in server.run("play", "--games", "1")
+        server.run("rollout", "start", "1", "--strategy", "big-bang")
+        server.until(lambda: server.rollout()["state"] == "succeeded")
+        assert "version 1" in server.run("play", "--games", "1")
+        assert server.end() == 0
+    with Registry.open(plain, create=False) as registry:
+        assert registry.alias("space_invaders").version == 1
+        assert whole(registry)

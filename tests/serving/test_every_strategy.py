@@ -139,14 +139,23 @@ def test_a_kill_saves_no_bad_candidate(registry, add, monkeypatch, name, write):
 # From end to end, with real agents over HTTP
 
 
+@pytest.fixture(params=["local", "ray"])
+def engine(request):
+    """The flags of a server's engine."""
+    if request.param == "local":
+        return ()
+    address = request.getfixturevalue("ray_nodes").address
+    return ("--engine", "ray", "--replicas", "2", "--address", address)
+
+
 @contextlib.contextmanager
-def space_invaders(folder, champion, candidate):
+def space_invaders(folder, champion, candidate, engine):
     """A server whose champion is version 1; version 2 is registered."""
     with Registry.open(folder / "registry") as registry:
         for name in (champion, candidate):
             registry.register(DATA / f"space-invaders-{name}")
         registry.move_alias("space_invaders", "champion", 1, expected_generation=0, kind="promote")
-        with serving(folder, "--registry", "registry") as server:
+        with serving(folder, "--registry", "registry", *engine) as server:
             yield server, registry
             assert server.end() == 0
         assert registry.verify() == []
@@ -168,8 +177,10 @@ def played_until_it_ends(server, *words, rounds=12):
     ("champion", "candidate", "end", "reigns"),
     [("late", "early", "rolled_back", 1), ("early", "late", "succeeded", 2)],
 )
-def test_twins_over_http_end_as_the_agents_deserve(tmp_path, champion, candidate, end, reigns):
-    with space_invaders(tmp_path, champion, candidate) as (server, registry):
+def test_twins_over_http_end_as_the_agents_deserve(
+    tmp_path, champion, candidate, end, reigns, engine
+):
+    with space_invaders(tmp_path, champion, candidate, engine) as (server, registry):
         server.run("rollout", "start", "2", "--strategy", "parallel", "--mode", "twin")
         after = played_until_it_ends(server)
         assert after["state"] == end, after
@@ -182,8 +193,8 @@ def test_twins_over_http_end_as_the_agents_deserve(tmp_path, champion, candidate
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_a_phased_rollout_over_http_reaches_one_group_after_the_other(tmp_path):
-    with space_invaders(tmp_path, "early", "late") as (server, registry):
+def test_a_phased_rollout_over_http_reaches_one_group_after_the_other(tmp_path, engine):
+    with space_invaders(tmp_path, "early", "late", engine) as (server, registry):
         words = ("--strategy", "phased", "--phases", "staff,beta", "--min-sessions", "2")
         server.run("rollout", "start", "2", *words)
         for group in ("staff", "beta"):
@@ -201,8 +212,8 @@ def test_a_phased_rollout_over_http_reaches_one_group_after_the_other(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_a_shadow_over_http_changes_nothing_and_tells_how_often_it_agrees(tmp_path):
-    with space_invaders(tmp_path, "late", "early") as (server, registry):
+def test_a_shadow_over_http_changes_nothing_and_tells_how_often_it_agrees(tmp_path, engine):
+    with space_invaders(tmp_path, "late", "early", engine) as (server, registry):
         server.run("rollout", "start", "2", "--strategy", "parallel", "--mode", "shadow")
         server.run("play", "--games", "2")
         seen = server.rollout()["shadow"]
@@ -219,8 +230,8 @@ def test_a_shadow_over_http_changes_nothing_and_tells_how_often_it_agrees(tmp_pa
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_an_experiment_over_http_ends_by_a_decision_and_takes_outcomes(tmp_path):
-    with space_invaders(tmp_path, "early", "late") as (server, registry):
+def test_an_experiment_over_http_ends_by_a_decision_and_takes_outcomes(tmp_path, engine):
+    with space_invaders(tmp_path, "early", "late", engine) as (server, registry):
         server.run("rollout", "start", "2", "--strategy", "ab", "--share", "0.5")
         server.run("play", "--games", "6")
         key = store.games_of(registry, 1)[0].key
@@ -234,9 +245,9 @@ def test_an_experiment_over_http_ends_by_a_decision_and_takes_outcomes(tmp_path)
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_big_bang_over_http_gives_all_new_games_to_the_candidate_and_undo_takes_them_back(
-    tmp_path,
+    tmp_path, engine
 ):
-    with space_invaders(tmp_path, "late", "early") as (server, registry):
+    with space_invaders(tmp_path, "late", "early", engine) as (server, registry):
         server.run("rollout", "start", "2", "--strategy", "big-bang")
         server.until(lambda: server.rollout()["state"] == "succeeded")
         assert registry.alias("space_invaders").version == 2

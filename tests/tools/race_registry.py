@@ -2,6 +2,8 @@
 
     python tests/tools/race_registry.py --seconds 60 --json docs/results/registry-race.json
 
+With `--registry postgresql://…?blobs=…`, an empty database, they race there.
+
 Each process looks at a champion, thinks, and moves it on or back by compare-and-swap, or registers
 a version that only it has. Afterwards the moves that processes were told of must be exactly those
 that the audit log has: generations without a gap, each told to one process; whoever lost was told
@@ -63,6 +65,7 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=0, help="of what they do")
+    parser.add_argument("--registry", help="address of an empty database; unset: a new folder")
     parser.add_argument("--json", type=output_file, help="write the outcome to this file")
     asked = parser.parse_args()
 
@@ -70,7 +73,8 @@ def main() -> int:
     context = get_context("spawn")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        with Registry.open(folder / "registry") as registry:
+        address = asked.registry or str(folder / "registry")
+        with Registry.open(address) as registry:
             for number, game in enumerate(_GAMES):
                 first = registry.register(_write_checkpoint(folder / game, game, number))
                 registry.move_alias(
@@ -78,10 +82,13 @@ def main() -> int:
                 )
         start = context.Barrier(asked.processes)
         with context.Pool(asked.processes, _remember, (start,)) as pool:
-            work = [(folder, place, asked.seed, asked.seconds) for place in range(asked.processes)]
+            work = [
+                (address, folder, place, asked.seed, asked.seconds)
+                for place in range(asked.processes)
+            ]
             running = pool.starmap_async(_race, work, chunksize=1)
             accounts = running.get(timeout=asked.seconds * 3 + 120)  # a deadlock ends here
-        problems = _problems(folder / "registry", accounts)
+        problems = _problems(address, accounts)
     document = _document(asked, accounts, problems)
     if asked.json:
         asked.json.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
@@ -102,9 +109,9 @@ def _remember(barrier: Any) -> None:
     _start = barrier
 
 
-def _race(folder: Path, place: int, seed: int, seconds: float) -> Account:
+def _race(address: str, folder: Path, place: int, seed: int, seconds: float) -> Account:
     account, rng = Account(), random.Random(f"{seed} {place}")
-    with Registry.open(folder / "registry", create=False, busy_seconds=30) as registry:
+    with Registry.open(address, create=False, busy_seconds=30) as registry:
         _start.wait()
         until = time.monotonic() + seconds
         for turn in range(10**9):
@@ -177,9 +184,9 @@ def _write_checkpoint(path: Path, game: str, number: int) -> Path:
 # What came of it
 
 
-def _problems(folder: Path, accounts: list[Account]) -> list[str]:
+def _problems(address: str, accounts: list[Account]) -> list[str]:
     found = [error for account in accounts for error in account.errors]
-    with Registry.open(folder, create=False) as registry:
+    with Registry.open(address, create=False) as registry:
         wrong = [registry.verify_audit(), *registry.verify()]
         found += [f"{one.where}: {one.what}" for one in wrong if one is not None]
         for game in _GAMES:
@@ -227,6 +234,7 @@ def _document(
         "processes": asked.processes,
         "seconds": asked.seconds,
         "seed": asked.seed,
+        "store": "PostgreSQL" if asked.registry else "SQLite",
         "date": datetime.now(UTC).date().isoformat(),
         "machine": {
             "cores": len(os.sched_getaffinity(0)),

@@ -1,0 +1,254 @@
+"""Games on a Ray cluster: the results are those of this machine, whatever is killed meanwhile."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from registry_helpers import EARLY, LATE
+
+from rlarcade.cluster import games as games_module
+from rlarcade.cluster.games import RayGames
+from rlarcade.errors import ConfigError, PolicyError, ResourceError
+from rlarcade.evaluation import Rule, compare_agents, compare_all, compare_suite, evaluate_agent
+from rlarcade.games import get_protocol
+from rlarcade.learning.policy import DQNAgent
+from rlarcade.playing.play import games_played_by
+from rlarcade.playing.players import Player, RandomPlayer
+from rlarcade.registry.registry import Registry
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+SHORT = get_protocol("v5").model_copy(update={"name": "short", "frame_cap": 1_200})
+UNDECIDED = Rule(alpha=1e-9, beta=1e-9)
+
+
+@pytest.fixture
+def on_ray(ray_cluster):
+    """Two workers on the cluster; what they told is in `told`."""
+    told = []
+    with RayGames(ray_cluster, workers=2, warn=told.append) as games:
+        games.told = told
+        yield games
+
+
+def players():
+    early, late = (DQNAgent.load(folder) for folder in (EARLY, LATE))
+    return early, late
+
+
+def play_match(**more):
+    early, late = players()
+    settings = {"max_pairs": 12, "rule": UNDECIDED} | more
+    return compare_agents(early, late, **settings).model_dump(mode="json")
+
+
+class Steady:
+    """A policy of the user's own, whose actions follow from the game's generator."""
+
+    version = "steady"
+
+    def new_game(self, rng):
+        return lambda observation: int(rng.integers(6)) if observation.any() else 0
+
+
+# Results
+
+
+def test_a_match_is_that_of_this_machine_to_the_last_byte(on_ray):
+    early, late = players()
+    local = compare_agents(early, late)
+    with on_ray.used():
+        on_cluster = compare_agents(early, late)
+    assert local.verdict == "promote"
+    assert on_cluster.model_dump_json() == local.model_dump_json()
+    assert on_ray.told == []
+
+
+def test_evaluations_of_agents_and_of_own_policies_are_those_of_this_machine(on_ray):
+    own = Player(Steady(), game="Pong", protocol=SHORT, name="own")
+    screen = Player(lambda seen: int(seen.sum()) % 6, game="Pong", protocol=SHORT)
+    for player in (players()[1], own, screen, RandomPlayer("Breakout", SHORT)):
+        local = evaluate_agent(player, episodes=5)
+        with on_ray.used():
+            assert evaluate_agent(player, episodes=5).model_dump_json() == local.model_dump_json()
+
+
+def test_suites_and_round_robins_are_those_of_this_machine(on_ray):
+    games = ("Pong", "Breakout", "SpaceInvaders")
+    sides = [
+        (RandomPlayer(game, SHORT), Player(Steady(), game=game, protocol=SHORT, version="s"))
+        for game in games
+    ]
+    three = [
+        RandomPlayer("Pong", SHORT),
+        *(Player(Steady(), game="Pong", protocol=SHORT, version=v) for v in "ab"),
+    ]
+
+    def both():
+        suite = compare_suite(sides, max_rounds=3)
+        return suite.model_dump_json(), compare_all(three, max_pairs=3).model_dump_json()
+
+    local = both()
+    with on_ray.used():
+        assert both() == local
+
+
+def test_the_gate_of_a_registry_plays_on_the_cluster(tmp_path, ray_nodes, command):
+    def promoted(folder, *flags):
+        (tmp_path / "gate.toml").write_text(
+            "[random]\nenabled = false\n[latency]\nenabled = false\n[smoke]\nenabled = false\n"
+        )
+        with Registry.open(tmp_path / folder) as registry:
+            for path in (EARLY, LATE):
+                registry.register(path)
+            registry.move_alias(
+                "space_invaders", "champion", 1, expected_generation=0, kind="promote"
+            )
+        words = ("--registry", tmp_path / folder, "--gate", tmp_path / "gate.toml")
+        code, out, _ = command("promote", "promote", "2", *words, *flags)
+        assert code == 0
+        return [line for line in out.splitlines() if "pairs" in line]
+
+    local = promoted("local")
+    flags = ("--engine", "ray", "--address", ray_nodes.address, "--workers", "2")
+    assert promoted("cluster", *flags) == local != []
+
+
+# Failures
+
+
+def test_a_player_that_fails_ends_its_game_as_on_this_machine(on_ray):
+    def failing(observation):
+        raise ZeroDivisionError("it fell over")
+
+    player = Player(failing, game="Pong", protocol=SHORT, name="failing")
+    with pytest.raises(PolicyError) as local:
+        evaluate_agent(player, episodes=2)
+    with on_ray.used(), pytest.raises(PolicyError) as there:
+        evaluate_agent(player, episodes=2)
+    assert str(there.value).partition(" (")[0] == str(local.value).partition(" (")[0]
+    with on_ray.used():
+        match = compare_agents(player, RandomPlayer("Pong", SHORT), max_pairs=2)
+    assert [pair.champion.ended for pair in match.results] == ["failed"] * 2
+
+
+def test_a_game_that_ends_every_worker_is_told(on_ray, monkeypatch):
+    monkeypatch.setattr("rlarcade.cluster.dispatch.MOST_DEATHS", 2)
+    player = Player(lambda _: os._exit(3), game="Pong", protocol=SHORT, name="deadly")
+    with on_ray.used(), pytest.raises(ResourceError, match="2 workers of the cluster ended while"):
+        evaluate_agent(player, episodes=1)
+    assert len(on_ray.told) == 1
+    assert "1 game will be played again" in on_ray.told[0]
+
+
+def test_a_policy_that_cannot_be_sent_is_told(on_ray):
+    lock = threading.Lock()
+    player = Player(lambda _: lock.locked(), game="Pong", protocol=SHORT, name="locked")
+    with on_ray.used(), pytest.raises(ConfigError, match="locked cannot be sent to a cluster"):
+        evaluate_agent(player, episodes=1)
+
+
+def test_a_node_with_other_versions_is_told(on_ray, monkeypatch):
+    here = dict(games_module.facts_of_this_process()) | {"torch": "1.0", "source": "0" * 12}
+    monkeypatch.setattr(games_module, "facts_of_this_process", lambda: here)
+    told = r"node \S+ has torch [\d.+a-z]+ instead of 1.0, the source of rlarcade \w+ instead of 0"
+    with on_ray.used(), pytest.raises(ConfigError, match=told):
+        evaluate_agent(RandomPlayer("Pong", SHORT), episodes=1)
+
+
+def test_a_server_with_more_replicas_than_the_cluster_has_cpus_is_told(ray_nodes, command):
+    flags = ("--engine", "ray", "--replicas", "8", "--address", ray_nodes.address, "--port", "0")
+    code, _, told = command("serve", *flags)
+    assert code == 2
+    assert "8 replicas need 9 CPUs, one of them for a rollout, and the cluster has 8" in told
+
+
+# Kills
+
+
+def later(seconds, kill):
+    timer = threading.Timer(seconds, kill)
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
+def test_a_worker_that_is_killed_costs_time_and_no_pair(on_ray, ray_nodes):
+    local = play_match()
+
+    def kill():
+        ray_nodes.workers("GameWorker")[0].kill()
+
+    kills = [later(seconds, kill) for seconds in (8, 14)]
+    with on_ray.used():
+        killed = play_match()
+    for one in kills:
+        one.cancel()
+    assert killed == local
+    assert on_ray.told
+    assert all("will be played again" in line for line in on_ray.told)
+
+
+def test_a_node_that_dies_costs_time_and_no_pair(on_ray, ray_nodes):
+    local = play_match(max_pairs=30)
+    with on_ray.used():
+        play_match(max_pairs=2)  # both workers have begun
+        kill = later(2, lambda: ray_nodes.kill(ray_nodes.nodes[0]))
+        began = time.monotonic()
+        killed = play_match(max_pairs=30)
+        seconds = time.monotonic() - began
+    kill.join()
+    ray_nodes.add()
+    assert killed == local
+    assert on_ray.told, f"it went unnoticed in {seconds:.0f} s"
+
+
+def test_a_driver_that_is_killed_goes_on_where_it_was(tmp_path, ray_nodes):
+    where = ("--engine", "ray", "--address", ray_nodes.address, "--workers", "2")
+    words = ("compare", EARLY, LATE, "--max-pairs", "20", "--alpha", "1e-9", "--beta", "1e-9")
+
+    def command(*flags):
+        return [sys.executable, "-m", "rlarcade", *map(str, (*words, *flags))]
+
+    record = tmp_path / "d"
+    with subprocess.Popen(command("--dir", record, *where), stdout=subprocess.DEVNULL) as driver:
+        while not any(len(p.read_bytes().splitlines()) > 4 for p in record.glob("*.jsonl")):
+            assert driver.poll() is None
+            time.sleep(0.1)
+        driver.send_signal(signal.SIGKILL)
+    # Ray ends the workers of a driver that has gone.
+    end = time.monotonic() + 30
+    while ray_nodes.workers("GameWorker"):
+        assert time.monotonic() < end
+        time.sleep(0.2)
+    done = subprocess.run(
+        command("--dir", record, "--json", tmp_path / "ray.json", *where),
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert "pairs taken from" in done.stdout
+    local = subprocess.run(
+        command("--dir", tmp_path / "l", "--json", tmp_path / "local.json"),
+        check=False,
+        capture_output=True,
+    )
+    assert done.returncode == local.returncode
+    found = [json.loads((tmp_path / f"{name}.json").read_text()) for name in ("ray", "local")]
+    assert found[0] == found[1]
+
+
+def test_an_engine_holds_for_its_block_only(on_ray, monkeypatch):
+    def refused(*_, **__):
+        raise AssertionError("it was played on the cluster")
+
+    with on_ray.used():
+        pass
+    monkeypatch.setattr(on_ray, "play_games", refused)
+    with games_played_by(None):
+        evaluate_agent(RandomPlayer("Pong", SHORT), episodes=1)
+    evaluate_agent(RandomPlayer("Pong", SHORT), episodes=1)

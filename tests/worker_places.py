@@ -1,0 +1,49 @@
+"""Where the workers of an engine are: processes of this machine, or actors of a Ray cluster."""
+
+import contextlib
+from functools import partial
+
+import psutil
+import pytest
+from worker_agents import LOADER
+
+from rlarcade.serving.worker_engine import WorkerEngine
+from rlarcade.serving.worker_process import WorkerProcess
+
+PLACES = ["processes", pytest.param("ray", marks=pytest.mark.slow)]
+
+
+class Place:
+    """Where the workers of the current test are."""
+
+    name = "processes"
+    nodes = cluster = None
+
+    @classmethod
+    def choose(cls, request):
+        cls.name = request.param
+        if cls.name == "ray":
+            cls.nodes = request.getfixturevalue("ray_nodes")
+            cls.cluster = request.getfixturevalue("ray_cluster")
+
+
+def workers():
+    """The processes of all workers."""
+    if Place.name == "ray":
+        return Place.nodes.workers("ServingWorker")
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # a zombie's, too
+            if "rlarcade.serving.worker" in child.cmdline():
+                found.append(child)
+    return found
+
+
+def worker_engine(replicas=2, loader=LOADER, **settings):
+    """An engine with workers at the place of the current test."""
+    start = WorkerProcess.start
+    if Place.name == "ray":
+        from rlarcade.serving.ray_worker import RayWorker
+
+        start = partial(RayWorker.start, Place.cluster)
+    return WorkerEngine(replicas, partial(start, loader), **settings)
