@@ -14,8 +14,11 @@ from rlarcade.command_line import JsonFlag, parse_flags
 from rlarcade.console import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OK, StopSignal, say
 from rlarcade.learning.hardware import cores
 from rlarcade.outputs import check_outputs
+from rlarcade.play_commands import ReportFlag, tell_report
 from rlarcade.sweeps.file import check_folder, read_sweep
-from rlarcade.sweeps.local import LocalRuns
+from rlarcade.sweeps.local import LocalEngine
+from rlarcade.sweeps.results import report_of
+from rlarcade.sweeps.scheduling import Scheduler
 from rlarcade.sweeps.tables import tell_table
 
 
@@ -25,9 +28,10 @@ class _Flags(BaseModel, use_attribute_docstrings=True):
     folder: Annotated[Path | None, tyro.conf.arg(name="dir")] = None
     """Folder for the runs' folders and logs. Unset: checkpoints/sweeps/NAME."""
     jobs: int | None = None
-    """Runs side by side. Unset: the file's number, or the number of cores."""
+    """Runs side by side. Unset: the file's number, or as many as there are cores."""
     json_file: JsonFlag = None
     """Write the outcome of every run to this file."""
+    report: ReportFlag = None
     list_runs: Annotated[bool, tyro.conf.arg(name="list")] = False
     """Print each run's label and command, and run nothing."""
 
@@ -42,10 +46,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _sweep_command(argv: Sequence[str]) -> int:
     flags: _Flags = parse_flags(_Flags, argv, prog="rlarcade sweep", description=__doc__)
-    check_outputs({"--json": flags.json_file}, {"the sweep's file": flags.file})
-    there = cores()
-    file, runs = read_sweep(flags.file, flags.folder, jobs=flags.jobs, cores=there)
-    threads = file.threads or max(1, there // file.jobs)
+    outputs = {"--json": flags.json_file, "--report": flags.report}
+    check_outputs(outputs, {"the sweep's file": flags.file})
+    file, runs = read_sweep(flags.file, flags.folder, jobs=flags.jobs)
+    jobs = file.jobs or cores()
+    threads = file.threads or max(1, cores() // jobs)
     if flags.list_runs:
         for run in runs:
             say(run.label)
@@ -53,19 +58,22 @@ def _sweep_command(argv: Sequence[str]) -> int:
         return EXIT_OK
     for run in runs:
         check_folder(run)
-    with StopSignal() as stop:
-        processes = LocalRuns(runs, file.jobs, threads, stop)
-        try:
-            processes.run_all()
-        except OSError as error:
-            console.say_error(f"{error.strerror or error}: {error.filename or 'the sweep'}.")
-            return EXIT_ERROR
-    console.write_json(flags.json_file, {"sweep": file.name, "runs": processes.outcomes()})
-    tell_table(processes.outcomes())
-    if all(outcome["exit"] == EXIT_OK for outcome in processes.outcomes()):
+    try:
+        with StopSignal() as stop:
+            sweep = Scheduler(runs, LocalEngine(jobs, threads), stop)
+            sweep.run_all()
+    except OSError as error:
+        console.say_error(f"{error.strerror or error}: {error.filename or 'the sweep'}.")
+        return EXIT_ERROR
+    outcomes = sweep.outcomes()
+    console.write_json(flags.json_file, {"sweep": file.name, "runs": outcomes})
+    tell_table(outcomes)
+    if flags.report is not None:
+        tell_report(flags.report, report_of(file.name, outcomes))
+    if all(outcome["exit"] == EXIT_OK for outcome in outcomes):
         return EXIT_OK
     if stop.requested:
-        say(f"stopped with {processes.done()}; the same command resumes from there")
+        say(f"stopped with {sweep.done()}; the same command resumes from there")
     return EXIT_INTERRUPTED if stop.requested else EXIT_ERROR
 
 

@@ -199,9 +199,9 @@ def test_a_sweep_says_how_far_its_runs_are_to_nobody_and_goes_on(monkeypatch):
         monkeypatch.setattr(sys, "stderr", unread)
         monkeypatch.setattr(sys, "stdout", full)
         monkeypatch.setattr(tables, "_PLAIN_SECONDS", 0)
-        monkeypatch.setattr(tables, "_progress_of", lambda run: run)
-        with tables.View() as view:
-            view.show(["one"])
+        monkeypatch.setattr(tables, "_progress_of", tables.Progress)
+        with tables.View(2) as view:
+            view.show(["one"], [], 1)
         tables.tell_table([{"label": "one", "exit": None, "result": None}])
         monkeypatch.undo()
 

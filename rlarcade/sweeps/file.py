@@ -13,7 +13,6 @@ from pydantic import BaseModel, Field
 
 from rlarcade import config
 from rlarcade.checked import validated
-from rlarcade.console import EXIT_OK
 from rlarcade.errors import ConfigError, RunFolderError
 from rlarcade.files import read_own
 from rlarcade.games.names import resolve_game
@@ -36,7 +35,7 @@ class SweepFile(BaseModel, extra="forbid"):
     """The contents of a sweep's file. Settings have the same names as in presets, and `preset`."""
 
     name: _Name
-    jobs: _Count
+    jobs: _Count | None = None
     threads: _Count | None = None
     settings: dict[str, Any] = {}
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
@@ -48,6 +47,8 @@ class SweepRun:
     """One training run of a sweep; its settings have been validated."""
 
     label: str
+    agent: str
+    """What is trained: the label without game and seed, or the preset if nothing else varies."""
     folder: Path
     given: dict[str, Any]
     """Preset and settings as the file gives them."""
@@ -58,31 +59,31 @@ class SweepRun:
         return self.folder.with_name(self.label + ending)
 
     def command(self) -> list[str]:
-        """Returns the command that trains the run. Its flags are the file's settings only."""
-        values = self.given | self.settings.train.flat() | dict(self.settings.run)
-        flags = [flag for name in {"game": 0} | self.given for flag in _flag(name, values[name])]
-        return [sys.executable, "-m", "rlarcade.train", *flags, "--run-dir", str(self.folder)]
+        """Returns the command that trains the run."""
+        preset = ["--preset", str(self.given["preset"])]
+        words = [*preset, *self.flags(), "--run-dir", str(self.folder)]
+        return [sys.executable, "-m", "rlarcade.train", *words]
+
+    def flags(self) -> list[str]:
+        """Returns the flags of the settings that the file gives, apart from the preset."""
+        values = self.settings.train.flat() | dict(self.settings.run)
+        names = [name for name in {"game": 0} | self.given if name != "preset"]
+        return [flag for name in names for flag in _flag(name, values[name])]
 
     def result(self) -> dict[str, Any] | None:
         """Returns the run's outcome; None if it is not finished."""
         return read_outcome(self.folder)
 
-    def outcome(self, code: int | None) -> dict[str, Any]:
-        """Returns the run's part of the results file; `code` is its exit code if it has ended."""
-        result = self.result() if code == EXIT_OK else None
-        return {"label": self.label, "settings": self.given, "exit": code, "result": result}
-
 
 def read_sweep(
-    path: Path, folder: Path | None, *, jobs: int | None, cores: int
+    path: Path, folder: Path | None, *, jobs: int | None
 ) -> tuple[SweepFile, list[SweepRun]]:
     """Reads a sweep's file.
 
     Args:
         path: the file.
         folder: folder of the runs' folders; None: checkpoints/sweeps/NAME.
-        jobs: runs side by side; None: the file's number.
-        cores: runs side by side if the file has no number either.
+        jobs: runs side by side; None: the file's number, if it has one.
 
     Raises:
         ConfigError, GameError: the file cannot be read, or a setting in it cannot be used.
@@ -90,7 +91,7 @@ def read_sweep(
     document = read_toml(path, "sweep")
     asked = {} if jobs is None else {"jobs": jobs}
     with errors_of(f"sweep {path}"):
-        file = validated(SweepFile, {"name": path.stem, "jobs": cores} | document | asked)
+        file = validated(SweepFile, {"name": path.stem} | document | asked)
         return file, _expanded(file, folder or RUNS / "sweeps" / file.name)
 
 
@@ -130,18 +131,25 @@ def _make_run(
     given: dict[str, Any], variant: str, varied: dict[str, Any], folder: Path
 ) -> SweepRun:
     given = config.whole_numbers(given)
-    name, values = config.load_preset(
-        str(given.get("preset") or default_preset(str(given.get("device", "auto"))))
-    )
+    # Another machine that the run goes on may have another default.
+    preset = str(given.get("preset") or default_preset(str(given.get("device", "auto"))))
+    given = {"preset": preset} | given
+    name, values = config.load_preset(preset)
     _check(values, f"preset {quoted(name)}", {})
     values |= {key: value for key, value in given.items() if key != "preset"}
     if "game" not in values:
         raise ConfigError("no game was named. Add game to [settings], or a list of them to [grid].")
     settings = config.make_settings(name, values)
     train = settings.train.model_copy(update={"game": resolve_game(settings.train.game)})
-    parts = [train.game, variant, *(_part(k, v) for k, v in varied.items() if k != "game")]
-    label = "-".join(part for part in parts if part)
-    return SweepRun(label, folder / label, given, settings.model_copy(update={"train": train}))
+    parts = {k: _part(k, v) for k, v in varied.items() if k != "game"}
+    label = _joined(train.game, variant, *parts.values())
+    agent = _joined(variant, *(part for k, part in parts.items() if k != "seed")) or name
+    settings = settings.model_copy(update={"train": train})
+    return SweepRun(label, agent, folder / label, given, settings)
+
+
+def _joined(*parts: str) -> str:
+    return "-".join(part for part in parts if part)
 
 
 def _part(name: str, value: object) -> str:
