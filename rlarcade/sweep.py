@@ -2,9 +2,10 @@
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 from pydantic import BaseModel
@@ -12,13 +13,14 @@ from pydantic import BaseModel
 from rlarcade import console
 from rlarcade.command_line import JsonFlag, parse_flags
 from rlarcade.console import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OK, StopSignal, say
+from rlarcade.errors import ConfigError
 from rlarcade.learning.hardware import cores
 from rlarcade.outputs import check_outputs
-from rlarcade.play_commands import ReportFlag, tell_report
-from rlarcade.sweeps.file import check_folder, read_sweep
+from rlarcade.play_commands import AddressFlag, ReportFlag, tell_report
+from rlarcade.sweeps.file import SweepFile, SweepRun, check_folder, read_sweep
 from rlarcade.sweeps.local import LocalEngine
 from rlarcade.sweeps.results import report_of
-from rlarcade.sweeps.scheduling import Scheduler
+from rlarcade.sweeps.scheduling import Engine, Scheduler
 from rlarcade.sweeps.tables import tell_table
 
 
@@ -28,7 +30,15 @@ class _Flags(BaseModel, use_attribute_docstrings=True):
     folder: Annotated[Path | None, tyro.conf.arg(name="dir")] = None
     """Folder for the runs' folders and logs. Unset: checkpoints/sweeps/NAME."""
     jobs: int | None = None
-    """Runs side by side. Unset: the file's number, or as many as there are cores."""
+    """Runs side by side. Unset: the file's number, or as many as the machine has cores, or the
+    cluster slots."""
+    engine: Literal["local", "ray"] = "local"
+    """Where runs are trained. ray: on a Ray cluster (extra `ray`), one run for each slot of as many
+    CPUs as a run has threads, and a GPU if it uses one."""
+    address: AddressFlag = None
+    fetch: bool = False
+    """With --engine ray: train on the nodes' own disks and fetch every save, even if the nodes
+    share the sweep's folder. Unset: only where they do not."""
     json_file: JsonFlag = None
     """Write the outcome of every run to this file."""
     report: ReportFlag = None
@@ -48,9 +58,10 @@ def _sweep_command(argv: Sequence[str]) -> int:
     flags: _Flags = parse_flags(_Flags, argv, prog="rlarcade sweep", description=__doc__)
     outputs = {"--json": flags.json_file, "--report": flags.report}
     check_outputs(outputs, {"the sweep's file": flags.file})
+    _check_engine(flags)
     file, runs = read_sweep(flags.file, flags.folder, jobs=flags.jobs)
     jobs = file.jobs or cores()
-    threads = file.threads or max(1, cores() // jobs)
+    threads = file.threads or (1 if flags.engine == "ray" else max(1, cores() // jobs))
     if flags.list_runs:
         for run in runs:
             say(run.label)
@@ -59,8 +70,9 @@ def _sweep_command(argv: Sequence[str]) -> int:
     for run in runs:
         check_folder(run)
     try:
-        with StopSignal() as stop:
-            sweep = Scheduler(runs, LocalEngine(jobs, threads), stop)
+        # Ray has a handler of SIGTERM, too, so it is there before ours.
+        with _engine(flags, file, runs, threads) as engine, StopSignal() as stop:
+            sweep = Scheduler(runs, engine, stop)
             sweep.run_all()
     except OSError as error:
         console.say_error(f"{error.strerror or error}: {error.filename or 'the sweep'}.")
@@ -75,6 +87,26 @@ def _sweep_command(argv: Sequence[str]) -> int:
     if stop.requested:
         say(f"stopped with {sweep.done()}; the same command resumes from there")
     return EXIT_INTERRUPTED if stop.requested else EXIT_ERROR
+
+
+def _check_engine(flags: _Flags) -> None:
+    for flag, given in (("--address", flags.address is not None), ("--fetch", flags.fetch)):
+        if given and flags.engine != "ray":
+            raise ConfigError(
+                f"{flag} is for runs on a Ray cluster. Add --engine ray, or leave {flag} out."
+            )
+
+
+@contextmanager
+def _engine(flags: _Flags, file: SweepFile, runs: list[SweepRun], threads: int) -> Iterator[Engine]:
+    if flags.engine == "local":
+        yield LocalEngine(file.jobs or cores(), threads)
+        return
+    from rlarcade.cluster.connection import RayCluster
+    from rlarcade.sweeps.on_ray import RayEngine
+
+    with RayCluster(flags.address) as cluster:
+        yield RayEngine(cluster, runs, threads=threads, jobs=file.jobs, fetched=flags.fetch)
 
 
 if __name__ == "__main__":
