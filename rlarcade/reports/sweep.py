@@ -192,7 +192,8 @@ def _by_game(sweep: Sweep, known: Mapping[str, Mapping[str, Sequence[float]]]) -
             cells.append(percent(fmean(scores[game]) if game in scores else None))
         for agent, frames in others:
             point = point_at(game, agent, frames)
-            cells.append(percent(point and human_normalized_score(game, point.mean)))
+            share = None if point is None else human_normalized_score(game, point.mean)
+            cells.append(percent(share))
         rows.append(cells)
     heads = [f"{sweep.keys[sweep.agents.index(agent)]} {agent}" for agent in known]
     heads += [f"{agent[0]} (published), {number(frames, 0)} frames" for agent, frames in others]
