@@ -129,7 +129,7 @@ def _dots(sweep: Sweep, game: str, name: str) -> list[Figure]:
         if reference not in shown:
             caption += f" The {reference} score, {points(score)}, lies outside the picture."
     label = f"Scores of all runs in {display_name(game)}"
-    plot = scores_plot(name, label, series, shown)
+    plot = scores_plot(name, label, series, shown, axis="mean score of a run")
     return [Figure(plot, caption, sweep.named(one.place for one in series))]
 
 
