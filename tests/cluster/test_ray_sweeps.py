@@ -249,7 +249,7 @@ def test_a_preset_of_the_users_own_travels(tmp_path, ray_nodes):
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "runs" / "space_invaders-seed0" / "run.json").read_text())
     assert record["preset"] == "mine"
-    assert record["train"]["network"]["hidden_units"] == 8
+    assert record["train"]["hidden_units"] == 8
 
 
 @pytest.mark.slow
