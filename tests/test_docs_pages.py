@@ -187,6 +187,7 @@ def test_the_commands_of_a_page_run_one_after_the_other(name, lines, folder, req
     if name == "docs/howto/ray":
         shutil.copytree(request.getfixturevalue("registry"), folder / "checkpoints" / "registry")
         shutil.copytree(DATA / "space-invaders-late", folder / "runs" / "space-invaders")
+    if any("--engine ray" in line for line in lines):
         there = request.getfixturevalue("ray_nodes").address
         lines = [line.replace("10.0.0.1:6379", there) for line in lines]
     if name == "docs/howto/team-registry":

@@ -28,6 +28,7 @@ from rlarcade.config import load_preset
 from rlarcade.errors import ConfigError, PolicyError
 from rlarcade.playing.named import named_players
 from rlarcade.promotion.gate import load_gate
+from rlarcade.sweeps import tables
 
 DEEP = ".".join("a" for _ in range(20_000)) + " = 1"
 DEEP_KEYS = [
@@ -197,11 +198,11 @@ def test_a_sweep_says_how_far_its_runs_are_to_nobody_and_goes_on(monkeypatch):
     with os.fdopen(ends, "w") as unread, Path("/dev/full").open("w") as full:
         monkeypatch.setattr(sys, "stderr", unread)
         monkeypatch.setattr(sys, "stdout", full)
-        monkeypatch.setattr(sweep, "_PLAIN_SECONDS", 0)
-        monkeypatch.setattr(sweep, "_progress_of", lambda run: run)
-        with sweep._View() as view:
-            view.show(["one"])
-        sweep._tell_table([{"label": "one", "exit": None, "result": None}])
+        monkeypatch.setattr(tables, "_PLAIN_SECONDS", 0)
+        monkeypatch.setattr(tables, "_progress_of", tables.Progress)
+        with tables.View(2) as view:
+            view.show(["one"], [], 1)
+        tables.tell_table([{"label": "one", "exit": None, "result": None}])
         monkeypatch.undo()
 
 

@@ -35,7 +35,7 @@ ROOMS = [
     {"command_line"},
     {"console"},
     {"progress"},
-    {"train_flags", "play_commands"},
+    {"train_flags", "play_commands", "sweeps"},
     {
         "train",
         "evaluate",

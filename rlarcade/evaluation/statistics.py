@@ -3,9 +3,10 @@
 scipy is imported when a statistic is computed, so training does not need it before its end.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 _TRIMMED = 0.25  # share of the scores that is left out at each end
@@ -81,29 +82,57 @@ def overall(scores: Sequence[Sequence[float]]) -> Overall:
     Raises:
         ValueError: a game has no scores, or there are no games.
     """
-    from scipy.stats import bootstrap, trim_mean
+    from scipy.stats import trim_mean
 
     _require_scores(scores)
     for game in scores:
         _require_scores(game)
     games = [np.asarray(game, dtype=np.float64) for game in scores]
     together = np.concatenate(games)
-    iqm = float(trim_mean(together, _TRIMMED))
-    between: tuple[float, float] | None = (iqm, iqm)
-    if min(map(len, games)) == 1:
-        between = None
-    elif any(np.ptp(game) > 0 for game in games):
-        low, high = bootstrap(
-            games,  # each game is its own sample: a stratified bootstrap
-            lambda *drawn, axis: trim_mean(np.concatenate(drawn, axis=axis), _TRIMMED, axis=axis),
-            n_resamples=_RESAMPLES,
-            method="percentile",
-            batch=_batch(len(together)),
-            rng=np.random.default_rng(0),
-        ).confidence_interval
-        between = float(low), float(high)
     gap = float(np.maximum(1 - together, 0).mean())
-    return Overall(iqm=iqm, iqm_interval=between, optimality_gap=gap)
+    iqm = float(trim_mean(together, _TRIMMED))
+    return Overall(iqm=iqm, iqm_interval=stratified_interval(games, pooled_iqm), optimality_gap=gap)
+
+
+def pooled_iqm(*games: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+    """Interquartile mean of the scores of all games together, along an axis."""
+    from scipy.stats import trim_mean
+
+    means: NDArray[np.float64] = trim_mean(np.concatenate(games, axis=axis), _TRIMMED, axis=axis)
+    return means
+
+
+def stratified_interval(
+    games: Sequence[NDArray[np.float64]], statistic: Callable[..., NDArray[np.float64]]
+) -> tuple[float, float] | None:
+    """95 % percentile bootstrap interval of a statistic of several games.
+
+    The scores of each game are resampled among themselves: a stratified bootstrap, as Agarwal et
+    al. (2021), https://arxiv.org/abs/2108.13264, use. The same scores give the same interval.
+
+    Args:
+        games: scores of each game.
+        statistic: takes an array per game and `axis`, the axis of the scores in all of them.
+
+    Returns:
+        Lower and upper end. None if a game has only one score.
+    """
+    from scipy.stats import bootstrap
+
+    if min(map(len, games)) == 1:
+        return None
+    if not any(np.ptp(game) > 0 for game in games):
+        whole = float(statistic(*games, axis=0))
+        return whole, whole
+    low, high = bootstrap(
+        games,
+        statistic,
+        n_resamples=_RESAMPLES,
+        method="percentile",
+        batch=_batch(sum(map(len, games))),
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return float(low), float(high)
 
 
 def sign_flip_p(differences: Sequence[float]) -> float:

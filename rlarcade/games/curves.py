@@ -32,6 +32,16 @@ def published_curve(game: str, algorithm: str, torso: str) -> tuple[PublishedPoi
     return _table().get((game, algorithm, torso), ())
 
 
+def published_agents() -> tuple[tuple[str, str], ...]:
+    """Returns (algorithm, torso) of every agent that has published curves, in alphabetical order.
+
+    Agents with the torso of Mnih et al. (2015) come first.
+    """
+    return tuple(
+        sorted({(a, t) for _, a, t in _table()}, key=lambda one: (one[1] != "nature", one))
+    )
+
+
 @cache
 def _table() -> dict[tuple[str, str, str], tuple[PublishedPoint, ...]]:
     text = (resources.files("rlarcade.games") / "data" / "published_curves.csv").read_text()

@@ -3,7 +3,7 @@
 RUN/
   run.json          resolved settings, preset, the code's commit; rewritten when settings change
   commands.jsonl    every command that worked on the run
-  lock              held while a process works on it
+  lock              held while a process works on it; tells which, on which machine
   metrics.jsonl     every figure, one line each; tensorboard/ has the same
   trackers/         how far the run is known to other trackers
   videos/           a game every --video-interval steps
@@ -15,11 +15,13 @@ RUN/
 import json
 import os
 import re
+import socket
 import stat
 import subprocess
 import sys
 from datetime import UTC, datetime
 from functools import cache
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +42,10 @@ _FILES = ("lock", "run.json", "commands.jsonl", "metrics.jsonl", "result.json")
 # a folder before its contents
 _FOLDERS = ("state", "state/rows", "checkpoints", "tensorboard", "trackers", "videos")
 _UNFINISHED = re.compile(rf"\.(run\.json|metrics\.jsonl|result\.json){UNFINISHED}")
-_LARGEST_RESULT = 200_000_000  # bytes; it keeps every game, action by action
+# process and machine; rlarcade 0.1.0 wrote the process alone
+_OWNER = re.compile(rb"(\d{1,20})(?: ([\w.-]{1,255}))?", re.ASCII)
+_LONGEST_OWNER = 300  # bytes
+LARGEST_RESULT = 200_000_000  # bytes; it keeps every game, action by action
 # Settings that are shortened in a short run, see `following_length`.
 FOLLOWING = ("learning_starts", "exploration_steps", "n_steps_duration")
 # Settings that are resolved when they are unset or auto. For other settings, unset is a value.
@@ -129,14 +134,15 @@ def read_record(folder: Path) -> RunRecord | None:
 def read_outcome(folder: Path) -> dict[str, Any] | None:
     """Reads a run's outcome; None if `result.json` is missing, damaged or incomplete."""
     try:
-        outcome = json.loads(read_own(folder / "result.json", _LARGEST_RESULT))
+        outcome = json.loads(read_own(folder / "result.json", LARGEST_RESULT))
         scores, seconds = outcome["evaluation"], outcome["seconds"]
         numbers = [outcome["steps"], scores["mean"], scores["median"], seconds["total"]]
         normalised = scores["human_normalized"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None  # resuming from the last state writes it again
     numbers += [] if normalised is None else [normalised]
-    return outcome if all(type(number) in (int, float) for number in numbers) else None
+    real = all(type(number) in (int, float) and isfinite(number) for number in numbers)
+    return outcome if real else None
 
 
 def default_run_folder(settings: Settings) -> Path:
@@ -294,34 +300,47 @@ def _remove_unfinished(folder: Path) -> None:
 
 def _locked(path: Path) -> int:
     descriptor = open_own(path, os.O_RDWR | os.O_CREAT)
-    owner = os.read(descriptor, 64).strip()
+    owner = os.read(descriptor, _LONGEST_OWNER).strip()
     if not try_lock(descriptor):
         os.close(descriptor)
-        who = owner.decode() if owner.isdigit() else "unknown"
         raise RunFolderError(
-            f"run folder {path.parent} is in use by process {who}. Wait for it, stop it, or "
-            "choose another --run-dir."
+            f"run folder {path.parent} is in use by process {_told(owner)}. Wait for it, stop it, "
+            "or choose another --run-dir."
         )
-    if owner and not owner.isdigit():
+    if owner and not _OWNER.fullmatch(owner):
         os.close(descriptor)
         raise RunFolderError(
             f"run folder {path.parent} cannot be used: its lock holds something other than a "
             f"process number. Move {path} away, or choose another --run-dir."
         )
     os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+    os.pwrite(descriptor, f"{os.getpid()} {socket.gethostname()}".encode(), 0)
     return descriptor
 
 
+def _told(owner: bytes) -> str:
+    """Returns who holds a lock, from what the lock says: on which machine, if not on this one."""
+    found = _OWNER.fullmatch(owner)
+    if found is None:
+        return "unknown"
+    process, machine = found[1].decode(), (found[2] or b"").decode()
+    elsewhere = machine not in ("", socket.gethostname())
+    return f"{process} on {machine}" if elsewhere else process
+
+
 def process_in(folder: Path) -> str | None:
-    """Returns the id of the process that works on a run folder, or None if there is none."""
+    """Returns the id of the process that works on a run folder, or None if there is none.
+
+    If the folder lies on storage that machines share, it may be a process of another machine: the
+    id then has the machine's name, such as "1234 on node-7".
+    """
     try:
         descriptor = open_own(folder / "lock", os.O_RDWR)
     except OSError:
         return None
     try:
-        owner = os.read(descriptor, 64).strip()
-        return None if try_lock(descriptor) else owner.decode("ascii", "replace") or "unknown"
+        owner = os.read(descriptor, _LONGEST_OWNER).strip()
+        return None if try_lock(descriptor) else _told(owner)
     finally:
         os.close(descriptor)
 

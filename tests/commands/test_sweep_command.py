@@ -13,8 +13,9 @@ import time
 from pathlib import Path
 
 import pytest
+from made_up_results import read
 
-import rlarcade.sweep
+import rlarcade.sweeps.scheduling
 
 TINY = """
 [settings]
@@ -59,7 +60,7 @@ def nothing_starts(monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("a run was started")
 
-    monkeypatch.setattr("rlarcade.sweep.subprocess.Popen", refuse)
+    monkeypatch.setattr("rlarcade.sweeps.local.subprocess.Popen", refuse)
 
 
 class Trainings:
@@ -97,9 +98,9 @@ class _Training:
 
 @pytest.fixture
 def trainings(monkeypatch):
-    monkeypatch.setattr("rlarcade.sweep._POLL_SECONDS", 0)
+    monkeypatch.setattr("rlarcade.sweeps.scheduling._POLL_SECONDS", 0)
     fake = Trainings()
-    monkeypatch.setattr("rlarcade.sweep.subprocess.Popen", fake)
+    monkeypatch.setattr("rlarcade.sweeps.local.subprocess.Popen", fake)
     return fake
 
 
@@ -377,7 +378,9 @@ def swept(tmp_path_factory):
 def test_a_sweep_trains_every_run_and_shows_them_together(swept):
     path, folder, result = swept
     for line in result.stderr.splitlines():  # only how far the runs are, if it took that long
-        assert re.match(r"space_invaders-seed[01]  (beginning$|[\d,]+/600 steps)", line)
+        assert re.match(
+            r"\d/2 runs ended, |space_invaders-seed[01]  (beginning$|[\d,]+/600 steps)", line
+        )
     assert {p.name for p in folder.iterdir()} == {
         *("space_invaders-seed0", "space_invaders-seed0.log", "space_invaders-seed0.settings.json"),
         *("space_invaders-seed1", "space_invaders-seed1.log", "space_invaders-seed1.settings.json"),
@@ -424,10 +427,10 @@ def outcomes_of(labels):
 def drawn(labels, width):
     from rich.console import Console
 
-    from rlarcade.sweep import _show_table
+    from rlarcade.sweeps.tables import show_table
 
     with io.StringIO() as text:
-        _show_table(outcomes_of(labels), Console(width=width, file=text))
+        show_table(outcomes_of(labels), Console(width=width, file=text))
         return text.getvalue()
 
 
@@ -447,6 +450,13 @@ def test_at_80_columns_the_table_shows_what_differs_and_cuts_no_number(rate):
     assert f"learning_rate{rate}-seed0" in words
     assert "seed1" in words
     assert labels[0] in drawn(labels, 200)
+
+
+def test_a_name_that_another_one_begins_with_is_no_error():
+    labels = ["space_invaders-" + "long-" * 20 + "a", "space_invaders-" + "long-" * 20 + "a-b"]
+    shown = drawn(labels, 80)
+    rows = [line.split()[0] for line in shown.splitlines() if "50,000,000" in line]
+    assert rows == ["a", "a-b"]
 
 
 def test_one_run_keeps_its_whole_name():
@@ -472,11 +482,122 @@ def test_while_runs_train_each_tells_its_steps_speed_time_left_and_score(
             return super().poll()
 
     monkeypatch.setattr(sys.modules[__name__], "_Training", Slow)
-    monkeypatch.setattr("rlarcade.sweep._PLAIN_SECONDS", 0)
+    monkeypatch.setattr("rlarcade.sweeps.tables._PLAIN_SECONDS", 0)
     code, _, err = command("sweep", written(tmp_path, TINY), "--dir", tmp_path / "runs")
     assert code == 0
     told = "space_invaders  3,000/6,000 steps  250 steps/s  ETA 0:12  score 1.2"
     assert told in err.splitlines()
+    assert "0/1 runs ended, 1 running, 0 waiting, ETA 0:12" in err.splitlines()
+
+
+def test_the_live_table_fits_a_terminal_and_counts_what_does_not():
+    from rich.console import Console
+
+    from rlarcade.sweeps.tables import Progress, live_table
+
+    rows = [
+        Progress(f"space_invaders-plain-double-dqn-seed{n}", f"node{n}", 3_000, 6_000, 250.0, 1.5)
+        for n in range(20)
+    ]
+    rows[1] = Progress(rows[1].label, "node1", note="beginning")
+    with io.StringIO() as text:
+        terminal = Console(width=60, height=12, file=text)
+        terminal.print(live_table("3/30 runs ended", rows, terminal))
+        lines = text.getvalue().splitlines()
+    assert len(lines) <= 12
+    assert max(map(len, lines)) <= 60
+    assert lines[0] == "3/30 runs ended"
+    assert [line.split() for line in lines if "seed0" in line] == [
+        ["seed0", "node0", "3,000/6,000", "250", "0:12", "1.5"]
+    ]
+    assert [line.split() for line in lines if "seed1" in line] == [["seed1", "node1", "beginning"]]
+    assert lines[-1] == "… and 13 more"
+
+
+def test_the_time_left_is_that_of_all_runs_together_and_untold_while_it_is_unknown():
+    from rlarcade.config import RunSettings, Settings, TrainConfig
+    from rlarcade.sweeps.file import SweepRun
+    from rlarcade.sweeps.tables import Progress, headline
+
+    def waiting(**run):
+        train = TrainConfig(game="pong", total_timesteps=9_000)
+        settings = Settings(preset="x", train=train, run=RunSettings(**run))
+        return SweepRun("pong", "x", Path("pong"), {}, settings)
+
+    rows = [Progress("a", "", 1_000, 3_000, 100.0), Progress("b", "", 0, 4_000, 200.0)]
+    assert headline(rows, [], 1, 3) == "1/3 runs ended, 2 running, 0 waiting, ETA 0:20"
+    # 6,000 + 9,000 steps at 300 a second
+    assert headline(rows, [waiting()], 1, 4).endswith("1 waiting, ETA 0:50")
+    assert headline(rows, [waiting(minutes=5.0)], 1, 4).endswith("1 waiting")
+    assert headline([*rows, Progress("c")], [], 1, 4).endswith("0 waiting")
+    assert headline([], [waiting()], 3, 4).endswith("1 waiting")
+
+
+# The results file and the report
+
+
+def test_the_results_file_tells_game_agent_seed_and_curve(command, tmp_path, trainings):
+    text = TINY.replace('preset = "quick"\n', "") + (
+        '[grid]\nseed = [0, 1]\nbatch_size = [8]\n[[variants]]\nname = "a"\npreset = "quick"\n'
+    )
+    path, folder = written(tmp_path, text.replace("batch_size = 16\n", "")), tmp_path / "runs"
+    flags = ["--dir", folder, "--json", tmp_path / "out.json"]
+    assert command("sweep", path, *flags)[0] == 0
+    lines = [{"step": 100 * n, "rollout/ep_rew_mean": float(n)} for n in range(1, 1_001)]
+    for seed in (0, 1):
+        metrics = folder / f"space_invaders-a-seed{seed}-batch_size8" / "metrics.jsonl"
+        metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert command("sweep", path, *flags)[0] == 0
+    runs = json.loads((tmp_path / "out.json").read_text())["runs"]
+    assert [run["agent"] for run in runs] == ["a-batch_size8"] * 2
+    assert [(run["game"], run["seed"]) for run in runs] == [
+        ("space_invaders", 0),
+        ("space_invaders", 1),
+    ]
+    assert len(runs[0]["curve"]) == 400
+    assert (runs[0]["curve"][0], runs[0]["curve"][-1]) == ([100, 1.0], [100_000, 1_000.0])
+
+
+def test_an_agent_is_called_after_its_preset_if_nothing_else_varies(command, tmp_path, trainings):
+    flags = ["--dir", tmp_path / "runs", "--json", tmp_path / "out.json"]
+    assert command("sweep", written(tmp_path, TINY + SEEDS), *flags)[0] == 0
+    runs = json.loads((tmp_path / "out.json").read_text())["runs"]
+    assert [run["agent"] for run in runs] == ["quick", "quick"]
+
+
+def test_the_report_has_the_scores_of_the_runs(command, tmp_path, trainings):
+    page = tmp_path / "report.html"
+    path, flags = written(tmp_path, TINY + SEEDS), ["--dir", tmp_path / "runs", "--report", page]
+    code, out, err = command("sweep", path, *flags)
+    assert (code, err) == (0, "")
+    assert f"report: {page}" in out
+    shown = read(page.read_text())
+    assert "2 of 2 runs finished, 2 seeds" in shown.text
+    rows = shown.one("div", id="runs").records()
+    assert [(row["run"], row["mean"], row["median"], row["minutes"]) for row in rows] == [
+        (f"space_invaders-seed{seed}", "10.0", "9.5", "1.5") for seed in (0, 1)
+    ]
+
+
+def test_metrics_that_cannot_be_read_cost_the_curve_only(command, tmp_path, trainings):
+    path, folder = written(tmp_path, TINY), tmp_path / "runs"
+    command("sweep", path, "--dir", folder)
+    (folder / "space_invaders" / "metrics.jsonl").symlink_to(path)
+    code, _, err = command("sweep", path, "--dir", folder, "--json", tmp_path / "out.json")
+    assert code == 0
+    assert "leave its learning curve out" in err
+    (run,) = json.loads((tmp_path / "out.json").read_text())["runs"]
+    assert run["curve"] == []
+    assert run["result"]["steps"] == 600
+
+
+def test_a_report_that_cannot_be_written_is_refused_before_anything_runs(
+    command, tmp_path, nothing_starts
+):
+    for name, why in (("/proc/x.html", "cannot be written"), ("x.pdf", "must end in .html")):
+        code, _, err = command("sweep", written(tmp_path, TINY), "--report", name)
+        assert code == 2
+        assert why in err
 
 
 # Files
@@ -556,10 +677,10 @@ def test_a_run_that_another_process_trains_is_waited_for(command, tmp_path, trai
             raise AssertionError("it was not waited for")
         held.pop().close()
         shutil.rmtree(tmp_path / "runs" / "space_invaders-seed0", ignore_errors=True)
-        monkeypatch.setattr("rlarcade.sweep.subprocess.Popen", real)
+        monkeypatch.setattr("rlarcade.sweeps.local.subprocess.Popen", real)
         return real(*args, **kwargs)
 
-    monkeypatch.setattr("rlarcade.sweep.subprocess.Popen", started)
+    monkeypatch.setattr("rlarcade.sweeps.local.subprocess.Popen", started)
     path = written(tmp_path, TINY + SEEDS)
     code, out, err = command("sweep", path, "--dir", tmp_path / "runs", "--jobs", 1)
     assert (code, err) == (0, "")
@@ -592,10 +713,12 @@ def test_a_run_that_another_sweep_began_in_the_same_moment_is_waited_for(
                 pass
 
     capture = [""]
-    say = rlarcade.sweep.say
-    monkeypatch.setattr("rlarcade.sweep.say", lambda line: (capture.append(line), say(line)))
-    monkeypatch.setattr("rlarcade.sweep.subprocess.Popen", started)
-    monkeypatch.setattr("rlarcade.sweep.time.sleep", other_finishes)
+    say = rlarcade.sweeps.scheduling.say
+    monkeypatch.setattr(
+        "rlarcade.sweeps.scheduling.say", lambda line: (capture.append(line), say(line))
+    )
+    monkeypatch.setattr("rlarcade.sweeps.local.subprocess.Popen", started)
+    monkeypatch.setattr("rlarcade.sweeps.scheduling.time.sleep", other_finishes)
     path = written(tmp_path, TINY)
     code, out, err = command("sweep", path, "--dir", tmp_path / "runs")
     assert (code, err) == (0, "")
@@ -611,7 +734,7 @@ def test_a_sweep_that_is_killed_takes_its_runs_with_it_and_the_next_goes_on(tmp_
     log = run.with_name("space_invaders.log")
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as sweep:
         wait_for("run folder", log)
-        trained = int((run / "lock").read_text())
+        trained = int((run / "lock").read_text().split()[0])
         sweep.kill()
     wait_for("stopped at step", log, seconds=60)
     step = log.read_text().split("stopped at step ")[1].split(";")[0]

@@ -17,11 +17,14 @@ from PIL import Image
 
 from rlarcade.reports import (
     Clip,
+    FinalScores,
     LearningCurve,
+    SweptRun,
     evaluation_report,
     match_report,
     round_robin_report,
     suite_report,
+    sweep_report,
 )
 
 pytestmark = pytest.mark.slow
@@ -40,11 +43,31 @@ FLAGS = (
 )
 LONG = "checkpoints/space_invaders-dqn-seed0/checkpoints/step-000000300000" + "x" * 60
 CURVE = LearningCurve(LONG, tuple(range(1_000, 90_000, 1_000)), tuple(map(float, range(89))))
-REPORTS = ("match", "evaluation", "suite", "round robin")
+REPORTS = ("match", "evaluation", "suite", "round robin", "sweep")
 
 
 def long_match():
     return match([(0, 5)] * 8, names=("old", LONG), notes=("a" * 200,))
+
+
+def swept():
+    """Two agents, three games, three seeds."""
+    curve = tuple(range(1_000, 900_000, 1_000)), tuple(float(n % 50) for n in range(899))
+    return [
+        SweptRun(
+            label=f"{game}-{agent}-seed{seed}",
+            agent=agent,
+            game=game,
+            seed=seed,
+            settings={"preset": "quick"},
+            state="finished",
+            scores=FinalScores(steps=900_000, mean=10.0 + seed, median=9.0, minutes=3.0),
+            curve=curve,
+        )
+        for agent in ("plain", "b" * 60)
+        for game in ("pong", "breakout", "space_invaders")
+        for seed in (0, 1, 2)
+    ]
 
 
 @cache
@@ -59,6 +82,8 @@ def report(kind):
         names = ("space_invaders", "pong", "breakout")
         games = {game: mixed(12, 0.8, n) for n, game in enumerate(names)}
         return suite_report(suite(games, notes={"pong": ("a" * 200,)}), learning_curves=curves)
+    if kind == "sweep":
+        return sweep_report("x" * 80, swept())
     pairs = [(one, other) for one in range(4) for other in range(one + 1, 4)]
     pairings = {(one, other): mixed(9, 0.9, other) for one, other in pairs}
     return round_robin_report(
@@ -119,6 +144,7 @@ def test_the_browser_shows_the_verdict_and_every_plot(browser):
     [
         ("suite", 4 + 3 * 3 + 1, "12 of 400 rounds are done"),
         ("round robin", 4, "everybody against everybody"),
+        ("sweep", 1 + 3 * 2, "18 of 18 runs finished"),
     ],
 )
 def test_the_browser_shows_every_plot_without_complaint(browser, name, figures, told):

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+import socket
 import subprocess
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from rlarcade.errors import RunFolderError
 from rlarcade.learning.state import TrainingState
+from rlarcade.locks import try_lock
 from rlarcade.runs import folder as run_folder
 from rlarcade.runs.folder import RunFolder, code_commit, process_in
 from rlarcade.runs.metrics import MetricWriter, newest_metrics, read_metrics
@@ -113,6 +115,31 @@ def test_who_works_on_a_folder_is_told_to_others(golden):
     folder.close()
     assert process_in(golden) is None
     assert process_in(golden / "nowhere") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "who"),
+    [
+        ("77 node-7.lan", "77 on node-7.lan"),
+        ("77", "77"),
+        ("77 a\x1bb", "unknown"),
+        ("", "unknown"),
+    ],
+)
+def test_a_process_of_another_machine_is_told_with_its_machine(golden, text, who):
+    (golden / "lock").write_text(text)
+    with (golden / "lock").open("r+") as held:
+        assert try_lock(held.fileno())
+        assert process_in(golden) == who
+        with pytest.raises(RunFolderError, match=f"is in use by process {who}. Wait"):
+            RunFolder(golden)
+
+
+@pytest.mark.parametrize("text", ["77", "77 node-7"])
+def test_the_lock_of_a_process_that_has_ended_is_taken(golden, text):
+    (golden / "lock").write_text(text)
+    RunFolder(golden).close()
+    assert (golden / "lock").read_text() == f"{os.getpid()} {socket.gethostname()}"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,197 @@
+"""The file of a sweep, and the runs that it means."""
+
+import json
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field
+
+from rlarcade import config
+from rlarcade.checked import validated
+from rlarcade.errors import ConfigError, RunFolderError
+from rlarcade.files import read_own
+from rlarcade.games.names import resolve_game
+from rlarcade.learning.hardware import default_preset
+from rlarcade.runs.folder import RUNS, read_outcome
+from rlarcade.text import quoted
+from rlarcade.toml_files import errors_of, read_toml
+
+_Count = Annotated[int, Field(strict=True, ge=1)]
+_Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]  # files get this name
+
+
+class _Variant(BaseModel, extra="allow"):
+    """A named set of settings that replace the common ones; the baseline has only a name."""
+
+    name: _Name
+
+
+class SweepFile(BaseModel, extra="forbid"):
+    """The contents of a sweep's file. Settings have the same names as in presets, and `preset`."""
+
+    name: _Name
+    jobs: _Count | None = None
+    threads: _Count | None = None
+    settings: dict[str, Any] = {}
+    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
+    variants: Annotated[list[_Variant], Field(min_length=1)] | None = None
+
+
+@dataclass(frozen=True)
+class SweepRun:
+    """One training run of a sweep; its settings have been validated."""
+
+    label: str
+    agent: str
+    """What is trained: the label without game and seed, or the preset if nothing else varies."""
+    folder: Path
+    given: dict[str, Any]
+    """Preset and settings as the file gives them."""
+    settings: config.Settings
+
+    def beside(self, ending: str) -> Path:
+        """Returns the path of a file beside the run's folder: its name and `ending`."""
+        return self.folder.with_name(self.label + ending)
+
+    def command(self) -> list[str]:
+        """Returns the command that trains the run."""
+        preset = ["--preset", str(self.given["preset"])]
+        words = [*preset, *self.flags(), "--run-dir", str(self.folder)]
+        return [sys.executable, "-m", "rlarcade.train", *words]
+
+    def flags(self) -> list[str]:
+        """Returns the flags of the settings that the file gives, apart from the preset."""
+        values = self.settings.train.flat() | dict(self.settings.run)
+        names = [name for name in {"game": 0} | self.given if name != "preset"]
+        return [flag for name in names for flag in _flag(name, values[name])]
+
+    def result(self) -> dict[str, Any] | None:
+        """Returns the run's outcome; None if it is not finished."""
+        return read_outcome(self.folder)
+
+
+def read_sweep(
+    path: Path, folder: Path | None, *, jobs: int | None
+) -> tuple[SweepFile, list[SweepRun]]:
+    """Reads a sweep's file.
+
+    Args:
+        path: the file.
+        folder: folder of the runs' folders; None: checkpoints/sweeps/NAME.
+        jobs: runs side by side; None: the file's number, if it has one.
+
+    Raises:
+        ConfigError, GameError: the file cannot be read, or a setting in it cannot be used.
+    """
+    document = read_toml(path, "sweep")
+    asked = {} if jobs is None else {"jobs": jobs}
+    with errors_of(f"sweep {path}"):
+        file = validated(SweepFile, {"name": path.stem} | document | asked)
+        return file, _expanded(file, folder or RUNS / "sweeps" / file.name)
+
+
+def _expanded(file: SweepFile, folder: Path) -> list[SweepRun]:
+    """Returns every combination of the grid for every variant."""
+    _check(file.grid, "[grid]", {})
+    _check(file.settings, "[settings]", file.grid)
+    variants: dict[str, dict[str, Any]] = {}
+    for variant in file.variants or []:
+        if variant.name in variants:
+            raise ConfigError(f"two variants are called {quoted(variant.name)}. Rename one.")
+        variants[variant.name] = variant.model_extra or {}
+        _check(variants[variant.name], f"variant {quoted(variant.name)}", file.grid)
+    runs: dict[str, SweepRun] = {}
+    for name, departures in (variants or {"": {}}).items():
+        for values in product(*file.grid.values()):
+            varied = config.whole_numbers(dict(zip(file.grid, values, strict=True)))
+            run = _make_run(file.settings | varied | departures, name, varied, folder)
+            if run.label in runs:
+                raise ConfigError(
+                    f"two runs would be called {quoted(run.label)}. Change or remove one."
+                )
+            runs[run.label] = run
+    return list(runs.values())
+
+
+def _check(values: Mapping[str, Any], where: str, grid: Mapping[str, Any]) -> None:
+    config.check_names({name: 0 for name in values if name != "preset"}, where)
+    for name in values:
+        if name in ("run_dir", "resume", "init_from"):
+            raise ConfigError(f"{where} cannot set {name}: the sweep sets it itself, under --dir.")
+        if name in grid:
+            raise ConfigError(f"{name} is in both {where} and [grid]. Remove it from one.")
+
+
+def _make_run(
+    given: dict[str, Any], variant: str, varied: dict[str, Any], folder: Path
+) -> SweepRun:
+    given = config.whole_numbers(given)
+    # Another machine that the run goes on may have another default.
+    preset = str(given.get("preset") or default_preset(str(given.get("device", "auto"))))
+    given = {"preset": preset} | given
+    name, values = config.load_preset(preset)
+    _check(values, f"preset {quoted(name)}", {})
+    values |= {key: value for key, value in given.items() if key != "preset"}
+    if "game" not in values:
+        raise ConfigError("no game was named. Add game to [settings], or a list of them to [grid].")
+    settings = config.make_settings(name, values)
+    train = settings.train.model_copy(update={"game": resolve_game(settings.train.game)})
+    parts = {k: _part(k, v) for k, v in varied.items() if k != "game"}
+    label = _joined(train.game, variant, *parts.values())
+    agent = _joined(variant, *(part for k, part in parts.items() if k != "seed")) or name
+    settings = settings.model_copy(update={"train": train})
+    return SweepRun(label, agent, folder / label, given, settings)
+
+
+def _joined(*parts: str) -> str:
+    return "-".join(part for part in parts if part)
+
+
+def _part(name: str, value: object) -> str:
+    text = "x".join(map(str, value)) if isinstance(value, list) else str(value).lower()
+    return name + re.sub(r"[^A-Za-z0-9._-]+", "_", text)
+
+
+def _flag(name: str, value: object) -> list[str]:
+    flag = name.replace("_", "-")
+    if isinstance(value, bool):
+        return [f"--{flag}" if value else f"--no-{flag}"]
+    if name == "track" and isinstance(value, tuple):
+        return [word for one in value for word in (f"--{flag}", str(one))]
+    return [f"--{flag}", *map(str, value if isinstance(value, tuple) else (value,))]
+
+
+def recorded(settings: config.Settings) -> dict[str, Any]:
+    """Returns all settings that decide a run's outcome, including those of its preset."""
+    document = settings.model_dump(mode="json")
+    return {"preset": document["preset"], **document["train"], **document["run"]}
+
+
+def check_folder(run: SweepRun) -> None:
+    """Refuses the folder of another experiment: its result must not be taken for this run's."""
+    for path in (run.beside(".settings.json"), run.beside(".log")):
+        if path.is_symlink():
+            raise RunFolderError(
+                f"{path} is a link, and the sweep would write to its target. Remove the link."
+            )
+    if not (run.folder / "run.json").exists() and run.result() is None:
+        return
+    record, now = run.beside(".settings.json"), recorded(run.settings)
+    # a setting that is newer than the record had its default value
+    defaults = recorded(config.make_settings("", {"game": "pong"}))
+    try:
+        began = defaults | json.loads(read_own(record))
+        names = [name for name in now | began if began.get(name) != now.get(name)]
+        changed = [f"{name} = {began.get(name)}, now {now.get(name)}" for name in names]
+    except (OSError, ValueError, TypeError, RecursionError):
+        changed = [f"unknown settings: {record} is missing or damaged"]
+    if changed:
+        raise RunFolderError(
+            f"run {run.label} was begun in {run.folder} with {'; '.join(changed)}. Put the sweep's "
+            "file back as it was, or choose another --dir."
+        )
