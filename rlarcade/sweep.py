@@ -23,6 +23,7 @@ from rlarcade.sweeps.local import LocalEngine
 from rlarcade.sweeps.plan import Plan
 from rlarcade.sweeps.results import report_of
 from rlarcade.sweeps.scheduling import Engine, Scheduler
+from rlarcade.sweeps.searching import Searching
 from rlarcade.sweeps.tables import tell_table
 from rlarcade.toml_files import errors_of
 
@@ -30,7 +31,7 @@ from rlarcade.toml_files import errors_of
 class _Flags(BaseModel, use_attribute_docstrings=True):
     file: Annotated[Path, tyro.conf.Positional]
     """TOML file: settings of every run, a grid of lists to combine, variants with names; what to
-    compare."""
+    compare or to search."""
     folder: Annotated[Path | None, tyro.conf.arg(name="dir")] = None
     """Folder for the runs' folders and logs. Unset: checkpoints/sweeps/NAME."""
     jobs: int | None = None
@@ -69,7 +70,7 @@ def _sweep_command(argv: Sequence[str]) -> int:
     with errors_of(f"sweep {flags.file}"):
         plan = _plan_of(file, file.folder(flags.folder))
     if flags.list_runs:
-        _list(runs, threads)
+        _list(file, runs, threads)
         return EXIT_OK
     with ExitStack() as stack:
         if plan is not None:
@@ -81,13 +82,17 @@ def _sweep_command(argv: Sequence[str]) -> int:
 
 
 def _plan_of(file: SweepFile, folder: Path) -> Plan | None:
-    return None if file.compare is None else Comparison(file, folder)
+    if file.compare is not None:
+        return Comparison(file, folder)
+    return None if file.search is None else Searching(file, folder)
 
 
-def _list(runs: list[SweepRun], threads: int) -> None:
+def _list(file: SweepFile, runs: list[SweepRun], threads: int) -> None:
     for run in runs:
         say(run.label)
         say(f"  OMP_NUM_THREADS={threads} {shlex.join(run.command())}")
+    if file.search is not None:
+        say(f"{file.search.trials} trials, each chosen by the results of those before it")
 
 
 def _train(

@@ -81,6 +81,7 @@ SHORTER_SWEEPS = {
         "max_rounds = 5": "max_rounds = 1",
         "alpha = 0.05": "alpha = 0.1",
     },
+    "rates": {"total_timesteps = 200_000": TINY, "trials = 30": "trials = 2"},
 }
 """What takes the place of parts of the files that the page about sweeps shows."""
 BY_HEADING = {"docs/serving"}

@@ -4,7 +4,7 @@ import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,7 +18,7 @@ from rlarcade.files import read_own
 from rlarcade.games.names import resolve_game
 from rlarcade.learning.hardware import default_preset
 from rlarcade.runs.folder import RUNS, read_outcome
-from rlarcade.sweeps.sections import Compare, Count
+from rlarcade.sweeps.sections import Compare, Count, Search
 from rlarcade.text import quoted
 from rlarcade.toml_files import errors_of, read_toml
 
@@ -41,6 +41,7 @@ class SweepFile(BaseModel, extra="forbid"):
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
     variants: Annotated[list[_Variant], Field(min_length=1)] | None = None
     compare: Compare | None = None
+    search: Search | None = None
 
     def folder(self, given: Path | None) -> Path:
         """Returns the folder of the runs' folders; `given` if there is one."""
@@ -85,7 +86,7 @@ def read_sweep(
 ) -> tuple[SweepFile, list[SweepRun]]:
     """Reads a sweep's file.
 
-    Of a comparison, the runs are those of its first round.
+    Of a comparison, the runs are those of its first round; of a search, there are none yet.
 
     Args:
         path: the file.
@@ -100,11 +101,27 @@ def read_sweep(
     with errors_of(f"sweep {path}"):
         file = validated(SweepFile, {"name": path.stem} | document | asked)
         _check_sections(file)
+        if file.search is not None:
+            return file, []
         return file, expanded(file, file.folder(folder), seeds=round_seeds(file))
 
 
 def _check_sections(file: SweepFile) -> None:
     """Refuses sections that contradict each other."""
+    others = [
+        name
+        for name, there in (
+            ("[compare]", file.compare is not None),
+            ("[grid]", bool(file.grid)),
+            ("[[variants]]", file.variants is not None),
+        )
+        if there
+    ]
+    if file.search is not None and others:
+        raise ConfigError(
+            f"[search] chooses one run after another, so {others[0]} cannot stand beside it. "
+            "Remove one of them."
+        )
     setters = [("[grid]", file.grid)]
     setters += [
         (f"variant {quoted(one.name)}", one.model_extra or {}) for one in file.variants or []
@@ -161,6 +178,23 @@ def expanded(file: SweepFile, folder: Path, seeds: Sequence[int] | None = None) 
                 )
             runs[run.label] = run
     return list(runs.values())
+
+
+def trial_run(file: SweepFile, folder: Path, number: int, chosen: Mapping[str, Any]) -> SweepRun:
+    """Returns the run of a search's trial, such as trial-0007.
+
+    Args:
+        file: the sweep.
+        folder: folder of the runs' folders.
+        number: the trial's number, from 0.
+        chosen: the settings that the search has chosen.
+
+    Raises:
+        ConfigError, GameError: a setting cannot be used, or some do not go together.
+    """
+    run = _make_run(file.settings | dict(chosen), "", {}, folder)
+    label = f"trial-{number:04d}"
+    return replace(run, label=label, agent=label, folder=folder / label)
 
 
 def _check(values: Mapping[str, Any], where: str, grid: Mapping[str, Any]) -> None:
