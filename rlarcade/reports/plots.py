@@ -86,7 +86,12 @@ def visible(references: Mapping[str, float], series: Sequence[Series]) -> dict[s
 
 
 def scores_plot(
-    name: str, label: str, series: Sequence[Series], references: Mapping[str, float]
+    name: str,
+    label: str,
+    series: Sequence[Series],
+    references: Mapping[str, float],
+    *,
+    axis: str = "score of a game",
 ) -> Markup:
     """Draws every game as a dot in the row of its version, with quartiles, median and IQM.
 
@@ -95,6 +100,7 @@ def scores_plot(
         label: description of the plot for screen readers.
         series: rows, from the top.
         references: scores to mark with a vertical line, by name.
+        axis: what a dot's place means, if a dot is something else than a game.
     """
 
     def draw(axes: "Axes") -> None:
@@ -108,7 +114,7 @@ def scores_plot(
             top = ("data", "axes fraction")
             axes.annotate(f" {text} ", (score, 1), xycoords=top, ha=side, fontsize=11)
         scores = [score for one in series for score in one.scores]
-        axes.set(xlim=limits([*scores, *references.values()]), xlabel="score of a game")
+        axes.set(xlim=limits([*scores, *references.values()]), xlabel=axis)
         axes.set_yticks(range(len(series)), [one.key for one in series], fontsize=12)
         axes.set_ylim(len(series) - 0.4, -0.5)
         axes.tick_params(axis="y", length=0)

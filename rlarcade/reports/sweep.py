@@ -11,7 +11,7 @@ from rlarcade.games.curves import published_agents
 from rlarcade.games.names import display_name
 from rlarcade.games.protocols import FRAMESKIP
 from rlarcade.games.scores import human_normalized_score, published_scores
-from rlarcade.reports.formats import number, percent
+from rlarcade.reports.formats import interval, number, percent
 from rlarcade.reports.page import Figure, Table, part, render
 from rlarcade.reports.parts import settings_table
 from rlarcade.reports.svg import limits, thinned
@@ -101,6 +101,7 @@ class _Together(NamedTuple):
     """All games that have a published human score."""
 
     table: Table
+    published: list[Table]
     figures: list[Figure]
     games: Table
 
@@ -120,17 +121,28 @@ def _together(sweep: Sweep) -> _Together | None:
         ]
         for agent, scores in known.items()
     ]
-    heads = ["agent", "games", "runs", "frames", "median", "interquartile mean", "mean"]
-    heads.append("optimality gap")
-    rows += _published_rows(sweep)
-    table = Table(
-        caption="All games together, human-normalised",
-        columns=heads,
-        rows=rows,
-        text=("agent",),
-        name="together-table",
+    nearest, *later = budgets(sweep) or [None]
+    if nearest is not None:
+        rows += _published_rows(sweep, nearest)
+    return _Together(
+        _figures_table("All games together, human-normalised", rows, "together-table"),
+        [
+            _figures_table(
+                f"Published agents after {number(frames, 0)} frames",
+                _published_rows(sweep, frames),
+                f"published-{frames}",
+            )
+            for frames in later
+            if frames is not None
+        ],
+        [_profiles(sweep, known)],
+        _by_game(sweep, known),
     )
-    return _Together(table, [_profiles(sweep, known)], _by_game(sweep, known))
+
+
+def _figures_table(caption: str, rows: Sequence[Sequence[str]], name: str) -> Table:
+    heads = ("agent", "games", "runs", "frames", "median", "IQM", "mean", "optimality gap")
+    return Table(caption=caption, columns=heads, rows=rows, text=("agent",), name=name)
 
 
 def _frames(scores: Iterable[FinalScores]) -> str:
@@ -147,22 +159,22 @@ def _cell(estimate: Estimate) -> str:
     if estimate.interval is None:
         return percent(estimate.value)
     low, high = estimate.interval
-    return part("below", percent(estimate.value), f"({percent(low)} … {percent(high)})")
+    return part("below", percent(estimate.value), interval(100 * low, 100 * high))
 
 
-def _published_rows(sweep: Sweep) -> list[list[str]]:
+def _published_rows(sweep: Sweep, frames: int) -> list[list[str]]:
     rows = []
-    for frames in budgets(sweep):
-        for agent in published_agents():
-            shares = [
-                human_normalized_score(game, point.mean)
-                for game in sweep.games
-                if (point := point_at(game, agent, frames)) is not None
-            ]
-            known = [[share] for share in shares if share is not None]
-            if known:
-                cells = [published_name(agent), number(len(known), 0), "–", number(frames, 0)]
-                rows.append([*cells, *_figures_of(across_runs(known))])
+    for agent in published_agents():
+        shares = [
+            human_normalized_score(game, point.mean)
+            for game in sweep.games
+            if (point := point_at(game, agent, frames)) is not None
+        ]
+        known = [[share] for share in shares if share is not None]
+        if known:
+            name = part("whole", published_name(agent))
+            cells = [name, number(len(known), 0), "–", number(frames, 0)]
+            rows.append([*cells, *_figures_of(across_runs(known))])
     return rows
 
 
@@ -198,10 +210,11 @@ def _by_game(sweep: Sweep, known: Mapping[str, Mapping[str, Sequence[float]]]) -
             cells.append(percent(fmean(scores[game]) if game in scores else None))
         for agent, frames in others:
             point = point_at(game, agent, frames)
-            cells.append(percent(point and human_normalized_score(game, point.mean)))
+            share = None if point is None else human_normalized_score(game, point.mean)
+            cells.append(percent(share))
         rows.append(cells)
     heads = [f"{sweep.keys[sweep.agents.index(agent)]} {agent}" for agent in known]
-    heads += [f"{agent[0]} (published), {number(frames, 0)} frames" for agent, frames in others]
+    heads += [f"{agent[0]} (published), {frames // 10**6}M frames" for agent, frames in others]
     return Table(
         caption="Mean human-normalised score in every game",
         columns=["game", *heads],

@@ -93,12 +93,12 @@ def _curves(sweep: Sweep, game: str, name: str) -> list[Figure]:
         return []
     longest = max(one.steps[-1] for one in bundles.values())
     published, names = {}, sweep.named(bundles)
-    for place, agent in enumerate(DRAWN, len(sweep.agents)):
-        reached = [p for p in published_curve(game, *agent) if p.frames <= FRAMESKIP * longest]
+    for place, other in enumerate(DRAWN, len(sweep.agents)):
+        reached = [p for p in published_curve(game, *other) if p.frames <= FRAMESKIP * longest]
         if len(reached) > 1:
             steps = [p.frames / FRAMESKIP for p in reached]
             published[place] = (steps, [p.mean for p in reached])
-            names[place] = f"{agent[0]} (published)"
+            names[place] = f"{other[0]} (published)"
     what = f"Training in {display_name(game)}"
     caption = (
         f"{what}: mean score of the last hundred games, while exploring. Line: mean of the "
@@ -129,7 +129,7 @@ def _dots(sweep: Sweep, game: str, name: str) -> list[Figure]:
         if reference not in shown:
             caption += f" The {reference} score, {points(score)}, lies outside the picture."
     label = f"Scores of all runs in {display_name(game)}"
-    plot = scores_plot(name, label, series, shown)
+    plot = scores_plot(name, label, series, shown, axis="mean score of a run")
     return [Figure(plot, caption, sweep.named(one.place for one in series))]
 
 

@@ -97,10 +97,12 @@ def run_profiles_plot(name: str, label: str, profiles: Mapping[int, RunProfile])
                 axes.fill_between(
                     taus, *profile.band, step="post", color=colour(place), alpha=_BAND, linewidth=0
                 )
-        axes.axvline(100, color=INK, linewidth=1, linestyle=DOTTED)
-        axes.annotate(" human", (100, 1), xycoords=("data", "axes fraction"), fontsize=11, va="top")
-        longest = next(iter(profiles.values())).taus
-        axes.set(xlim=(100 * longest[0], 100 * longest[-1]), ylim=(0, 1.03))
+        left, *_, right = next(iter(profiles.values())).taus
+        if left < 1 < right:
+            top = ("data", "axes fraction")
+            axes.axvline(100, color=INK, linewidth=1, linestyle=DOTTED)
+            axes.annotate(" human", (100, 1), xycoords=top, fontsize=11, va="top")
+        axes.set(xlim=(100 * left, 100 * right), ylim=(0, 1.03))
         axes.set(xlabel="human-normalised score τ, %", ylabel="share of runs with score > τ")
 
     return drawn(name, label, draw)

@@ -141,7 +141,8 @@ class RayJob(Job):
 
     def __init__(self, engine: RayEngine, run: SweepRun) -> None:
         """Asks for an actor."""
-        self.run, self.where, self.lost = run, "", None
+        self.run, self.where = run, ""
+        self.lost: str | None = None
         self._engine, self._ray = engine, engine.ray
         self._stop = threading.Event()
         self._code: int | None = None

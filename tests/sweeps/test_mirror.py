@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from rlarcade.checkpoint import load_checkpoint
 from rlarcade.runs.folder import RunFolder
 from rlarcade.runs.training_run import TrainingRun
 from rlarcade.sweeps import mirror
@@ -198,7 +199,7 @@ def test_a_copy_that_was_interrupted_anywhere_resumes_to_the_same_weights(tmp_pa
     first.update(listing(there), fetch_from(there))
     known = listing(there)
     trained_to(tiny_config, there, 900)
-    steps = max(int(p.name[5:]) for p in (there / "state").glob("step-*"))
+    states = {500, *(int(path.name[5:]) for path in (there / "state").glob("step-*"))}
 
     class CutOff(Exception):
         pass
@@ -214,22 +215,31 @@ def test_a_copy_that_was_interrupted_anywhere_resumes_to_the_same_weights(tmp_pa
 
         return fetch
 
-    count, resumed = 0, set()
-    while True:
+    count, resumed, ends = 0, [], set()
+    whole = False
+    while not whole:
         copy = tmp_path / f"copy-{count}"
         shutil.copytree(tmp_path / "first", copy)
-        mirrored = Mirror(copy, {**known})
         try:
-            mirrored.update(listing(there), cut_after(count))
+            Mirror(copy, {**known}).update(listing(there), cut_after(count))
+            whole = True
         except CutOff:
-            resumed.add(resumed_at(tiny_config, copy))
             count += 1
-            shutil.rmtree(copy)
-            continue
-        resumed.add(resumed_at(tiny_config, copy))
-        break
+        resumed.append(resumed_at(tiny_config, copy))
+        if len(ends) < len(set(resumed)) or whole:
+            ends.add((resumed[-1], weights_at_the_end(tiny_config, copy)))
+        shutil.rmtree(copy)
     assert count > 5
-    assert resumed == {500, steps}, "it resumes from the old state or from the new one"
+    assert set(resumed) == states
+    assert resumed == sorted(resumed), "no later cut loses what an earlier one had"
+    assert {digest for _, digest in ends} == {weights_at_the_end(tiny_config, tmp_path / "one")}
+
+
+def weights_at_the_end(config, folder):
+    with TrainingRun.open(config, folder) as run:
+        for _ in run:
+            pass
+        return load_checkpoint(run.save()).manifest.weights_sha256
 
 
 def resumed_at(config, folder):
