@@ -101,8 +101,9 @@ def test_over_two_looks_at_most_alpha_of_all_orders_are_called_different():
     assert 20 <= sum(different) <= 40
 
 
-@pytest.mark.parametrize("seed", range(8))
-@pytest.mark.parametrize(("seeds", "max_rounds", "alpha"), [(2, 3, 0.2), (3, 2, 0.3)])
+# with some of these, a permutation that exceeded an earlier bound would change the outcome
+@pytest.mark.parametrize("seed", [0, 1, 2, 10, 28, 30, 63, 65])
+@pytest.mark.parametrize(("seeds", "max_rounds", "alpha"), [(2, 3, 0.35), (3, 2, 0.2)])
 def test_three_arms_are_decided_as_by_the_algorithm_in_plain_loops(seed, seeds, max_rounds, alpha):
     generator = np.random.default_rng(seed)
     shift = {"a": 0, "b": 0, "c": 4}
