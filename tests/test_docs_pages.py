@@ -76,7 +76,8 @@ SHORTER_SWEEPS = {
         "[0, 1, 2]": "[0]",
     },
     "wider": {
-        'preset = "quick"': f'preset = "quick"\n{TINY}',
+        'preset = "quick"': 'preset = "quick"\n'
+        + TINY.replace("2900", "500").replace("3000", "600"),
         "seeds = 5 ": "seeds = 3 ",
         "max_rounds = 5": "max_rounds = 1",
         "alpha = 0.05": "alpha = 0.1",
