@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from rlarcade.errors import ConfigError
+from rlarcade.runs.metrics import read_metrics
 from rlarcade.sweeps import on_ray
 from rlarcade.sweeps.file import read_sweep
 from rlarcade.sweeps.on_ray import RayEngine
@@ -75,7 +76,7 @@ def figures(folder):
     found = {}
     for result in folder.glob("*/result.json"):
         outcome = json.loads(result.read_text())
-        lines = [json.loads(line) for line in (result.parent / "metrics.jsonl").open()]
+        lines = read_metrics(result.parent)
         found[result.parent.name] = (
             [game["score"] for game in outcome["evaluation"]["episodes"]],
             [line for line in lines if "charts/episodic_return" in line],
@@ -126,12 +127,13 @@ def test_without_ray_the_extra_is_named(command, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_cluster_that_is_not_there_is_told_in_one_line(command, tmp_path):
+def test_a_cluster_that_is_not_there_is_told_in_one_line(run_verb, tmp_path):
     flags = ("--engine", "ray", "--address", "127.0.0.1:1", "--dir", tmp_path / "runs")
-    code, _, told = command("sweep", written(tmp_path), *flags)
-    assert code == 2
-    assert "no Ray cluster can be used at 127.0.0.1:1" in told
-    assert told.count("\n") == 1
+    done = run_verb("sweep", written(tmp_path), *flags)
+    assert done.returncode == 2
+    assert "no Ray cluster can be used at 127.0.0.1:1" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
 
 
 class Cluster:
@@ -247,7 +249,7 @@ def test_a_preset_of_the_users_own_travels(tmp_path, ray_nodes):
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "runs" / "space_invaders-seed0" / "run.json").read_text())
     assert record["preset"] == "mine"
-    assert record["train"]["network"]["hidden_units"] == 8
+    assert record["train"]["hidden_units"] == 8
 
 
 @pytest.mark.slow

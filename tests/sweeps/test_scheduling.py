@@ -114,6 +114,14 @@ def test_an_engine_that_cannot_train_ends_the_sweep_and_the_others_save(swept):
     assert engine.closed
 
 
+def test_of_several_machines_that_cannot_train_the_first_is_told(swept):
+    errors = [ConfigError("node-7 has torch 1.0"), ConfigError("node-8 has torch 2.0")]
+    scheduler, engine, _ = swept({"a": errors[:1], "b": errors[1:], "c": [0]})
+    assert "node-7" in str(scheduler.error)
+    assert engine.closed
+    assert scheduler.running == []
+
+
 def test_a_worker_that_is_lost_while_the_sweep_stops_costs_no_new_one(swept):
     stop = Stop()
 
