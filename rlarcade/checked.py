@@ -210,11 +210,25 @@ def _in_words(
 
 def _names_at(model: type[BaseModel] | None, place: Sequence[object]) -> Iterable[str]:
     """Returns the known settings of the table at a location within a model."""
+    entry = False  # the next part is a key or an index, not a setting
     for part in place:
-        field = None if model is None else model.model_fields.get(str(part))
-        kind = None if field is None else field.annotation
-        model = kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+        if not entry:
+            field = None if model is None else model.model_fields.get(str(part))
+            model, entry = (None, False) if field is None else _model_in(field.annotation)
+        else:
+            entry = False
     return () if model is None else getattr(model, "setting_names", model.model_fields)
+
+
+def _model_in(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
+    """Returns the model that an annotation allows, and whether it is that of a list's entries."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation, False
+    for part in get_args(annotation):
+        model, entries = _model_in(part)
+        if model is not None:
+            return model, entries or get_origin(annotation) in (dict, list, tuple)
+    return None, False
 
 
 def require(value: object, kind: type | UnionType, name: str, example: str) -> None:

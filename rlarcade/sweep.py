@@ -3,30 +3,35 @@
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 from pydantic import BaseModel
 
 from rlarcade import console
 from rlarcade.command_line import JsonFlag, parse_flags
-from rlarcade.console import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OK, StopSignal, say
+from rlarcade.console import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OK, StopSignal, say, say_lines
 from rlarcade.errors import ConfigError
 from rlarcade.learning.hardware import cores
 from rlarcade.outputs import check_outputs
 from rlarcade.play_commands import AddressFlag, ReportFlag, tell_report
+from rlarcade.sweeps.comparing import Comparison
 from rlarcade.sweeps.file import SweepFile, SweepRun, check_folder, read_sweep
 from rlarcade.sweeps.local import LocalEngine
+from rlarcade.sweeps.plan import Plan
 from rlarcade.sweeps.results import report_of
 from rlarcade.sweeps.scheduling import Engine, Scheduler
+from rlarcade.sweeps.searching import Searching
 from rlarcade.sweeps.tables import tell_table
+from rlarcade.toml_files import errors_of
 
 
 class _Flags(BaseModel, use_attribute_docstrings=True):
     file: Annotated[Path, tyro.conf.Positional]
-    """TOML file: settings of every run, a grid of lists to combine, variants with names."""
+    """TOML file: settings of every run, a grid of lists to combine, variants with names; what to
+    compare or to search."""
     folder: Annotated[Path | None, tyro.conf.arg(name="dir")] = None
     """Folder for the runs' folders and logs. Unset: checkpoints/sweeps/NAME."""
     jobs: int | None = None
@@ -62,27 +67,58 @@ def _sweep_command(argv: Sequence[str]) -> int:
     file, runs = read_sweep(flags.file, flags.folder, jobs=flags.jobs)
     jobs = file.jobs or cores()
     threads = file.threads or (1 if flags.engine == "ray" else max(1, cores() // jobs))
+    with errors_of(f"sweep {flags.file}"):
+        plan = _plan_of(file, file.folder(flags.folder))
     if flags.list_runs:
-        for run in runs:
-            say(run.label)
-            say(f"  OMP_NUM_THREADS={threads} {shlex.join(run.command())}")
+        _list(file, runs, threads)
         return EXIT_OK
+    with ExitStack() as stack:
+        if plan is not None:
+            stack.enter_context(plan.opened())
+            runs = plan.begin()
+        for run in runs:
+            check_folder(run)
+        return _train(flags, file, runs, threads, plan)
+
+
+def _plan_of(file: SweepFile, folder: Path) -> Plan | None:
+    if file.compare is not None:
+        return Comparison(file, folder)
+    return None if file.search is None else Searching(file, folder)
+
+
+def _list(file: SweepFile, runs: list[SweepRun], threads: int) -> None:
     for run in runs:
-        check_folder(run)
+        say(run.label)
+        say(f"  OMP_NUM_THREADS={threads} {shlex.join(run.command())}")
+    if file.search is not None:
+        say(f"{file.search.trials} trials, each chosen by the results of those before it")
+
+
+def _train(
+    flags: _Flags, file: SweepFile, runs: list[SweepRun], threads: int, plan: Plan | None
+) -> int:
+    """Trains the runs, and shows what has come of them; returns the exit code."""
     try:
         # Ray has a handler of SIGTERM, too, so it is there before ours.
         with _engine(flags, file, runs, threads) as engine, StopSignal() as stop:
-            sweep = Scheduler(runs, engine, stop)
+            sweep = Scheduler(runs, engine, stop, plan)
             sweep.run_all()
+        outcomes = sweep.outcomes()
+        document: dict[str, Any] = {"sweep": file.name, "runs": outcomes}
+        if plan is not None:
+            document[plan.name] = plan.document()
     except OSError as error:
         console.say_error(f"{error.strerror or error}: {error.filename or 'the sweep'}.")
         return EXIT_ERROR
-    outcomes = sweep.outcomes()
-    console.write_json(flags.json_file, {"sweep": file.name, "runs": outcomes})
+    console.write_json(flags.json_file, document)
     tell_table(outcomes)
+    if plan is not None:
+        say_lines(plan.lines(document[plan.name]))
     if flags.report is not None:
-        tell_report(flags.report, report_of(file.name, outcomes))
-    if all(outcome["exit"] == EXIT_OK for outcome in outcomes):
+        tell_report(flags.report, report_of(document))
+    whole = plan is None or plan.is_finished()
+    if whole and all(outcome["exit"] == EXIT_OK for outcome in outcomes):
         return EXIT_OK
     if stop.requested:
         say(f"stopped with {sweep.done()}; the same command resumes from there")

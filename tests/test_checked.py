@@ -33,6 +33,9 @@ class Model(Checked):
     number: Annotated[float, Field(gt=0, lt=1)] = 0.5
     count: Annotated[int, Field(ge=1, le=9)] = 1
     maybe: int | None = None
+    perhaps: Inner | None = None
+    several: list[Inner] | None = None
+    named: dict[str, Inner] | None = None
     switch: bool = False
     text: Annotated[str, Field(min_length=2, max_length=3)] = "ab"
     name: Annotated[str, Field(pattern="^[a-z]+$")] = "a"
@@ -96,6 +99,12 @@ WORDS = [
     ({"inner": {"pairs": "x"}}, "'inner.pairs' must be a whole number, not 'x'."),
     ({"inner": {"pair": 1}}, "unknown setting 'inner.pair'. Did you mean 'pairs'?"),
     ({"inner": {"lr": 1}}, "unknown setting 'inner.lr'. Did you mean 'learning_rate'?"),
+    ({"perhaps": {"pair": 1}}, "unknown setting 'perhaps.pair'. Did you mean 'pairs'?"),
+    ({"several": [{}, {"pair": 1}]}, "unknown setting 'several.1.pair'. Did you mean 'pairs'?"),
+    (
+        {"named": {"pairs": {"pair": 1}}},
+        "unknown setting 'named.pairs.pair'. Did you mean 'pairs'?",
+    ),
     ({"knid": "a"}, "unknown setting 'knid'. Did you mean 'kind'?"),
     ({"z" * 5_000: 1}, f"unknown setting '{'z' * 39}…{'z' * 38}'."),
 ]

@@ -65,14 +65,26 @@ HAPPENED = {
     ),
 }
 """What happens before a command and is no command of the page."""
-SHORTER_SWEEP = {
-    "eval_episodes = 100": (
-        "eval_episodes = 1\ntotal_timesteps = 3000\nlearning_starts = 2900\n"
-        "conv_channels = [4, 4, 4]\nhidden_units = 16"
-    ),
-    '["SpaceInvaders", "Breakout"]': '["SpaceInvaders"]',
-    "[0, 1, 2]": "[0]",
+TINY = (
+    "eval_episodes = 1\nlearning_starts = 2900\nconv_channels = [4, 4, 4]\nhidden_units = 16\n"
+    "total_timesteps = 3000"
+)
+SHORTER_SWEEPS = {
+    "precision": {
+        "eval_episodes = 100": TINY,
+        '["SpaceInvaders", "Breakout"]': '["SpaceInvaders"]',
+        "[0, 1, 2]": "[0]",
+    },
+    "wider": {
+        'preset = "quick"': 'preset = "quick"\n'
+        + TINY.replace("2900", "500").replace("3000", "600"),
+        "seeds = 5 ": "seeds = 3 ",
+        "max_rounds = 5": "max_rounds = 1",
+        "alpha = 0.05": "alpha = 0.1",
+    },
+    "rates": {"total_timesteps = 200_000": TINY, "trials = 30": "trials = 2"},
 }
+"""What takes the place of parts of the files that the page about sweeps shows."""
 BY_HEADING = {"docs/serving"}
 """Pages whose headings are alternatives: each begins anew, with a registry and a server."""
 
@@ -145,12 +157,13 @@ def write_files_of(lines, folder):
     if any("my_module" in line for line in lines):
         code = code_of("docs/howto/own-parts", "python", "import torch")
         (folder / "my_module.py").write_text(code.partition("\nconfig = ")[0])
-    if any("precision.toml" in line for line in lines):
-        toml = code_of("docs/howto/sweeps", "toml", "")
-        for given, shorter in SHORTER_SWEEP.items():
-            assert given in toml
-            toml = toml.replace(given, shorter)
-        (folder / "precision.toml").write_text(toml)
+    for name, shorter in SHORTER_SWEEPS.items():
+        if any(f"{name}.toml" in line for line in lines):
+            toml = code_of("docs/howto/sweeps", "toml", f"# {name}.toml")
+            for given, less in shorter.items():
+                assert given in toml
+                toml = toml.replace(given, less)
+            (folder / f"{name}.toml").write_text(toml)
     if any("docs/results/" in line for line in lines):  # copies: pictures are drawn beside them
         (folder / "docs" / "results").mkdir(parents=True)
         for path in (ROOT / "docs" / "results").glob("*.json"):

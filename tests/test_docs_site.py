@@ -84,7 +84,7 @@ QUESTIONS = {
     "Stable-Baselines3 agent match": "howto/your-agent",
     "Rainbow": "algorithms/rainbow",
     "sweep seeds": "howto/sweeps",
-    "Optuna": "libraries",
+    "Optuna": "howto/sweeps",
     "seed reproducibility": "training",
     "disk memory size": "training",
     "licence": "index",

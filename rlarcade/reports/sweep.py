@@ -3,7 +3,8 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from rlarcade.evaluation.across_runs import AcrossRuns, Estimate, across_runs, run_profile
 from rlarcade.games.curves import published_agents
@@ -15,6 +16,7 @@ from rlarcade.reports.page import Figure, Table, part, render
 from rlarcade.reports.parts import settings_table
 from rlarcade.reports.svg import limits, thinned
 from rlarcade.reports.sweep_games import game_part
+from rlarcade.reports.sweep_plans import plan_parts
 from rlarcade.reports.sweep_plots import run_profiles_plot
 from rlarcade.reports.swept import (
     DRAWN,
@@ -31,12 +33,15 @@ _FEW = 4  # runs that a note names
 _MOST_PROFILED = 8.0  # times human: a few games far beyond it would hide the rest of a profile
 
 
-def sweep_report(name: str, runs: Sequence[SweptRun]) -> str:
+def sweep_report(
+    name: str, runs: Sequence[SweptRun], document: Mapping[str, Any] = MappingProxyType({})
+) -> str:
     """Renders a sweep, finished or not.
 
     Args:
         name: name of the sweep.
         runs: at least one. Runs that are not finished count in no figure.
+        document: the results file; its parts `compare` and `search` are shown if they are there.
 
     Returns:
         The whole HTML file.
@@ -60,6 +65,7 @@ def sweep_report(name: str, runs: Sequence[SweptRun]) -> str:
         subtitle=f"{len(sweep.finished)} of {counted(len(runs), 'run')} finished, "
         f"{counted(seeds, 'seed')}",
         notes=_notes(sweep),
+        plans=plan_parts(document),
         together=_together(sweep),
         games=[
             game_part(sweep, game, f"game-{place}") for place, game in enumerate(sweep.games, 1)

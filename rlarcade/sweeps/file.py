@@ -3,8 +3,8 @@
 import json
 import re
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,10 +18,10 @@ from rlarcade.files import read_own
 from rlarcade.games.names import resolve_game
 from rlarcade.learning.hardware import default_preset
 from rlarcade.runs.folder import RUNS, read_outcome
+from rlarcade.sweeps.sections import Compare, Count, Search
 from rlarcade.text import quoted
 from rlarcade.toml_files import errors_of, read_toml
 
-_Count = Annotated[int, Field(strict=True, ge=1)]
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]  # files get this name
 
 
@@ -35,11 +35,17 @@ class SweepFile(BaseModel, extra="forbid"):
     """The contents of a sweep's file. Settings have the same names as in presets, and `preset`."""
 
     name: _Name
-    jobs: _Count | None = None
-    threads: _Count | None = None
+    jobs: Count | None = None
+    threads: Count | None = None
     settings: dict[str, Any] = {}
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
     variants: Annotated[list[_Variant], Field(min_length=1)] | None = None
+    compare: Compare | None = None
+    search: Search | None = None
+
+    def folder(self, given: Path | None) -> Path:
+        """Returns the folder of the runs' folders; `given` if there is one."""
+        return given or RUNS / "sweeps" / self.name
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,8 @@ def read_sweep(
 ) -> tuple[SweepFile, list[SweepRun]]:
     """Reads a sweep's file.
 
+    Of a comparison, the runs are those of its first round; of a search, there are none yet.
+
     Args:
         path: the file.
         folder: folder of the runs' folders; None: checkpoints/sweeps/NAME.
@@ -92,11 +100,65 @@ def read_sweep(
     asked = {} if jobs is None else {"jobs": jobs}
     with errors_of(f"sweep {path}"):
         file = validated(SweepFile, {"name": path.stem} | document | asked)
-        return file, _expanded(file, folder or RUNS / "sweeps" / file.name)
+        _check_sections(file)
+        if file.search is not None:
+            return file, []
+        return file, expanded(file, file.folder(folder), seeds=round_seeds(file))
 
 
-def _expanded(file: SweepFile, folder: Path) -> list[SweepRun]:
-    """Returns every combination of the grid for every variant."""
+def _check_sections(file: SweepFile) -> None:
+    """Refuses sections that contradict each other."""
+    others = [
+        name
+        for name, there in (
+            ("[compare]", file.compare is not None),
+            ("[grid]", bool(file.grid)),
+            ("[[variants]]", file.variants is not None),
+        )
+        if there
+    ]
+    if file.search is not None and others:
+        raise ConfigError(
+            f"[search] chooses one run after another, so {others[0]} cannot stand beside it. "
+            "Remove one of them."
+        )
+    setters = [("[grid]", file.grid)]
+    setters += [
+        (f"variant {quoted(one.name)}", one.model_extra or {}) for one in file.variants or []
+    ]
+    for where, values in setters:
+        if file.compare is not None and "seed" in values:
+            raise ConfigError(
+                f"{where} cannot set seed beside [compare], which asks for one seed after another, "
+                "from seed in [settings] on. Remove it."
+            )
+
+
+def round_seeds(file: SweepFile, earlier: int = 0) -> Sequence[int] | None:
+    """Returns the training seeds of a comparison's round; None without `[compare]`.
+
+    Args:
+        file: the sweep.
+        earlier: rounds before this one.
+    """
+    if file.compare is None:
+        return None
+    first = expanded(file, Path())[0].settings.train.seed + earlier * file.compare.seeds
+    return range(first, first + file.compare.seeds)
+
+
+def expanded(file: SweepFile, folder: Path, seeds: Sequence[int] | None = None) -> list[SweepRun]:
+    """Returns every combination of the grid for every variant.
+
+    Args:
+        file: the sweep.
+        folder: folder of the runs' folders.
+        seeds: train every combination with each of these seeds; None: as the file says.
+
+    Raises:
+        ConfigError, GameError: a setting cannot be used.
+    """
+    grid = file.grid if seeds is None else file.grid | {"seed": list(seeds)}
     _check(file.grid, "[grid]", {})
     _check(file.settings, "[settings]", file.grid)
     variants: dict[str, dict[str, Any]] = {}
@@ -107,8 +169,8 @@ def _expanded(file: SweepFile, folder: Path) -> list[SweepRun]:
         _check(variants[variant.name], f"variant {quoted(variant.name)}", file.grid)
     runs: dict[str, SweepRun] = {}
     for name, departures in (variants or {"": {}}).items():
-        for values in product(*file.grid.values()):
-            varied = config.whole_numbers(dict(zip(file.grid, values, strict=True)))
+        for values in product(*grid.values()):
+            varied = config.whole_numbers(dict(zip(grid, values, strict=True)))
             run = _make_run(file.settings | varied | departures, name, varied, folder)
             if run.label in runs:
                 raise ConfigError(
@@ -116,6 +178,23 @@ def _expanded(file: SweepFile, folder: Path) -> list[SweepRun]:
                 )
             runs[run.label] = run
     return list(runs.values())
+
+
+def trial_run(file: SweepFile, folder: Path, number: int, chosen: Mapping[str, Any]) -> SweepRun:
+    """Returns the run of a search's trial, such as trial-0007.
+
+    Args:
+        file: the sweep.
+        folder: folder of the runs' folders.
+        number: the trial's number, from 0.
+        chosen: the settings that the search has chosen.
+
+    Raises:
+        ConfigError, GameError: a setting cannot be used, or some do not go together.
+    """
+    run = _make_run(file.settings | dict(chosen), "", {}, folder)
+    label = f"trial-{number:04d}"
+    return replace(run, label=label, agent=label, folder=folder / label)
 
 
 def _check(values: Mapping[str, Any], where: str, grid: Mapping[str, Any]) -> None:

@@ -55,7 +55,7 @@ class RayEngine(Engine):
 
         Args:
             cluster: where to train.
-            runs: all runs of the sweep.
+            runs: runs of the sweep; more may follow.
             threads: threads of a run.
             jobs: most runs at a time; None: as many as there are slots.
             fetched: train in folders of the nodes' own even if they see the sweep's.
@@ -68,9 +68,8 @@ class RayEngine(Engine):
         # Ray's own restarts would train on without this process: a lost run gets a new actor.
         self.trainer = self.ray.remote(max_restarts=0, max_task_retries=0)(NodeTrainer)
         self._jobs = jobs
-        has_gpus = any(node.get("GPU", 0) >= 1 for node in self._nodes())
-        self._gpus = {run.label: _needs_gpu(run, has_gpus) for run in runs}
-        self._any_gpu = any(self._gpus.values())
+        self._has_gpus = any(node.get("GPU", 0) >= 1 for node in self._nodes())
+        self._any_gpu = any(map(self.gpus, runs))
         self._looked, self._slots = time.monotonic(), self._count_slots()
         if not self._slots:
             raise ConfigError(self._too_small())
@@ -125,16 +124,12 @@ class RayEngine(Engine):
 
     def gpus(self, run: SweepRun) -> int:
         """Returns how many GPUs a run gets."""
-        return int(self._gpus[run.label])
+        device = run.settings.train.machine.device
+        return int(device == "cuda" or (device == "auto" and self._has_gpus))
 
     def close(self) -> None:
         """See `Engine.close`."""
         self.held.close()
-
-
-def _needs_gpu(run: SweepRun, has_gpus: bool) -> bool:
-    device = run.settings.train.machine.device
-    return device == "cuda" or (device == "auto" and has_gpus)
 
 
 class _Stopped(Exception):

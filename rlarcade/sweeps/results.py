@@ -1,6 +1,6 @@
 """The results file of a sweep, and its report."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from rlarcade.console import EXIT_OK, say_warning
@@ -10,12 +10,13 @@ from rlarcade.reports.svg import thinned
 from rlarcade.sweeps.file import SweepRun
 
 
-def outcome_of(run: SweepRun, code: int | None) -> dict[str, Any]:
+def outcome_of(run: SweepRun, code: int | None, stopped_at: int | None = None) -> dict[str, Any]:
     """Returns a run's part of the results file.
 
     Args:
         run: the run.
         code: exit code of its training; None: it was not begun.
+        stopped_at: agent step by whose score a search has stopped it; None: it has not.
     """
     return {
         "label": run.label,
@@ -24,8 +25,9 @@ def outcome_of(run: SweepRun, code: int | None) -> dict[str, Any]:
         "seed": run.settings.train.seed,
         "settings": run.given,
         "exit": code,
-        "result": run.result() if code == EXIT_OK else None,
+        "result": run.result() if code == EXIT_OK and stopped_at is None else None,
         "curve": _curve(run),
+        **({} if stopped_at is None else {"stopped_at": stopped_at}),
     }
 
 
@@ -45,17 +47,15 @@ def state_of(outcome: Mapping[str, Any]) -> str:
     """Returns how far a run is, in words."""
     if outcome["result"]:
         return "finished"
+    if "stopped_at" in outcome:
+        return f"stopped at {outcome['stopped_at']:,}"
     return "not started" if outcome["exit"] is None else "not finished"
 
 
-def report_of(name: str, outcomes: Sequence[Mapping[str, Any]]) -> str:
-    """Renders the report of a sweep; returns the whole HTML file.
-
-    Args:
-        name: name of the sweep.
-        outcomes: parts of the results file, at least one.
-    """
-    return sweep_report(name, [_swept(outcome) for outcome in outcomes])
+def report_of(document: Mapping[str, Any]) -> str:
+    """Renders the report of a sweep from its results file; returns the whole HTML file."""
+    runs = [_swept(outcome) for outcome in document["runs"]]
+    return sweep_report(document["sweep"], runs, document)
 
 
 def _swept(outcome: Mapping[str, Any]) -> SweptRun:

@@ -20,7 +20,8 @@ from rlarcade.errors import RlarcadeError
 from rlarcade.files import open_regular, write_file
 from rlarcade.runs.folder import process_in
 from rlarcade.runs.state_store import StateStore
-from rlarcade.sweeps.file import SweepRun, recorded
+from rlarcade.sweeps.file import SweepRun, check_folder, recorded
+from rlarcade.sweeps.plan import Plan
 from rlarcade.sweeps.results import outcome_of
 from rlarcade.sweeps.tables import View
 from rlarcade.text import printable
@@ -84,12 +85,28 @@ class Engine(Protocol):
 class Scheduler:
     """Gives the runs of a sweep to an engine."""
 
-    def __init__(self, runs: list[SweepRun], engine: Engine, stop: StopSignal) -> None:
-        self.runs, self.engine, self.stop = runs, engine, stop
-        self.exits = {run.label: EXIT_OK for run in runs if run.result() is not None}
+    def __init__(
+        self,
+        runs: list[SweepRun],
+        engine: Engine,
+        stop: StopSignal,
+        plan: Plan | None = None,
+    ) -> None:
+        """Prepares the runs.
+
+        Args:
+            runs: the runs, in the order in which they begin; at least one.
+            engine: where they are trained.
+            stop: when to stop.
+            plan: chooses further runs, and runs to stop early.
+        """
+        self.runs, self.engine, self.stop, self.plan = [*runs], engine, stop, plan
+        self.exits = {run.label: EXIT_OK for run in runs if self._is_done(run)}
         self.waiting = [run for run in runs if run.label not in self.exits]
         self.running: list[Job] = []
+        self._ending = False
         self._told_to_wait: set[str] = set()
+        self._told_to_end: set[str] = set()
         self._losses: dict[str, tuple[int, int]] = {}
 
     def run_all(self) -> None:
@@ -102,24 +119,39 @@ class Scheduler:
         say(f"{self.done()}, {self.engine.described()}, in {self.runs[0].folder.parent}")
         try:
             with View(len(self.runs)) as view:
-                while (self.waiting or self.running) and not self.stop.requested:
+                while self._has_work() and not self.stop.requested:
                     free = self._next() if self.engine.has_room(len(self.running)) else None
                     if free is None:
                         self._collect()
+                        view.runs = len(self.runs)
                         view.show(self.running, self.waiting, len(self.exits))
-                    elif free.result() is not None:  # another process has finished it meanwhile
+                    elif self._is_done(free):  # another process has finished it meanwhile
                         self.exits[free.label] = EXIT_OK
                         self.waiting.remove(free)
                     else:
                         self._start(free)
                         self.waiting.remove(free)
         finally:  # no run continues after the sweep has ended
+            self._ending = True
             for job in self.running:
-                job.stop()
+                if job.run.label not in self._told_to_end:  # a second time ends without a save
+                    job.stop()
             while self.running:
                 with suppress(RlarcadeError, OSError):  # the first error is told
                     self._collect()
             self.engine.close()
+
+    def _is_done(self, run: SweepRun) -> bool:
+        return run.result() is not None if self.plan is None else self.plan.is_done(run)
+
+    def _has_work(self) -> bool:
+        """Whether runs are left. The plan is asked for more when none waits and there is room."""
+        if self.plan and not self.waiting and self.engine.has_room(len(self.running)):
+            for run in self.plan.more(len(self.running)):
+                check_folder(run)
+                self.runs.append(run)
+                self.waiting.append(run)
+        return bool(self.waiting or self.running)
 
     def _next(self) -> SweepRun | None:
         """Returns the first waiting run that no process works on; None if there is none.
@@ -142,7 +174,12 @@ class Scheduler:
 
     def outcomes(self) -> list[dict[str, Any]]:
         """Returns the outcome of every run, in the order of the file."""
-        return [outcome_of(run, self.exits.get(run.label)) for run in self.runs]
+        return [
+            outcome_of(run, self.exits.get(run.label), self._stopped_at(run)) for run in self.runs
+        ]
+
+    def _stopped_at(self, run: SweepRun) -> int | None:
+        return None if self.plan is None else self.plan.stopped_at(run)
 
     def _start(self, run: SweepRun) -> None:
         run.folder.parent.mkdir(parents=True, exist_ok=True)
@@ -159,6 +196,9 @@ class Scheduler:
                 self.running.remove(job)
                 raise
             if code is None:
+                if self.plan and not self._ending and self.plan.stops(job.run):
+                    self._told_to_end.add(job.run.label)
+                    job.stop()
                 continue
             self.running.remove(job)
             run = job.run
@@ -191,6 +231,11 @@ class Scheduler:
         )
 
     def _end(self, run: SweepRun, code: int) -> None:
+        step = self._stopped_at(run)
+        if step is not None:
+            self.exits[run.label] = EXIT_OK
+            say(f"{self.done()}: {run.label} stopped early, by its score at step {step:,}")
+            return
         self.exits[run.label] = code
         if code == EXIT_OK and (result := run.result()):
             mean, minutes = result["evaluation"]["mean"], result["seconds"]["total"] / 60

@@ -93,7 +93,7 @@ class View(AbstractContextManager["View"]):
         Args:
             runs: number of runs of the sweep.
         """
-        self._runs = runs
+        self.runs = runs
         self._live: Live | None = None
         self._shown = time.monotonic()
         if console.is_terminal(sys.stdout) and console.is_terminal(sys.stderr):
@@ -115,7 +115,7 @@ class View(AbstractContextManager["View"]):
             return
         self._shown = now
         rows = [_progress_of(job) for job in running]
-        head = headline(rows, waiting, ended, self._runs)
+        head = headline(rows, waiting, ended, self.runs)
         if self._live is not None:
             self._live.update(live_table(head, rows, self._live.console), refresh=True)
         else:
