@@ -51,6 +51,7 @@ def played_out(dispatcher, orders, workers):
 
 def test_games_begin_in_schedule_order_and_a_worker_gets_no_more_than_its_lanes():
     dispatcher = Dispatcher(capacity=3)
+    dispatcher.workers = 4
     dispatcher.open(games(10))
     assert seeds(dispatcher.assign(["a"])) == {"a": [0, 1, 2]}
     assert dispatcher.in_play("a") == 3
@@ -180,6 +181,7 @@ def test_an_order_whose_results_nobody_takes_does_not_run_ahead():
 
 def test_games_of_lost_workers_are_played_again_in_schedule_order_before_later_ones():
     dispatcher = Dispatcher(capacity=3)
+    dispatcher.workers = 4
     order = dispatcher.open(games(20))
     first = dispatcher.assign(["a"])
     dispatcher.assign(["b"])
@@ -248,6 +250,7 @@ def test_after_a_game_has_ended_too_many_workers_other_orders_go_on_to_their_end
 
 def test_games_of_a_closed_order_are_not_begun_and_their_results_are_not_kept():
     dispatcher = Dispatcher(capacity=2)
+    dispatcher.workers = 4
     closed = dispatcher.open(games(10))
     given = dispatcher.assign(["a"])
     dispatcher.wanted(5)  # ten games, eight of them wait
