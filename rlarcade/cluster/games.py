@@ -76,7 +76,8 @@ class RayGames:
         self._dispatcher: Dispatcher[_Worker] = Dispatcher(LANES)
         self._workers: list[_Worker] = []
         self._players: dict[int, tuple[Player, Any]] = {}
-        self._looked = self._worked = time.monotonic() - _LOOK_SECONDS
+        self._worked = time.monotonic()
+        self._looked = self._worked - _LOOK_SECONDS
         self._told_to_wait = False
         self._stillborn = 0  # workers that ended before they had begun, one after the other
 
@@ -122,22 +123,32 @@ class RayGames:
             if worker.call is None and self._dispatcher.in_play(worker):
                 self._send(worker, {})
         calls = {worker.call: worker for worker in self._workers if worker.call is not None}
+        for call in self._answered([*calls]):
+            self._take(calls[call])
+        self._look_for_idleness()
+
+    def _answered(self, calls: list[Any]) -> list[Any]:
+        """Waits a moment for answers; returns the calls that have one."""
         if not calls:
             time.sleep(_TICK)
-            return
-        done, rest = self._ray.wait([*calls], num_returns=1, timeout=_TICK)
-        if rest and done:
-            more, _ = self._ray.wait(rest, num_returns=len(rest), timeout=0)
-            done += more
-        for call in done:
-            self._take(calls[call])
-        if any(worker.node for worker in self._workers):
-            self._worked = time.monotonic()
-        elif not self._told_to_wait and time.monotonic() - self._worked > _PATIENCE:
+            return []
+        done: list[Any]
+        done, rest = self._ray.wait(calls, num_returns=1, timeout=_TICK)
+        if done and rest:
+            done += self._ray.wait(rest, num_returns=len(rest), timeout=0)[0]
+        return done
+
+    def _look_for_idleness(self) -> None:
+        """Tells the user once if no worker can be had."""
+        now = time.monotonic()
+        if any(worker.node is not None for worker in self._workers):
+            self._worked = now
+        elif now - self._worked > _PATIENCE and not self._told_to_wait:
             self._told_to_wait = True
             self._warn(
-                f"no worker has begun for {_PATIENCE:g} seconds: the cluster has "
-                f"{self._cluster.cpus()} CPUs, and other work may use them. Still waiting."
+                f"no worker has begun for {_PATIENCE:g} seconds. The cluster has "
+                f"{counted(self._cluster.cpus(), 'CPU')}, and other work may use them. Still "
+                "waiting."
             )
 
     def _keep_workers(self) -> None:

@@ -167,6 +167,16 @@ def test_a_server_with_more_replicas_than_the_cluster_has_cpus_is_told(ray_nodes
     assert "8 replicas need 9 CPUs, one of them for a rollout, and the cluster has 8" in told
 
 
+def test_a_cluster_without_a_free_cpu_is_waited_for_and_that_is_told(on_ray, monkeypatch):
+    monkeypatch.setattr(games_module, "_PATIENCE", 0.5)
+    ray = on_ray._ray
+    taken = [ray.remote(num_cpus=4)(time.sleep).remote(6) for _ in range(2)]
+    with on_ray.used():
+        assert evaluate_agent(RandomPlayer("Pong", SHORT), episodes=1).episodes
+    assert [line for line in on_ray.told if "no worker has begun for 0.5 seconds" in line]
+    ray.get(taken)
+
+
 # Kills
 
 
