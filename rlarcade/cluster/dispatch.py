@@ -175,7 +175,7 @@ class Dispatcher(Generic[W]):
         room = most - len(self._waiting) - self._playing
         while room > 0 and self._unread:
             # Of several matches, none shall run ahead of the others.
-            order = min(self._unread, key=lambda one: one.in_hand)
+            order = min(self._unread, key=lambda one: (one.in_hand, one.begun))
             game = next(order.schedule, None)
             if game is None:
                 order.read = True

@@ -160,9 +160,9 @@ class RayGames:
         if self._most is not None:
             most = min(most, self._most)
         self._dispatcher.workers = self._dispatcher.wanted(most)
+        # Ray's own retries would play games twice: a game that was lost gets a new ticket.
+        made = self._ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(GameWorker)
         while len(self._workers) < self._dispatcher.workers:
-            # Ray's own retries would play games twice: a game that was lost gets a new ticket.
-            made = self._ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(GameWorker)
             actor = made.options(scheduling_strategy="SPREAD").remote(
                 facts_of_this_process(), LANES
             )

@@ -68,10 +68,10 @@ class RayWorker:
         self._ray = cluster.ray
         self._one_at_a_time = asyncio.Lock()
         self._how = "it did not say why"
-        made = self._ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(ServingWorker)
-        self._actor = made.options(
-            scheduling_strategy="SPREAD", concurrency_groups={"end": 1}
-        ).remote(loader)
+        made = self._ray.remote(
+            num_cpus=1, max_restarts=0, max_task_retries=0, concurrency_groups={"end": 1}
+        )(ServingWorker)
+        self._actor = made.options(scheduling_strategy="SPREAD").remote(loader)
         self._end = self._actor.end.options(concurrency_group="end").remote()
 
     @classmethod
