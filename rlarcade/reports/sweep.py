@@ -121,9 +121,9 @@ def _together(sweep: Sweep) -> _Together | None:
         ]
         for agent, scores in known.items()
     ]
-    nearest, *later = budgets(sweep) or [None]
-    if nearest is not None:
-        rows += _published_rows(sweep, nearest)
+    nearest, later = budgets(sweep)[:1], budgets(sweep)[1:]
+    for frames in nearest:
+        rows += _published_rows(sweep, frames)
     return _Together(
         _figures_table("All games together, human-normalised", rows, "together-table"),
         [

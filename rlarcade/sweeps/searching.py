@@ -46,7 +46,7 @@ from rlarcade.toml_files import errors_of
 _DATABASE, _LOCK = "search.db", "search.lock"
 _STUDY = "search"
 _SPECIFICATION = "specification"  # attributes in the storage
-_LOOKED_AT = "looked_at"
+_ANSWER = "answer"
 _ERROR = "error"
 _LOOK_SECONDS = 0.5  # between looks at a run's figures
 _REDUCTION = 4  # of successive halving: the best quarter goes on
@@ -210,6 +210,9 @@ class Searching(Plan):
             ConfigError: no trial has settings that go together.
         """
         self._known = None
+        for trial in self._trials():
+            if trial.state == self.optuna.trial.TrialState.RUNNING and _ANSWER in trial.user_attrs:
+                self._follow(trial, trial.user_attrs[_ANSWER])
         runs = [self._run_of(one) for one in self._trials() if _ERROR not in one.user_attrs]
         runs = runs or self.more(running=0)
         if not runs:
@@ -340,28 +343,61 @@ class Searching(Plan):
     def _look(self, run: SweepRun, *, whole: bool = False) -> bool:
         """Asks the rule about each score that is new; returns whether it stops the run.
 
-        Every score is asked about once, in order: the storage says how far.
+        Every score is asked about once, in order. The answer is stored before anything follows from
+        it, so a sweep that is killed in between goes on with the same one.
 
         Args:
             run: the run.
             whole: its figures are complete.
         """
         trial = self._trial(run)
-        after = int(trial.user_attrs.get(_LOOKED_AT, 0))
+        after = trial.user_attrs.get(_ANSWER, {"step": 0})["step"]
         total = run.settings.train.schedule.total_timesteps
         due = range(after + self.interval, total, self.interval)
         if self.section.pruner == "none" or not due or not (whole or _reached(run) >= due[0]):
             return False
-        self._known = None
-        asked = self.optuna.trial.Trial(self._study, trial._trial_id)
         for step, score in _scores_at(run, due):
-            if score is not None and step not in trial.intermediate_values:
-                asked.report(score, step)
-            if score is not None and asked.should_prune():
-                self._study.tell(trial.number, state=self.optuna.trial.TrialState.PRUNED)
+            answer = self._answered(run, step, score)
+            self._stored(trial).set_user_attr(_ANSWER, answer)
+            if self._follow(trial, answer):
                 return True
-            asked.set_user_attr(_LOOKED_AT, step)
         return False
+
+    def _answered(self, run: SweepRun, step: int, score: float | None) -> dict[str, Any]:
+        """Returns the rule's answer to a score, and what the rule wants to remember of the trial.
+
+        It is asked in a copy of the study: some rules write into it while they decide.
+        """
+        if score is None:
+            return {"step": step, "score": None, "stop": False, "remember": {}}
+        memory = self.optuna.create_study(direction="maximize", pruner=self._pruner())
+        memory.add_trials(self._trials())
+        number = self._trial(run).number
+        asked = self.optuna.trial.Trial(memory, memory.trials[number]._trial_id)
+        before = dict(memory.trials[number].system_attrs)
+        asked.report(score, step)
+        stop = bool(asked.should_prune())
+        after = memory.trials[number].system_attrs
+        remember = {name: value for name, value in after.items() if name not in before}
+        return {"step": step, "score": score, "stop": stop, "remember": remember}
+
+    def _follow(self, trial: Any, answer: dict[str, Any]) -> bool:
+        """Stores what follows from an answer, unless it is there; returns whether the run stops."""
+        self._known = None
+        stored, now = self._stored(trial), self._trials()[trial.number]
+        if answer["score"] is not None and answer["step"] not in now.intermediate_values:
+            stored.report(answer["score"], answer["step"])
+        for name, value in answer["remember"].items():
+            if name not in now.system_attrs:
+                self._study._storage.set_trial_system_attr(trial._trial_id, name, value)
+        if answer["stop"]:
+            self._study.tell(trial.number, state=self.optuna.trial.TrialState.PRUNED)
+        self._known = None
+        return bool(answer["stop"])
+
+    def _stored(self, trial: Any) -> Any:
+        """Returns a trial of the storage that can be written."""
+        return self.optuna.trial.Trial(self._study, trial._trial_id)
 
     # What is known
 

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from rlarcade.sweeps.searching import Searching
+
 pytest.importorskip("optuna")
 
 TOTAL = 10_000
@@ -350,6 +352,32 @@ def test_a_search_that_broke_off_goes_on_as_if_it_had_not(swept, curves, begun, 
     assert code == 0
     assert document == whole
     assert curves.starts == [f"trial-{n:04d}" for n in range(14)]
+
+
+@pytest.mark.parametrize("followed", [False, True], ids=["nothing", "all but the stop"])
+@pytest.mark.parametrize("pruner", ["median", "successive-halving"])
+def test_a_kill_while_an_answer_is_followed_does_not_change_it(
+    swept, curves, monkeypatch, pruner, followed
+):
+    """The rule's answer is stored, then what follows from it: here the sweep ends in between."""
+    text = HEAD + search(trials=9, sampler="random", startup_trials=2, pruner=pruner)
+    whole = swept(text, folder="whole")[1]
+    assert "stopped" in states(whole)
+    follow, ended = Searching._follow, []
+
+    def ends_at_the_first_stop(self, trial, answer):
+        if not answer["stop"] or ended:
+            return follow(self, trial, answer)
+        if followed:
+            follow(self, trial, answer | {"stop": False})
+        ended.append(trial.number)
+        raise OSError("killed")
+
+    monkeypatch.setattr(Searching, "_follow", ends_at_the_first_stop)
+    code, document, _, err = swept(text)
+    assert (code, document) == (1, None)
+    assert "killed" in err
+    assert swept(text)[:2] == (0, whole)
 
 
 def test_more_trials_may_be_asked_for_later(swept, curves):
