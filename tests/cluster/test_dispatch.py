@@ -188,6 +188,7 @@ def test_an_order_that_comes_later_shares_the_lanes_and_does_not_take_them_all()
             list(order.take())
         for ticket, game in dict(dispatcher.assign(["a"]))["a"].items():
             playing[ticket] = later if game.player is SLOW else earlier
+        assert list(playing.values()).count(later) <= 5
     assert list(playing.values()).count(later) == 4
 
 
