@@ -53,6 +53,7 @@ from scipy.optimize import nnls
 
 from rlarcade import DQNAgent, TrainConfig, compare_agents, evaluate_agent
 from rlarcade.checkpoint import load_checkpoint, packed_checkpoint
+from rlarcade.cluster import games as games_module
 from rlarcade.cluster.connection import RayCluster
 from rlarcade.cluster.game_worker import GameWorker
 from rlarcade.cluster.games import LANES, RayGames
@@ -151,25 +152,27 @@ def speed_child(asked: argparse.Namespace) -> dict[str, float]:
     os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[asked.core]})
     player = CountingPlayer(agent_of(asked))
     env = GameEnv(player.game, protocol=player.protocol)
-    figures: dict[str, float] = {}
-    with taken(figures, "reset"):
-        for seed in range(10):
-            env.reset(seed=seed)
-    figures["reset"] /= 10
+    before = time.process_time()
+    for seed in range(10):
+        env.reset(seed=seed)
+    figures = {"reset": (time.process_time() - before) / 10}
     for lanes in LANE_COUNTS:
         figures[str(lanes)] = step_seconds(player, lanes, 3 * asked.seconds, figures["reset"])
     return figures
 
 
 def step_seconds(player: CountingPlayer, lanes: int, seconds: float, reset: float) -> float:
-    """Seconds of a step while so many games are in play, without those of the resets."""
+    """Core seconds of a step while so many games are in play, without those of the resets.
+
+    They are those of the process's CPU time: on its one core, some thread always works.
+    """
     seeds = iter(range(10**6))
     games = play_games_here((Scheduled(player, s) for s in seeds), lanes, failures_count=True)
     next(games)  # all lanes are in play by now
-    before = time.perf_counter(), player.decisions, seeds.__length_hint__()
-    while time.perf_counter() < before[0] + seconds:
+    before = time.process_time(), player.decisions, seeds.__length_hint__()
+    while time.process_time() < before[0] + seconds:
         next(games)
-    after = time.perf_counter(), player.decisions, seeds.__length_hint__()
+    after = time.process_time(), player.decisions, seeds.__length_hint__()
     games.close()  # type: ignore[attr-defined]
     return (after[0] - before[0] - (before[2] - after[2]) * reset) / (after[1] - before[1])
 
@@ -427,17 +430,23 @@ def registry(asked: argparse.Namespace) -> dict[str, Any]:
 
 
 def overhead(asked: argparse.Namespace) -> dict[str, Any]:
-    """Seconds of both engines by turns, and the ratio of each round."""
-    rounds = []
+    """Seconds of all engines by turns, and the ratios of each round."""
+    engines = ["local", *(f"ray, {lanes} lanes" for lanes in asked.lanes)]
+    rounds: list[dict[str, Any]] = []
     for number in range(asked.rounds):
-        engines = ("local", "ray") if number % 2 == 0 else ("ray", "local")
-        one = {engine: child("overhead", asked, "--engine", engine) for engine in engines}
-        if one["local"]["games"] != one["ray"]["games"]:
+        one: dict[str, Any] = {}
+        for engine in engines if number % 2 == 0 else engines[::-1]:
+            one[engine] = child("overhead", asked, "--engine", engine)
+            print(engine, f"{one[engine]['seconds']:.1f} s", flush=True)
+        if len({found["games"] for found in one.values()}) > 1:
             raise SystemExit("bench_cluster: error: the engines played different games.")
         rounds.append(one)
-        print(json.dumps(one), flush=True)
-    ratios = [one["ray"]["seconds"] / one["local"]["seconds"] for one in rounds]
-    return {"rounds": rounds, "ratios": ratios, "ratio": statistics.median(ratios)}
+    ratios = {
+        engine: [one[engine]["seconds"] / one["local"]["seconds"] for one in rounds]
+        for engine in engines[1:]
+    }
+    medians = {engine: statistics.median(every) for engine, every in ratios.items()}
+    return {"rounds": rounds, "ratios": ratios, "medians": medians}
 
 
 def overhead_child(asked: argparse.Namespace) -> dict[str, Any]:
@@ -447,6 +456,7 @@ def overhead_child(asked: argparse.Namespace) -> dict[str, Any]:
         with taken(figures, "seconds"):
             found = evaluate_agent(agent, episodes=asked.episodes)
     else:
+        games_module.LANES = int(asked.engine.split()[1])
         with taken(figures, "cluster_seconds"):
             cluster = RayCluster()
         with cluster, RayGames(cluster) as games, games.used(), taken(figures, "seconds"):
@@ -524,6 +534,9 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3, help="of the start and the overhead")
     parser.add_argument("--seconds", type=float, default=4.0, help="about a third of a measurement")
     parser.add_argument("--episodes", type=int, default=400, help="games for the overhead")
+    parser.add_argument(
+        "--lanes", type=int, nargs="+", default=[LANES], help="of a worker, for the overhead"
+    )
     parser.add_argument("--checkpoint", help="the agent that plays")
     parser.add_argument("--registry", help="an empty PostgreSQL database, for the registry")
     parser.add_argument("--quick", action="store_true", help="only that it runs")

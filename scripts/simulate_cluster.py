@@ -5,7 +5,7 @@
 
 The games are given out by the product's own `Dispatcher`, in the rounds of `RayGames`: games are
 given to the workers that can be told, then the first answer is waited for, then all answers that
-are there are taken. A worker plays up to eight games at a time on one core. Lengths of games are
+are there are taken. A worker plays several games at a time on one core. Lengths of games are
 those of recorded games. `scripts/bench_cluster.py` measured what a step, a reset, a round, an
 exchange and a result cost. One machine cannot measure the network (`--latency`, `--bandwidth`), the
 cores of other machines (`--cores`), and how long a death remains unnoticed: these are assumed.
@@ -26,6 +26,7 @@ from functools import cached_property
 from heapq import heappop, heappush
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -71,6 +72,8 @@ class Costs:
     """From a worker's death to the driver's knowledge, if its machine has died with it."""
     deaths_an_hour: float = 0.0
     """Of each worker."""
+    lanes: int = LANES
+    """Most games that a worker plays at a time."""
 
     @classmethod
     def measured(cls, path: Path, **assumed: float) -> "Costs":
@@ -93,12 +96,12 @@ class Costs:
     @cached_property
     def by_lanes(self) -> list[float]:
         """Core seconds of a step while 0, 1, 2 … games are in play."""
-        lanes = np.arange(LANES + 1)
+        lanes = np.arange(self.lanes + 1)
         return [float(one) for one in np.interp(lanes, [*self.step], [*self.step.values()])]
 
     def work(self, lengths: Iterable[int]) -> float:
         """Core seconds of games of so many steps, on a worker whose lanes are all busy."""
-        return sum(length * self.by_lanes[LANES] + self.reset for length in lengths)
+        return sum(length * self.by_lanes[-1] + self.reset for length in lengths)
 
 
 @dataclass(eq=False)
@@ -133,7 +136,7 @@ class Worker:
 
     def begin(self, ticket: int, steps: int) -> None:
         """Takes a game. Its reset counts as steps that take as long."""
-        reset = self.costs.reset / self.costs.by_lanes[LANES]
+        reset = self.costs.reset / self.costs.by_lanes[-1]
         heappush(self.playing, (self.clock + steps + reset, ticket))
 
     def next_end(self) -> float:
@@ -151,9 +154,9 @@ class Cluster:
 
     def __init__(self, costs: Costs, workers: int, seed: int = 0) -> None:
         self.costs, self.most = costs, workers
-        self.dispatcher: Dispatcher[Worker] = Dispatcher(LANES)
+        self.dispatcher: Dispatcher[Worker] = Dispatcher(costs.lanes)
         self.now = self.busy = 0.0
-        self.begun = self.lost = 0
+        self.begun = self.lost = self.made = 0
         self._workers: dict[Worker, None] = {}
         self._free: dict[Worker, None] = {}
         self._events: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
@@ -199,6 +202,7 @@ class Cluster:
         self.dispatcher.workers = self.dispatcher.wanted(self.most)
         while len(self._workers) < self.dispatcher.workers:
             self.work(self.costs.create)
+            self.made += 1
             worker = Worker(self.costs)
             machine = len(self._workers) // self.costs.cores
             sent = machine * self.costs.player_megabytes / self.costs.bandwidth
@@ -280,7 +284,8 @@ class Cluster:
 
 def schedule(lengths: Iterable[int]) -> Iterator[Scheduled]:
     """Games of so many steps; the seed is the length."""
-    return (Scheduled(None, length) for length in lengths)  # type: ignore[arg-type]
+    player: Any = SimpleNamespace(name="a simulated player")
+    return (Scheduled(player, length) for length in lengths)
 
 
 # ----------------------------------------------------------------------------------- what is played
@@ -332,7 +337,7 @@ def match(
         "pairs": needed,
         "seconds": cluster.now,
         "games_thrown_away": cluster.begun - 2 * needed,
-        "core_seconds": cluster.now * min(workers, cluster.dispatcher.workers),
+        "core_seconds": cluster.now * cluster.made,
     }
 
 
@@ -398,10 +403,10 @@ def checked(costs: Costs, path: Path) -> dict[str, float] | None:
     if "overhead" not in found:
         return None
     rounds = found["overhead"]["rounds"]
-    lengths, cores = rounds[0]["ray"]["lengths"], found["machine"]["cores"]
-    here = replace(costs, latency=0.0, cores=cores, deaths_an_hour=0.0)
-    told = evaluation(here, cores, lengths)
-    measured = statistics.median(one["ray"]["seconds"] for one in rounds)
+    engine, cores = f"ray, {LANES} lanes", found["machine"]["cores"]
+    here = replace(costs, latency=0.0, cores=cores, lanes=LANES)
+    told = evaluation(here, cores, rounds[0][engine]["lengths"])
+    measured = statistics.median(one[engine]["seconds"] for one in rounds)
     return {
         "measured_seconds": measured,
         "simulated_seconds": told["seconds"],
@@ -419,11 +424,16 @@ def main() -> int:
     parser.add_argument("--bandwidth", type=float, default=125.0, help="megabytes a second")
     parser.add_argument("--cores", type=int, default=64, help="of a machine")
     parser.add_argument("--deaths", type=float, default=0.5, help="of a worker, an hour")
+    parser.add_argument("--lanes", type=int, default=LANES, help="most games of a worker at a time")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=output_file, help="write the outcome to this file")
     asked = parser.parse_args()
     costs = Costs.measured(
-        asked.costs, latency=asked.latency, bandwidth=asked.bandwidth, cores=asked.cores
+        asked.costs,
+        latency=asked.latency,
+        bandwidth=asked.bandwidth,
+        cores=asked.cores,
+        lanes=asked.lanes,
     )
     document = simulated(costs, [int(one) for one in asked.workers.split(",")], asked)
     document |= {

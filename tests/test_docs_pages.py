@@ -32,6 +32,7 @@ NOT_RUN = {
     r"^wandb sync .*": "needs a server of Weights & Biases",
     r"^tensorboard .*": "serves a browser until somebody ends it",
     r"^createdb .*": "the server of the tests has a database",
+    r"^python scripts/bench_cluster.*": "takes a quarter of an hour, and many clusters",
     r"^export RAY_AUTH_MODE=.*|^ray .*": "a test has one cluster on this machine",
 }
 """Commands that cannot run here, and why."""
@@ -43,6 +44,7 @@ SHORTER = {
         "done; kill $!; wait $!; [ $? = 130 ]"
     ),
     r" +# .*": "",
+    r"(scripts/simulate_cluster.*)": r"\1 --workers 1,8",
     r"--total-timesteps (\d+)000\b": r"--total-timesteps \g<1>0",
     r"(rlarcade\.train (?!.*--total-timesteps).*)": r"\1 --total-timesteps 64",
     r"(rlarcade\.train )": (

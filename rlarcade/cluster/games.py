@@ -27,8 +27,9 @@ from rlarcade.playing.players import Player
 from rlarcade.playing.schedule import check_count
 from rlarcade.text import counted
 
-LANES = 8
-"""Games that a worker plays at a time: its emulators run beside its network."""
+LANES = 24
+"""Games that a worker plays at a time. With eight, its batches are so small that it takes a third
+longer (docs/results/scaling.md)."""
 _TICK = 0.5  # seconds
 _LOOK_SECONDS = 2.0  # between looks at how many CPUs the cluster has
 _PATIENCE = 30.0  # seconds without a worker, before the user is told

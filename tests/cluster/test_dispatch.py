@@ -130,6 +130,18 @@ def test_the_worker_with_the_fewest_games_gets_the_next_one():
     assert len(list(order.take())) == 1
 
 
+def test_a_worker_with_two_games_waits_until_another_one_has_two():
+    dispatcher = Dispatcher(capacity=8)
+    dispatcher.workers = 2
+    dispatcher.open(games(8))
+    assert len(dict(dispatcher.assign(["busy"]))["busy"]) == 4
+    assert len(dict(dispatcher.assign(["also busy"]))["also busy"]) == 4
+    dispatcher.open(games(2))
+    assert len(dict(dispatcher.assign(["a"]))["a"]) == 2
+    dispatcher.open(games(2))
+    assert {worker: len(given) for worker, given in dispatcher.assign(["a", "b"])} == {"b": 2}
+
+
 def test_no_more_workers_are_wanted_than_there_are_games():
     dispatcher = Dispatcher(capacity=8)
     dispatcher.open(games(5))
@@ -161,6 +173,23 @@ def test_several_orders_advance_together():
         ]
         assert max(taken) - min(taken) <= 4
     assert taken == [50, 50, 50]
+
+
+def test_an_order_that_comes_later_shares_the_lanes_and_does_not_take_them_all():
+    dispatcher = Dispatcher(capacity=8)
+    earlier = dispatcher.open(games(1_000))
+    playing = dict.fromkeys(dict(dispatcher.assign(["a"]))["a"], earlier)
+    later = dispatcher.open([Scheduled(SLOW, seed) for seed in range(1_000)])
+    for _ in range(50):
+        ticket = min(playing)
+        del playing[ticket]
+        dispatcher.finished("a", ticket, "a result")
+        for order in (earlier, later):
+            list(order.take())
+        for ticket, game in dict(dispatcher.assign(["a"]))["a"].items():
+            playing[ticket] = later if game.player is SLOW else earlier
+        assert list(playing.values()).count(later) <= 5
+    assert list(playing.values()).count(later) == 4
 
 
 def test_an_order_whose_results_nobody_takes_does_not_run_ahead():
@@ -263,6 +292,28 @@ def test_games_of_a_closed_order_are_not_begun_and_their_results_are_not_kept():
     assert not other.done
 
 
+def test_after_an_order_was_closed_the_games_of_others_keep_their_order():
+    dispatcher = Dispatcher(capacity=8)
+    dispatcher.workers = 3
+    closed, other = dispatcher.open(games(12)), dispatcher.open(games(12))
+    dispatcher.assign(["a"])
+    dispatcher.lost("a")
+    dispatcher.close(closed)
+    assert seeds(dispatcher.assign(["b"])) == {"b": list(range(4))}
+    assert seeds(dispatcher.assign(["c"])) == {"c": list(range(4, 8))}
+    assert other.begun == 12
+
+
+def test_a_schedule_is_not_read_after_its_order_was_closed():
+    dispatcher = Dispatcher(capacity=2)
+    read = []
+    closed = dispatcher.open(read.append(game.seed) or game for game in games(100))
+    dispatcher.assign(["a"])
+    dispatcher.close(closed)
+    assert dispatcher.wanted(10) == 2  # games that are still in play
+    assert read == [0, 1]
+
+
 def test_games_of_a_closed_order_are_not_played_again_when_their_worker_is_lost():
     dispatcher = Dispatcher(capacity=2)
     order = dispatcher.open(games(2))
@@ -313,6 +364,7 @@ class Cluster(RuleBasedStateMachine):
 
         def schedule():
             for index in range(length):
+                assert place in self.open
                 self.read[place, index] = len(self.read)
                 self.waiting.append((place, index))
                 yield Scheduled(PLAYER, 100 * place + index)

@@ -1,4 +1,4 @@
-"""The simulation of large clusters agrees with what can be calculated by hand."""
+"""The simulation of large clusters, and its costs, agree with what is calculated by hand."""
 
 import json
 import runpy
@@ -9,7 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "simulate_cluster.py"
+from rlarcade.cluster.games import LANES
+
+ENGINE = f"ray, {LANES} lanes"
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+SCRIPT = SCRIPTS / "simulate_cluster.py"
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +27,7 @@ def costs(simulation):
 
     def make(**changed):
         free = {
-            "step": {1: 0.01, 8: 0.01},
+            "step": {1: 0.01, 64: 0.01},
             "reset": 0.0,
             "round": 0.0,
             "round_per_worker": 0.0,
@@ -49,12 +53,12 @@ def test_one_worker_takes_the_sum_of_all_steps_whatever_their_order(simulation, 
 
 
 def test_equal_games_that_fill_all_lanes_take_as_long_as_one_workers_share(simulation, costs):
-    done = simulation["evaluation"](costs(reset=0.5), 100, [200] * (8 * 100 * 3))
-    assert done["seconds"] == pytest.approx(8 * 3 * (0.01 * 200 + 0.5))
+    done = simulation["evaluation"](costs(reset=0.5), 100, [200] * (LANES * 100 * 3))
+    assert done["seconds"] == pytest.approx(LANES * 3 * (0.01 * 200 + 0.5))
 
 
 def test_fewer_lanes_play_at_the_speed_that_was_measured_for_them(simulation, costs):
-    alone = costs(step={1: 0.03, 2: 0.02, 8: 0.01})
+    alone = costs(step={1: 0.03, 2: 0.02, 64: 0.01})
     assert simulation["evaluation"](alone, 1, [100])["seconds"] == pytest.approx(3)
     # Two games at 0.02 s a step until the short one ends; then the other is alone.
     done = simulation["evaluation"](alone, 1, [100, 150])
@@ -63,8 +67,8 @@ def test_fewer_lanes_play_at_the_speed_that_was_measured_for_them(simulation, co
 
 def test_a_driver_that_takes_longer_than_all_workers_sets_the_pace(simulation, costs):
     done = simulation["evaluation"](costs(game=0.05), 64, [10] * 2_000)
-    assert done["seconds"] == pytest.approx(2_000 * 0.05, rel=0.02)
-    assert done["driver_busy"] > 0.98
+    assert done["seconds"] == pytest.approx(2_000 * 0.05, rel=0.05)
+    assert done["driver_busy"] > 0.95
     lengths = [50 + 37 * place % 101 for place in range(200)]  # hardly any two end together
     slow_calls = simulation["evaluation"](costs(exchange=0.05), 1, lengths)
     fast_calls = simulation["evaluation"](costs(), 1, lengths)
@@ -81,8 +85,9 @@ def test_the_start_of_workers_counts_and_later_machines_get_an_agent_later(simul
 
 def test_every_game_is_played_although_workers_die_all_the_time(simulation, costs):
     lengths = [int(one) for one in np.random.default_rng(3).integers(50, 2_000, 500)]
-    alive = simulation["evaluation"](costs(), 16, lengths)
-    deadly = costs(deaths_an_hour=20.0, noticed=5.0)
+    quick = {1: 0.002, 64: 0.002}
+    alive = simulation["evaluation"](costs(step=quick), 16, lengths)
+    deadly = costs(step=quick, deaths_an_hour=20.0, noticed=5.0)
     done = simulation["evaluation"](deadly, 16, lengths)
     assert done["games"] == 500
     assert done["played_again"] > 20
@@ -94,9 +99,9 @@ def test_a_match_with_enough_workers_takes_as_long_as_its_longest_game(simulatio
     done = simulation["match"](costs(), 1_000, pairs, needed=3)
     assert done["seconds"] == pytest.approx(5)
     assert done["games_thrown_away"] == 800 - 6  # all games began at once
-    few = simulation["match"](costs(), 1, [(100, 100)] * 400, needed=4)
-    assert few["games_thrown_away"] <= 8
-    assert few["seconds"] == pytest.approx(8 * 100 * 0.01)
+    few = simulation["match"](costs(), 1, [(100, 100)] * 400, needed=LANES // 2)
+    assert few["games_thrown_away"] <= LANES + 1
+    assert few["seconds"] == pytest.approx(LANES * 100 * 0.01)
 
 
 def test_a_suite_ends_with_its_last_round(simulation, costs):
@@ -119,7 +124,7 @@ def test_the_script_writes_what_it_prints_and_checks_itself(tmp_path):
             "exchange_seconds": 0.0005,
         },
         "consumer": {"game_kept_seconds": 0.0005},
-        "overhead": {"rounds": [{"ray": {"seconds": 20.0, "lengths": [500] * 40}}]},
+        "overhead": {"rounds": [{ENGINE: {"seconds": 20.0, "lengths": [500] * 40}}]},
     }
     (tmp_path / "costs.json").write_text(json.dumps(figures))
     command = [sys.executable, str(SCRIPT), "--workers", "1,40", "--games", "10"]
@@ -131,3 +136,42 @@ def test_the_script_writes_what_it_prints_and_checks_itself(tmp_path):
     assert told["limits"]["driver_games_a_second"] == pytest.approx(1_000)
     for name in told["tables"]:
         assert name in printed
+
+
+def test_costs_of_rounds_workers_and_exchanges_are_told_apart(monkeypatch):
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    fitted = runpy.run_path(str(SCRIPTS / "bench_cluster.py"))["fitted"]
+    rows = [
+        {
+            "rounds": rounds,
+            "workers": workers,
+            "exchanges": exchanges,
+            "thread_seconds": rounds * (2e-4 + 3e-6 * workers) + exchanges * 5e-4,
+        }
+        for workers in (8, 64, 1_000)
+        for rounds, exchanges in ((500, 510), (1_800, 2_000), (440, 7_000))
+    ]
+    found = fitted(rows, "thread_seconds")
+    assert found["round_seconds"] == pytest.approx(2e-4)
+    assert found["round_seconds_per_worker"] == pytest.approx(3e-6)
+    assert found["exchange_seconds"] == pytest.approx(5e-4)
+    assert found["largest_relative_error"] < 1e-6
+
+
+def test_an_unknown_part_of_the_measurement_is_refused():
+    command = [sys.executable, str(SCRIPTS / "bench_cluster.py"), "--parts", "start,stop"]
+    refused = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert refused.returncode == 2
+    assert "unknown part stop: choose from start, speed, driver" in refused.stderr
+
+
+@pytest.mark.slow  # a hundred made-up games, and five registrations
+def test_what_needs_no_cluster_is_measured_and_added_to_the_file(tmp_path):
+    told = tmp_path / "costs.json"
+    told.write_text(json.dumps({"start": {"kept": 1}}))
+    command = [sys.executable, str(SCRIPTS / "bench_cluster.py"), "--quick", "--json", str(told)]
+    subprocess.run([*command, "--parts", "consumer,registry"], check=True, capture_output=True)
+    found = json.loads(told.read_text())
+    assert found["start"] == {"kept": 1}
+    assert 0 < found["consumer"]["game_seconds"] < found["consumer"]["game_kept_seconds"]
+    assert 0 < found["registry"]["folder"]["promote"] < found["registry"]["folder"]["register"]
