@@ -212,9 +212,7 @@ def test_an_address_where_nobody_listens_is_told_in_one_line(command):
     "error",
     [
         ConnectionError("Could not find any running Ray instance."),
-        RuntimeError(
-            "Version mismatch: The cluster was started with:\n    Ray: 2.0\n" + "a " * 99
-        ),
+        RuntimeError("Version mismatch: The cluster was started with:\n    Ray: 2.0\n" + "a " * 99),
     ],
 )
 def test_what_ray_says_of_a_cluster_is_told_in_one_line(command, monkeypatch, error):

@@ -1,6 +1,7 @@
 """Weights & Biases, the real library in offline mode, has a run as its own file has it."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -59,8 +60,9 @@ os.killpg(0, signal.SIGKILL)  # with the process of W&B
 def test_a_kill_right_after_a_flush_loses_no_row(tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
+    own = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
     command = [sys.executable, "-c", KILLED, folder]
-    ended = subprocess.run(command, check=False, start_new_session=True, timeout=60)
+    ended = subprocess.run(command, check=False, start_new_session=True, timeout=60, env=own)
     assert ended.returncode == -signal.SIGKILL
     assert rows(folder) == [{"step": step, "train/loss": step / 8} for step in range(3)]
 
