@@ -202,7 +202,18 @@ def refused(command, address):
     return told
 
 
+@pytest.fixture
+def unconnected(monkeypatch):
+    """Ray, as if this process had no connection yet."""
+    import ray
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    return ray
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("unconnected")
 def test_an_address_where_nobody_listens_is_told_in_one_line(command):
     assert "Connection refused" in refused(command, "127.0.0.1:1")
 
@@ -215,13 +226,9 @@ def test_an_address_where_nobody_listens_is_told_in_one_line(command):
         RuntimeError("Version mismatch: The cluster was started with:\n    Ray: 2.0\n" + "a " * 99),
     ],
 )
-def test_what_ray_says_of_a_cluster_is_told_in_one_line(command, monkeypatch, error):
-    import ray
-
+def test_what_ray_says_of_a_cluster_is_told_in_one_line(command, monkeypatch, unconnected, error):
     def init(**_):
         raise error
 
-    monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(ray, "shutdown", lambda: None)
-    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(unconnected, "init", init)
     assert str(error)[:30] in refused(command, "auto")

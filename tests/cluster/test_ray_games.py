@@ -128,9 +128,9 @@ def test_a_player_that_fails_ends_its_game_as_on_this_machine(on_ray):
 
     player = Player(failing, game="Pong", protocol=SHORT, name="failing")
     with pytest.raises(PolicyError) as local:
-        evaluate_agent(player, episodes=2)
+        evaluate_agent(player, episodes=1)
     with on_ray.used(), pytest.raises(PolicyError) as there:
-        evaluate_agent(player, episodes=2)
+        evaluate_agent(player, episodes=1)
     assert str(there.value).partition(" (")[0] == str(local.value).partition(" (")[0]
     with on_ray.used():
         match = compare_agents(player, RandomPlayer("Pong", SHORT), max_pairs=2)

@@ -575,9 +575,9 @@ def test_a_gate_and_a_server_use_a_registry_on_a_server(address, tmp_path, comma
     (tmp_path / "gate.toml").write_text("[random]\nenabled = false\n")
     flags = ("--gate", tmp_path / "gate.toml", "--mode", "deployment", "--registry")
     code, out, _ = command("promote", "pipeline", "run", EARLY, *flags, address)
-    assert (code, "promoted" in out) == (0, True)
+    assert (code, "PROMOTED" in out) == (0, True)
     code, out, _ = command("promote", "pipeline", "run", LATE, *flags, plain)
-    assert (code, "promoted" in out) == (0, True)
+    assert (code, "PROMOTED" in out) == (0, True)
     with serving(tmp_path, "--registry", plain) as server:
         assert "version 2" in server.run("play", "--games", "1")
         server.run("rollout", "start", "1", "--strategy", "big-bang")
