@@ -101,7 +101,12 @@ WITH_PYTHON = [name for name, text in PAGES.items() if "```python" in text]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(set(WITH_PYTHON) - {"predicting", "serving"}))  # they have
+@pytest.mark.parametrize(
+    "name",
+    sorted(
+        set(WITH_PYTHON) - {"predicting", "serving", "howto/ray"}
+    ),  # they have tests of their own
+)
 def test_the_python_examples_run_as_written_but_shorter(tmp_path, name):
     example = "".join(re.findall(r"```python\n(.+?)```", PAGES[name], flags=re.DOTALL))
     code = example.replace("100_000", "64").replace("episodes=10", "episodes=1")

@@ -3,11 +3,14 @@
 import contextlib
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from registry_helpers import EARLY, LATE
@@ -96,6 +99,18 @@ def test_suites_and_round_robins_are_those_of_this_machine(on_ray):
     local = both()
     with on_ray.used():
         assert both() == local
+
+
+def test_the_python_example_of_the_page_runs(tmp_path, ray_nodes):
+    page = (Path(__file__).parents[2] / "docs" / "howto" / "ray.md").read_text("utf-8")
+    (example,) = re.findall(r"```python\n(.+?)```", page, flags=re.DOTALL)
+    for name, agent in (("champion", EARLY), ("my-agent", LATE)):
+        shutil.copytree(agent, tmp_path / name)
+    code = example.replace("10.0.0.1:6379", ray_nodes.address)
+    code = code.replace("RayGames(cluster)", "RayGames(cluster, workers=2)")  # for two cores
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, check=True, stdout=subprocess.PIPE, text=True)
+    assert done.stdout.splitlines()[-1] == "promote"
 
 
 def test_the_gate_of_a_registry_plays_on_the_cluster(tmp_path, ray_nodes, command):
