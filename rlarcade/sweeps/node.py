@@ -126,9 +126,8 @@ class NodeTrainer:
         """Trains nothing yet."""
         self._driver = driver
         self._process: subprocess.Popen[bytes] | None = None
-        self._pipe, self._held = (
-            os.pipe()
-        )  # `_held` closes with this process, and the child sees it
+        # `_held` closes when this process ends, and the training notices that.
+        self._pipe, self._held = os.pipe()
         self._own: Path | None = None
         self._folder = self._log = Path()
 
