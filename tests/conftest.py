@@ -14,6 +14,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 from made_up_games import made_up_games, real_games, short_games
+from ray_nodes import ray_cluster, ray_nodes  # here, so that there is one cluster a process
 
 # Only workers play and learn: what they need is imported where it is used, and the process that
 # starts them need not wait for it.
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "made_up_games",
+    "ray_cluster",
+    "ray_nodes",
     "real_games",
     "short_games",
 ]

@@ -10,11 +10,10 @@ import pytest
 from docs_helpers import PAGES, ROOT, blocks, run_lines
 from postgres_server import new_database, own_server
 from promoting import saved_agent
-from ray_nodes import ray_nodes
 
 from rlarcade.registry.registry import Registry
 
-__all__ = ["own_server", "ray_nodes"]
+__all__ = ["own_server"]
 
 DATA = ROOT / "tests" / "data"
 ELSEWHERE = {

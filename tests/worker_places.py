@@ -1,6 +1,7 @@
 """Where the workers of an engine are: processes of this machine, or actors of a Ray cluster."""
 
 import contextlib
+import time
 from functools import partial
 
 import psutil
@@ -37,6 +38,20 @@ def workers():
             if "rlarcade.serving.worker" in child.cmdline():
                 found.append(child)
     return found
+
+
+def soon(true, seconds=30):
+    """Returns whether something that is asked about `workers` is so.
+
+    On Ray it may take a moment: whoever waits for the end of an actor hears of it before its
+    process has gone.
+    """
+    end = time.monotonic() + (seconds if Place.name == "ray" else 0)
+    while not true():
+        if time.monotonic() >= end:
+            return False
+        time.sleep(0.02)
+    return True
 
 
 def worker_engine(replicas=2, loader=LOADER, **settings):

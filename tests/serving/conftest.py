@@ -1,10 +1,9 @@
 """A registry, tiny checkpoints to put into it, and a server without HTTP that follows it."""
 
 import pytest
-from ray_nodes import ray_cluster, ray_nodes
 from registry_helpers import add, folder, registry, tmp_path
 
-__all__ = ["add", "folder", "ray_cluster", "ray_nodes", "registry", "tmp_path"]
+__all__ = ["add", "folder", "registry", "tmp_path"]
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from serving_helpers import run
 from serving_house import House
 from test_worker_engine import until
 from worker_agents import CRASHING, DEADLY_TO_LOAD, NEVER_LOADED
-from worker_places import PLACES, Place, worker_engine, workers
+from worker_places import PLACES, Place, soon, worker_engine, workers
 
 from rlarcade.errors import UnusableRegistryError
 from rlarcade.serving import controller, rolling
@@ -145,8 +145,8 @@ def test_sixteen_clients_notice_nothing_while_all_workers_are_replaced(
             await until(lambda: house.service.engine.replicas()[-1].versions == (2,))
             served = house.service.engine.replicas()
             assert [replica.versions for replica in served] == [(2,)] * replicas
-            assert before.isdisjoint(worker.pid for worker in workers())
-            assert len(workers()) == replicas
+            assert soon(lambda: before.isdisjoint(worker.pid for worker in workers()))
+            assert soon(lambda: len(workers()) == replicas)
         assert min(house.healthy) >= replicas - kill
         return clients.games, house
 
@@ -161,7 +161,7 @@ def test_sixteen_clients_notice_nothing_while_all_workers_are_replaced(
     assert registry.alias("pong").version == 2
     assert shares(house) == {"champion": (2, 1.0)}
     assert whole(registry)
-    assert workers() == []
+    assert soon(lambda: workers() == [])
 
 
 @pytest.mark.slow
@@ -237,7 +237,7 @@ def test_a_candidate_that_cannot_be_loaded_replaces_no_worker(house):
             before = {worker.pid for worker in workers()}
             await house.start(2)
             await house.ends("rolled_back")
-            assert {worker.pid for worker in workers()} == before
+            assert soon(lambda: {worker.pid for worker in workers()} == before)
             assert set(house.shown) == {((1,), (1,))}
         assert "it cannot be loaded: version 2 cannot be served" in house.state().note
         assert shares(house) == {"champion": (1, 1.0)}

@@ -23,7 +23,7 @@ from worker_agents import (
     SLEEPY,
     checkpoint_of,
 )
-from worker_places import PLACES, Place, worker_engine, workers
+from worker_places import PLACES, Place, soon, worker_engine, workers
 
 from rlarcade.checkpoint import load_checkpoint, packed_checkpoint
 from rlarcade.errors import PolicyError, ResourceError
@@ -50,7 +50,7 @@ def _shared(request):
         Shared.engine = worker_engine(2)
         yield
         Shared.runner.run(Shared.engine.close())
-    assert workers() == []
+    assert soon(lambda: workers() == [])
 
 
 def run(coroutine, seconds=120):
@@ -230,7 +230,7 @@ def test_workers_that_cannot_be_started_are_told(tmp_path, capfd):
     before = set(workers())
     told = run(check())
     assert "no_such_module" in told + capfd.readouterr().err
-    assert set(workers()) == before
+    assert soon(lambda: set(workers()) == before)
 
 
 # Failures of a version
@@ -273,7 +273,7 @@ def test_a_worker_that_hangs_is_killed_and_others_answer_meanwhile(tmp_path):
                 with pytest.raises(PolicyError, match=r"it took longer than 1\.5 seconds"):
                     await one
             await until(lambda: all_healthy(engine))
-            assert len(set(workers()) - others) == 2
+            assert soon(lambda: len(set(workers()) - others) == 2)
 
     run(check())
 
@@ -345,7 +345,7 @@ def test_workers_killed_at_random_cost_no_request(tmp_path, kills):
             assert set(answers[0]) == {1}
             assert set(answers[1]) == {3}
             assert min(map(len, answers)) > 20
-            assert len(workers()) == 2
+            assert soon(lambda: len(workers()) == 2)
 
     run(check())
 
@@ -381,7 +381,7 @@ def test_closing_ends_all_processes_and_refuses_who_waits(tmp_path):
             with pytest.raises(Refusal, match="the server ends"):
                 await one
         assert [one.healthy for one in engine.replicas()] == [False, False]
-        assert set(workers()) == before
+        assert soon(lambda: set(workers()) == before)
         with pytest.raises(Refusal, match="not loaded"):
             await engine.values(2, observations(1))
 
@@ -464,7 +464,7 @@ def test_a_worker_is_replaced_without_a_moment_of_less_capacity(tmp_path):
             assert set(answers) == {1}
             await engine.unload(1)
             assert [one.versions for one in engine.replicas()] == [(2,), (2,), (2,)]
-            assert before.isdisjoint(workers())
+            assert soon(lambda: before.isdisjoint(workers()))
 
     run(check())
 
@@ -482,7 +482,7 @@ def test_a_version_that_cannot_be_loaded_replaces_nothing(tmp_path, content):
             before = {one.pid for one in workers()}
             with pytest.raises(PolicyError, match="version 2 cannot be served"):
                 await replace(engine, tmp_path, 1, 2, content)
-            assert {one.pid for one in workers()} == before
+            assert soon(lambda: {one.pid for one in workers()} == before)
             assert [one.versions for one in engine.replicas()] == [(1,), (1,)]
 
     run(check())
@@ -515,7 +515,7 @@ def test_a_worker_killed_while_it_is_replaced_costs_no_request(tmp_path):
             stop.set()
             await client
             assert set(answers) == {1}
-            assert len(workers()) == 2
+            assert soon(lambda: len(workers()) == 2)
 
     run(check())
 
