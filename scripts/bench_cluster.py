@@ -35,7 +35,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from heapq import heappop, heappush
@@ -240,12 +240,8 @@ class CountingRay:
         self.rounds += timeout != 0
         return self._ray.wait(calls, num_returns=num_returns, timeout=timeout)
 
-    def remote(self, **_: Any) -> Callable[[Any], Any]:
-        """Gives what makes workers."""
-        made = SimpleNamespace(remote=self._worker)
-        return lambda _: SimpleNamespace(options=lambda **_: made)
-
-    def _worker(self, *_: Any) -> Any:
+    def start_actor(self, *_: Any) -> Any:
+        """Makes a worker."""
         number, host = self._made, self._hosts[self._made % len(self._hosts)]
         self._made += 1
 
@@ -262,7 +258,7 @@ class CountingRay:
     def put(self, player: Any) -> None:
         """Players are not needed."""
 
-    def kill(self, worker: Any) -> None:
+    def end_actor(self, worker: Any) -> None:
         """Hosts end later."""
 
 
@@ -293,7 +289,9 @@ def driven(ray: CountingRay, workers: int, asked: argparse.Namespace) -> dict[st
     """Plays made-up games, and returns what that cost this process."""
     player = as_player(agent_of(asked))
     schedule = (Scheduled(player, seed) for seed in count())
-    cluster: Any = SimpleNamespace(ray=ray, cpus=lambda: workers)
+    cluster: Any = SimpleNamespace(
+        ray=ray, cpus=lambda: workers, start_actor=ray.start_actor, end_actor=ray.end_actor
+    )
     with RayGames(cluster) as games:
         results = games.play_games(schedule, failures_count=True)
         receive(results, asked.seconds)  # so that all workers play

@@ -12,12 +12,13 @@ import shutil
 import socket
 import sys
 import tempfile
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from rlarcade.errors import ConfigError
+from rlarcade.errors import ConfigError, RlarcadeError
 from rlarcade.foreign import from_extra, own_words
 from rlarcade.learning.hardware import cores
 from rlarcade.text import printable, quoted
@@ -29,6 +30,7 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # under `uv run`, workers could get another Python
+    "RAY_worker_niceness": "0",  # not 15, at which any other process of the machine goes first
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else Ray warns at every start
 }
 
@@ -62,6 +64,7 @@ class RayCluster:
         if self.address is None:
             protect()
         self.ray = import_ray()
+        self._kinds: dict[type, Any] = {}
         self._own = not self.ray.is_initialized()
         if not self._own:
             return
@@ -88,6 +91,31 @@ class RayCluster:
         """Returns how many CPUs the cluster has now, whoever uses them."""
         return int(self.ray.cluster_resources().get("CPU", 0))
 
+    def start_actor(
+        self, kind: type, *arguments: Any, cpus: int = 1, gpus: int = 0, **options: Any
+    ) -> Any:
+        """Asks for an actor, and does not wait for it.
+
+        Ray starts no second one if it is lost, and repeats no call: only who asked knows what is
+        still to be done.
+
+        Args:
+            kind: its class.
+            arguments: of its constructor.
+            cpus: CPUs of its node that it occupies.
+            gpus: GPUs of its node.
+            options: further ones of Ray.
+        """
+        if kind not in self._kinds:  # else Ray would send the class again, 10 ms each time
+            self._kinds[kind] = self.ray.remote(max_restarts=0, max_task_retries=0)(kind)
+        placed = {"num_cpus": cpus, "num_gpus": gpus, "scheduling_strategy": "SPREAD"}
+        return self._kinds[kind].options(**placed, **options).remote(*arguments)
+
+    def end_actor(self, actor: Any) -> None:
+        """Ends an actor at once, if it has not ended."""
+        with suppress(Exception):
+            self.ray.kill(actor)
+
     def close(self) -> None:
         """Leaves the cluster. One of this machine's own ends."""
         if self._own and self.ray.is_initialized():
@@ -103,6 +131,22 @@ class RayCluster:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def raised_there(error: Any, told: str) -> Exception:
+    """Returns what to raise for an error that an actor's code raised.
+
+    Args:
+        error: Ray's RayTaskError.
+        told: what has failed, if the error is none of rlarcade's own.
+    """
+    cause: Exception = error.cause
+    if isinstance(cause, RlarcadeError):
+        return cause
+    why = printable(own_words(cause), _LONGEST_REASON).rstrip(".")
+    return ConfigError(
+        f"{told}: {why}. Is rlarcade installed on every node, and is there disk space?"
+    )
 
 
 def import_ray() -> Any:

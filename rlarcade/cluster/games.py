@@ -9,17 +9,17 @@ killed, Ray ends its workers, and the records of evaluations and matches keep wh
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-from rlarcade.cluster.connection import RayCluster
+from rlarcade.cluster.connection import RayCluster, raised_there
 from rlarcade.cluster.dispatch import MOST_DEATHS, Dispatcher
 from rlarcade.cluster.game_worker import Game, GameWorker
 from rlarcade.cluster.nodes import facts_of_this_process
 from rlarcade.cluster.packing import packed_player
-from rlarcade.errors import ConfigError, ResourceError, RlarcadeError
+from rlarcade.errors import ResourceError
 from rlarcade.foreign import own_words
 from rlarcade.playing.episodes import EpisodeResult
 from rlarcade.playing.play import Scheduled, games_played_by, policy_error
@@ -161,12 +161,8 @@ class RayGames:
         if self._most is not None:
             most = min(most, self._most)
         self._dispatcher.workers = self._dispatcher.wanted(most)
-        # Ray's own retries would play games twice: a game that was lost gets a new ticket.
-        made = self._ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(GameWorker)
         while len(self._workers) < self._dispatcher.workers:
-            actor = made.options(scheduling_strategy="SPREAD").remote(
-                facts_of_this_process(), LANES
-            )
+            actor = self._cluster.start_actor(GameWorker, facts_of_this_process(), LANES)
             self._workers.append(_Worker(actor, actor.ready.remote()))
 
     def _send(self, worker: _Worker, games: dict[int, Scheduled]) -> None:
@@ -193,13 +189,7 @@ class RayGames:
         try:
             answer = self._ray.get(call)
         except errors.RayTaskError as error:  # raised by the worker's code
-            cause = error.cause
-            if isinstance(cause, RlarcadeError):
-                raise cause from None
-            raise ConfigError(
-                f"a worker of the cluster failed: {own_words(cause)}. Is rlarcade installed on "
-                "every node?"
-            ) from error
+            raise raised_there(error, "a worker of the cluster failed") from error
         except errors.RayError as error:  # its process or node has ended, or cannot be reached
             self._lose(worker, error)
             return
@@ -211,8 +201,7 @@ class RayGames:
 
     def _lose(self, worker: _Worker, error: Exception) -> None:
         self._workers.remove(worker)
-        with suppress(Exception):  # it may play on, but nobody would hear of it
-            self._ray.kill(worker.actor)
+        self._cluster.end_actor(worker.actor)  # it may play on, but nobody would hear of it
         back = self._dispatcher.lost(worker)
         self._looked -= _LOOK_SECONDS
         if worker.node is None:
@@ -233,8 +222,7 @@ class RayGames:
     def close(self) -> None:
         """Ends the workers."""
         for worker in self._workers:
-            with suppress(Exception):
-                self._ray.kill(worker.actor)
+            self._cluster.end_actor(worker.actor)
         self._workers.clear()
         self._players.clear()
 

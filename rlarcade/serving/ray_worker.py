@@ -8,7 +8,6 @@ would lose its connection whenever a version changes.
 import asyncio
 import threading
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any, Self
 
 import numpy as np
@@ -65,13 +64,10 @@ class RayWorker:
         """Asks for an actor; `start` waits for it."""
         self.retired = False
         self.computes: int | None = None
-        self._ray = cluster.ray
+        self._cluster, self._errors = cluster, cluster.ray.exceptions
         self._one_at_a_time = asyncio.Lock()
         self._how = "it did not say why"
-        made = self._ray.remote(
-            num_cpus=1, max_restarts=0, max_task_retries=0, concurrency_groups={"end": 1}
-        )(ServingWorker)
-        self._actor = made.options(scheduling_strategy="SPREAD").remote(loader)
+        self._actor = cluster.start_actor(ServingWorker, loader, concurrency_groups={"end": 1})
         self._end = self._actor.end.options(concurrency_group="end").remote()
 
     @classmethod
@@ -135,19 +131,18 @@ class RayWorker:
 
     async def _ask(self, method: str, seconds: float, *arguments: Any) -> Any:
         """Calls the actor. One that gives no answer, or for whom nobody waits, is killed."""
-        errors = self._ray.exceptions
         try:
             async with asyncio.timeout(seconds):
                 return await getattr(self._actor, method).remote(*arguments)
         except TimeoutError as error:
             self._kill()
             raise WorkerHung(f"it did not answer within {seconds:g} seconds") from error
-        except errors.RayTaskError as error:
+        except self._errors.RayTaskError as error:
             if isinstance(error.cause, PolicyError | ConfigError):
                 raise error.cause from None
             self._kill()
             raise WorkerDied(own_words(error.cause)) from error
-        except errors.RayError as error:
+        except self._errors.RayError as error:
             self._kill()
             raise WorkerDied(type(error).__name__) from error
         except BaseException:
@@ -155,8 +150,7 @@ class RayWorker:
             raise
 
     def _kill(self) -> None:
-        with suppress(Exception):  # it has ended already
-            self._ray.kill(self._actor)
+        self._cluster.end_actor(self._actor)
 
     async def retire(self) -> None:
         """See `Worker.retire`."""
@@ -174,5 +168,5 @@ class RayWorker:
         """See `Worker.ended`."""
         try:
             await self._end
-        except self._ray.exceptions.RayError as error:
+        except self._errors.RayError as error:
             self._how = type(error).__name__

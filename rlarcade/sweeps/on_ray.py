@@ -13,25 +13,23 @@ from pathlib import Path
 from typing import Any
 
 from rlarcade import config
-from rlarcade.cluster.connection import RayCluster
+from rlarcade.cluster.connection import RayCluster, raised_there
 from rlarcade.cluster.nodes import facts_of_this_process
 from rlarcade.console import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, say_warning
-from rlarcade.errors import ConfigError, RlarcadeError, RunFolderError
+from rlarcade.errors import ConfigError, RunFolderError
 from rlarcade.files import open_own, read_own, write_file
-from rlarcade.foreign import own_words
 from rlarcade.runs.folder import LARGEST_RESULT, RunFolder
 from rlarcade.sweeps import mirror
 from rlarcade.sweeps.file import SweepRun
 from rlarcade.sweeps.node import HeldToken, NodeTrainer, Order, Place
 from rlarcade.sweeps.scheduling import Engine, Job
-from rlarcade.text import counted, printable
+from rlarcade.text import counted
 
 _POLL_SECONDS = 0.5
 _FETCH_SECONDS = 2.0  # between looks at what the training has written
 _LOOK_SECONDS = 2.0  # between looks at how many CPUs the cluster has
 _STALE_SECONDS = 90.0  # the longest that a network file system may show an old folder
 _PATIENCE = 30.0  # seconds without room for a run, before the user is told
-_LONGEST_REASON = 200  # characters; Ray's own errors hold whole traces
 _fetching = threading.Semaphore(4)
 """Runs that are fetched at once: each holds a whole training state in memory."""
 
@@ -64,9 +62,8 @@ class RayEngine(Engine):
             ConfigError: no node has a slot.
             OSError: the sweep's folder cannot be written.
         """
-        self.ray, self.threads, self.fetched = cluster.ray, threads, fetched
-        # Ray's own restarts would train on without this process: a lost run gets a new actor.
-        self.trainer = self.ray.remote(max_restarts=0, max_task_retries=0)(NodeTrainer)
+        self.cluster, self.ray = cluster, cluster.ray
+        self.threads, self.fetched = threads, fetched
         self._jobs = jobs
         self._has_gpus = any(node.get("GPU", 0) >= 1 for node in self._nodes())
         self._any_gpu = any(map(self.gpus, runs))
@@ -147,9 +144,9 @@ class RayJob(Job):
         self._stop = threading.Event()
         self._code: int | None = None
         self._error: BaseException | None = None
-        self._actor = engine.trainer.options(
-            num_cpus=engine.threads, num_gpus=engine.gpus(run), scheduling_strategy="SPREAD"
-        ).remote(facts_of_this_process())
+        self._actor = engine.cluster.start_actor(
+            NodeTrainer, facts_of_this_process(), cpus=engine.threads, gpus=engine.gpus(run)
+        )
         self._thread = threading.Thread(target=self._watch, name=run.label, daemon=True)
         self._thread.start()
 
@@ -175,14 +172,13 @@ class RayJob(Job):
             self._code = EXIT_USAGE
             _append(self.run.beside(".log"), f"rlarcade: error: {error}\n".encode())
         except errors.RayTaskError as error:  # raised by the trainer's code
-            self._error = _error_of(error)
+            self._error = raised_there(error, "a run cannot be trained on a node of the cluster")
         except errors.RayError as error:  # its process or node has ended, or cannot be reached
             self._code, self.lost = EXIT_ERROR, type(error).__name__
         except BaseException as error:
             self._error = error
         finally:
-            with suppress(Exception):  # it has ended already
-                self._ray.kill(self._actor)
+            self._engine.cluster.end_actor(self._actor)
 
     def _trained(self) -> int:
         """Trains the run to its end, or until a stop; returns the exit code of the training."""
@@ -316,15 +312,3 @@ def _append(path: Path, data: bytes) -> None:
     descriptor = open_own(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     with os.fdopen(descriptor, "ab") as file:
         file.write(data)
-
-
-def _error_of(error: Any) -> Exception:
-    """Returns what to tell of an error that the trainer's code raised."""
-    cause: Exception = error.cause
-    if isinstance(cause, RlarcadeError):
-        return cause
-    return ConfigError(
-        f"a run cannot be trained on a node of the cluster: "
-        f"{printable(own_words(cause), _LONGEST_REASON).rstrip('.')}. Is rlarcade installed on "
-        "every node, and has its disk space?"
-    )

@@ -12,6 +12,7 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from registry_helpers import EARLY, LATE
 
@@ -70,6 +71,12 @@ def test_a_match_is_that_of_this_machine_to_the_last_byte(on_ray):
     assert local.verdict == "promote"
     assert on_cluster.model_dump_json() == local.model_dump_json()
     assert on_ray.told == []
+
+
+def test_workers_are_as_important_as_the_process_that_asks(on_ray, ray_nodes):
+    with on_ray.used():
+        evaluate_agent(RandomPlayer("Pong", SHORT), episodes=1)
+    assert {one.nice() for one in ray_nodes.workers("GameWorker")} == {psutil.Process().nice()}
 
 
 def test_evaluations_of_agents_and_of_own_policies_are_those_of_this_machine(on_ray):

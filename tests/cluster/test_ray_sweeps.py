@@ -146,9 +146,6 @@ class Cluster:
     def nodes(self):
         return [{"Alive": alive, "Resources": resources} for alive, resources in self.of_nodes]
 
-    def remote(self, **_):
-        return lambda cls: cls
-
 
 def engine_on(tmp_path, *nodes, device="cpu", threads=2, jobs=None):
     path = written(tmp_path)

@@ -55,6 +55,7 @@ class Ray:
     exceptions = SimpleNamespace(RayError=RayError, RayTaskError=RayTaskError)
 
     def __init__(self):
+        self.ray = self
         self.actors = []
         self.asked = []
         self.has_room = threading.Event()
@@ -63,13 +64,7 @@ class Ray:
     def nodes(self):
         return [{"Alive": True, "Resources": {"CPU": 2.0}}]
 
-    def remote(self, *, max_restarts, max_task_retries):
-        assert max_restarts == max_task_retries == 0
-        return lambda cls: SimpleNamespace(
-            options=lambda **options: SimpleNamespace(remote=lambda *words: self._made(cls, *words))
-        )
-
-    def _made(self, cls, *words):
+    def start_actor(self, cls, *words, cpus, gpus):
         actor = _Actor(self, cls(*pickle.loads(pickle.dumps(words))))
         self.actors.append(actor)
         return actor
@@ -90,7 +85,7 @@ class Ray:
         except Exception as error:
             raise RayTaskError(error) from error
 
-    def kill(self, actor):
+    def end_actor(self, actor):
         actor.die()
 
 
@@ -126,8 +121,7 @@ def swept(tmp_path):
     def make(steps=600, *, fetched=False):
         (tmp_path / "tiny.toml").write_text(TINY.format(steps=steps))
         _, (run,) = read_sweep(tmp_path / "tiny.toml", tmp_path / "runs", jobs=None)
-        cluster = SimpleNamespace(ray=Ray())
-        engine = RayEngine(cluster, [run], threads=1, jobs=None, fetched=fetched)
+        engine = RayEngine(Ray(), [run], threads=1, jobs=None, fetched=fetched)
         engines.append(engine)
         return engine, run
 
