@@ -66,10 +66,24 @@ def _comparison(compare: Mapping[str, Any]) -> PlanPart:
             f"AdaStop (Mathieu et al. 2023, arXiv:2306.10882), {compare['rounds']} of at most "
             f"{counted(compare['max_rounds'], 'round')} of {counted(compare['seeds'], 'seed')}. "
             f"Each figure is the mean {kind} of the final evaluations over the seeds.",
-            "The probability that any two settings with the same distribution of scores are called "
-            f"different is at most {compare['alpha']:g}.",
+            stated_error(compare),
         ],
     )
+
+
+def stated_error(compare: Mapping[str, Any]) -> str:
+    """Returns how often a comparison may be wrong; see docs/comparing.md.
+
+    Args:
+        compare: `compare` in a sweep's results file.
+    """
+    most = (
+        "The probability that any two settings with the same distribution of scores are called "
+        f"different is at most {compare['alpha']:g}"
+    )
+    if len(compare["scores"]) == 2:
+        return f"{most}."
+    return f"{most}; with more than two settings this is approximate."
 
 
 def _search(search: Mapping[str, Any]) -> PlanPart:

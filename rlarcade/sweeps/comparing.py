@@ -13,6 +13,7 @@ from rlarcade.errors import ConfigError, RunFolderError
 from rlarcade.files import read_own, write_file
 from rlarcade.games.names import display_name
 from rlarcade.games.scores import published_scores
+from rlarcade.reports.sweep_plans import stated_error
 from rlarcade.sweeps.adastop import Decision, Outcome, Pair, Rule, decide
 from rlarcade.sweeps.file import SweepFile, SweepRun, expanded, round_seeds
 from rlarcade.sweeps.plan import Plan
@@ -203,11 +204,7 @@ def _lines(document: dict[str, Any]) -> list[str]:
             f"  {pair['first']} against {pair['second']}: {pair['verdict']} "
             f"({' against '.join(sides)}{known})"
         )
-    lines.append(
-        "probability that any two settings with the same distribution of scores are called "
-        f"different: at most {document['alpha']:g}"
-    )
-    return lines
+    return [*lines, stated_error(document)]
 
 
 def _side(document: dict[str, Any], arm: str) -> str:
