@@ -384,6 +384,9 @@ class ServerLock:
             with suppress(DBAPIError):
                 if not self._connection.invalidated:
                     self._connection.detach()  # the pool must not keep a connection with a lock
+                    # The server notices only later that a connection has been closed.
+                    self._connection.execute(text(f"SELECT pg_advisory_unlock({_key(_DRIVER)})"))
+            with suppress(DBAPIError):
                 self._connection.close()
             self._connection = None
 
