@@ -104,12 +104,13 @@ class RayCluster:
             arguments: of its constructor.
             cpus: CPUs of its node that it occupies.
             gpus: GPUs of its node.
-            options: further ones of Ray.
+            options: further ones of Ray, the same for all actors of the class.
         """
         if kind not in self._kinds:  # else Ray would send the class again, 10 ms each time
-            self._kinds[kind] = self.ray.remote(max_restarts=0, max_task_retries=0)(kind)
+            made = self.ray.remote(max_restarts=0, max_task_retries=0, **options)
+            self._kinds[kind] = made(kind)
         placed = {"num_cpus": cpus, "num_gpus": gpus, "scheduling_strategy": "SPREAD"}
-        return self._kinds[kind].options(**placed, **options).remote(*arguments)
+        return self._kinds[kind].options(**placed).remote(*arguments)
 
     def end_actor(self, actor: Any) -> None:
         """Ends an actor at once, if it has not ended."""
