@@ -49,6 +49,9 @@ SHORTER = {
     r"(rlarcade\.train )": (
         r"\1--num-envs 4 --conv-channels 4 4 4 --hidden-units 16 --eval-episodes 1 "
     ),
+    # each worker imports torch, which takes seconds of a core
+    r"(rlarcade\.(?:evaluate|compare|promote) .*--engine ray .*)": r"\1 --workers 2",
+    r"--replicas 6 --address": "--replicas 2 --address",
     r"--(episodes|games) \d+": r"--\1 1",
     r"(rlarcade\.evaluate (?!.*--episodes).*)": r"\1 --episodes 1",
     r"(rlarcade\.compare .*)": r"\1 --max-pairs 1; [ $? = 4 ]",  # one pair decides nothing

@@ -11,11 +11,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import inf
 from types import TracebackType
 from typing import Any, Self
 
 from rlarcade.cluster.connection import RayCluster, raised_there
-from rlarcade.cluster.dispatch import MOST_DEATHS, Dispatcher
+from rlarcade.cluster.dispatch import Dispatcher
 from rlarcade.cluster.game_worker import Game, GameWorker
 from rlarcade.cluster.nodes import facts_of_this_process
 from rlarcade.cluster.packing import packed_player
@@ -33,6 +34,9 @@ longer (docs/results/scaling.md)."""
 _TICK = 0.5  # seconds
 _LOOK_SECONDS = 2.0  # between looks at how many CPUs the cluster has
 _PATIENCE = 30.0  # seconds without a worker, before the user is told
+_PAUSES = (0.0, 4.0, 8.0, 16.0)
+"""Seconds before workers are started again, after so many times that some ended before they had
+begun: Ray may need half a minute to notice that a node is dead, and gives it work meanwhile."""
 
 
 @dataclass(eq=False)
@@ -40,6 +44,8 @@ class _Worker:
     actor: Any
     call: Any
     """What it was asked: a reference to the answer. None: nothing."""
+    round: int
+    """Number of the look at the cluster that started it, maybe together with others."""
     node: str | None = None
     """None: it has not said that it is ready."""
     players: set[int] = field(default_factory=set)
@@ -80,7 +86,10 @@ class RayGames:
         self._worked = time.monotonic()
         self._looked = self._worked - _LOOK_SECONDS
         self._told_to_wait = False
-        self._stillborn = 0  # workers that ended before they had begun, one after the other
+        self._rounds = 0
+        # Rounds of which workers ended before they had begun, since one has begun; the last one.
+        self._stillborn, self._stillborn_round = 0, 0
+        self._pause_ends = -inf
 
     @contextmanager
     def used(self) -> Iterator[None]:
@@ -154,16 +163,18 @@ class RayGames:
 
     def _keep_workers(self) -> None:
         """Starts workers, as many as have a CPU and would have a game."""
-        if time.monotonic() - self._looked < _LOOK_SECONDS and self._workers:
+        now = time.monotonic()
+        if now < self._pause_ends or (now - self._looked < _LOOK_SECONDS and self._workers):
             return
-        self._looked = time.monotonic()
+        self._looked = now
+        self._rounds += 1
         most = self._cluster.cpus()
         if self._most is not None:
             most = min(most, self._most)
         self._dispatcher.workers = self._dispatcher.wanted(most)
         while len(self._workers) < self._dispatcher.workers:
             actor = self._cluster.start_actor(GameWorker, facts_of_this_process(), LANES)
-            self._workers.append(_Worker(actor, actor.ready.remote()))
+            self._workers.append(_Worker(actor, actor.ready.remote(), self._rounds))
 
     def _send(self, worker: _Worker, games: dict[int, Scheduled]) -> None:
         packed = {}
@@ -205,19 +216,26 @@ class RayGames:
         back = self._dispatcher.lost(worker)
         self._looked -= _LOOK_SECONDS
         if worker.node is None:
-            self._stillborn += 1
-            if self._stillborn >= MOST_DEATHS:
-                raise ResourceError(
-                    f"{self._stillborn} workers of the cluster ended before they had begun "
-                    f"({own_words(error)}). Their logs say why (`ray logs`); too little memory is "
-                    "the usual reason."
-                ) from error
+            self._note_stillborn(worker, error)
             self._warn(f"a worker of the cluster did not begin ({type(error).__name__})")
         else:
             self._warn(
                 f"a worker on node {worker.node} has ended ({type(error).__name__}); "
                 f"{counted(back, 'game')} will be played again"
             )
+
+    def _note_stillborn(self, worker: _Worker, error: Exception) -> None:
+        if worker.round <= self._stillborn_round:
+            return  # another one of its round has ended, too: a node takes all its workers along
+        self._stillborn_round = worker.round
+        self._stillborn += 1
+        if self._stillborn > len(_PAUSES):
+            raise ResourceError(
+                f"{self._stillborn} times, one after the other, workers of the cluster ended "
+                f"before they had begun ({own_words(error)}). Their logs say why (`ray logs`); too "
+                "little memory is the usual reason."
+            ) from error
+        self._pause_ends = time.monotonic() + _PAUSES[self._stillborn - 1]
 
     def close(self) -> None:
         """Ends the workers."""

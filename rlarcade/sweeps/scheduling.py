@@ -30,6 +30,9 @@ _END_OF_LOG = 65_536  # bytes that are read to find a log's last line
 _POLL_SECONDS = 0.05  # also the longest delay before a Ctrl-C is passed on
 MOST_LOSSES = 5
 """Workers that may end while they train a run, without a save, before it counts as failed."""
+_PAUSES = (0.0, 4.0, 8.0, 16.0)
+"""Seconds before the run's next worker, after so many such ends: a cluster may need half a minute
+to notice that a node is dead, and gives it work meanwhile."""
 
 
 class Job(Protocol):
@@ -108,6 +111,7 @@ class Scheduler:
         self._told_to_wait: set[str] = set()
         self._told_to_end: set[str] = set()
         self._losses: dict[str, tuple[int, int]] = {}
+        self._pauses: dict[str, float] = {}  # until when, by the monotonic clock
 
     def run_all(self) -> None:
         """Trains the runs until all are finished, or until a stop is requested.
@@ -154,12 +158,14 @@ class Scheduler:
         return bool(self.waiting or self.running)
 
     def _next(self) -> SweepRun | None:
-        """Returns the first waiting run that no process works on; None if there is none.
+        """Returns the first waiting run that may begin and that no process works on.
 
         A process of a killed sweep may still work on a run. It has noticed that its sweep ended, so
         it saves and then ends by itself.
         """
         for run in self.waiting:
+            if time.monotonic() < self._pauses.get(run.label, 0.0):
+                continue
             owner = process_in(run.folder)
             if owner is None:
                 return run
@@ -222,6 +228,7 @@ class Scheduler:
             return
         if count < MOST_LOSSES:
             self.waiting.insert(0, run)
+            self._pauses[run.label] = time.monotonic() + _PAUSES[count - 1]
             say(f"{self.done()}: {run.label} lost its worker{place} ({job.lost}); it goes on later")
             return
         self.exits[run.label] = EXIT_ERROR

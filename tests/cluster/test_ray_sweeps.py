@@ -341,7 +341,7 @@ def test_a_node_that_dies_loses_no_save_and_its_runs_go_on_elsewhere(tmp_path, r
         ray_nodes.kill(busy)
         out, err = one.communicate(timeout=280)
     ray_nodes.add()
-    assert one.returncode == 0, err
+    assert one.returncode == 0, out + err
     assert "lost its worker" in out
     assert (digests(folder), figures(folder)) == local
 

@@ -37,6 +37,18 @@ class Job:
         self.stopped = True
 
 
+class Clock:
+    """A look at what runs takes a second."""
+
+    now = 0.0
+
+    def monotonic(self):
+        return self.now
+
+    def sleep(self, _):
+        self.now += 1
+
+
 class Engine:
     def __init__(self, ends):
         self.ends, self.started, self.closed = {k: list(v) for k, v in ends.items()}, [], False
@@ -59,12 +71,15 @@ class Engine:
 def swept(tmp_path, monkeypatch, capfd):
     """Schedules runs with these ends; returns the scheduler, its engine and what was said."""
     monkeypatch.setattr(scheduling, "_POLL_SECONDS", 0)
+    clock = Clock()
+    monkeypatch.setattr(scheduling, "time", clock)
 
     def sweep(ends, stop=None):
         train = TrainConfig(game="pong")
         settings = Settings(preset="x", train=train, run=RunSettings())
         runs = [SweepRun(name, "x", tmp_path / name, {}, settings) for name in ends]
         scheduler = Scheduler(runs, Engine(ends), stop or Stop())
+        scheduler.clock = clock
         try:
             scheduler.run_all()
         except ConfigError as error:
@@ -88,6 +103,14 @@ def test_a_run_that_loses_every_worker_fails_and_the_others_go_on(swept):
     assert engine.started.count("a") == MOST_LOSSES
     assert f"a lost {MOST_LOSSES} workers, one after the other, without a save" in out
     assert "too little memory" in out
+
+
+def test_a_cluster_gets_time_to_notice_a_dead_node_before_a_run_begins_there_again(swept):
+    ends = {"a": ["lost"] * (MOST_LOSSES - 1) + [0], "b": [0], "c": [0]}
+    scheduler, engine, _ = swept(ends)
+    assert scheduler.exits == dict.fromkeys("abc", EXIT_OK)
+    assert engine.started == ["a", "b", "a", "c", "a", "a", "a"]
+    assert 28 <= scheduler.clock.now <= 40
 
 
 def test_a_run_that_saves_between_losses_goes_on_for_ever(swept, tmp_path):
