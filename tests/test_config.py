@@ -31,6 +31,8 @@ PRESETS = (
     "double-dqn",
     "dqn",
     "fast",
+    "impala-iqn",
+    "impala-pqn",
     "iqn",
     "laptop",
     "munchausen-iqn",
@@ -87,6 +89,8 @@ def test_every_shipped_preset_begins_with_a_comment_that_names_its_source(name):
         ("btr", {"torso": "impala", "impala_width": 2, "spectral_norm": True, "head": "implicit",
                  "munchausen": True, "noisy": True, "prioritized": True, "n_steps": 3}),
         ("pqn", {"memory": "none", "num_envs": 128, "rollout_steps": 32, "optimizer": "radam"}),
+        ("impala-iqn", {"torso": "impala", "impala_width": 1, "head": "implicit", "n_steps": 3}),
+        ("impala-pqn", {"torso": "impala", "impala_width": 1, "memory": "none", "norm": "channel"}),
     ],
 )  # fmt: skip
 def test_a_preset_is_made_of_the_parts_of_its_paper(name, parts):

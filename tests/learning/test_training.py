@@ -58,6 +58,15 @@ EASY = {
     "exploration_steps": 2_500,
 }
 WIDE = EASY | {"batch_size": 32, "exploration_steps": 1_500}
+ROLLOUTS = {
+    "num_envs": 16,
+    "rollout_steps": 8,
+    "batch_size": 32,
+    "total_timesteps": 8_000,
+    "hidden_units": 64,
+    "learning_rate": 2e-3,
+    "exploration_steps": 4_000,
+}
 # What makes each preset's composition learn catch in seconds: sizes and pace, never its parts.
 COMPOSITIONS = {
     "dqn": WIDE,
@@ -79,15 +88,9 @@ COMPOSITIONS = {
     "munchausen-iqn": WIDE | {"total_timesteps": 9_500},
     "btr": WIDE,
     "fast": WIDE | {"total_timesteps": 2_500},
-    "pqn": {
-        "num_envs": 16,
-        "rollout_steps": 8,
-        "batch_size": 32,
-        "total_timesteps": 8_000,
-        "hidden_units": 64,
-        "learning_rate": 2e-3,
-        "exploration_steps": 4_000,
-    },
+    "impala-iqn": EASY | {"gradient_steps": 1},
+    "pqn": ROLLOUTS,
+    "impala-pqn": ROLLOUTS,
 }
 QUICKEST = ("pqn",)
 
