@@ -103,7 +103,7 @@ def measure(state: TrainingState, seconds: float) -> dict[str, dict[str, float]]
     """Returns the figures: training, each part of a step, and each part's limit."""
     config, learner, replay = state.config, state.learner, state.replay
     lanes, device = config.num_envs, learner.device
-    training = _end_to_end(state, seconds)
+    training = end_to_end(state, seconds)
 
     batch = replay.sample(config.batch_size, state.replay_rng).to(device)
     parts = {
@@ -151,7 +151,7 @@ def measure(state: TrainingState, seconds: float) -> dict[str, dict[str, float]]
     }
 
 
-def _end_to_end(state: TrainingState, seconds: float) -> dict[str, float]:
+def end_to_end(state: TrainingState, seconds: float) -> dict[str, float]:
     """Steps per second of training, and the share of the loop's time that each part takes."""
     started, then, parts = 0.0, 0, dict[str, float]()
     progress = None

@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import rlarcade
+
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 
 
@@ -201,6 +203,55 @@ def test_the_gpu_benchmark_breaks_a_step_down_into_its_parts(tmp_path):
     refused = subprocess.run(command, check=False, capture_output=True, text=True)
     assert refused.returncode == 2
     assert refused.stderr == "bench_gpu: error: it measures presets with replay.\n"
+
+
+def test_a_published_curve_is_read_between_its_points_and_no_further(monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPTS)
+    from gpu_quarter_hour import COMPOSITIONS, best, published
+
+    curve = ((10.0, 1_000.0), (20.0, 3_000.0))
+    assert [published(curve, frames) for frames in (0, 5, 10, 15, 20, 99)] == [
+        pytest.approx(score) for score in (148, 574, 1_000, 2_000, 3_000, 3_000)
+    ]
+    # 500 seconds at 5,000 steps a second are 10 million frames
+    rows = [
+        {"composition": name, "lanes": 128, "steps_per_second": 5_000.0} for name in COMPOSITIONS
+    ]
+    assert best(rows, 500.0) == (rows[0], pytest.approx(1_502))
+    assert best([{**rows[0], "failed": "crash"}, rows[3]], 500.0) == (rows[3], pytest.approx(735))
+    rows[3]["steps_per_second"] = 11_500.0
+    assert best([{**rows[0], "steps_per_second": 2_000.0}, rows[3]], 500.0)[0] == rows[3]
+    with pytest.raises(ValueError, match="run `measure` first"):
+        best([{**rows[0], "failed": "crash"}], 500.0)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_a_quarter_of_an_hour_on_a_gpu_is_rehearsed_on_a_cpu(tmp_path):
+    def call(name, seconds):
+        command = [sys.executable, SCRIPTS / "gpu_quarter_hour.py", name, "--rehearse"]
+        words = [*command, "--out", tmp_path / "out", "--seconds", seconds]
+        return subprocess.run([*map(str, words)], check=False, capture_output=True, text=True)
+
+    refused = call("attempt", 60)
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    done = call("measure", 75)
+    assert done.returncode == 0, done.stdout + done.stderr
+    document = json.loads((tmp_path / "out" / "measured.json").read_text())
+    assert document["tests"]["exit_code"] is not None
+    assert document["speeds"][0]["composition"] == "impala-iqn"
+    assert all(row["steps_per_second"] > 0 for row in document["speeds"])
+    done = call("attempt", 60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    record = json.loads((tmp_path / "out" / "record.json").read_text())
+    assert record["config"]["torso"] == "impala"
+    agent = rlarcade.DQNAgent.load(tmp_path / "out" / "checkpoint")
+    assert agent.version == record["weights_sha256"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "measured.json",
+        "record.json",
+        "checkpoint",
+    }
 
 
 @pytest.mark.slow  # two games of ours and two of Stable-Baselines3's, cut short
