@@ -97,16 +97,12 @@ def test_every_link_leads_to_a_file(name):
             assert (folder / target).exists(), target
 
 
+WITH_OWN_TESTS = {"predicting", "serving", "howto/ray"}
 WITH_PYTHON = [name for name, text in PAGES.items() if "```python" in text]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name",
-    sorted(
-        set(WITH_PYTHON) - {"predicting", "serving", "howto/ray"}
-    ),  # they have tests of their own
-)
+@pytest.mark.parametrize("name", sorted(set(WITH_PYTHON) - WITH_OWN_TESTS))
 def test_the_python_examples_run_as_written_but_shorter(tmp_path, name):
     example = "".join(re.findall(r"```python\n(.+?)```", PAGES[name], flags=re.DOTALL))
     code = example.replace("100_000", "64").replace("episodes=10", "episodes=1")

@@ -87,7 +87,8 @@ class RayGames:
         self._looked = self._worked - _LOOK_SECONDS
         self._told_to_wait = False
         self._rounds = 0
-        # Rounds of which workers ended before they had begun, since one has begun; the last one.
+        # A round fails if a worker of it ends before it has begun. How many rounds have failed
+        # since a worker began; the number of the last one.
         self._stillborn, self._stillborn_round = 0, 0
         self._pause_ends = -inf
 
