@@ -32,6 +32,7 @@ from rlarcade.checked import path_of, reason
 from rlarcade.errors import CheckpointError
 from rlarcade.files import LARGEST_TEXT, read_bounded, write_folder
 from rlarcade.games.protocols import MOST_ACTIONS, Protocol
+from rlarcade.json_text import parse_json
 from rlarcade.text import quoted, shown_path
 
 FORMAT_VERSION = 1
@@ -330,7 +331,7 @@ def checkpoint_path(run_folder: Path, steps: int) -> Path:
 
 def _read_manifest(path: Path) -> Manifest:
     try:
-        document = json.loads(read_bounded(path, LARGEST_TEXT))
+        document = parse_json(read_bounded(path, LARGEST_TEXT))
         version = document.get("format_version") if isinstance(document, dict) else None
         if version != FORMAT_VERSION:
             found = quoted(version)
@@ -343,5 +344,5 @@ def _read_manifest(path: Path) -> Manifest:
         raise CheckpointError(f"cannot read {path}: {error.strerror}.") from error
     except ValidationError as error:
         raise CheckpointError(f"{path} is damaged: {reason(error)}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise CheckpointError(f"{path} is damaged: not JSON ({error}).") from error

@@ -19,6 +19,9 @@ _KEY_PART = r"""(?:(?<![\w-])[\w-]++|"[^"\n]*+"|'[^'\n]*+')"""
 _DEEP_KEY = re.compile(rf"{_KEY_PART}(?:[ \t]*+\.[ \t]*+{_KEY_PART}){{20}}")
 """A dotted key with more parts than any setting has. tomllib stores every prefix of a key, so a key
 of 50,000 parts takes 5 GB."""
+_MOST_LEVELS = 100
+"""Most brackets inside each other. tomllib calls itself for each of them, up to Python's limit, and
+objects that Python frees while it stands at that limit cannot run their `__del__`."""
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -62,12 +65,13 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
     Raises:
         ConfigError: it cannot be read, is not a file, is too large for settings, or is not TOML.
     """
-    deep = f"{what} {path} is nested too deeply. Settings need no more than two levels."
     try:
         # some editors begin a file with a byte order mark
         text = read_bounded_text(path, _LARGEST_FILE).removeprefix("\ufeff")
-        if _DEEP_KEY.search(text):
-            raise ConfigError(deep)
+        if _DEEP_KEY.search(text) or _levels(text) > _MOST_LEVELS:
+            raise ConfigError(
+                f"{what} {path} is nested too deeply. Settings need no more than two levels."
+            )
         return tomllib.loads(text)
     except ConfigError:
         raise
@@ -75,8 +79,15 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
         raise ConfigError(f"{what} {path} is not valid TOML: {error}.") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"cannot read {what} {path}: it is not UTF-8 text.") from error
-    except RecursionError as error:
-        raise ConfigError(deep) from error
     except (OSError, ValueError) as error:  # ValueError: not text, or a number of 5,000 digits
         reason = getattr(error, "strerror", None) or str(error).partition("; use sys.")[0]
         raise ConfigError(f"cannot read {what} {shown_path(path)}: {reason}.") from error
+
+
+def _levels(text: str) -> int:
+    """Counts brackets inside each other, also those of texts and comments."""
+    level = deepest = 0
+    for bracket in re.findall(r"[\[\]{}]", text):
+        level = max(0, level + (1 if bracket in "[{" else -1))
+        deepest = max(deepest, level)
+    return deepest

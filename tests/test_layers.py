@@ -13,6 +13,7 @@ ROOMS = [
         "checked",
         "seeding",
         "files",
+        "json_text",
         "locks",
         "text",
         "numbers",

@@ -4,7 +4,7 @@ import pytest
 from pydantic import BaseModel
 
 from rlarcade.errors import ConfigError
-from rlarcade.toml_files import errors_of, read_toml_as
+from rlarcade.toml_files import errors_of, read_toml, read_toml_as
 
 
 class Size(BaseModel, extra="forbid"):
@@ -37,3 +37,12 @@ def test_an_error_in_a_file_names_the_file(tmp_path, text, said):
 def test_only_errors_of_settings_get_the_name_of_the_file():
     with pytest.raises(KeyError, match="^'x'$"), errors_of("size s.toml"):
         raise KeyError("x")
+
+
+def test_values_inside_each_other_are_read_up_to_one_hundred_levels(tmp_path):
+    path = tmp_path / "size.toml"
+    path.write_text("# ))]]}} \nx = " + "[" * 99 + "'[' ,1" + "]" * 99)
+    assert "x" in read_toml(path, "size")
+    path.write_text("# ]]} \nx = " + "[" * 101 + "1" + "]" * 101)
+    with pytest.raises(ConfigError, match=r"size\.toml is nested too deeply"):
+        read_toml(path, "size")

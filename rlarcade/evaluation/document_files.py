@@ -1,6 +1,5 @@
 """Reads result documents from files, and checks that their claims are consistent."""
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -23,6 +22,7 @@ from rlarcade.evaluation.sequential import Counts
 from rlarcade.evaluation.suite import SuiteComparison
 from rlarcade.files import read_bounded_text
 from rlarcade.games.protocols import Protocol
+from rlarcade.json_text import parse_json
 from rlarcade.playing.recordings import Recording
 from rlarcade.playing.schedule import evaluation_seeds, match_seeds
 from rlarcade.seeding import SeedUse
@@ -101,7 +101,7 @@ def _read(path: Path) -> tuple[list[BaseModel], list[str]]:
     try:
         found = list(_record_of_a_match(text) if path.suffix == ".jsonl" else _documents(text))
         problems = [one for document, written in found for one in _problems(document, written)]
-    except (ValidationError, ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValidationError, ValueError, TypeError, KeyError) as error:
         what = reason(error).rstrip(".")
         raise RecordingError(
             f"{path} is no result document, or it is damaged: {printable(what, 200)}. Name a file "
@@ -115,7 +115,7 @@ _Written = tuple[BaseModel, dict[str, Any]]
 
 
 def _documents(text: str) -> Iterator[_Written]:
-    document = json.loads(text)
+    document = parse_json(text)
     if not isinstance(document, dict):
         raise ValueError("it contains no JSON object")
     if "matches" in document:  # suites and round robins have many
@@ -133,7 +133,7 @@ def _documents(text: str) -> Iterator[_Written]:
 
 def _record_of_a_match(text: str) -> Iterator[_Written]:
     first, *lines = text.splitlines() or ["{}"]
-    header: dict[str, Any] = json.loads(first)
+    header: dict[str, Any] = parse_json(first)
     sides = {
         side: Side(checkpoint=str(header[side]), version=header[side])
         for side in ("champion", "candidate")

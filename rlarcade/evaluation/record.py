@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from rlarcade.errors import RunFolderError
 from rlarcade.files import open_own
+from rlarcade.json_text import parse_json
 from rlarcade.locks import try_lock
 from rlarcade.text import printable, shown_path
 
@@ -81,10 +82,10 @@ class Record(Generic[_Part]):
             return ()
         header, *lines = whole.splitlines() or [text]
         try:
-            found: dict[str, Any] = dict(json.loads(header))
+            found: dict[str, Any] = dict(parse_json(header))
             self._check_identity(found, identity)
             parts = tuple(self._part.model_validate_json(line) for line in lines)
-        except (ValidationError, ValueError, TypeError, RecursionError) as error:
+        except (ValidationError, ValueError, TypeError) as error:
             raise RunFolderError(
                 f"the record of the {self._what}, {self.path}, is damaged or is another file. "
                 f"Move it away to play the {self._what} from its beginning."

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from sqlalchemy import Connection, Row, select, update
 
 from rlarcade.errors import ConfigError, DamagedPartError, RegistryError, UnusableRegistryError
+from rlarcade.json_text import parse_json
 from rlarcade.registry.blobs import sha256
 from rlarcade.registry.documents import Event, Problem, Receipt
 from rlarcade.registry.tables import events, meta
@@ -123,7 +124,7 @@ def read(connection: Connection, since: int = 0, kinds: tuple[str, ...] = ()) ->
     for row in connection.execute(query):
         try:
             yield _event(row)
-        except (ValueError, TypeError, RecursionError) as error:
+        except (ValueError, TypeError) as error:
             raise UnusableRegistryError(
                 f"event {row.sequence} of the audit log was altered and cannot be read. For "
                 "details run `promote audit verify`, and import the newest export into another "
@@ -132,7 +133,7 @@ def read(connection: Connection, since: int = 0, kinds: tuple[str, ...] = ()) ->
 
 
 def _event(row: Row[Any]) -> Event:
-    return Event.model_validate(row._asdict() | {"document": json.loads(row.document)})
+    return Event.model_validate(row._asdict() | {"document": parse_json(row.document)})
 
 
 def head(connection: Connection) -> Receipt:
@@ -229,7 +230,7 @@ def _wrong(row: Row[Any], previous: str) -> str | None:
         event = _event(row)
         text = canonical_json(event.document)
         digest = sha256(canonical_json(event.model_dump(exclude={"digest"})).encode())
-    except (ValueError, TypeError, RecursionError, RegistryError):
+    except (ValueError, TypeError, RegistryError):
         return "was altered: it is no longer an entry of an audit log"
     if digest != row.digest or text != row.document:
         return f"was altered: its digest is {digest[:12]}…, not {str(row.digest)[:12]}…"

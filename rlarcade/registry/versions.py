@@ -1,6 +1,5 @@
 """Rows of the table of versions: making, checking and finding them."""
 
-import json
 import re
 from collections.abc import Iterable
 from functools import lru_cache
@@ -15,6 +14,7 @@ from rlarcade.errors import DamagedPartError, RegistryError
 from rlarcade.files import LARGEST_TEXT
 from rlarcade.games.names import resolve_game
 from rlarcade.games.protocols import FRAMESKIP, SCREEN, STACK, Protocol
+from rlarcade.json_text import parse_json
 from rlarcade.registry import tables
 from rlarcade.registry.audit import canonical_json, storable
 from rlarcade.registry.blobs import Blobs, DamagedBlobError, sha256
@@ -161,7 +161,7 @@ def _document(row: Row[Any], aliases: tuple[str, ...]) -> Version:
                 "state": "broken" if broken else "archived" if archived else "ok",
             }
         )
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError) as error:
         raise DamagedPartError(
             f"version {row.number} cannot be read: its row was altered. For details run `promote "
             "verify --all`, or import the newest export into another folder."
@@ -175,7 +175,7 @@ def _protocol(text: str) -> Protocol:
 
 @lru_cache(maxsize=64)
 def _libraries(text: str) -> dict[str, str]:
-    libraries: dict[str, str] = json.loads(text)
+    libraries: dict[str, str] = parse_json(text)
     return libraries
 
 

@@ -2,7 +2,6 @@
 
 import base64
 import itertools
-import json
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from rlarcade.checkpoint import MANIFEST, WEIGHTS
 from rlarcade.errors import RlarcadeError
 from rlarcade.files import read_bounded
 from rlarcade.games.names import display_name
+from rlarcade.json_text import parse_json
 from rlarcade.reports.formats import short_name
 from rlarcade.reports.page import Figure
 from rlarcade.reports.plots import curves_plot
@@ -89,11 +89,10 @@ def learning_curve(path: Path) -> LearningCurve | None:
                 if _has_score(line):
                     steps.append(line["step"])
                     scores.append(line[_TRAINING_SCORE])
-        except (OSError, RecursionError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "a line is nested too deeply"
+        except OSError as error:
             raise RlarcadeError(
-                f"the metrics of run {run} cannot be read: {reason}. Repair the file, or leave its "
-                "learning curve out."
+                f"the metrics of run {run} cannot be read: {error.strerror}. Repair the file, or "
+                "leave its learning curve out."
             ) from error
         if steps:
             return LearningCurve(str(run), *_in_order(steps, scores), _game_of(run))
@@ -119,8 +118,8 @@ def _has_score(figures: Mapping[str, Any]) -> bool:
 
 def _game_of(run: Path) -> str | None:
     try:
-        game = json.loads(read_bounded(run / "run.json"))["train"]["game"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        game = parse_json(read_bounded(run / "run.json"))["train"]["game"]
+    except (OSError, ValueError, KeyError, TypeError):
         # The curve is still shown without its game.
         return None
     return game if isinstance(game, str) else None

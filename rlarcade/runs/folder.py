@@ -33,6 +33,7 @@ from rlarcade.config import Settings, TrainConfig
 from rlarcade.errors import RunFolderError
 from rlarcade.files import UNFINISHED, open_own, read_own, remove_own, write_file
 from rlarcade.games.names import resolve_game
+from rlarcade.json_text import parse_json
 from rlarcade.locks import try_lock
 
 RUNS = Path("checkpoints")
@@ -134,11 +135,11 @@ def read_record(folder: Path) -> RunRecord | None:
 def read_outcome(folder: Path) -> dict[str, Any] | None:
     """Reads a run's outcome; None if `result.json` is missing, damaged or incomplete."""
     try:
-        outcome = json.loads(read_own(folder / "result.json", LARGEST_RESULT))
+        outcome = parse_json(read_own(folder / "result.json", LARGEST_RESULT))
         scores, seconds = outcome["evaluation"], outcome["seconds"]
         numbers = [outcome["steps"], scores["mean"], scores["median"], seconds["total"]]
         normalised = scores["human_normalized"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None  # resuming from the last state writes it again
     numbers += [] if normalised is None else [normalised]
     real = all(type(number) in (int, float) and isfinite(number) for number in numbers)

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 from rlarcade.files import own_folder, read_own, remove_own, write_file
 from rlarcade.foreign import own_words
+from rlarcade.json_text import parse_json
 from rlarcade.runs.trackers import Display, TrackedRun, Tracker
 
 FOLDER = "trackers"
@@ -235,8 +236,8 @@ def _line_from_file(line: dict[str, Any]) -> Told:
 def _read_position(path: Path) -> _Position | None:
     """Reads how far a copy goes. If that is unknown, the tracker begins a new run."""
     try:
-        position = _Position(**json.loads(read_own(path)))
-    except (OSError, ValueError, TypeError, RecursionError):  # there is none, or it is damaged
+        position = _Position(**parse_json(read_own(path)))
+    except (OSError, ValueError, TypeError):  # there is none, or it is damaged
         return None
     kinds = [type(value) for value in position]
     known = kinds in ([str, str, int, int, bool], [str, type(None), int, int, bool])

@@ -13,6 +13,7 @@ from typing import Any, TextIO
 from rlarcade.evaluation import Evaluation
 from rlarcade.files import check_own, open_own, write_file
 from rlarcade.games.protocols import FRAMESKIP
+from rlarcade.json_text import parse_json
 from rlarcade.learning.schedules import crossed
 from rlarcade.learning.training import TrainingProgress
 from rlarcade.runs.listener import Tell, warn_in_python
@@ -272,8 +273,8 @@ def _figures_of(line: bytes) -> dict[str, Any] | None:
     if len(line) > _LONGEST_LINE:
         return None
     try:
-        figures = json.loads(line.decode("utf-8", errors="replace"))
-    except (ValueError, RecursionError):
+        figures = parse_json(line.decode("utf-8", errors="replace"))
+    except ValueError:
         return None
     whole = isinstance(figures, dict) and isinstance(figures.get("step"), int)
     return figures if whole else None

@@ -20,6 +20,7 @@ from rlarcade.config import TrainConfig
 from rlarcade.errors import CheckpointError
 from rlarcade.files import LARGEST_TEXT, read_own
 from rlarcade.games.protocols import MOST_ACTIONS, SCREEN
+from rlarcade.json_text import parse_json
 from rlarcade.learning.networks import weights_bytes
 from rlarcade.learning.schedules import updates_due
 from rlarcade.learning.state import replay_capacity
@@ -92,7 +93,7 @@ def read_document(path: Path) -> Document:
         CheckpointError: it is missing, damaged, altered, or of another format.
     """
     try:
-        document = json.loads(read_own(path, _LARGEST_DOCUMENT))
+        document = parse_json(read_own(path, _LARGEST_DOCUMENT))
         body: dict[str, Any] = document["body"]
         digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
         if digest != document["sha256"]:
@@ -100,7 +101,7 @@ def read_document(path: Path) -> Document:
         version = body.get("format_version")
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}.") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} is damaged: not a training state.") from error
     if version != FORMAT_VERSION:
         raise CheckpointError(

@@ -14,6 +14,7 @@ from websockets.sync.client import ClientConnection, connect
 from rlarcade.errors import ConfigError, ServerError
 from rlarcade.games.protocols import Protocol
 from rlarcade.games.single import GameEnv
+from rlarcade.json_text import parse_json
 from rlarcade.text import printable, shown_path
 
 _SECONDS = 60.0  # for an answer
@@ -98,7 +99,7 @@ class ServerClient:
                 f"{self.url} cannot be reached: {error}. Start a server with `rlarcade serve`."
             ) from error
         try:
-            found = json.loads(data) if data else None
+            found = parse_json(data) if data else None
         except ValueError as error:
             raise ServerError(f"{self.url}{path} is not a rlarcade server's answer.") from error
         if answer.status >= 300:
@@ -230,7 +231,7 @@ class _Line:
 
     def _answer(self) -> Any:
         assert self._socket is not None
-        told = json.loads(self._socket.recv(_SECONDS))
+        told = parse_json(self._socket.recv(_SECONDS))
         if "error" not in told:
             return told
         message = printable(str(told["error"]))

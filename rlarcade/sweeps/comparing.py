@@ -13,6 +13,7 @@ from rlarcade.errors import ConfigError, RunFolderError
 from rlarcade.files import read_own, write_file
 from rlarcade.games.names import display_name
 from rlarcade.games.scores import published_scores
+from rlarcade.json_text import parse_json
 from rlarcade.reports.sweep_plans import stated_error
 from rlarcade.sweeps.adastop import Decision, Outcome, Pair, Rule, decide
 from rlarcade.sweeps.file import SweepFile, SweepRun, expanded, round_seeds
@@ -136,13 +137,13 @@ class Comparison(Plan):
         path, now = self._folder / _RECORD, self._recorded()
         changed: list[str] = []
         try:
-            began = json.loads(read_own(path))
+            began = parse_json(read_own(path))
             names = [name for name in now if began[name] != now[name]]
             changed = [f"{name} = {began[name]}, now {now[name]}" for name in names]
         except FileNotFoundError:
             self._folder.mkdir(parents=True, exist_ok=True)
             write_file(path, json.dumps(now).encode())
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        except (OSError, ValueError, KeyError, TypeError):
             changed = ["a rule that cannot be read any more"]
         if changed:
             raise RunFolderError(

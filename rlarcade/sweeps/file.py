@@ -1,6 +1,5 @@
 """The file of a sweep, and the runs that it means."""
 
-import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from rlarcade.checked import validated
 from rlarcade.errors import ConfigError, RunFolderError
 from rlarcade.files import read_own
 from rlarcade.games.names import resolve_game
+from rlarcade.json_text import parse_json
 from rlarcade.learning.hardware import default_preset
 from rlarcade.runs.folder import RUNS, read_outcome
 from rlarcade.sweeps.sections import Compare, Count, Search
@@ -264,10 +264,10 @@ def check_folder(run: SweepRun) -> None:
     # a setting that is newer than the record had its default value
     defaults = recorded(config.make_settings("", {"game": "pong"}))
     try:
-        began = defaults | json.loads(read_own(record))
+        began = defaults | parse_json(read_own(record))
         names = [name for name in now | began if began.get(name) != now.get(name)]
         changed = [f"{name} = {began.get(name)}, now {now.get(name)}" for name in names]
-    except (OSError, ValueError, TypeError, RecursionError):
+    except (OSError, ValueError, TypeError):
         changed = [f"unknown settings: {record} is missing or damaged"]
     if changed:
         raise RunFolderError(

@@ -35,6 +35,7 @@ from rlarcade.errors import ConfigError, RunFolderError
 from rlarcade.files import open_own
 from rlarcade.foreign import from_extra
 from rlarcade.games.protocols import FRAMESKIP
+from rlarcade.json_text import parse_json
 from rlarcade.locks import try_lock
 from rlarcade.runs.metrics import each_metric, newest_metrics
 from rlarcade.sweeps.file import SweepFile, SweepRun, recorded, trial_run
@@ -287,7 +288,7 @@ class Searching(Plan):
     def _chosen(self, trial: Any) -> dict[str, Any]:
         """Returns a trial's parameters as settings."""
         return {
-            name: json.loads(value) if self.section.parameters[name].choices is not None else value
+            name: parse_json(value) if self.section.parameters[name].choices is not None else value
             for name, value in trial.params.items()
         }
 
