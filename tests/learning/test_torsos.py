@@ -574,3 +574,19 @@ def test_a_module_that_returns_something_else_is_refused(make, returned):
         QNetwork(NUM_ACTIONS, NetworkSettings(), torso=Wrong(make))
     with pytest.raises(ValueError, match=message + returned):
         DQNAgent(TrainConfig(game="pong"), num_actions=NUM_ACTIONS, torso=Wrong(make))
+
+
+@pytest.mark.parametrize("norm", ["none", "layer", "channel"])
+@pytest.mark.parametrize("torso", ["nature", "impala"])
+def test_no_relu_overwrites_a_view(torso, norm):
+    """Otherwise autograd copies the gradient of the whole maps, again and again."""
+    module = make_torso(NetworkSettings(torso=torso, norm=norm))
+    features = module(torch.zeros((2, 4, 84, 84), dtype=torch.uint8), torch.float32)
+    seen, waiting = set(), [features.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            waiting += [following for following, _ in node.next_functions]
+    assert {type(node).__name__ for node in seen} & {"ReluBackward0", "ReluBackward"}
+    assert "CopySlices" not in {type(node).__name__ for node in seen}
