@@ -53,6 +53,7 @@ def quantile_huber_loss(
 
     ρ_τ(u) = |τ − 1{u < 0}| · L_κ(u)/κ for u = target − predicted, summed over predicted quantiles
     and averaged over target samples. Dabney et al. (2018), eq. 10, https://arxiv.org/abs/1710.10044.
+    It has a first derivative only.
 
     Args:
         predicted: float32 (B, N), quantiles of the action taken.
@@ -70,11 +71,27 @@ def quantile_huber_loss(
     require_shape("taus", taus, (taus.shape[0], predicted.shape[1]))
     if taus.shape[0] not in (1, predicted.shape[0]):
         raise ValueError(f"taus must have 1 or {predicted.shape[0]} rows, got {taus.shape[0]}")
-    error = target.detach().unsqueeze(1) - predicted.unsqueeze(2)  # (B, N, M)
-    size = error.abs()
-    huber = torch.where(size <= kappa, 0.5 * error**2, kappa * (size - 0.5 * kappa)) / kappa
-    weight = (taus.detach().unsqueeze(2) - (error.detach() < 0).to(error.dtype)).abs()
-    return (weight * huber).mean(dim=2).sum(dim=1)
+    # The gradient is computed beside the value, and buffers are used again. Autograd would keep
+    # seven arrays of this size until the backward pass: 4 to 7 times as slow on a CPU.
+    with torch.no_grad():
+        error = target.unsqueeze(1) - predicted.unsqueeze(2)  # u, (B, N, M)
+        slope = error.clamp(-kappa, kappa)  # L_κ'(u)
+        weighted = (taus.unsqueeze(2) - (error < 0).to(error.dtype)).abs_().mul_(slope)
+        gradient = weighted.sum(dim=2)
+        huber = error.sub_(slope, alpha=0.5).mul_(weighted)  # L_κ(u) = L_κ'(u) · (u − L_κ'(u)/2)
+        scale = 1 / (kappa * target.shape[1])
+    return _with_gradient(huber.sum(dim=(1, 2)) * scale, predicted, gradient * -scale)
+
+
+def _with_gradient(value: Tensor, variable: Tensor, gradient: Tensor) -> Tensor:
+    """Returns a value, to autograd a function of `variable` that has the given gradient.
+
+    Args:
+        value: float32 (B,).
+        variable: float32 (B, N).
+        gradient: float32 (B, N), of value[b] with respect to variable[b, n].
+    """
+    return value + (gradient * (variable - variable.detach())).sum(dim=1)
 
 
 def project_onto_atoms(values: Tensor, probabilities: Tensor, atoms: Tensor) -> Tensor:

@@ -151,6 +151,20 @@ def test_the_quantile_loss_matches_the_definition(kappa, shared):
     torch.testing.assert_close(loss, torch.tensor(expected))
 
 
+@pytest.mark.parametrize("kappa", [0.3, 1.0, 2.5])
+@pytest.mark.parametrize("shared", [True, False], ids=["shared taus", "taus of each row"])
+def test_the_gradient_of_the_quantile_loss_is_its_slope(kappa, shared):
+    rng = seeded(5)
+    predicted, target = torch.randn(4, 3, generator=rng), 2 * torch.randn(4, 5, generator=rng)
+    taus, weight = torch.rand(1 if shared else 4, 3, generator=rng), torch.rand(4, generator=rng)
+
+    def total(predicted):
+        losses = quantile_huber_loss(predicted, taus.double(), target.double(), kappa=kappa)
+        return (weight * losses).sum()
+
+    assert torch.autograd.gradcheck(total, predicted.double().requires_grad_())
+
+
 def quantile_gradient(predicted, tau, target):
     theta = torch.tensor([[predicted]], requires_grad=True)
     loss = quantile_huber_loss(theta, torch.tensor([[tau]]), target, kappa=1e-3)
