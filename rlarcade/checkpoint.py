@@ -34,6 +34,7 @@ from rlarcade.files import LARGEST_TEXT, read_bounded, write_folder
 from rlarcade.games.protocols import MOST_ACTIONS, Protocol
 from rlarcade.json_text import parse_json
 from rlarcade.text import quoted, shown_path
+from rlarcade.zoo import is_zoo_name, zoo_folder
 
 FORMAT_VERSION = 1
 WEIGHTS = "weights.safetensors"
@@ -227,7 +228,8 @@ def load_checkpoint(
     """Reads a checkpoint and checks its digest. No code of the checkpoint is run.
 
     Args:
-        path: a checkpoint's folder, its weights file, or a run folder for its newest checkpoint.
+        path: a checkpoint's folder, its weights file, a run folder for its newest checkpoint, or
+            an agent that comes with rlarcade, such as `zoo:Pong`.
         largest: returns the most bytes that the weights of a manifest may have; called if the file
             has more than 100 MB. Unset: 2 GB for any manifest, since a custom torso may have any
             size.
@@ -294,10 +296,13 @@ def find_checkpoint(path: str | Path) -> Path:
     """Returns the folder of the checkpoint at a path; for a run folder, of its newest checkpoint.
 
     Raises:
-        CheckpointError: there is no checkpoint at the path.
+        CheckpointError: there is no checkpoint at the path, or no such agent in the zoo.
         ConfigError: `path` is not a path.
+        GameError: the game of an agent of the zoo is unknown.
     """
     path = path_of(path, "a checkpoint")
+    if is_zoo_name(path):
+        return zoo_folder(path)[1]
     if path.name in (WEIGHTS, MANIFEST):
         path = path.parent
     try:

@@ -70,10 +70,10 @@ class _Flags(BaseModel):
 
     contestants: Annotated[tuple[str, ...], tyro.conf.Positional]
     """The version in use, then the version that may replace it. Each is a policy checkpoint; a run
-    folder (its newest checkpoint); a version of a registry (7, champion@pong); `random`; or
-    `module:factory=TEXT`, a policy of your own from `factory(game, TEXT)`; without =TEXT from
-    `factory(game)`. Its games are kept if it has a `version`, a text such as a digest of its
-    weights. More than two play a round robin."""
+    folder (its newest checkpoint); a version of a registry (7, champion@pong); an agent that
+    comes with rlarcade (zoo:SpaceInvaders); `random`; or `module:factory=TEXT`, a policy of your
+    own from `factory(game, TEXT)`; without =TEXT from `factory(game)`. Its games are kept if it has
+    a `version`, a text such as a digest of its weights. More than two play a round robin."""
     suite: Path | None = None
     """Play one match over several games. The TOML file has `[[games]]`, each with champion and
     candidate, and may have `guard` (prove, alarm, none) and `margin`."""

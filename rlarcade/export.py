@@ -35,8 +35,8 @@ class _Flags(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     checkpoint: Annotated[Path, tyro.conf.Positional]
-    """A checkpoint, a run folder (its newest checkpoint), or a version of a registry (7,
-    champion@pong)."""
+    """A checkpoint, a run folder (its newest checkpoint), a version of a registry (7,
+    champion@pong), or an agent that comes with rlarcade (zoo:SpaceInvaders)."""
     onnx: Path | None = None
     """Write the network to this file (.onnx), if it computes what torch computes on frames of a
     game. It needs the extra `onnx`."""

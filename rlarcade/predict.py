@@ -48,8 +48,8 @@ class _Flags(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     checkpoint: Annotated[Path, tyro.conf.Positional]
-    """A checkpoint, a run folder (its newest checkpoint), or a version of a registry (7,
-    champion@pong)."""
+    """A checkpoint, a run folder (its newest checkpoint), a version of a registry (7,
+    champion@pong), or an agent that comes with rlarcade (zoo:SpaceInvaders)."""
     input: Path
     """Observations, uint8 (N, 4, 84, 84): a .npz file with the array `observation`, or a .npy file.
     Or a document with recorded games (.json, .jsonl), which are played again."""

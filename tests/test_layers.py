@@ -24,6 +24,7 @@ ROOMS = [
     },
     {"games"},
     {"config"},
+    {"zoo"},
     {"checkpoint"},
     {"registry", "learning"},
     {"playing"},

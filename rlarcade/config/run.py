@@ -64,8 +64,8 @@ class RunSettings(SettingsGroup):
     custom_learning_rate: str | None = None
     """MODULE:NAME of a function of the agent steps so far that returns the step size."""
     init_from: AnyPath | None = None
-    """Policy checkpoint or version (7, champion@pong). A new run starts from its weights and
-    records it as the parent."""
+    """Policy checkpoint, version (7, champion@pong) or agent of the zoo (zoo:SpaceInvaders). A new
+    run starts from its weights and records it as the parent."""
 
 
 class Settings(SettingsGroup):

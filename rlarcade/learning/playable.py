@@ -3,20 +3,26 @@
 Checkpoints with a user's own torso are not among them: only its module knows its size.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from rlarcade.checked import reason
 from rlarcade.checkpoint import Checkpoint, Manifest, load_checkpoint
 from rlarcade.errors import CheckpointError
 from rlarcade.files import LARGEST_TEXT
+from rlarcade.zoo import is_zoo_name, zoo_name
 
 
 def load_playable(path: str | Path) -> Checkpoint:
     """Reads a checkpoint. Refuses a large file of weights that exceeds its manifest's network.
 
-    Arguments and errors are those of `load_checkpoint`.
+    Arguments and errors are those of `load_checkpoint`. An agent of the zoo keeps its name as the
+    checkpoint's path.
     """
-    return load_checkpoint(path, largest=_largest_weights)
+    checkpoint = load_checkpoint(path, largest=_largest_weights)
+    if is_zoo_name(path):
+        return replace(checkpoint, path=Path(zoo_name(checkpoint.manifest.game)))
+    return checkpoint
 
 
 def _largest_weights(manifest: Manifest) -> int:

@@ -18,6 +18,7 @@ from rlarcade.playing.players import (
 )
 from rlarcade.playing.references import load_named
 from rlarcade.text import printable, quoted, said
+from rlarcade.zoo import is_zoo_name
 
 RANDOM, HUMAN = "random", "human"
 _VERSION = re.compile(r"[!-~]{1,200}")
@@ -35,11 +36,12 @@ def named_players(
     """Loads players by name. All are loaded before the first game, so errors come early.
 
     Args:
-        names: each is a checkpoint or run folder, a version of a registry (`7`, `champion@pong`),
-            `random`, or `module:factory`. `factory(game)` returns a `Policy` or an object with
-            `predict`. `module:factory=ARGUMENT` calls `factory(game, "ARGUMENT")`; the argument is
-            mostly a path. Loading runs the code of the module, which may be in the working
-            directory. The policy may have a `version` attribute; otherwise its version is None.
+        names: each is a checkpoint or run folder, an agent of the zoo (`zoo:Pong`), a version of a
+            registry (`7`, `champion@pong`), `random`, or `module:factory`. `factory(game)` returns
+            a `Policy` or an object with `predict`. `module:factory=ARGUMENT` calls
+            `factory(game, "ARGUMENT")`; the argument is mostly a path. Loading runs the code of the
+            module, which may be in the working directory. The policy may have a `version`
+            attribute; otherwise its version is None.
         game: game of the players that are not checkpoints. Unset: the game of the checkpoints.
         protocol: protocol of all players. Unset: the protocol that the checkpoints were trained
             under, or `v5`.
@@ -83,7 +85,8 @@ def named_players(
 
 def _is_entry_point(name: str) -> bool:
     # os.path.exists accepts a name that is too long for a file; Path.exists raises.
-    return _ENTRY_POINT.fullmatch(name) is not None and not os.path.exists(name)  # noqa: PTH110
+    is_file = os.path.exists(name)  # noqa: PTH110
+    return _ENTRY_POINT.fullmatch(name) is not None and not is_file and not is_zoo_name(name)
 
 
 def _check_game(agent: DQNAgent, game: str | None) -> None:

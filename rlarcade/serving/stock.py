@@ -2,20 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
-from rlarcade.checkpoint import Checkpoint, load_checkpoint
-from rlarcade.games.names import display_name
+from rlarcade.checkpoint import Checkpoint
 from rlarcade.games.protocols import Protocol
+from rlarcade.learning.playable import load_playable
 from rlarcade.learning.policy import DQNAgent
 from rlarcade.registry.documents import Version
 from rlarcade.registry.registry import CHAMPION, Registry
 from rlarcade.serving.engine import ValuesActions
-
-AGENTS = Path(__file__).parents[1] / "agents"
-"""Agents that come with rlarcade, in an installed package."""
-_IN_THE_SOURCE = Path(__file__).parents[2] / "tests" / "data"
-_PACKAGED = ("space-invaders-late",)
+from rlarcade.zoo import zoo_games, zoo_name
 
 
 @dataclass(frozen=True)
@@ -79,14 +74,11 @@ def champions(registry: Registry) -> dict[str, tuple[int, int]]:
 
 
 def packaged(loader: Loader = DQNAgent.load) -> list[Stocked]:
-    """Returns the agents that come with rlarcade; their versions are numbered from 1."""
-    stock = []
-    for number, name in enumerate(_PACKAGED, start=1):
-        folder = AGENTS / name if (AGENTS / name).is_dir() else _IN_THE_SOURCE / name
-        checkpoint = load_checkpoint(folder)
-        title = f"{display_name(checkpoint.manifest.game)} of rlarcade"
-        stock.append(unregistered(number, title, checkpoint, loader))
-    return stock
+    """Returns the agents of the zoo; their versions are numbered from 1."""
+    return [
+        unregistered(number, zoo_name(game), load_playable(zoo_name(game)), loader)
+        for number, game in enumerate(zoo_games(), start=1)
+    ]
 
 
 def unregistered(number: int, name: str, checkpoint: Checkpoint, loader: Loader) -> Stocked:
