@@ -6,6 +6,7 @@ frames made here equal the native ones in every pixel.
 """
 
 import math
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,10 +66,16 @@ def grey_frame(
     grey = _grey(screen)
     if before is not None:
         np.maximum(grey, _grey(before), out=grey)
+    return shrunk(grey)
+
+
+def shrunk(grey: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Returns the frame, uint8 (84, 84), of grey levels, whole numbers (lines, points)."""
+    lines, points = grey.shape
     # The order of the sums is that of OpenCV's area interpolation, which ALE uses. Another order
     # rounds some pixels the other way.
-    lines = _weighted(grey, _COLUMNS, axis=1)
-    frame = _weighted(lines, _ROWS, axis=0)
+    narrow = _weighted(grey.astype(np.float32, copy=False), _area_taps(points, SCREEN), axis=1)
+    frame = _weighted(narrow, _area_taps(lines, SCREEN), axis=0)
     return np.rint(frame).astype(np.uint8)
 
 
@@ -93,6 +100,7 @@ def _weighted(picture: NDArray[np.float32], taps: _Taps, axis: int) -> NDArray[n
     return total
 
 
+@cache
 def _area_taps(source: int, target: int) -> _Taps:
     """Which source pixels lie under each target pixel, and what share of it each one covers.
 
@@ -109,7 +117,3 @@ def _area_taps(source: int, target: int) -> _Taps:
         weight = np.where(covered > 1e-3, covered / scale, 0).astype(np.float32)
         taps.append((np.minimum(index, source - 1), weight))
     return [(index, weight) for index, weight in taps if weight.any()]
-
-
-_ROWS = _area_taps(SCREEN_SHAPE[0], SCREEN)
-_COLUMNS = _area_taps(SCREEN_SHAPE[1], SCREEN)
