@@ -29,10 +29,13 @@ def parse_json(text: str | bytes) -> Any:
         The document, as `json.loads` returns it.
 
     Raises:
+        TypeError: it is neither text nor bytes. A damaged database may hold a number.
         ValueError: it is not JSON, or it has more than 100 levels.
     """
     if isinstance(text, bytes):
         text = text.decode("utf-8-sig")  # some editors begin a file with a byte order mark
+    if not isinstance(text, str):
+        raise TypeError(f"JSON is text or bytes, not {type(text).__name__}")
     if text.count("[") + text.count("{") > MOST_LEVELS and _levels(text) > MOST_LEVELS:
         raise ValueError(f"it is nested too deeply, with more than {MOST_LEVELS} levels")
     return json.loads(text)

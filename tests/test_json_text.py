@@ -73,5 +73,11 @@ def test_what_is_no_json_is_a_value_error_at_once(text, words):
         parse_json(text)
 
 
+@pytest.mark.parametrize("value", [None, 7, 1.5, ["[]"]])
+def test_what_is_no_text_is_a_type_error(value):
+    with pytest.raises(TypeError, match=f"JSON is text or bytes, not {type(value).__name__}"):
+        parse_json(value)
+
+
 def test_a_byte_order_mark_is_no_part_of_a_document():
     assert parse_json(b"\xef\xbb\xbf[1]") == [1]

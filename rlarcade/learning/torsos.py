@@ -67,14 +67,14 @@ class NatureTorso(nn.Module):
             make_norm(settings.norm, channels, side)
             for channels, side in zip(settings.conv_channels, _NATURE_SIDES, strict=True)
         )
-        self.normed = settings.norm != "none"
+        self._normed = settings.norm != "none"
         self.num_features = third * _NATURE_SIDES[-1] ** 2
 
     def forward(self, frames: Tensor, dtype: torch.dtype) -> Tensor:
         """Returns features of `dtype`, (B, num_features)."""
         # Normalised maps are a view of rows. If a ReLU overwrote a view, autograd would copy the
         # gradient four times; that took a tenth of the update of `laptop`.
-        over = not frames.is_floating_point() and not self.normed
+        over = not frames.is_floating_point() and not self._normed
         x = F.relu(self.norms[0](self.conv1(frames, dtype)), inplace=over)
         x = F.relu(self.norms[1](self.conv2(x)), inplace=over)
         # Flattened before the ReLU: the gradient comes in the order of the flat features. A ReLU of
