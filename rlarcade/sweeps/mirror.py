@@ -2,6 +2,8 @@
 
 The copy at home can be resumed at any moment, even while it is being brought up to date: a training
 state appears in one step, after the files that belong to it, and an older one is removed only then.
+The policy checkpoint of a step comes after its state, as in the run itself: a run cannot be resumed
+from checkpoints alone.
 """
 
 import os
@@ -28,7 +30,7 @@ _GROWING = re.compile(r"(metrics\.jsonl|commands\.jsonl|tensorboard/[^/]+)")
 """Files to which a run only appends."""
 _WHOLE = re.compile(rf"(({STATES}|{CHECKPOINTS})/step-\d+)/[^/]+")
 """Files that appear together, since the run writes their folder in one step."""
-_ORDER = ("run.json", "", f"{STATES}/rows", "metrics.jsonl", CHECKPOINTS, STATES, "result.json")
+_ORDER = ("run.json", "", f"{STATES}/rows", "metrics.jsonl", STATES, CHECKPOINTS, "result.json")
 """What is copied first: the beginnings of names; `""` is for all others."""
 
 

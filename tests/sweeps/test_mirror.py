@@ -190,16 +190,19 @@ def trained_to(config, folder, steps):
                 break
 
 
-def test_a_copy_that_was_interrupted_anywhere_resumes_to_the_same_weights(tmp_path, tiny_config):
+@pytest.mark.parametrize("copied", [0, 500], ids=["the first copy", "a later one"])
+def test_a_copy_that_was_interrupted_anywhere_resumes_to_the_same_weights(
+    tmp_path, tiny_config, copied
+):
     """The copy is cut off after every file; each time the run goes on from it."""
-    there = tmp_path / "there"
-    trained_to(tiny_config, there, 500)
-    first = Mirror(tmp_path / "first", {})
+    there, known = tmp_path / "there", {}
     (tmp_path / "first").mkdir()
-    first.update(listing(there), fetch_from(there))
-    known = listing(there)
+    if copied:
+        trained_to(tiny_config, there, copied)
+        Mirror(tmp_path / "first", {}).update(listing(there), fetch_from(there))
+        known = listing(there)
     trained_to(tiny_config, there, 900)
-    states = {500, *(int(path.name[5:]) for path in (there / "state").glob("step-*"))}
+    states = {copied, *(int(path.name[5:]) for path in (there / "state").glob("step-*"))}
 
     class CutOff(Exception):
         pass
