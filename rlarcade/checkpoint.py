@@ -302,7 +302,7 @@ def find_checkpoint(path: str | Path) -> Path:
     """
     path = path_of(path, "a checkpoint")
     if is_zoo_name(path):
-        return zoo_folder(path)[1]
+        return zoo_folder(path)
     if path.name in (WEIGHTS, MANIFEST):
         path = path.parent
     try:

@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 MOST_LEVELS = 100
-"""Most objects and lists inside each other. Documents of rlarcade have fewer than ten levels."""
+"""Most objects and lists inside each other, in JSON and in TOML. Ours have fewer than ten."""
 
 _ANY_BUT_STRUCTURE = r'[^"\[\]{}]*+'
 _TEXT = r'"(?:[^"\\]|\\.)*+"'

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from rlarcade.checked import validated
 from rlarcade.errors import ConfigError
 from rlarcade.files import read_bounded_text
+from rlarcade.json_text import MOST_LEVELS
 from rlarcade.text import shown_path
 
 _LARGEST_FILE = 1_000_000  # bytes of a file of settings; real ones have a few thousand
@@ -19,9 +20,6 @@ _KEY_PART = r"""(?:(?<![\w-])[\w-]++|"[^"\n]*+"|'[^'\n]*+')"""
 _DEEP_KEY = re.compile(rf"{_KEY_PART}(?:[ \t]*+\.[ \t]*+{_KEY_PART}){{20}}")
 """A dotted key with more parts than any setting has. tomllib stores every prefix of a key, so a key
 of 50,000 parts takes 5 GB."""
-_MOST_LEVELS = 100
-"""Most brackets inside each other. tomllib calls itself for each of them, up to Python's limit, and
-objects that Python frees while it stands at that limit cannot run their `__del__`."""
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -68,7 +66,8 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
     try:
         # some editors begin a file with a byte order mark
         text = read_bounded_text(path, _LARGEST_FILE).removeprefix("\ufeff")
-        if _DEEP_KEY.search(text) or _levels(text) > _MOST_LEVELS:
+        # tomllib, like json, calls itself for each level
+        if _DEEP_KEY.search(text) or _levels(text) > MOST_LEVELS:
             raise ConfigError(
                 f"{what} {path} is nested too deeply. Settings need no more than two levels."
             )

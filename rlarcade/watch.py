@@ -49,7 +49,7 @@ class _Flags(BaseModel):
     """A player: a checkpoint, run folder, version (7, champion@pong) or agent of the zoo
     (zoo:SpaceInvaders). Or a document with recorded games: a file from `evaluate --json` or
     `compare --json`, a run's result.json, or the record of a match. Or the folder of a card
-    (`export --card`), whose games are shown."""
+    (`export --card`): its games are shown."""
     verify: bool = False
     """Replay every recorded game and verify every point. For a card, verify also that its agent
     chose the actions, and that the figures in its text follow from the games."""

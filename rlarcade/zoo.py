@@ -29,8 +29,8 @@ def zoo_games() -> tuple[str, ...]:
     return tuple(sorted(_folders()))
 
 
-def zoo_folder(name: str | Path) -> tuple[str, Path]:
-    """Returns the ROM id and the checkpoint's folder of an agent of the zoo.
+def zoo_folder(name: str | Path) -> Path:
+    """Returns the checkpoint's folder of an agent of the zoo.
 
     Args:
         name: such as `zoo:Pong`; the game may be spelled as everywhere else.
@@ -50,7 +50,7 @@ def zoo_folder(name: str | Path) -> tuple[str, Path]:
             f"the zoo has no agent for {display_name(game)}. Train one with `python -m "
             f"rlarcade.train --game {display_name(game)}`, or name one of these: {known}."
         )
-    return game, folder
+    return folder
 
 
 def _folders() -> dict[str, Path]:

@@ -24,9 +24,10 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 HERE = Path(__file__).parent
 _START_SECONDS = 75.0  # of an attempt, until it learns: imports, emulators, compilation
@@ -199,11 +200,8 @@ def published(curve: tuple[tuple[float, float], ...], frames: float) -> float:
 
     Before the first point it rises from 148, the score of random play (Mnih et al. 2015).
     """
-    points = [(0.0, 148.0), *curve]
-    for (left, low), (right, high) in pairwise(points):
-        if frames < right:
-            return low + (high - low) * (frames - left) / (right - left)
-    return points[-1][1]
+    reached, scores = zip((0.0, 148.0), *curve, strict=True)
+    return float(np.interp(frames, reached, scores))
 
 
 def attempt(asked: argparse.Namespace) -> int:

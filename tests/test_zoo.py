@@ -35,7 +35,7 @@ def test_every_agent_of_the_zoo_plays_the_game_of_its_name(game):
 def test_a_game_is_spelled_as_everywhere_else(spelling):
     checkpoint = load_named(f"zoo:{spelling}")
     assert str(checkpoint.path) == "zoo:SpaceInvaders"
-    known = load_checkpoint(zoo_folder("zoo:SpaceInvaders")[1])
+    known = load_checkpoint(zoo_folder("zoo:SpaceInvaders"))
     assert checkpoint.manifest == known.manifest
 
 
@@ -118,4 +118,4 @@ def test_a_wheel_has_the_zoo_of_the_source():
         for here, there in included.items()
         if there.startswith("rlarcade/agents/")
     }
-    assert packed == {game: zoo_folder(zoo_name(game))[1] for game in zoo_games()}
+    assert packed == {game: zoo_folder(zoo_name(game)) for game in zoo_games()}
