@@ -50,12 +50,10 @@ one forward of the same network as plain torch does it: uint8 observation in, ac
 """
 
 import argparse
-import datetime
 import json
 import math
 import os
 import platform
-import shlex
 import statistics
 import sys
 import time
@@ -70,6 +68,7 @@ import numpy as np
 import torch
 from bench_training import OTHERS_ALLOWED, busy_seconds, cpu_facts
 from numpy.typing import NDArray
+from provenance import provenance
 from torch import Tensor, nn
 
 from rlarcade import (
@@ -85,7 +84,6 @@ from rlarcade import (
 from rlarcade.games import GameVectorEnv, display_name  # display_name: SB3 wants ALE's spelling
 from rlarcade.outputs import output_file
 from rlarcade.playing.play import DEFAULT_LANES
-from rlarcade.runs.folder import code_commit  # so that a result says what made it
 
 _GOALS = {"share": 0.70, "ratio": 3.0}
 _FORWARDS = 100  # timed at once
@@ -117,9 +115,7 @@ def main() -> int:
         "settings": _settings(asked, bench),
         "machine": _machine(bench),
         "warnings": _complaints(rounds),
-        "command": shlex.join(["python", *sys.argv]),
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "git_commit": code_commit(),
+        **provenance(),
     }
     for line in _table(document):
         print(line)

@@ -11,11 +11,9 @@ forward and update, copies in memory for sampling.
 """
 
 import argparse
-import datetime
 import json
 import os
 import platform
-import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -23,13 +21,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from provenance import provenance
 from torch.utils.flop_counter import FlopCounterMode
 
 from rlarcade import DQNAgent, RlarcadeError, TrainingState, make_vec_env, train_agent
 from rlarcade.config import load_preset, make_settings
 from rlarcade.learning.learner import Learner
 from rlarcade.outputs import output_file
-from rlarcade.runs.folder import code_commit
 
 _TINY = {
     "num_envs": 4,
@@ -74,9 +72,7 @@ def main() -> int:
             "torch": torch.__version__,
             "python": platform.python_version(),
         },
-        "command": shlex.join(["python", *sys.argv]),
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "git_commit": code_commit(),
+        **provenance(),
     }
     for group in ("training", "milliseconds_per_step_of_all_lanes", "limits"):
         print(group.replace("_", " "))

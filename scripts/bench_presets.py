@@ -9,22 +9,20 @@ rounds, and their range. `samples_per_step` is the replay ratio: how much each s
 """
 
 import argparse
-import datetime
 import json
 import platform
-import shlex
 import statistics
 import sys
 from importlib.metadata import version
 from typing import Any
 
 from bench_training import cpu_facts
+from provenance import provenance
 
 from rlarcade import RlarcadeError, TrainConfig
 from rlarcade.config import load_preset, make_settings, preset_names
 from rlarcade.learning.hardware import resolve_threads
 from rlarcade.outputs import output_file
-from rlarcade.runs.folder import code_commit  # so that a result says what made it
 from rlarcade.runs.pace import measured_speed
 
 
@@ -64,9 +62,7 @@ def main() -> int:
             "python": platform.python_version(),
             "torch": version("torch"),
         },
-        "command": shlex.join(["python", *sys.argv]),
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "git_commit": code_commit(),
+        **provenance(),
     }
     for name, row in document["steps_per_second"].items():
         print(

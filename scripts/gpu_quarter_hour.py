@@ -13,11 +13,9 @@ Nothing needs a network. Each call ends in time, and leaves what it has found by
 """
 
 import argparse
-import datetime
 import json
 import os
 import platform
-import shlex
 import shutil
 import signal
 import subprocess
@@ -265,17 +263,14 @@ def _write(path: Path, document: dict[str, Any]) -> None:
 
 def _circumstances() -> dict[str, Any]:
     import torch
-
-    from rlarcade.runs.folder import code_commit
+    from provenance import provenance
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     cores = len(os.sched_getaffinity(0))
     python, torch_version = platform.python_version(), torch.__version__
     return {
         "machine": {"device": device, "cores": cores, "python": python, "torch": torch_version},
-        "command": shlex.join(["python", *sys.argv]),
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "git_commit": code_commit(),
+        **provenance(),
     }
 
 

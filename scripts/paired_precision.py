@@ -14,17 +14,16 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
+from provenance import provenance
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from rlarcade.learning.hardware import has_bf16_instructions
 from rlarcade.outputs import output_file
-from rlarcade.runs.folder import code_commit
 from rlarcade.runs.metrics import read_metrics
 from rlarcade.train import main as train
 
@@ -68,9 +67,7 @@ def main() -> int:
     document = {
         "sweep": "precision",
         "bf16": "by the CPU" if has_bf16_instructions() else "emulated: fp32 products, rounded",
-        "command": ["python", "scripts/paired_precision.py", *sys.argv[1:]],
-        "date": datetime.now(UTC).date().isoformat(),
-        "git_commit": code_commit(),
+        **provenance(),
         "runs": runs,
     }
     asked.json.write_text(json.dumps(document, indent=1) + "\n", "utf-8")

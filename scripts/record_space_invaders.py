@@ -24,11 +24,11 @@ import signal
 import subprocess
 import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
+from provenance import provenance
 from record_run import played, row
 
 from rlarcade.checkpoint import find_checkpoint
@@ -36,7 +36,6 @@ from rlarcade.console import EXIT_INTERRUPTED
 from rlarcade.errors import CheckpointError
 from rlarcade.games import published_scores
 from rlarcade.outputs import output_file
-from rlarcade.runs.folder import code_commit
 
 _GAME, _PROTOCOL = "SpaceInvaders", "v5"
 _EPISODES = 100
@@ -105,9 +104,7 @@ def _attempt(asked: argparse.Namespace, flags: list[str]) -> int:
         "config": config,
         "training_return": run["training_return"],
         "training_minutes": run["training_minutes"],
-        "command": ["python", "scripts/record_space_invaders.py", *sys.argv[1:]],
-        "date": datetime.now(UTC).date().isoformat(),
-        "git_commit": code_commit(),
+        **provenance(),
         "machine": {
             "device": torch.cuda.get_device_name() if config["device"] == "cuda" else "cpu",
             "processor": platform.processor() or platform.machine(),
