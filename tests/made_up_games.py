@@ -148,6 +148,58 @@ class MadeUpEmulator:
         }
 
 
+class MadeUpInterface:
+    """Stands in for `ale_py.ALEInterface`: one game, whose states can be cloned."""
+
+    setLoggerMode = staticmethod(ale_py.ALEInterface.setLoggerMode)
+
+    def __init__(self) -> None:
+        self._set = {}
+
+    def setInt(self, name, value) -> None:
+        self._set[name] = value
+
+    setFloat = setInt
+
+    def loadROM(self, path) -> None:
+        self._path = str(path)
+        self._game = _Catch(self._set["repeat_action_probability"], 0)
+        self._game.reset(self._set["random_seed"])
+
+    def reset_game(self) -> None:
+        if self._game.frame_number:
+            self._game.reset(-1)
+
+    def getMinimalActionSet(self):
+        return _actions(self._path, False)
+
+    def act(self, action) -> int:
+        return 0 if self.game_over() else self._game.frame(self.getMinimalActionSet().index(action))
+
+    def lives(self) -> int:
+        return self._game.lives
+
+    def game_over(self, with_truncation=False) -> bool:
+        return not self._game.lives
+
+    def getEpisodeFrameNumber(self) -> int:
+        return self._game.episode_frame_number
+
+    def cloneState(self, include_rng=False):
+        return {name: value for name, value in vars(self._game).items() if name != "_rng"}
+
+    def restoreState(self, state) -> None:
+        vars(self._game).update(state)
+        self._game._rng.seed(str(state))  # the same state goes on in the same way
+
+    def getScreenDims(self):
+        return 4 * _HEIGHT, 160
+
+    def getScreenGrayscale(self, screen) -> None:
+        screen[:] = 0
+        self._game.draw(screen)
+
+
 @cache
 def _actions(rom_path: str, all_of_them: bool):
     """The game's actions: those are ALE's."""
@@ -164,7 +216,9 @@ def put_in_place(emulator, monkeypatch) -> None:
     """From now on games are played on this emulator, and none that was started before is used."""
     from rlarcade.playing import play
 
+    single = MadeUpInterface if emulator is MadeUpEmulator else ale_py.ALEInterface
     monkeypatch.setattr(ale_py, "ALEVectorInterface", emulator)
+    monkeypatch.setattr("rlarcade.games.simulator.ALEInterface", single)
     monkeypatch.setattr(play, "_idle", play._IdleEmulators())
 
 

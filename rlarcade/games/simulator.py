@@ -11,11 +11,33 @@ import numpy as np
 from ale_py import Action, ALEInterface, ALEState, LoggerMode, roms
 from numpy.typing import NDArray
 
-from rlarcade.games.names import resolve_game
+from rlarcade.errors import GameError
+from rlarcade.games.names import display_name, resolve_game
 from rlarcade.games.protocols import FRAMESKIP, Protocol, get_protocol
 from rlarcade.games.screens import shrunk
 from rlarcade.games.vector import checked_action
 from rlarcade.seeding import checked_seed
+
+_NOT_CLONED = frozenset({"qbert", "tetris", "tic_tac_toe_3d"})
+"""In these games, a screen may take longer than a frame. ale-py 0.12.1 does not keep in a state
+whether a screen is unfinished, so the same state may go on in different ways."""
+
+
+def check_cloned(game: str) -> None:
+    """Refuses a game whose states cannot be cloned.
+
+    Args:
+        game: ROM id.
+
+    Raises:
+        GameError: the same state would go on in different ways.
+    """
+    if game in _NOT_CLONED:
+        others = " and ".join(map(display_name, sorted(_NOT_CLONED - {game})))
+        raise GameError(
+            f"no player can look ahead in {display_name(game)}: ale-py does not clone its states "
+            f"exactly (nor those of {others}). Choose another game."
+        )
 
 
 class GameState(NamedTuple):
@@ -46,14 +68,17 @@ class Mirror:
         num_actions: number of actions under the protocol.
     """
 
-    def __init__(self, game: str, protocol: str | Protocol, seed: int, *, noops: int = 0) -> None:
+    def __init__(
+        self, game: str, protocol: str | Protocol, seed: int, *, first_frame: int = 0
+    ) -> None:
         """Begins the game.
 
         Args:
             game: any spelling of a game's name.
             protocol: protocol of the game.
             seed: seed of the game's emulator, of 31 bits.
-            noops: no-op frames that the game began with.
+            first_frame: frames that the emulator counted when the game began. Those beyond its own
+                are no-ops.
 
         Raises:
             GameError: unknown game.
@@ -62,7 +87,7 @@ class Mirror:
         rules = get_protocol(protocol)
         self._emulator, self._actions = _emulator(game, rules, rules.sticky, checked_seed(seed))
         self.num_actions, self._action = len(self._actions), 0
-        for _ in range(noops):
+        while self._emulator.getEpisodeFrameNumber() < first_frame:
             self._emulator.act(Action.NOOP)
 
     def follow(self, action: int) -> tuple[float, int]:

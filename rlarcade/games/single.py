@@ -77,8 +77,8 @@ class GameEnv(gymnasium.Env[NDArray[np.uint8], np.int64]):
             options: not used.
 
         Returns:
-            The first observation, and info with `seed` (the emulator's seed of this episode) and
-            `lives`.
+            The first observation, and info with `seed` (the emulator's seed of this episode),
+            `lives` and `episode_frame_number` (the frames that the emulator counts already).
 
         Raises:
             ConfigError: the seed is negative or not a whole number.
@@ -96,7 +96,11 @@ class GameEnv(gymnasium.Env[NDArray[np.uint8], np.int64]):
             picture, _ = self._twin.reset(seed=np.array([episode_seed], dtype=np.int32))
             self._picture = picture[0, 0]
         self._over, self._lives = False, int(info["lives"][0])
-        return observation[0], {"seed": episode_seed, "lives": self._lives}
+        return observation[0], {
+            "seed": episode_seed,
+            "lives": self._lives,
+            "episode_frame_number": int(info["episode_frame_number"][0]),
+        }
 
     def step(
         self, action: np.int64 | int

@@ -178,7 +178,11 @@ def test_make_env_plays_the_games_of_gymnasiums_preprocessing():
     for seed in list(gymnasium_seeds())[:2]:
         expected, expected_info = oracle.reset(seed=seed)
         observation, info = env.reset(seed=emulator_seed(seed))
-        assert info == {"seed": emulator_seed(seed), "lives": expected_info["lives"]}
+        assert info == {
+            "seed": emulator_seed(seed),
+            "lives": expected_info["lives"],
+            "episode_frame_number": expected_info["episode_frame_number"],
+        }
         over = False
         while not over:
             np.testing.assert_array_equal(observation, expected)

@@ -1,11 +1,14 @@
 """Emulators that look ahead: they mirror the real game, and never see its coins."""
 
+import zlib
+
 import numpy as np
 import pytest
 
 from rlarcade.errors import ActionError, ConfigError, GameError
-from rlarcade.games import get_protocol
-from rlarcade.games.simulator import Mirror, Simulator
+from rlarcade.games import get_protocol, make_env
+from rlarcade.games.names import all_games
+from rlarcade.games.simulator import _NOT_CLONED, Mirror, Simulator, check_cloned
 from rlarcade.games.vector import GameVectorEnv
 
 pytestmark = pytest.mark.usefixtures("real_games")
@@ -19,8 +22,8 @@ HALF = get_protocol("v5").model_copy(update={"name": "half", "sticky": 0.5})
 def real_steps(game, protocol, seed, *, steps=300, rgb=True):
     """Actions and outcomes of a game of the native vector environment, until it ends.
 
-    Yields the no-op frames at the start, then action, observation, reward, lives, and whether the
-    game is over.
+    Yields the frames that the emulator counts at the start, then action, observation, reward,
+    lives, and whether the game is over.
     """
     env = GameVectorEnv(game, 1, protocol=protocol, num_threads=1, rgb=rgb, every_frame=rgb)
     observation, info = env.reset(seed=[seed])
@@ -43,8 +46,8 @@ def real_steps(game, protocol, seed, *, steps=300, rgb=True):
 @pytest.mark.parametrize("game", GAMES)
 def test_a_mirror_shows_every_screen_reward_and_life_of_the_real_game(game, protocol):
     steps = real_steps(game, protocol, 7)
-    noops, first, *_ = next(steps)
-    mirror = Mirror(game, protocol, 7, noops=noops)
+    first_frame, first, *_ = next(steps)
+    mirror = Mirror(game, protocol, 7, first_frame=first_frame)
     np.testing.assert_array_equal(mirror.screen(), first[0])
     for action, picture, reward, lives, over in steps:
         assert mirror.follow(action) == (reward, lives)
@@ -131,6 +134,60 @@ def test_looking_ahead_changes_nothing_in_the_real_game():
         paths(looked.state(), "seaquest", "v5", [0, 1, 2], 1)
         assert looked.follow(action) == blind.follow(action)
     np.testing.assert_array_equal(looked.screen(), blind.screen())
+
+
+def futures_agree(game, steps, every):
+    """Whether a game's states go on in the same way, whatever the simulator simulated before."""
+    mirror, used, fresh = Mirror(game, "v5", 9), Simulator(game, "v5"), Simulator(game, "v5")
+    rng = np.random.default_rng(zlib.crc32(game.encode()))
+    for step in range(steps):
+        mirror.follow(int(rng.integers(mirror.num_actions)))
+        if mirror._emulator.game_over(with_truncation=False):
+            mirror._emulator.reset_game()
+        elif step % every == 0:
+            state, actions = mirror.state(), rng.integers(mirror.num_actions, size=8)
+            fresh._emulator.reset_game()
+            if memories(used, state, actions) != memories(fresh, state, actions):
+                return False
+    return True
+
+
+def memories(simulator, state, actions):
+    """The emulator's memory after each action."""
+    simulator.restore(state)
+    dice, found = np.random.default_rng(3), []
+    for action in actions.tolist():
+        over = simulator.step(action, dice).over
+        found.append(simulator._emulator.getRAM().tobytes())
+        if over:
+            break
+    return found
+
+
+@pytest.mark.slow  # half a second for each game
+@pytest.mark.parametrize("game", sorted(set(all_games()) - _NOT_CLONED))
+def test_states_of_every_other_game_are_cloned_and_every_game_is_mirrored(game):
+    assert futures_agree(game, 200, 40)
+    env = make_env(game)
+    _, info = env.reset(seed=5)
+    mirror = Mirror(game, "v5", 5, first_frame=info["episode_frame_number"])
+    rng = np.random.default_rng(1)
+    for _ in range(120):
+        action = int(rng.integers(env.num_actions))
+        _, reward, terminated, _, info = env.step(action)
+        assert mirror.follow(action) == (reward, info["lives"])
+        if terminated:
+            break
+
+
+@pytest.mark.parametrize(
+    ("game", "steps"),
+    [("qbert", 41), ("tetris", 41), pytest.param("tic_tac_toe_3d", 1300, marks=pytest.mark.slow)],
+)
+def test_games_that_no_player_looks_ahead_in_are_not_cloned(game, steps):
+    assert not futures_agree(game, steps, 40)
+    with pytest.raises(GameError, match="ale-py does not clone its states exactly"):
+        check_cloned(game)
 
 
 def test_wrong_actions_seeds_and_games_are_refused():

@@ -58,7 +58,15 @@ def test_the_same_seed_and_actions_give_the_same_episode():
     games = [play(env, random_actions(100)) for env in (one, other)]
 
     np.testing.assert_array_equal(openings[0][0], openings[1][0])
-    assert openings[0][1] == openings[1][1] == {"seed": 7, "lives": 3}
+    assert (
+        openings[0][1]
+        == openings[1][1]
+        == {
+            "seed": 7,
+            "lives": 3,
+            "episode_frame_number": 0,
+        }
+    )
     assert games[0] == games[1]
     assert len(games[0]) == 50  # 200 frames of 4
 
