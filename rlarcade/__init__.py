@@ -53,6 +53,7 @@ if TYPE_CHECKING:
         Player,
         Policy,
         RandomPlayer,
+        SearchPlayer,
         Step,
         play_steps,
     )
@@ -98,6 +99,7 @@ _HOMES = {
     "RoundRobin": "evaluation",
     "Rule": "evaluation",
     "RunFolderError": "errors",
+    "SearchPlayer": "playing",
     "ServerError": "errors",
     "StaleError": "errors",
     "Step": "playing",
@@ -159,6 +161,7 @@ __all__ = [
     "RoundRobin",
     "Rule",
     "RunFolderError",
+    "SearchPlayer",
     "ServerError",
     "StaleError",
     "Step",

@@ -33,7 +33,8 @@ from rlarcade.errors import CheckpointError
 from rlarcade.files import LARGEST_TEXT, read_bounded, write_folder
 from rlarcade.games.protocols import MOST_ACTIONS, Protocol
 from rlarcade.json_text import parse_json
-from rlarcade.text import quoted, shown_path
+from rlarcade.search_names import search_name
+from rlarcade.text import printable, quoted, shown_path
 from rlarcade.zoo import is_zoo_name, zoo_folder
 
 FORMAT_VERSION = 1
@@ -296,11 +297,18 @@ def find_checkpoint(path: str | Path) -> Path:
     """Returns the folder of the checkpoint at a path; for a run folder, of its newest checkpoint.
 
     Raises:
-        CheckpointError: there is no checkpoint at the path, or no such agent in the zoo.
+        CheckpointError: there is no checkpoint at the path, no such agent in the zoo, or the name
+            is that of a player that looks ahead.
         ConfigError: `path` is not a path.
         GameError: the game of an agent of the zoo is unknown.
     """
     path = path_of(path, "a checkpoint")
+    if (search := search_name(path)) is not None:
+        raise CheckpointError(
+            f"{shown_path(path)} is no checkpoint but a player that looks ahead: it has access to "
+            "the emulator. Only an agent that sees nothing but the screen can be promoted, served, "
+            f"exported or trained on. Name the agent itself: {printable(search.agent)}."
+        )
     if is_zoo_name(path):
         return zoo_folder(path)
     if path.name in (WEIGHTS, MANIFEST):

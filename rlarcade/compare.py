@@ -70,10 +70,11 @@ class _Flags(BaseModel):
 
     contestants: Annotated[tuple[str, ...], tyro.conf.Positional]
     """The version in use, then the version that may replace it. Each is a policy checkpoint; a run
-    folder (its newest checkpoint); a version of a registry (7, champion@pong); an agent that
-    comes with rlarcade (zoo:SpaceInvaders); `random`; or `module:factory=TEXT`, a policy of your
-    own from `factory(game, TEXT)`; without =TEXT from `factory(game)`. Its games are kept if it has
-    a `version`, a text such as a digest of its weights. More than two play a round robin."""
+    folder (its newest checkpoint); a version of a registry (7, champion@pong); an agent that comes
+    with rlarcade (zoo:SpaceInvaders); `search:` and one of these, which looks ahead
+    (search,simulations=24:7); `random`; or `module:factory=TEXT`, a policy of your own from
+    `factory(game, TEXT)`; without =TEXT from `factory(game)`. Its games are kept if it has a
+    `version`, a text such as a digest of its weights. More than two play a round robin."""
     suite: Path | None = None
     """Play one match over several games. The TOML file has `[[games]]`, each with champion and
     candidate, and may have `guard` (prove, alarm, none) and `margin`."""
@@ -87,6 +88,9 @@ class _Flags(BaseModel):
     """Bound on the probability of rejecting a candidate that wins 60 of 100 pairs."""
     non_inferiority: float | None = None
     """Promote a candidate that is not worse by this margin. With 0.1 the bar is 40 of 100 pairs."""
+    mix_leagues: bool = False
+    """Allow a match of players that see only the screen against players that look ahead with access
+    to the emulator (`search:`). The verdict says so."""
     seed: SeedFlag = 0
     folder: Annotated[Path, tyro.conf.arg(name="dir")] = Path("checkpoints/matches")
     """Folder that keeps the pairs, so that an interrupted match can resume."""
@@ -154,6 +158,7 @@ def _match(flags: _Flags, champion: Player, candidate: Player) -> int:
             max_pairs=flags.max_pairs,
             seed=flags.seed,
             record=record,
+            mix_leagues=flags.mix_leagues,
             on_pair=lambda newest: watch.update(newest.pairs, lambda: standing(newest)),
             on_record=partial(tell_taken, thing="pair"),
         )
@@ -181,6 +186,7 @@ def _round_robin(flags: _Flags, players: list[Player]) -> int:
             max_pairs=flags.max_pairs,
             seed=flags.seed,
             record=record,
+            mix_leagues=flags.mix_leagues,
             on_pair=show,
             on_record=partial(tell_taken, thing="pair"),
         )
@@ -204,6 +210,7 @@ def _suite(flags: _Flags, path: Path) -> int:
             max_rounds=flags.max_pairs,
             seed=flags.seed,
             record=record,
+            mix_leagues=flags.mix_leagues,
             on_round=lambda newest: watch.update(newest.rounds, lambda: suite_standing(newest)),
             on_record=partial(tell_taken, thing="pair"),
         )

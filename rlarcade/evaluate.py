@@ -56,10 +56,11 @@ class _Flags(BaseModel):
 
     checkpoints: Annotated[tuple[str, ...], tyro.conf.Positional]
     """Each is a policy checkpoint; a run folder (its newest checkpoint); a version of a registry
-    (7, champion@pong); an agent that comes with rlarcade (zoo:SpaceInvaders); `random`; `human`
-    (the published score); or `module:factory=TEXT`, a policy of your own from `factory(game,
-    TEXT)`; without =TEXT from `factory(game)`. Its games are kept if it has a `version`, a text
-    such as a digest of its weights."""
+    (7, champion@pong); an agent that comes with rlarcade (zoo:SpaceInvaders); `search:` and one of
+    these, which looks ahead (search,simulations=24:7); `random`; `human` (the published score); or
+    `module:factory=TEXT`, a policy of your own from `factory(game, TEXT)`; without =TEXT from
+    `factory(game)`. Its games are kept if it has a `version`, a text such as a digest of its
+    weights."""
     episodes: int = 100
     """Number of whole games for each."""
     game: GameFlag = None

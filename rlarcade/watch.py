@@ -6,7 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import tyro
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from rlarcade.cards import check_own_game, is_card, open_card
@@ -21,15 +23,19 @@ from rlarcade.console import (
 from rlarcade.errors import ConfigError
 from rlarcade.evaluation.document_files import load_recorded
 from rlarcade.games.names import display_name
+from rlarcade.games.protocols import FRAMESKIP
 from rlarcade.learning.policy import DQNAgent
 from rlarcade.outputs import check_outputs
 from rlarcade.play_commands import RegistryFlag, check_seed
-from rlarcade.playing.play import Scheduled, play_games
-from rlarcade.playing.players import as_player
+from rlarcade.playing.named import named_players
+from rlarcade.playing.play import play_steps
+from rlarcade.playing.players import AgentPlayer, Player
 from rlarcade.playing.recordings import Check, Recording, verified
 from rlarcade.playing.references import load_named
+from rlarcade.playing.search import SearchPlayer
 from rlarcade.progress import ProgressLine
 from rlarcade.reports.pictures import (
+    Trees,
     agent_that_played,
     saliency_of,
     values_of,
@@ -37,7 +43,7 @@ from rlarcade.reports.pictures import (
     write_picture,
     write_video,
 )
-from rlarcade.seeding import SeedUse, derived_seed
+from rlarcade.search_names import search_name
 
 _DOCUMENTS = (".json", ".jsonl")
 
@@ -47,9 +53,9 @@ class _Flags(BaseModel):
 
     what: Annotated[Path, tyro.conf.Positional]
     """A player: a checkpoint, run folder, version (7, champion@pong) or agent of the zoo
-    (zoo:SpaceInvaders). Or a document with recorded games: a file from `evaluate --json` or
-    `compare --json`, a run's result.json, or the record of a match. Or the folder of a card
-    (`export --card`): its games are shown."""
+    (zoo:SpaceInvaders); `search:` and one of these, which looks ahead (search:7). Or a document
+    with recorded games: a file from `evaluate --json` or `compare --json`, a run's result.json, or
+    the record of a match. Or the folder of a card (`export --card`): its games are shown."""
     verify: bool = False
     """Replay every recorded game and verify every point. For a card, verify also that its agent
     chose the actions, and that the figures in its text follow from the games."""
@@ -87,6 +93,8 @@ def _watch_command(argv: Sequence[str]) -> int:
         {"--video": flags.video, "--picture": flags.picture}, {"what is watched": flags.what}
     )
     agent: DQNAgent | None = None
+    values: NDArray[np.float32] | None = None
+    trees: Trees | None = None
     problems: list[str] = []
     check: Check | None = None
     if is_card(flags.what):
@@ -95,28 +103,53 @@ def _watch_command(argv: Sequence[str]) -> int:
     elif flags.what.suffix in _DOCUMENTS and not flags.what.is_dir() and flags.what.exists():
         recordings, problems = load_recorded(flags.what)
     else:
-        agent = DQNAgent.load(load_named(flags.what, flags.registry))
-        recordings = [_played(agent, flags.seed, flags.episode)]
+        agent, player = _player(flags)
+        recording, values, trees = _played(player, flags.seed, flags.episode)
+        recordings = [recording]
     if flags.verify and not _all_verified(recordings, problems, check):
         return EXIT_ERROR
     if flags.video is None and flags.picture is None:
         _list(recordings)
         return EXIT_OK
-    played_now = agent is not None and not is_card(flags.what)
-    place = 0 if played_now else flags.episode
+    place = 0 if values is not None else flags.episode
     if place >= len(recordings):
         raise ConfigError(
             f"{flags.what} has no episode {place}: it holds 0 to {len(recordings) - 1}."
         )
-    _show(recordings[place], agent, flags)
+    recording = recordings[place]
+    if values is None:
+        values = (
+            values_of_its_player(recording, flags.registry)
+            if agent is None
+            else values_of(agent, recording)
+        )
+    _show(recording, agent, values, trees, flags)
     return EXIT_OK
 
 
-def _played(agent: DQNAgent, seed: int, place: int) -> Recording:
-    """Plays the game that `evaluate --seed` plays at this index."""
-    job = Scheduled(as_player(agent), derived_seed(seed, SeedUse.EVALUATION, place))
-    ((_, episode),) = play_games([job], num_lanes=1)
-    return Recording(agent.game, agent.protocol, agent.name, agent.version, episode)
+def _player(flags: _Flags) -> tuple[DQNAgent, Player]:
+    """Returns an agent, and the agent as a player, which may look ahead."""
+    if search_name(flags.what) is None:
+        agent = DQNAgent.load(load_named(flags.what, flags.registry))
+        return agent, AgentPlayer(agent)
+    (player,) = named_players([str(flags.what)], registry=flags.registry)
+    assert isinstance(player, SearchPlayer), "the name says so"
+    assert isinstance(player.agent, DQNAgent), "it was loaded from a checkpoint"
+    return player.agent, player
+
+
+def _played(player: Player, seed: int, place: int) -> tuple[Recording, NDArray[np.float32], Trees]:
+    """Plays the game that `evaluate --seed` plays at this index; with values and trees."""
+    values, trees = [], []
+    most = player.protocol.frame_cap // FRAMESKIP
+    with ProgressLine(most, f"playing {player.name}", at_most=True) as line:
+        for step in play_steps(player, first=place, seed=seed):
+            values.append(step.q_values)
+            trees.append(step.tree)
+            line.update(step.number + 1, partial("score {:,.0f}".format, step.score))
+    assert step.episode is not None, "a game has a last step"
+    recording = Recording(player.game, player.protocol, player.name, player.version, step.episode)
+    return recording, np.array(values), trees
 
 
 def _all_verified(recordings: list[Recording], problems: list[str], check: Check | None) -> bool:
@@ -147,10 +180,13 @@ def _list(recordings: list[Recording]) -> None:
     say("to look at one: --episode N --video F.mp4, or --picture F.png; to verify all: --verify")
 
 
-def _show(recording: Recording, agent: DQNAgent | None, flags: _Flags) -> None:
-    values = (
-        values_of(agent, recording) if agent else values_of_its_player(recording, flags.registry)
-    )
+def _show(
+    recording: Recording,
+    agent: DQNAgent | None,
+    values: NDArray[np.float32] | None,
+    trees: Trees | None,
+    flags: _Flags,
+) -> None:
     looked = None
     if flags.saliency:
         agent = agent or agent_that_played(recording, flags.registry)
@@ -168,10 +204,11 @@ def _show(recording: Recording, agent: DQNAgent | None, flags: _Flags) -> None:
                 values,
                 lambda done, total: line.update(done, total=total),
                 looked,
+                trees,
             )
         say(f"video: {flags.video}")
     if flags.picture is not None:
-        write_picture(flags.picture, recording, values, looked)
+        write_picture(flags.picture, recording, values, looked, trees)
         say(f"picture: {flags.picture}")
 
 

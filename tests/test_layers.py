@@ -24,7 +24,7 @@ ROOMS = [
     },
     {"games"},
     {"config"},
-    {"zoo"},
+    {"zoo", "search_names"},
     {"checkpoint"},
     {"registry", "learning"},
     {"playing"},

@@ -76,7 +76,7 @@ def packed_player(player: Player) -> PackedPlayer:
     Raises:
         ConfigError: its agent is not on the CPU, or it cannot be pickled.
     """
-    agent: Any = player.agent if isinstance(player, AgentPlayer) else None
+    agent: Any = getattr(player, "agent", None)
     if not isinstance(agent, DQNAgent):
         return _pickled(player)
     if agent.device.type != "cpu":
@@ -84,6 +84,8 @@ def packed_player(player: Player) -> PackedPlayer:
             f"{player.name} is on {agent.device}, and games on a cluster are played on CPUs. Load "
             "it with device cpu."
         )
+    if not isinstance(player, AgentPlayer):  # such as one that looks ahead
+        return _pickled(player)
     return PackedAgent(_package_of(agent), player.name, player.protocol)
 
 

@@ -135,7 +135,11 @@ def _record_of_a_match(text: str) -> Iterator[_Written]:
     first, *lines = text.splitlines() or ["{}"]
     header: dict[str, Any] = parse_json(first)
     sides = {
-        side: Side(checkpoint=str(header[side]), version=header[side])
+        side: Side(
+            checkpoint=str(header[side]),
+            version=header[side],
+            league=header.get("leagues", {}).get(side, "screen"),
+        )
         for side in ("champion", "candidate")
     }
     pairs = tuple(map(PairResult.model_validate_json, lines))

@@ -31,6 +31,7 @@ from rlarcade.evaluation.statistics import interquartile_mean, iqm_interval
 from rlarcade.games.protocols import Protocol
 from rlarcade.games.scores import human_normalized_score
 from rlarcade.playing.episodes import EpisodeResult
+from rlarcade.playing.players import League
 from rlarcade.playing.recordings import Recording
 from rlarcade.playing.schedule import MOST_GAMES
 from rlarcade.seeding import LARGEST_WORD, checked_seed
@@ -66,6 +67,8 @@ class Evaluation(ShortlyShown):
     """Path of the checkpoint, or name of the policy."""
     version: str | None
     """sha256 of the weights, or another unique text; None if the policy has no version."""
+    league: League = "screen"
+    """What the policy sees. Scores of different leagues do not belong in one table."""
     game: str
     protocol: Protocol
     epsilon: _Share
@@ -128,6 +131,8 @@ class Side(ShortlyShown):
     """Path of the checkpoint, or name of the policy."""
     version: str | None
     """sha256 of the weights, or another unique text; None if the policy has no version."""
+    league: League = "screen"
+    """What the policy sees."""
 
     def shown(self) -> Shown:
         """Its name and the beginning of its version."""
@@ -227,6 +232,11 @@ class Comparison(ShortlyShown):
         """Whether both sides are the same version, so that no game has to be played."""
         version = self.champion.version
         return self.same_dice and version is not None and version == self.candidate.version
+
+    @property
+    def mixes_leagues(self) -> bool:
+        """Whether one side sees only the screen, and the other one has emulator access."""
+        return self.champion.league != self.candidate.league
 
     @computed_field  # type: ignore[prop-decorator]
     @property

@@ -80,6 +80,7 @@ def evaluate_agent(
     return Evaluation(
         checkpoint=player.name,
         version=player.version,
+        league=player.league,
         game=player.game,
         protocol=player.protocol,
         epsilon=player.protocol.evaluation_epsilon,

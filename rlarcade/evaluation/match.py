@@ -20,7 +20,7 @@ from rlarcade.evaluation.record import Record
 from rlarcade.evaluation.sequential import Rule
 from rlarcade.playing.episodes import EpisodeResult
 from rlarcade.playing.play import Scheduled, play_games
-from rlarcade.playing.players import Agent, Player, as_player
+from rlarcade.playing.players import LEAGUES, Agent, Player, as_player
 from rlarcade.playing.recordings import Recording, first_problem
 from rlarcade.playing.schedule import check_count, match_seeds
 from rlarcade.seeding import LARGEST_WORD, checked_seed
@@ -41,6 +41,7 @@ def compare_agents(
     seed: int = 0,
     record: str | Path | None = None,
     same_dice: bool = True,
+    mix_leagues: bool = False,
     num_lanes: int = _LANES,
     on_pair: PairDone | None = None,
     on_record: RecordFound | None = None,
@@ -63,6 +64,8 @@ def compare_agents(
             replayed every action.
         same_dice: draw both sides' random actions from the same random numbers. With False, a
             version can play against itself.
+        mix_leagues: allow a match between a player that sees only the screen and one that has
+            access to the emulator (`SearchPlayer`). The verdict says so.
         num_lanes: number of games in parallel. It changes the run time, never the outcome.
         on_pair: called after each pair that is played.
         on_record: called once if pairs are taken from a record.
@@ -79,7 +82,14 @@ def compare_agents(
     folder = None if record is None else path_of(record, "record")
     sides = as_player(champion), as_player(candidate)
     rule = Rule() if rule is None else rule
-    match = new_match(sides, rule=rule, max_pairs=max_pairs, seed=seed, same_dice=same_dice)
+    match = new_match(
+        sides,
+        rule=rule,
+        max_pairs=max_pairs,
+        seed=seed,
+        same_dice=same_dice,
+        mix_leagues=mix_leagues,
+    )
     if match.same_version:
         same = "both are the same version: every pair would be a tie, so none was played"
         return match.model_copy(update={"notes": (same,)})
@@ -97,7 +107,13 @@ Sides = tuple[Player, Player]
 
 
 def new_match(
-    sides: Sides, *, rule: Rule, max_pairs: int, seed: int, same_dice: bool = True
+    sides: Sides,
+    *,
+    rule: Rule,
+    max_pairs: int,
+    seed: int,
+    same_dice: bool = True,
+    mix_leagues: bool = False,
 ) -> Comparison:
     """Returns a match without pairs.
 
@@ -105,10 +121,10 @@ def new_match(
         ConfigError: the two cannot be compared, or every game would be the same.
     """
     champion, candidate = sides
-    _check_comparable(champion, candidate)
+    _check_comparable(champion, candidate, mix_leagues)
     return Comparison(
-        champion=Side(checkpoint=champion.name, version=champion.version),
-        candidate=Side(checkpoint=candidate.name, version=candidate.version),
+        champion=_side(champion),
+        candidate=_side(candidate),
         game=champion.game,
         protocol=champion.protocol,
         rule=rule,
@@ -117,6 +133,10 @@ def new_match(
         max_pairs=max_pairs,
         results=(),
     )
+
+
+def _side(player: Player) -> Side:
+    return Side(checkpoint=player.name, version=player.version, league=player.league)
 
 
 @contextmanager
@@ -166,6 +186,9 @@ def _record(folder: Path, match: Comparison, suite: dict[str, Any] | None) -> Re
         mode="json", include={"game", "protocol", "rule", "seed", "same_dice"}
     )
     identity |= {"champion": sides[0], "candidate": sides[1]}
+    leagues = {"champion": match.champion.league, "candidate": match.candidate.league}
+    if "emulator" in leagues.values():  # left out otherwise: so earlier records still fit
+        identity["leagues"] = leagues
     if suite is not None:
         identity["suite"] = suite
     path = folder / f"{name}.jsonl"
@@ -252,7 +275,7 @@ def play_pairs(
             place += 2
 
 
-def _check_comparable(champion: Player, candidate: Player) -> None:
+def _check_comparable(champion: Player, candidate: Player, mix_leagues: bool) -> None:
     if champion.game != candidate.game:
         raise ConfigError(
             f"the champion plays {champion.game}, the candidate {candidate.game}: their scores "
@@ -266,6 +289,12 @@ def _check_comparable(champion: Player, candidate: Player) -> None:
         raise ConfigError(
             f"the two play by different protocols: {', '.join(different)}. Their scores cannot be "
             "compared. Train the candidate with the champion's --protocol."
+        )
+    if champion.league != candidate.league and not mix_leagues:
+        raise ConfigError(
+            f"{champion.name} {LEAGUES[champion.league]}, and {candidate.name} "
+            f"{LEAGUES[candidate.league]}: they are of different leagues. To compare them all the "
+            "same, say so with --mix-leagues (mix_leagues=True)."
         )
     protocol = champion.protocol
     if protocol.sticky == 0 and protocol.evaluation_epsilon == 0 and protocol.max_noops == 0:

@@ -17,7 +17,7 @@ from rlarcade.evaluation.documents import Comparison
 from rlarcade.evaluation.evaluate import RecordFound
 from rlarcade.evaluation.match import compare_agents
 from rlarcade.evaluation.sequential import Rule
-from rlarcade.playing.players import Agent, Player, as_player
+from rlarcade.playing.players import Agent, League, Player, as_player
 from rlarcade.shown import Rows, ShortlyShown, Shown
 
 
@@ -50,6 +50,11 @@ class RoundRobin(ShortlyShown):
         pairings = list(combinations(range(len(self.players)), 2))
         return self.matches[pairings.index((min(one, other), max(one, other)))]
 
+    def league(self, player: int) -> League:
+        """Returns what a player sees, given by index."""
+        match = self.match_of(player, 1 if player == 0 else 0)
+        return match.champion.league if player == 0 else match.candidate.league
+
     def share(self, one: int, other: int) -> float | None:
         """Returns the share of pairs that `one` won against `other`, ties counting half."""
         share = self.match_of(one, other).improvement_probability
@@ -71,6 +76,7 @@ def compare_all(
     max_pairs: int = 400,
     seed: int = 0,
     record: str | Path | None = None,
+    mix_leagues: bool = False,
     on_pair: PairingDone | None = None,
     on_record: RecordFound | None = None,
 ) -> RoundRobin:
@@ -83,6 +89,7 @@ def compare_all(
         max_pairs: largest number of pairs of each pairing.
         seed: seed of the matches, as in `compare_agents`.
         record: folder that keeps the matches. With it, an interrupted match resumes.
+        mix_leagues: as for `compare_agents`.
         on_pair: called after each pair that is played.
         on_record: called for each match that takes pairs from a record.
 
@@ -109,6 +116,7 @@ def compare_all(
                 max_pairs=max_pairs,
                 seed=seed,
                 record=folder,
+                mix_leagues=mix_leagues,
                 on_pair=None if on_pair is None else partial(on_pair, place),
                 on_record=on_record,
             )

@@ -292,6 +292,7 @@ def compare_suite(
     max_rounds: int = 400,
     seed: int = 0,
     record: str | Path | None = None,
+    mix_leagues: bool = False,
     num_lanes: int = _LANES,
     on_round: RoundDone | None = None,
     on_record: RecordFound | None = None,
@@ -306,6 +307,7 @@ def compare_suite(
         max_rounds: the verdict is inconclusive if this many rounds do not decide.
         seed: seed of the match, as in `compare_agents`.
         record: folder that keeps the pairs of each game. With it, an interrupted suite resumes.
+        mix_leagues: as for `compare_agents`.
         num_lanes: number of games in parallel, for each game of the suite. It only changes the
             run time.
         on_round: called after each round that is played.
@@ -334,6 +336,7 @@ def compare_suite(
             rule=Rule.non_inferiority(margin, alpha=rule.alpha, beta=rule.beta),
             max_pairs=max_rounds,
             seed=seed,
+            mix_leagues=mix_leagues,
         )
         for pair in sides
     ]

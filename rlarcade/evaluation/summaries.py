@@ -4,6 +4,7 @@ from rlarcade.evaluation.documents import Comparison, Evaluation
 from rlarcade.evaluation.round_robin import RoundRobin
 from rlarcade.evaluation.suite import SuiteComparison
 from rlarcade.games.names import display_name
+from rlarcade.playing.players import LEAGUES
 from rlarcade.shown import Rows
 
 _MOST_NOTES = 5
@@ -34,6 +35,7 @@ def score_rows(evaluation: Evaluation) -> Rows:
     return [
         ("game", f"{display_name(evaluation.game)}, protocol {evaluation.protocol}"),
         ("checkpoint", evaluation.checkpoint),
+        *([("league", LEAGUES["emulator"])] if evaluation.league == "emulator" else []),
         ("games", f"{len(scores):,} ({endings(evaluation)})"),
         ("mean", f"{evaluation.mean:.1f}"),
         ("median", f"{evaluation.median:.1f}"),
@@ -53,6 +55,11 @@ _SAME_VERSION = "both are the same version, so nothing was played; the champion 
 
 def suite_meaning(suite: SuiteComparison) -> tuple[str, str]:
     """Returns a suite's verdict and its meaning. An unfinished suite is "inconclusive"."""
+    verdict, meaning = _suite_meaning(suite)
+    return verdict, meaning + "".join(sorted(set(map(_leagues, suite.matches))))
+
+
+def _suite_meaning(suite: SuiteComparison) -> tuple[str, str]:
     verdict = suite.verdict or "inconclusive"
     if verdict == "inconclusive":
         if suite.matches and suite.same_versions:
@@ -109,6 +116,11 @@ def round_robin_rows(table: RoundRobin) -> Rows:
 
 def meaning_of(match: Comparison) -> tuple[str, str]:
     """Returns a match's verdict and its meaning. An unfinished match is "inconclusive"."""
+    verdict, meaning = _meaning_of(match)
+    return verdict, meaning + _leagues(match)
+
+
+def _meaning_of(match: Comparison) -> tuple[str, str]:
     verdict = match.verdict or "inconclusive"
     margin = 0.5 - match.rule.null
     if match.same_version and verdict == "inconclusive":
@@ -121,6 +133,14 @@ def meaning_of(match: Comparison) -> tuple[str, str]:
     if margin > 0 and verdict == "reject":
         return verdict, "the candidate is worse"
     return verdict, _MEANINGS[verdict]
+
+
+def _leagues(match: Comparison) -> str:
+    """Says what the sides of a match see, if one has emulator access; empty otherwise."""
+    champion, candidate = match.champion.league, match.candidate.league
+    if match.mixes_leagues:
+        return f"; the champion {LEAGUES[champion]}, the candidate {LEAGUES[candidate]}"
+    return "; both have emulator access" if champion == "emulator" else ""
 
 
 def match_rows(match: Comparison) -> Rows:

@@ -1,4 +1,4 @@
-"""Loads players by name: a checkpoint, a version, `random`, or `module:factory=ARGUMENT`."""
+"""Loads players by name: a checkpoint, a version, `search:` of one, `random`, `module:factory`."""
 
 import os
 import re
@@ -17,10 +17,14 @@ from rlarcade.playing.players import (
     RandomPlayer,
 )
 from rlarcade.playing.references import load_named
+from rlarcade.playing.search import SearchPlayer
+from rlarcade.search_names import search_name
 from rlarcade.text import printable, quoted, said
 from rlarcade.zoo import is_zoo_name
 
 RANDOM, HUMAN = "random", "human"
+_SEARCH_OPTIONS = ("simulations", "depth", "skip", "kind")
+_NUMBER = re.compile(r"[0-9]{1,18}")
 _VERSION = re.compile(r"[!-~]{1,200}")
 _ENTRY_POINT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*(=.*)?", re.DOTALL)
 
@@ -37,8 +41,9 @@ def named_players(
 
     Args:
         names: each is a checkpoint or run folder, an agent of the zoo (`zoo:Pong`), a version of a
-            registry (`7`, `champion@pong`), `random`, or `module:factory`. `factory(game)` returns
-            a `Policy` or an object with `predict`. `module:factory=ARGUMENT` calls
+            registry (`7`, `champion@pong`), one of these that looks ahead (`search:7`,
+            `search,simulations=64:zoo:Pong`), `random`, or `module:factory`. `factory(game)`
+            returns a `Policy` or an object with `predict`. `module:factory=ARGUMENT` calls
             `factory(game, "ARGUMENT")`; the argument is mostly a path. Loading runs the code of the
             module, which may be in the working directory. The policy may have a `version`
             attribute; otherwise its version is None.
@@ -61,10 +66,11 @@ def named_players(
         )
     if not names:
         return []
+    meant = {name: _checkpoint_of(name) for name in names}
     agents = {
-        name: DQNAgent.load(load_named(name, registry), device=device)
-        for name in dict.fromkeys(names)
-        if name != RANDOM and not _is_entry_point(name)
+        checkpoint: DQNAgent.load(load_named(checkpoint, registry), device=device)
+        for checkpoint in dict.fromkeys(meant.values())
+        if checkpoint is not None
     }
     asked = None if protocol is None else get_protocol(protocol)
     for agent in agents.values():
@@ -72,13 +78,15 @@ def named_players(
         if asked is not None:
             _check_actions(agent, asked)
     known = list(dict.fromkeys(agent.game for agent in agents.values()))
-    if len(agents) < len(set(names)) and len(known) != 1 and game is None:
+    if None in meant.values() and len(known) != 1 and game is None:
         found = f"the checkpoints play {' and '.join(known)}" if known else "no checkpoint says"
         raise ConfigError(f"which game should the others play? Name it with --game; {found}.")
     game = resolve_game(game or known[0])
     rules = asked or next((agent.protocol for agent in agents.values()), get_protocol("v5"))
     return [
-        AgentPlayer(agents[name], protocol=asked) if name in agents else _other(name, game, rules)
+        _other(name, game, rules)
+        if (checkpoint := meant[name]) is None
+        else _player(name, agents[checkpoint], asked)
         for name in names
     ]
 
@@ -87,6 +95,40 @@ def _is_entry_point(name: str) -> bool:
     # os.path.exists accepts a name that is too long for a file; Path.exists raises.
     is_file = os.path.exists(name)  # noqa: PTH110
     return _ENTRY_POINT.fullmatch(name) is not None and not is_file and not is_zoo_name(name)
+
+
+def _checkpoint_of(name: str) -> str | None:
+    """The checkpoint or version that a name means; None: it means another policy."""
+    search = search_name(name)
+    agent = name if search is None else search.agent
+    if not agent and search is not None:
+        raise ConfigError(
+            f"{printable(name)} does not say which agent looks ahead. Write search:CHECKPOINT."
+        )
+    if agent != RANDOM and not _is_entry_point(agent):
+        return agent
+    if search is not None:
+        raise ConfigError(
+            f"{printable(agent)} has no action values, so it cannot look ahead. Name a checkpoint: "
+            "search:CHECKPOINT."
+        )
+    return None
+
+
+def _player(name: str, agent: DQNAgent, asked: Protocol | None) -> Player:
+    search = search_name(name)
+    if search is None:
+        return AgentPlayer(agent, protocol=asked)
+    options: dict[str, Any] = {}
+    for option, text in search.options:
+        if option not in _SEARCH_OPTIONS or option in options:
+            problem = "is there twice" if option in options else "is not one of them"
+            raise ConfigError(
+                f"a search has the options {', '.join(_SEARCH_OPTIONS)}; {quoted(option)} "
+                f"{problem}. Write search,simulations=64,kind=iw:CHECKPOINT."
+            )
+        options[option] = int(text) if _NUMBER.fullmatch(text) else text
+    return SearchPlayer(agent, protocol=asked, **options)
 
 
 def _check_game(agent: DQNAgent, game: str | None) -> None:

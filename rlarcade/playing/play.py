@@ -27,12 +27,13 @@ from numpy.typing import NDArray
 from rlarcade.checked import require
 from rlarcade.errors import ConfigError, PolicyError
 from rlarcade.foreign import own_words
+from rlarcade.games.simulator import Mirror
 from rlarcade.games.single import GameEnv
 from rlarcade.playing.episodes import EpisodeResult, Trace
-from rlarcade.playing.players import Agent, Choice, Player, View, as_player
+from rlarcade.playing.players import Agent, Choice, Player, SearchTree, View, as_player
 from rlarcade.playing.schedule import check_count, evaluation_seeds
 from rlarcade.seeding import SeedUse, generator
-from rlarcade.text import said
+from rlarcade.text import quoted, said
 
 DEFAULT_LANES = 24
 _ROWS_STEP = 4  # batch sizes are multiples of this: see `DQNAgent.q_values`
@@ -76,6 +77,8 @@ class Step:
     """Index of this step in the game, from 0."""
     score: float
     """Score of the game so far, including this step's reward."""
+    tree: SearchTree | None = field(default=None, repr=False)
+    """The tree that the player grew, if it looks ahead."""
 
 
 def play_steps(
@@ -83,6 +86,7 @@ def play_steps(
     env: GameEnv | None = None,
     *,
     episodes: int = 1,
+    first: int = 0,
     seed: int = 0,
     use: SeedUse = SeedUse.EVALUATION,
 ) -> Iterator[Step]:
@@ -96,6 +100,7 @@ def play_steps(
         agent: as for `evaluate_agent`.
         env: environment to play in, if you want to render it. It has the agent's game and protocol.
         episodes: number of games.
+        first: index of the first of them in an evaluation.
         seed: as for `evaluate_agent`.
         use: as for `evaluate_agent`.
 
@@ -103,8 +108,8 @@ def play_steps(
         Every step, before the next action is chosen.
 
     Raises:
-        ConfigError: fewer than one episode; `env` has another game or protocol; or the policy
-            needs the screen and `env` does not render it.
+        ConfigError: fewer than one episode; `first` is negative; `env` has another game or
+            protocol; or the policy needs the screen and `env` does not render it.
         PolicyError: the agent crashed, took too long or returned an invalid action.
     """
     player = as_player(agent)
@@ -121,7 +126,7 @@ def play_steps(
             f"{player.name} sees the screen, but this environment does not render it. Make it with "
             "render_mode='rgb_array'."
         )
-    schedule = evaluation_schedule(player, episodes, seed, use)
+    schedule = evaluation_schedule(player, episodes, seed, use, first=first)
     return (_step_of(lane) for (lane,) in _rounds(schedule, 1, env=env))
 
 
@@ -188,11 +193,14 @@ def play_games_here(
 
 
 def evaluation_schedule(
-    player: Player, episodes: int, seed: int, use: SeedUse
+    player: Player, episodes: int, seed: int, use: SeedUse, *, first: int = 0
 ) -> "Iterator[Scheduled]":
-    """Returns the games of an evaluation, in their order."""
+    """Returns the games of an evaluation, in their order; `first` is the index of the first one."""
     check_count("episodes", episodes)
-    return (Scheduled(player, one) for one in islice(evaluation_seeds(seed, use), episodes))
+    if not isinstance(first, int | np.integer) or first < 0:
+        raise ConfigError(f"first is the index of a game, 0 or more, got {quoted(first)}.")
+    seeds = evaluation_seeds(seed, use, first)
+    return (Scheduled(player, one) for one in islice(seeds, episodes))
 
 
 def _rounds(
@@ -335,6 +343,7 @@ class _Lane:
     index: int
     rng: np.random.Generator
     values: NDArray[np.float32] | None
+    tree: SearchTree | None
     action: int
     explored: bool
     reward: float
@@ -360,6 +369,14 @@ class _Lane:
         self.rng = generator(job.seed, SeedUse.POLICY, *([job.dice] if job.dice else []))
         self._memory = player.sit(generator(job.seed, SeedUse.POLICY, job.dice, 1))
         self.observation, info = self._env.reset(seed=job.seed)
+        self._mirror: Mirror | None = None
+        if player.league == "emulator":
+            self._mirror = Mirror(
+                player.game,
+                player.protocol,
+                info["seed"],
+                first_frame=info["episode_frame_number"],
+            )
         self._lives, self._life_lost = info["lives"], False
         return self
 
@@ -373,12 +390,13 @@ class _Lane:
         assert self._env is not None
         seen = self._env.render() if self.player.sees_screen else self.observation
         assert seen is not None
-        return View(seen, self._memory, self.num_actions, self._life_lost)
+        state = None if self._mirror is None else self._mirror.state()
+        return View(seen, self._memory, self.num_actions, self._life_lost, state)
 
     def send(self, choice: Choice) -> None:
         """Sends the chosen action or, with probability ε, a random one from the episode's rng."""
         assert self._env is not None
-        self.values = choice.values
+        self.values, self.tree = choice.values, choice.tree
         self.explored = bool(self.rng.random() < self.player.protocol.evaluation_epsilon)
         drawn = int(self.rng.integers(0, self.num_actions))
         self.action = drawn if self.explored else choice.action
@@ -392,6 +410,8 @@ class _Lane:
         assert self._env is not None
         self.before = self.observation
         self.observation, self.reward, terminated, truncated, info = self._env.recv()
+        if self._mirror is not None:
+            self._mirror.follow(self.action)
         self._life_lost = 0 < info["lives"] < self._lives
         self._lives = info["lives"]
         self._sent = False
@@ -474,4 +494,5 @@ def _step_of(lane: _Lane) -> Step:
         seed=lane.seed,
         number=lane.steps - 1,
         score=lane.score,
+        tree=lane.tree,
     )

@@ -11,7 +11,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 from typing import Protocol as Interface
 
 import numpy as np
@@ -21,6 +21,7 @@ from rlarcade.checked import number_of, require
 from rlarcade.errors import ConfigError, PolicyError
 from rlarcade.games.names import display_name, resolve_game
 from rlarcade.games.protocols import Protocol, get_protocol
+from rlarcade.games.simulator import GameState
 from rlarcade.games.single import make_env
 from rlarcade.text import quoted, said
 
@@ -95,6 +96,15 @@ class Agent(Interface):
         """Returns float32 (B, A) values of uint8 (B, 4, 84, 84) observations."""
 
 
+League = Literal["screen", "emulator"]
+"""What players may see: the screen alone, or also the state of the emulator."""
+LEAGUES: dict[League, str] = {
+    "screen": "sees only the screen",
+    "emulator": "has emulator access",
+}
+"""What a player of each league does, in words."""
+
+
 class View(NamedTuple):
     """A player's view of one game that waits for an action."""
 
@@ -105,6 +115,24 @@ class View(NamedTuple):
     num_actions: int
     life_lost: bool = False
     """Whether the step before lost a life, and another is left."""
+    state: GameState | None = None
+    """State of the emulator, for a player of the league `emulator`."""
+
+
+class SearchTree(NamedTuple):
+    """The future that a player looked at before it chose. Node 0 is the present state.
+
+    The nodes are in preorder: each one is followed by all nodes below it.
+    """
+
+    parents: NDArray[np.int32]
+    """int32 (N,): index of each node's parent; -1 for node 0."""
+    actions: NDArray[np.int32]
+    """int32 (N,): the action that leads to each node; -1 for node 0."""
+    sizes: NDArray[np.int32]
+    """int32 (N,): number of nodes below each node, and itself."""
+    rewards: NDArray[np.float32]
+    """float32 (N,): reward on the way from the parent."""
 
 
 class Choice(NamedTuple):
@@ -113,6 +141,8 @@ class Choice(NamedTuple):
     action: int
     values: NDArray[np.float32] | None = None
     """float32 (A,), if the player has action values."""
+    tree: SearchTree | None = None
+    """The tree that it grew, if it looks ahead."""
 
 
 class Player:
@@ -129,6 +159,7 @@ class Player:
         protocol: protocol of its games.
         sees_screen: whether it sees RGB screens instead of observations.
         one_at_a_time: whether it has a `reset` and no `new_game`. Then it plays one game at a time.
+        league: what it sees of its games. Scores of different leagues are not compared.
     """
 
     game: str
@@ -137,6 +168,7 @@ class Player:
     version: str | None
     sees_screen: bool = False
     one_at_a_time: bool = False
+    league: League = "screen"
 
     def __init__(
         self,

@@ -30,10 +30,10 @@ def check_count(name: str, number: int) -> None:
         raise ConfigError(f"{least}, got {number}.")
 
 
-def evaluation_seeds(seed: int, use: SeedUse = SeedUse.EVALUATION) -> Iterator[int]:
-    """Yields the seeds of an evaluation's games, 31 bits each, without end."""
+def evaluation_seeds(seed: int, use: SeedUse = SeedUse.EVALUATION, first: int = 0) -> Iterator[int]:
+    """Yields the seeds of an evaluation's games, 31 bits each, from an index on without end."""
     derived_seed(seed, use)  # an invalid seed raises now, not at the first game
-    return (derived_seed(seed, use, index) for index in count())
+    return (derived_seed(seed, use, index) for index in count(first))
 
 
 def match_seeds(seed: int, versions: tuple[str | None, str | None] = (None, None)) -> Iterator[int]:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from rlarcade.evaluation.documents import Evaluation
 from rlarcade.games.names import display_name
+from rlarcade.playing.players import League
 from rlarcade.reports.beside import Clip, LearningCurve, curve_figures
 from rlarcade.reports.formats import number, points
 from rlarcade.reports.page import Table, render
@@ -24,7 +25,7 @@ def evaluation_report(
     learning_curves: Sequence[LearningCurve] = (),
     clips: Sequence[Clip] = (),
 ) -> str:
-    """Renders evaluations, grouped by game, protocol and ε.
+    """Renders evaluations, grouped by game, protocol, ε and league.
 
     Args:
         evaluations: at least one.
@@ -39,9 +40,9 @@ def evaluation_report(
     """
     if not evaluations or not all(one.episodes for one in evaluations):
         raise ValueError("a report needs evaluations, with at least one episode each")
-    groups: dict[tuple[str, str, float], list[Evaluation]] = {}
-    for one in evaluations:  # scores under different protocols cannot be compared
-        rules = (one.game, one.protocol.model_dump_json(), one.epsilon)
+    groups: dict[tuple[str, str, float, League], list[Evaluation]] = {}
+    for one in evaluations:  # scores under different protocols or leagues cannot be compared
+        rules = (one.game, one.protocol.model_dump_json(), one.epsilon, one.league)
         groups.setdefault(rules, []).append(one)
     games = list(dict.fromkeys(display_name(one.game) for one in evaluations))
     heading = " and ".join(games) if len(games) < 3 else f"{len(games)} games"
@@ -59,7 +60,7 @@ def evaluation_report(
 
 
 class _Group(NamedTuple):
-    """Evaluations with one game, protocol and ε, so that their scores can be compared."""
+    """Evaluations with one game, protocol, ε and league, so that their scores can be compared."""
 
     name: str
     """Id on the page."""
@@ -79,7 +80,14 @@ def _played(evaluations: Sequence[Evaluation]) -> str:
     return (
         f"Protocol {' and '.join(protocols)}, ε {' and '.join(epsilons)}, {games} whole "
         f"game{'' if lengths == [1] else 's'} with each checkpoint, raw scores"
+        f"{_told_leagues({one.league for one in evaluations})}"
     )
+
+
+def _told_leagues(leagues: set[League]) -> str:
+    if len(leagues) > 1:
+        return ", a table for each league"
+    return ", with emulator access" if "emulator" in leagues else ""
 
 
 def _group(evaluations: Sequence[Evaluation], name: str) -> _Group:

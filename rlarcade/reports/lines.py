@@ -33,6 +33,7 @@ def score_lines(evaluations: Sequence[Evaluation]) -> list[str]:
             f"{display_name(evaluation.game)}, protocol {evaluation.protocol}, "
             f"epsilon {evaluation.epsilon:g}, {counted(len(scores), 'whole game')}, raw scores",
             f"  {fitted(evaluation.checkpoint)}",
+            *(["  it has emulator access"] if evaluation.league == "emulator" else []),
             *wrapped(
                 f"mean {evaluation.mean:.1f}",
                 f"median {evaluation.median:.1f}",
@@ -114,9 +115,11 @@ def round_robin_lines(table: RoundRobin) -> list[str]:
         for one in players:
             lines.append(f"  {one:>3} " + "".join(share_cell(table, one, other) for other in shown))
     pairs = sum(match.pairs for match in table.matches)
+    looking = [str(place) for place in players if table.league(place) == "emulator"]
     return [
         *lines,
         "",
+        *([f"with emulator access: {', '.join(looking)}"] if looking else []),
         f"share of pairs won by the row against the column, of {pairs} in all; *: better, with "
         f"an error probability of at most {2 * table.matches[0].rule.alpha:g} per pairing",
     ]

@@ -2,7 +2,7 @@
 
 import io
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import cache
 from itertools import groupby
@@ -21,9 +21,10 @@ from rlarcade.games.protocols import FRAMESKIP
 from rlarcade.games.single import GameEnv
 from rlarcade.games.vector import GameVectorEnv
 from rlarcade.outputs import check_output
-from rlarcade.playing.players import Agent
+from rlarcade.playing.players import Agent, SearchTree
 from rlarcade.playing.recordings import Recording
 from rlarcade.playing.references import load_named
+from rlarcade.reports.trees import Box, Colors, draw_tree
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw, ImageFont
@@ -49,6 +50,8 @@ _CURVE_TOP = _CURVE[0] - _CURVE_MARGIN
 _CLIP_SECONDS = 8  # of a clip in a report
 _EQUAL = 1e-6  # values that differ by less are equally good
 
+Trees = Sequence[SearchTree | None]
+"""The tree that a player grew at each step of a game."""
 Drawn = Callable[[int, int], None]
 """Called with (number of drawn agent steps, number of all agent steps)."""
 
@@ -62,6 +65,7 @@ class _Told(NamedTuple):
     """Float32 (T, A), T >= 1."""
     rewards: NDArray[np.float64]
     """Float64 (T,): raw points of each step."""
+    trees: Trees | None
 
 
 class _Beside(NamedTuple):
@@ -138,6 +142,7 @@ def pictures(
     values: NDArray[np.float32] | None = None,
     saliency: NDArray[np.uint8] | None = None,
     steps: range | None = None,
+    trees: Trees | None = None,
 ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """Yields (agent step, picture) of every frame. The step is -1 before the first action.
 
@@ -146,17 +151,20 @@ def pictures(
         values: float32 (T, A), drawn as bars. `values_of` computes them.
         saliency: uint8 (T, 84, 84), drawn in red over the screen. `saliency_of` computes it.
         steps: draws only the frames of these steps. The whole game is checked all the same.
+        trees: drawn in place of the curve of the values.
 
     Raises:
         RecordingError: the game does not reproduce.
     """
-    panel = _Panel(_told(recording, values))
+    panel = _Panel(_told(recording, values, trees))
     for frame, beside in _told_frames(recording):
         if steps is None or frame.step in steps:
             yield frame.step, _draw(_marked(frame, saliency), panel.drawn(beside))
 
 
-def _told(recording: Recording, values: NDArray[np.float32] | None) -> _Told:
+def _told(
+    recording: Recording, values: NDArray[np.float32] | None, trees: Trees | None = None
+) -> _Told:
     trace = recording.episode.trace
     rewards = [reward for _, reward in trace.steps] if trace else []
     return _Told(
@@ -164,6 +172,7 @@ def _told(recording: Recording, values: NDArray[np.float32] | None) -> _Told:
         names=GameVectorEnv(recording.game, 1, protocol=recording.protocol).action_names,
         values=values if values is not None and values.size else None,
         rewards=np.array(rewards, dtype=np.float64),
+        trees=trees,
     )
 
 
@@ -203,6 +212,7 @@ def write_video(
     values: NDArray[np.float32] | None = None,
     on_step: Drawn | None = None,
     saliency: NDArray[np.uint8] | None = None,
+    trees: Trees | None = None,
 ) -> None:
     """Writes a recorded game as an MP4 video (H.264) of 60 frames a second.
 
@@ -214,6 +224,7 @@ def write_video(
         values: as for `pictures`.
         on_step: called after each frame.
         saliency: as for `pictures`.
+        trees: as for `pictures`.
 
     Raises:
         RecordingError: the file cannot be written, or the game does not reproduce.
@@ -224,7 +235,7 @@ def write_video(
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch()  # fails with a short message here; ffmpeg's would be a page long
         with _video(temporary) as add:
-            for step, picture in pictures(recording, values, saliency):
+            for step, picture in pictures(recording, values, saliency, trees=trees):
                 add(picture)
                 if on_step is not None:
                     on_step(step + 1, recording.episode.steps)
@@ -328,6 +339,7 @@ def write_picture(
     recording: Recording,
     values: NDArray[np.float32] | None = None,
     saliency: NDArray[np.uint8] | None = None,
+    trees: Trees | None = None,
 ) -> None:
     """Writes six moments of a recorded game, evenly spread, as one PNG.
 
@@ -335,7 +347,7 @@ def write_picture(
         RecordingError: the file cannot be written, or the game does not reproduce.
     """
     _check_path(path, ".png")
-    png = picture_of(recording, values, saliency)
+    png = picture_of(recording, values, saliency, trees)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path, png)
@@ -347,6 +359,7 @@ def picture_of(
     recording: Recording,
     values: NDArray[np.float32] | None = None,
     saliency: NDArray[np.uint8] | None = None,
+    trees: Trees | None = None,
 ) -> bytes:
     """Returns six moments of a recorded game, evenly spread, as one PNG.
 
@@ -364,7 +377,7 @@ def picture_of(
         for frame, beside in _told_frames(recording)
         if frame.step in wanted
     }
-    panel = _Panel(_told(recording, values))
+    panel = _Panel(_told(recording, values, trees))
     sheet = np.zeros((rows * SIZE[1], columns * SIZE[0], 3), dtype=np.uint8)
     for place, step in enumerate(wanted):
         top, left = place // columns * SIZE[1], place % columns * SIZE[0]
@@ -448,7 +461,11 @@ class _Panel:
         draw.text((_LEFT, 98), f"step {beside.step:,}", fill=_SOFT, font=_font(17))
         if self._told.values is not None:
             self._draw_values(draw, self._told.values[beside.step], beside.action)
-            self._curve.draw(image, beside.step)
+            tree = self._told.trees[beside.step] if self._told.trees else None
+            if tree is None:
+                self._curve.draw(image, beside.step)
+            else:
+                _draw_tree(draw, tree, beside.action)
         elif beside.action is not None:
             name = self._told.names[beside.action]
             draw.text((_LEFT, _BARS_TOP), name, fill=_CHOSEN, font=_font(17))
@@ -484,6 +501,15 @@ class _Panel:
         """Where a value is on the scale of the bars, in pixels."""
         share = (value - self._low) / (self._high - self._low)
         return _BARS[0] + share * (_BARS[1] - _BARS[0])
+
+
+def _draw_tree(draw: "ImageDraw.ImageDraw", tree: SearchTree, action: int | None) -> None:
+    draw.text((_LEFT, _CURVE[0] - 36), "the future it looked at", fill=_SOFT, font=_font(15))
+    counted = f"{len(tree.parents) - 1:,} states"
+    draw.text((_RIGHT, _CURVE[0] - 36), counted, fill=_SOFT, font=_font(15), anchor="ra")
+    box = Box(_LEFT, _CURVE[0], _RIGHT, _CURVE[1])
+    draw_tree(draw, tree, action, box, Colors(_FAINT, _CHOSEN, _POINTS))
+    draw.text((_LEFT, _CURVE[1] + 8), "dots: points were made", fill=_SOFT, font=_font(13))
 
 
 class _Curve:

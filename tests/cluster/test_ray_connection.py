@@ -16,6 +16,7 @@ from rlarcade.config import TrainConfig
 from rlarcade.errors import CheckpointError, ConfigError
 from rlarcade.learning.policy import DQNAgent
 from rlarcade.playing.players import AgentPlayer
+from rlarcade.playing.search import SearchPlayer
 
 VERBS = {
     "evaluate": (EARLY, "--episodes", "1"),
@@ -93,6 +94,8 @@ def test_an_agent_on_a_gpu_is_not_sent():
     agent.device = torch.device("cuda:0")
     with pytest.raises(ConfigError, match="is on cuda:0, and games on a cluster are played on CPU"):
         packed_player(AgentPlayer(agent))
+    with pytest.raises(ConfigError, match="is on cuda:0, and games on a cluster are played on CPU"):
+        packed_player(SearchPlayer(agent))
 
 
 def test_an_agent_with_a_torso_of_its_own_is_told_how_to_play_there():

@@ -24,6 +24,7 @@ from rlarcade.games import get_protocol
 from rlarcade.learning.policy import DQNAgent
 from rlarcade.playing.play import games_played_by
 from rlarcade.playing.players import Player, RandomPlayer
+from rlarcade.playing.search import SearchPlayer
 from rlarcade.registry.registry import Registry
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -82,7 +83,8 @@ def test_workers_are_as_important_as_the_process_that_asks(on_ray, ray_nodes):
 def test_evaluations_of_agents_and_of_own_policies_are_those_of_this_machine(on_ray):
     own = Player(Steady(), game="Pong", protocol=SHORT, name="own")
     screen = Player(lambda seen: int(seen.sum()) % 6, game="Pong", protocol=SHORT)
-    for player in (players()[1], own, screen, RandomPlayer("Breakout", SHORT)):
+    ahead = SearchPlayer(players()[1], simulations=2, protocol=SHORT)
+    for player in (players()[1], own, screen, RandomPlayer("Breakout", SHORT), ahead):
         local = evaluate_agent(player, episodes=5)
         with on_ray.used():
             assert evaluate_agent(player, episodes=5).model_dump_json() == local.model_dump_json()

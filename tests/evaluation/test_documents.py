@@ -36,18 +36,20 @@ def document(**changes):
 # What was written before is read
 
 
-def test_an_evaluation_written_by_0_1_0_is_read_and_written_the_same():
+def test_an_evaluation_written_by_0_1_0_is_read_and_written_with_its_league():
     text = (OLD / "evaluation.json").read_text("utf-8")
     (old,) = json.loads(text)["evaluations"]
     read = Evaluation.model_validate(old)
     again = json.loads(read.model_dump_json())
-    assert again == old
+    assert again == old | {"league": "screen"}
     assert sum(reward for _, reward in read.episodes[0].trace.steps) == read.episodes[0].score
 
 
-def test_a_match_written_by_0_1_0_is_read_and_written_the_same():
+def test_a_match_written_by_0_1_0_is_read_and_written_with_its_leagues():
     old = json.loads((OLD / "comparison.json").read_text("utf-8"))
     read = Comparison.model_validate(old)
+    for side in ("champion", "candidate"):
+        old[side]["league"] = "screen"
     assert json.loads(read.model_dump_json()) == old
     assert all(len(pair.champion.trace.actions) == pair.champion.steps for pair in read.results)
 
