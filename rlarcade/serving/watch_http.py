@@ -15,6 +15,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import Field, ValidationError
 
 from rlarcade.games.episodes import Ending
+from rlarcade.serving.looking_ahead import MOST_SIMULATIONS
 from rlarcade.serving.refusals import Refusal
 from rlarcade.serving.requests import (
     REFUSALS,
@@ -43,6 +44,9 @@ class NewGame(GameAsked):
 
     mode: Mode = "agent"
     """agent: a version plays. human: the client plays, under the protocol of the champion."""
+    simulations: Annotated[int, Field(ge=0, le=MOST_SIMULATIONS)] = 0
+    """The version looks ahead: it plays so many simulations before each step. Such a game counts
+    for no rollout, because its player has access to the emulator. 0: it sees only the screen."""
 
 
 class WatchDocument(GameTold):
@@ -51,6 +55,8 @@ class WatchDocument(GameTold):
     mode: Mode
     version: int | None
     """Number of the version that plays; null: a person plays."""
+    simulations: int
+    """Simulations before each step; 0: the player sees only the screen."""
     action_names: tuple[str, ...]
     score: float
     lives: int
@@ -272,6 +278,7 @@ def _document(game: WatchedGame, token: str | None = None) -> WatchDocument:
         mode=game.mode,
         protocol=session.protocol,
         version=game.version,
+        simulations=0 if game.search is None else game.search.simulations,
         role=session.role,
         key=session.key,
         seed=session.seed,

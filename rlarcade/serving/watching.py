@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rlarcade.evaluation.documents import Evaluation
+from rlarcade.foreign import own_words
 from rlarcade.games.episodes import Ending
 from rlarcade.games.protocols import Protocol
 from rlarcade.games.single import GameEnv
 from rlarcade.playing.episodes import EpisodeResult, Trace
 from rlarcade.serving.emulators import Emulators
+from rlarcade.serving.looking_ahead import LookingAhead
 from rlarcade.serving.refusals import Refusal
 from rlarcade.serving.service import Decision, Service
 from rlarcade.serving.sessions import LONGEST_KEY, Session, new_token
@@ -72,6 +74,7 @@ class WatchedGame:
         mode: who plays.
         action_names: name of each action.
         newest: what was seen last.
+        search: how the version looks ahead; None: it does not.
         recording: a person's game after its end.
         viewer: the connection that watches; a newer one takes the game over.
     """
@@ -82,6 +85,7 @@ class WatchedGame:
     observation: NDArray[np.uint8]
     action_names: tuple[str, ...]
     newest: Moment
+    search: LookingAhead | None = None
     token: str = field(default_factory=new_token)
     recording: Evaluation | None = None
     viewer: object = None
@@ -104,6 +108,8 @@ class WatchedGame:
         """Plays one step. It is slow (2 ms), so it runs in a thread."""
         assert self.env is not None
         self.observation, reward, terminated, truncated, info = self.env.step(action)
+        if self.search is not None:
+            self.search.follow(action)
         self.actions.append(action)
         self.rewards.append(reward)
         self.newest = Moment(
@@ -131,6 +137,8 @@ class Watching:
         self._opening = 0
         # One thread: starting an emulator blocks Python, and games that go on must not stand still.
         self._opener = ThreadPoolExecutor(1, thread_name_prefix="opener")
+        # One thread, so that all searches together take at most a core.
+        self._searcher = ThreadPoolExecutor(1, thread_name_prefix="searcher")
         self._prepared: set[tuple[str, Protocol]] = set()
 
     async def begin(
@@ -142,35 +150,51 @@ class Watching:
         group: str | None = None,
         seed: int | None = None,
         version: str | None = None,
+        simulations: int = 0,
     ) -> WatchedGame:
         """Begins a game. For `key`, `group`, `seed` and `version` see `Service.open_session`.
 
+        With `simulations`, the version looks ahead before each step, which is the champion if none
+        is named. Such a game counts for no rollout.
+
         Raises:
-            Refusal: 409: a person plays no version; 503: too many games are being played; or an
-                error of `Service.open_session`.
+            Refusal: 409: a person plays no version, or nobody can look ahead in this game; 503: too
+                many games are being played; or an error of `Service.open_session`.
         """
         if len(self._games) + self._opening >= MOST_GAMES:
             raise Refusal(503, f"{MOST_GAMES} games are watched. Try again later.", retry_after=10)
         if mode == "human":
             if version is not None:
                 raise Refusal(409, "a person plays this game, so leave `version` out.")
+            if simulations:
+                raise Refusal(409, "a person plays this game, so leave `simulations` out.")
+        search = None
+        if mode == "human" or (simulations and version is None):
             # With a version of its own choice a session counts for no rollout.
             version = str(self._service.deployment(game).champion.number)
+        if simulations:
+            deployment = self._service.deployment(game)
+            number = self._service.version(deployment, str(version)).version
+            search = LookingAhead(deployment.stock[number], simulations)
         self._opening += 1
         try:
             session = await self._service.open_session(
                 game, "watch", key=key, group=group, seed=seed, version=version
             )
-            return await self._begun(session, mode)
+            return await self._begun(session, mode, search)
         finally:
             self._opening -= 1
 
-    async def _begun(self, session: Session, mode: Mode) -> WatchedGame:
+    async def _begun(
+        self, session: Session, mode: Mode, search: LookingAhead | None
+    ) -> WatchedGame:
         """Gives a session its emulator."""
         emulators = self._service.emulators
         loop = asyncio.get_running_loop()
         try:
-            begun = await loop.run_in_executor(self._opener, _opened, emulators, session, mode)
+            begun = await loop.run_in_executor(
+                self._opener, _opened, emulators, session, mode, search
+            )
         except BaseException:
             self._service.finish(session, "abandoned")  # the version did nothing wrong
             raise
@@ -218,7 +242,7 @@ class Watching:
                     moment = await asyncio.to_thread(game.play, pressed, None, None)
                 else:
                     version = game.version
-                    chosen = await self._service.decide(game.session, game.observation)
+                    chosen = await self._chosen(game)
                     moment = await asyncio.to_thread(game.play, chosen.action, chosen, version)
                 if moment.ended is not None:
                     if game.mode == "human":
@@ -227,6 +251,24 @@ class Watching:
         finally:
             self._put_away(game)
         return moment
+
+    async def _chosen(self, game: WatchedGame) -> Decision:
+        """Lets the version choose; with a search, this is no decision whose time is measured."""
+        session, search = game.session, game.search
+        if search is None:
+            return await self._service.decide(session, game.observation)
+        loop = asyncio.get_running_loop()
+        try:
+            choice = await loop.run_in_executor(self._searcher, search.choose, game.observation)
+        except Exception as error:  # any error counts as the version's failure
+            self._service.finish(session, "failed")
+            why = own_words(error)
+            raise Refusal(500, f"version {session.version} failed: {why}") from error
+        assert choice.values is not None and session.dice is not None  # noqa: PT018
+        rolled = session.dice.roll()
+        action = choice.action if rolled is None else rolled
+        session.gave(action)
+        return Decision(session.steps - 1, action, rolled is not None, choice.values)
 
     def leave(self, game: WatchedGame) -> None:
         """Ends a game before its end."""
@@ -276,16 +318,22 @@ class Watching:
         for game in self._games.values():
             game.env = None
         self._games.clear()
-        self._opener.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._opener, self._searcher):
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _opened(emulators: Emulators, session: Session, mode: Mode) -> WatchedGame:
+def _opened(
+    emulators: Emulators, session: Session, mode: Mode, search: LookingAhead | None
+) -> WatchedGame:
     """Resets an emulator with the session's seed. It is slow (0.4 s), so it runs in a thread."""
     env = emulators.take(session.game, session.protocol, pictures=True)
     observation, info = env.reset(seed=session.seed)
+    if search is not None:
+        assert session.seed is not None  # only sequences have none
+        search.begin(session.seed, info)
     version = session.version if mode == "agent" else None
     before = Moment(0, None, False, None, version, 0.0, 0.0, info["lives"], None, _png(env))
-    return WatchedGame(session, mode, env, observation, env.action_names, before)
+    return WatchedGame(session, mode, env, observation, env.action_names, before, search)
 
 
 def _png(env: GameEnv) -> bytes:

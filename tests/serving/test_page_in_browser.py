@@ -423,6 +423,27 @@ def test_a_link_opens_the_same_game_again(visit, chromium, server):
         assert (other.text(".seed"), other.text(".version")) == (seed, "2")
 
 
+def test_a_version_that_looks_ahead_plays_beside_one_that_does_not(visit, chromium, server):
+    visit.click("Pause")
+    visit.page.select_option("#ahead", "8")
+    visit.click("Add a game beside")
+    until(lambda: visit.page.locator(".panel[data-step]").count() == 2)
+    assert visit.text("h3", 1) == "Pong: version 1, looking ahead"
+    assert [visit.text(".sees", place) for place in (0, 1)] == [
+        "screen",
+        "emulator (8 simulations)",
+    ]
+    visit.click("Step")
+    until(lambda: visit.step(1) == 1)
+    link = urlsplit(visit.page.locator(".link").nth(1).get_attribute("href")).query
+    assert link.endswith("&version=1&simulations=8")
+    with Visit(chromium, server.url, f"/?{link}", reduced_motion="reduce") as other:
+        assert other.text(".sees") == "emulator (8 simulations)"
+    visit.click("Play against it")
+    until(lambda: visit.page.locator(".of-person").count() == 1)
+    assert visit.text(".sees", 1) == "screen"
+
+
 def test_who_wants_little_motion_sees_the_first_picture_and_starts_the_game(chromium, server):
     with Visit(chromium, server.url, reduced_motion="reduce") as one:
         assert one.step() == 0

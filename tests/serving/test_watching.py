@@ -5,6 +5,7 @@ import io
 import json
 import re
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from rlarcade.evaluation.document_files import load_recorded
 from rlarcade.games import make_env
-from rlarcade.playing import Player, recordings
+from rlarcade.playing import Player, SearchPlayer, play_steps, recordings
 from rlarcade.playing.play import Scheduled, play_games
 from rlarcade.serving import watch_http, watching
 from rlarcade.serving.app import make_app
@@ -177,6 +178,18 @@ def test_a_watched_game_is_the_game_that_evaluate_plays_step_by_step(house):
         "state": "ended",
         "ended": played.ended,
     }
+
+
+def test_a_version_that_looks_ahead_plays_the_game_of_a_search_player(house):
+    agent = SimpleNamespace(game="pong", protocol=V5, q_values=Favourite(1).q_values)
+    steps = [*play_steps(SearchPlayer(agent, simulations=2))]
+    game = begin(house, seed=steps[0].seed, simulations=2)
+    assert (game["simulations"], game["version"], game["role"]) == (2, 1, None)
+    with Spectator(house, game, **FAST) as spectator:
+        _, *moments = spectator.to_the_end()
+    assert [moment["action"] for moment in moments] == [step.action for step in steps]
+    assert [moment["q_values"] for moment in moments] == [step.q_values.tolist() for step in steps]
+    assert moments[-1]["score"] == steps[-1].episode.score
 
 
 def test_a_picture_is_a_png_of_160_by_210_points_in_colour(house):
@@ -404,7 +417,8 @@ def test_a_watched_game_whose_seed_the_server_gave_counts_and_the_referee_finds_
 
 
 @pytest.mark.parametrize(
-    "asked", [{"version": "1"}, {"mode": "human"}, {"mode": "human", "seed": 3}]
+    "asked",
+    [{"version": "1"}, {"mode": "human"}, {"mode": "human", "seed": 3}, {"simulations": 4}],
 )
 def test_games_of_a_chosen_version_and_those_of_people_do_not_count(house, add, asked):
     rollout(house, add)
@@ -455,6 +469,38 @@ def test_a_version_that_fails_ends_its_game_with_the_reason(start, registry, add
     assert "the candidate fell over" in told["error"]
     assert shown(house, game)["state"] == "failed"
     until(lambda: not house.watching._games)
+
+
+def test_a_version_that_fails_while_it_looks_ahead_ends_its_game_with_the_reason(
+    start, registry, add
+):
+    add(7)
+    registry.move_alias("pong", "champion", 1, expected_generation=0, kind="promote")
+    house = start()
+    game = begin(house, simulations=4)
+    with Spectator(house, game, **FAST) as spectator:
+        told = spectator.look()
+        while "error" not in told:
+            told = spectator.look()
+    assert told["status"] == 500
+    assert "version 1 failed: " in told["error"]
+    assert "the candidate fell over" in told["error"]
+    until(lambda: not house.watching._games)
+
+
+def test_the_time_of_a_search_is_not_taken_for_that_of_the_version(house):
+    game = begin(house, simulations=2)
+    before = decisions(house)
+    with Spectator(house, game, pause=True) as spectator:
+        spectator.look()
+        spectator.say(step=True)
+        spectator.look()
+    assert decisions(house) == before
+
+
+def decisions(house):
+    text = house.get("/metrics").text
+    return [line for line in text.splitlines() if "decision_seconds_count" in line]
 
 
 def test_a_rollout_tells_the_history_of_its_e_values_and_their_bounds(house, add):
@@ -664,6 +710,11 @@ def test_games_that_cannot_be_watched_are_refused_with_the_reason(house):
         ({"game": "<script>"}, 404, "<script>"),
         ({"version": "9"}, 404, "version 9"),
         ({"mode": "human", "version": "1"}, 409, "leave `version` out"),
+        ({"mode": "human", "simulations": 4}, 409, "leave `simulations` out"),
+        ({"version": "9", "simulations": 4}, 404, "version 9"),
+        ({"simulations": 65}, 400, "simulations"),
+        ({"simulations": -1}, 400, "simulations"),
+        ({"simulations": True}, 400, "simulations"),
         ({"mode": "robot"}, 400, "mode"),
         ({"seed": 2**31}, 400, "seed"),
         ({"seed": -1}, 400, "seed"),

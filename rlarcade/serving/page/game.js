@@ -34,13 +34,15 @@ export class Game {
 
   /** Fills the parts of the panel that do not change. */
   prepare() {
-    const { game, seed, version, action_names: names, protocol } = this.told;
+    const { game, seed, version, simulations, action_names: names, protocol } = this.told;
     this.panel.classList.add(this.human ? "of-person" : "of-agent");
-    this.part("h3").textContent = this.human ? `${titled(game)}: you` : `${titled(game)}: ${Game.word} ${numbered(version)}`;
+    const ahead = simulations ? ", looking ahead" : "";
+    this.part("h3").textContent = this.human ? `${titled(game)}: you` : `${titled(game)}: ${Game.word} ${numbered(version)}${ahead}`;
     this.part(".screen").setAttribute("aria-label", `Screen of ${titled(game)}`);
     this.part(".version").textContent = this.human ? "you" : numbered(version);
+    this.part(".sees").textContent = simulations ? `emulator (${simulations} simulations)` : "screen";
     this.part(".seed").textContent = seed;
-    const link = new URLSearchParams({ game, seed, ...(this.human ? {} : { version }) });
+    const link = new URLSearchParams({ game, seed, ...(this.human ? {} : { version }), ...(simulations ? { simulations } : {}) });
     this.part(".link").href = `/?${link}`;
     this.part(".sticky").textContent = sticky(protocol.sticky);
     const longest = Math.max(...names.map((name) => name.length));

@@ -77,11 +77,12 @@ function named({ role, version }) {
   return state.run ? `newest: step ${version.toLocaleString("en")}` : `${role}: version ${version}`;
 }
 
-/** What the form asks for. */
-function asked(version = at("version").value) {
+/** What the form asks for; without `ahead`, of a player that sees only the screen. */
+function asked(version = at("version").value, ahead = Number(at("ahead").value)) {
   const seed = at("seed").value.trim();
   return {
     game: at("game").value,
+    ...(ahead ? { simulations: ahead } : {}),
     ...(seed === "" ? {} : { seed: Number(seed) }),
     ...(version === "" ? {} : { version: String(version) }),
   };
@@ -145,14 +146,14 @@ const beside = tried(async () => {
 
 const versus = tried(async () => {
   const champion = await Game.begin(asked(versionOf("champion")));
-  const { game, seed } = champion.told;
-  const candidate = await Game.begin({ game, seed, version: String(versionOf("candidate")) });
+  const { game, seed, simulations } = champion.told;
+  const candidate = await Game.begin({ game, seed, simulations, version: String(versionOf("candidate")) });
   clear();
   show([champion, candidate]);
 });
 
 const play = tried(async () => {
-  const agent = await Game.begin(asked(at("version").value || versionOf("champion")));
+  const agent = await Game.begin(asked(at("version").value || versionOf("champion"), 0));
   const { game, seed } = agent.told;
   const person = await Game.begin({ game, seed, mode: "human" });
   clear();
@@ -333,6 +334,8 @@ const open = tried(async () => {
   if (state.deployments.some((one) => one.game === link.get("game"))) at("game").value = link.get("game");
   offerVersions();
   at("seed").value = link.get("seed") ?? "";
+  const ahead = [...at("ahead").options].find((one) => one.value === link.get("simulations"));
+  if (ahead) ahead.selected = true;
   if (!state.deployments.length && state.run) {
     state.expecting = true;
     throw new Error("The run has no checkpoint yet. The first one begins to play by itself.");
