@@ -1,0 +1,154 @@
+"""Lets an agent learn from its own searches, and saves what it becomes as a checkpoint.
+
+    python scripts/learn_from_search.py RUN --games 40 --data searched.npz --checkpoint learned \
+        --json learned.json
+    python -m rlarcade.compare RUN learned
+
+A player that looks ahead plays whole games. At each decision, its search says what it found each
+action to be worth. The network learns these values: Silver et al. (2017), AlphaGo Zero,
+https://doi.org/10.1038/nature24270, with values instead of visits. The checkpoint sees only the
+screen, so an ordinary match judges it.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from provenance import provenance
+from torch.nn import functional as F
+
+from rlarcade import DQNAgent, SearchPlayer, play_steps
+from rlarcade.outputs import output_file
+from rlarcade.runs.folder import code_commit
+from rlarcade.seeding import SeedUse
+
+_HELD_BACK = 10  # every tenth game
+
+
+class Searched(NamedTuple):
+    """Decisions of a player that looks ahead."""
+
+    observations: NDArray[np.uint8]
+    """uint8 (N, 4, 84, 84)."""
+    values: NDArray[np.float32]
+    """float32 (N, A): what the search found; the network's own value of an action not tried."""
+    games: NDArray[np.int64]
+    """int64 (N,): index of each decision's game."""
+    scores: NDArray[np.float64]
+    """float64 (number of games,)."""
+
+
+def main() -> int:
+    """Plays, learns and saves."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("checkpoint_before", help="a checkpoint, or a run for its newest one")
+    parser.add_argument("--games", type=int, default=40)
+    parser.add_argument("--kind", default="uct")
+    parser.add_argument("--simulations", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--learning-rate", type=float, default=1e-4)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--data", type=Path, required=True, help=".npz; made if it is not there")
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--json", type=output_file, required=True)
+    asked = parser.parse_args()
+    if asked.games < _HELD_BACK:
+        parser.error(f"--games must be at least {_HELD_BACK}: every tenth game is held back")
+    torch.set_num_threads(1)
+    agent = DQNAgent.load(asked.checkpoint_before)
+    if asked.data.exists():
+        with np.load(asked.data) as kept:
+            searched = Searched(**{name: kept[name] for name in Searched._fields})
+    else:
+        searched = played(agent, asked)
+        np.savez_compressed(asked.data, **searched._asdict())
+    errors = learned(agent, searched, asked)
+    assert agent.manifest is not None, "it was loaded"
+    before = agent.manifest
+    agent.save(
+        asked.checkpoint,
+        steps=before.counters.steps,
+        updates=before.counters.updates + len(searched.values) * asked.epochs // asked.batch_size,
+        preset=before.preset,
+        parent=before.weights_sha256,
+        git_commit=code_commit(),
+    )
+    document = {
+        "game": agent.game,
+        "before": before.weights_sha256,
+        "after": DQNAgent.load(asked.checkpoint).version,
+        "decisions": len(searched.values),
+        "mean_score_with_search": float(searched.scores.mean()),
+        "errors": errors,
+        **provenance(),
+    }
+    asked.json.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
+    return 0
+
+
+def played(agent: DQNAgent, asked: argparse.Namespace) -> Searched:
+    """Plays games with a search, and keeps every decision."""
+    player = SearchPlayer(agent, kind=asked.kind, simulations=asked.simulations)
+    observations, values, games, scores = [], [], [], []
+    began = time.monotonic()
+    # Not the seeds of evaluations or matches: what learns from games must not be judged by them.
+    for step in play_steps(player, episodes=asked.games, seed=asked.seed, use=SeedUse.TRAINING):
+        assert step.q_values is not None, "a search has values"
+        observations.append(step.observation)
+        values.append(step.q_values)
+        games.append(len(scores))
+        if step.episode is not None:
+            scores.append(step.episode.score)
+            minutes = (time.monotonic() - began) / 60
+            print(f"game {len(scores)}: {scores[-1]:g} points, {minutes:.1f} minutes", flush=True)
+    return Searched(np.array(observations), np.array(values), np.array(games), np.array(scores))
+
+
+def learned(
+    agent: DQNAgent, searched: Searched, asked: argparse.Namespace
+) -> list[dict[str, float]]:
+    """Fits the network to the values, by Adam. Returns the errors before and after each epoch."""
+    held_back = searched.games % _HELD_BACK == _HELD_BACK - 1
+    rng = np.random.default_rng(asked.seed)
+    optimizer = torch.optim.Adam(agent.q_network.parameters(), lr=asked.learning_rate)
+    errors = [_errors(agent, searched, held_back)]
+    for _ in range(asked.epochs):
+        order = rng.permutation(np.flatnonzero(~held_back))
+        for first in range(0, len(order), asked.batch_size):
+            rows = order[first : first + asked.batch_size]
+            found = agent.q_network(torch.from_numpy(searched.observations[rows]))
+            loss = F.smooth_l1_loss(found, torch.from_numpy(searched.values[rows]))
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(agent.q_network.parameters(), 10.0)
+            optimizer.step()
+        errors.append(_errors(agent, searched, held_back))
+        print(errors[-1], flush=True)
+    return errors
+
+
+def _errors(agent: DQNAgent, searched: Searched, held_back: NDArray[np.bool_]) -> dict[str, float]:
+    """Mean absolute errors, and how often the network's best action is that of the search."""
+    rows = np.flatnonzero(held_back)
+    values = np.concatenate(
+        [
+            agent.q_values(searched.observations[rows[first : first + 256]])
+            for first in range(0, len(rows), 256)
+        ]
+    )
+    wanted = searched.values[rows]
+    return {
+        "held_back_error": float(np.abs(values - wanted).mean()),
+        "held_back_agreement": float((values.argmax(axis=1) == wanted.argmax(axis=1)).mean()),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
