@@ -481,7 +481,9 @@ class _Panel:
         for row, (name, value) in enumerate(zip(self._told.names, values, strict=True)):
             top = _BARS_TOP + row * height
             is_chosen = row == action
-            is_explored = is_chosen and value < values.max() - _EQUAL
+            # A search may choose an action that it looked at more often than at the best one.
+            greedy = not self._told.trees
+            is_explored = greedy and is_chosen and value < values.max() - _EQUAL
             chosen = _EXPLORED if is_explored else _CHOSEN
             end = self._across(float(value))
             draw.text((_LEFT, top), name, fill=chosen if is_chosen else _SOFT, font=font)

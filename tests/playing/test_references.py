@@ -109,7 +109,9 @@ def test_evaluate_and_compare_take_versions(digests, command, monkeypatch):
 
 def test_watch_shows_a_version(digests, command, monkeypatch):
     shown = []
-    monkeypatch.setattr("rlarcade.watch._played", lambda player, *_: (shown.append(player), None, None))
+    monkeypatch.setattr(
+        "rlarcade.watch._played", lambda player, *_: (shown.append(player), None, None)
+    )
     monkeypatch.setattr("rlarcade.watch._list", lambda _: None)
     code, _, _ = command("watch", "champion@pong")
     assert (code, shown[0].version, shown[0].name) == (0, digests[1], "champion@pong")

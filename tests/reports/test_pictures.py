@@ -7,6 +7,7 @@ from PIL import ImageDraw
 from rlarcade.games import get_protocol
 from rlarcade.games.playback import Frame
 from rlarcade.playing.episodes import EpisodeResult, Trace
+from rlarcade.playing.players import SearchTree
 from rlarcade.playing.recordings import Recording
 from rlarcade.reports import pictures as module
 from rlarcade.reports.pictures import pictures
@@ -65,3 +66,28 @@ def test_a_game_of_twice_the_length_is_twice_the_drawing(game, monkeypatch):
         list(pictures(*game(steps)))
         work.append(sum(drawn))
     assert work[1] == pytest.approx(2 * work[0], rel=0.05)
+
+
+def test_a_tree_stands_in_the_place_of_the_curve_and_no_choice_is_called_random(game, monkeypatch):
+    texts = []
+    real = ImageDraw.ImageDraw.text
+
+    def text(self, place, words, **settings):
+        texts.append(words)
+        real(self, place, words, **settings)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", text)
+    recording, values = game(3)
+    list(pictures(recording, values))
+    assert "value of the best action" in texts
+    assert "explored" in texts  # the actions do not follow from the values
+    texts.clear()
+    tree = SearchTree(
+        np.array([-1, 0, 0], dtype=np.int32),
+        np.array([-1, 0, 1], dtype=np.int32),
+        np.array([3, 1, 1], dtype=np.int32),
+        np.array([0, 1, 0], dtype=np.float32),
+    )
+    list(pictures(recording, values, trees=[tree] * 3))
+    assert {"the future it looked at", "2 states"} <= set(texts)
+    assert not {"explored", "value of the best action"} & set(texts)
