@@ -49,6 +49,7 @@ SHORTER = {
     r"(rlarcade\.train )": (
         r"\1--num-envs 4 --conv-channels 4 4 4 --hidden-units 16 --eval-episodes 1 "
     ),
+    r"\bsearch(,simulations=\d+)?:": "search,simulations=2:",
     # each worker imports torch, which takes seconds of a core
     r"(rlarcade\.(?:evaluate|compare|promote) .*--engine ray .*)": r"\1 --workers 2",
     r"--replicas 6 --address": "--replicas 2 --address",
