@@ -416,7 +416,7 @@ MUNCHAUSEN = {"munchausen_alpha", "munchausen_tau", "munchausen_clip", "munchaus
             "munchausen-iqn",
             IMPALA | ATOMS | ROLLOUTS | PRIORITIES | {"num_quantiles", "noisy_sigma", "loss"},
         ),
-        ("btr", ATOMS | ROLLOUTS | {"conv_channels", "num_quantiles", "loss"}),
+        ("btr", ATOMS | ROLLOUTS | {"conv_channels", "first_kernel", "num_quantiles", "loss"}),
         (
             "pqn",
             IMPALA | ATOMS | REPLAY | PRIORITIES | MUNCHAUSEN

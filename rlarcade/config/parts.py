@@ -57,6 +57,9 @@ class NetworkSettings(Part):
     """Turns frames into features: three convolutions, or residual blocks (much slower)."""
     conv_channels: tuple[Width, Width, Width] = (32, 64, 64)
     """Filters of the nature torso's three convolutions."""
+    first_kernel: Literal[4, 8] = 8
+    """Side of the nature torso's first kernels, in pixels; they lie 4 pixels apart. 8 as published.
+    4 sees each pixel once, in a fourth of the multiplications."""
     impala_width: Annotated[Whole, Field(ge=1, le=256)] = 1
     """Multiplies the impala torso's 16, 32, 32 filters."""
     spectral_norm: bool = False
@@ -100,7 +103,7 @@ class NetworkSettings(Part):
     def unused(self) -> tuple[str, ...]:
         """Returns the settings of torsos, heads and layers that this network does not have."""
         needs = (
-            (("conv_channels",), self.torso == "nature"),
+            (("conv_channels", "first_kernel"), self.torso == "nature"),
             (("impala_width", "spectral_norm", "pool_size"), self.torso == "impala"),
             (("num_atoms", "value_min", "value_max"), self.head in ("categorical", "gauss")),
             (("num_quantiles",), self.head == "quantile"),

@@ -77,7 +77,8 @@ def _laid_side_by_side(frames: Tensor) -> Tensor:
 
 
 def blocked_kernel(weight: Tensor) -> Tensor:
-    """Returns 8×8 kernels (C, 4, 8, 8) as 2×2 kernels over blocks, (C, 64, 2, 2)."""
-    split = weight.reshape(-1, STACK, 2, _BLOCK, 2, _BLOCK)
-    kernel = split.permute(0, 2, 4, 1, 3, 5).reshape(-1, 2, 2, STACK * _BLOCK * _BLOCK)
+    """Returns kernels (C, 4, 4n, 4n) as n×n kernels over blocks, (C, 64, n, n)."""
+    blocks = weight.shape[-1] // _BLOCK
+    split = weight.reshape(-1, STACK, blocks, _BLOCK, blocks, _BLOCK)
+    kernel = split.permute(0, 2, 4, 1, 3, 5).reshape(-1, blocks, blocks, STACK * _BLOCK * _BLOCK)
     return kernel.permute(0, 3, 1, 2)  # channels-last memory

@@ -6,6 +6,7 @@ from rlarcade.config import TrainConfig
 from rlarcade.games.protocols import SCREEN, STACK
 from rlarcade.learning import hardware
 from rlarcade.learning.networks import QNetwork, weights_bytes
+from rlarcade.learning.torsos import NATURE_SIDES
 
 _FLOAT = 4
 _COPIES = 5  # of the weights: online, target, gradient, and Adam's two moments
@@ -71,7 +72,8 @@ def _torso_numbers(config: TrainConfig) -> int:
     """Returns how many numbers the torso's layers compute for one observation."""
     pixels = STACK * SCREEN**2
     if config.network.torso == "nature":
-        maps = zip(config.network.conv_channels, (20, 9, 7), strict=True)
+        sides = NATURE_SIDES[config.network.first_kernel]
+        maps = zip(config.network.conv_channels, sides, strict=True)
         return pixels + sum(2 * channels * side**2 for channels, side in maps)
     numbers, side = pixels, SCREEN
     for filters in (16, 32, 32):

@@ -30,7 +30,15 @@ from rlarcade.seeding import SeedUse, derived_seed, generator
 
 _LARGEST_DEFAULT_BUFFER = 1_000_000
 _TORSO_OF = "torso of "
-_TORSO_SETTINGS = ("torso", "conv_channels", "impala_width", "spectral_norm", "pool_size", "norm")
+_TORSO_SETTINGS = (
+    "torso",
+    "conv_channels",
+    "first_kernel",
+    "impala_width",
+    "spectral_norm",
+    "pool_size",
+    "norm",
+)
 
 
 class Lanes(Interface):

@@ -19,7 +19,8 @@ from rlarcade.config import NetworkSettings
 from rlarcade.games.protocols import SCREEN, STACK
 from rlarcade.learning.frames import blocked_kernel, blocks_as_channels, whole_frames
 
-_NATURE_SIDES = (20, 9, 7)  # sides of the maps after each convolution
+NATURE_SIDES = {8: (20, 9, 7), 4: (21, 9, 7)}
+"""Sides of the maps after each convolution, by the side of the first kernels."""
 _IMPALA_FILTERS = (16, 32, 32)
 _IMPALA_SIDE = 11
 # For the four channels of an observation cuDNN falls back to a slow kernel, which took a sixth of
@@ -39,7 +40,7 @@ class _Conv(nn.Conv2d):
 
 
 class _FrameConv(nn.Conv2d):
-    """The first convolution: 8×8 with stride 4 over the pixels, scaled to [0, 1]."""
+    """The first convolution: 8×8 or 4×4 with stride 4 over the pixels, scaled to [0, 1]."""
 
     def forward(self, frames: Tensor, dtype: torch.dtype) -> Tensor:  # type: ignore[override]
         """Returns maps of whole or blocked frames, in `dtype`."""
@@ -60,15 +61,16 @@ class NatureTorso(nn.Module):
     def __init__(self, settings: NetworkSettings) -> None:
         super().__init__()
         first, second, third = settings.conv_channels
-        self.conv1 = _FrameConv(STACK, first, kernel_size=8, stride=4)
+        sides = NATURE_SIDES[settings.first_kernel]
+        self.conv1 = _FrameConv(STACK, first, kernel_size=settings.first_kernel, stride=4)
         self.conv2 = _Conv(first, second, kernel_size=4, stride=2)
         self.conv3 = _Conv(second, third, kernel_size=3, stride=1)
         self.norms = nn.ModuleList(
             make_norm(settings.norm, channels, side)
-            for channels, side in zip(settings.conv_channels, _NATURE_SIDES, strict=True)
+            for channels, side in zip(settings.conv_channels, sides, strict=True)
         )
         self._normed = settings.norm != "none"
-        self.num_features = third * _NATURE_SIDES[-1] ** 2
+        self.num_features = third * sides[-1] ** 2
 
     def forward(self, frames: Tensor, dtype: torch.dtype) -> Tensor:
         """Returns features of `dtype`, (B, num_features)."""

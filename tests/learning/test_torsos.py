@@ -16,6 +16,7 @@ from rlarcade.learning.torsos import ForeignTorso, make_norm, make_torso, with_c
 NORMS = ["none", "layer", "channel"]
 TORSOS = {
     "nature": {"torso": "nature", "conv_channels": (4, 6, 5)},
+    "one look": {"torso": "nature", "conv_channels": (4, 6, 5), "first_kernel": 4},
     "impala": {"torso": "impala"},
     "spectral": {"torso": "impala", "spectral_norm": True, "pool_size": 6},
 }
@@ -131,13 +132,14 @@ def test_spectrally_normalised_features_are_those_of_the_normalised_weights():
     )
 
 
+@pytest.mark.parametrize(("name", "first"), [("nature", 20), ("one look", 21)])
 @pytest.mark.parametrize("norm", NORMS)
-def test_nature_features_are_those_of_torchs_own_layers(norm):
-    torso, frames = seeded(**TORSOS["nature"], norm=norm), random_frames(3)
+def test_nature_features_are_those_of_torchs_own_layers(norm, name, first):
+    torso, frames = seeded(**TORSOS[name], norm=norm), random_frames(3)
     randomise_norms(torso)
     x = torch.from_numpy(frames).float() / 255
     with torch.no_grad():
-        for i, (stride, side) in enumerate(((4, 20), (2, 9), (1, 7))):
+        for i, (stride, side) in enumerate(((4, first), (2, 9), (1, 7))):
             conv = getattr(torso, f"conv{i + 1}")
             x = torch.nn.functional.conv2d(x, conv.weight, conv.bias, stride=stride)
             x = torchs_norm(norm, torso.norms[i], x.shape[1], side)(x).relu()
@@ -152,6 +154,7 @@ def test_nature_features_are_those_of_torchs_own_layers(norm):
     [
         ({}, 64 * 7 * 7),
         ({"conv_channels": (4, 6, 5)}, 5 * 7 * 7),
+        ({"conv_channels": (4, 6, 5), "first_kernel": 4}, 5 * 7 * 7),
         ({"torso": "impala"}, 3872),  # 32 maps of 11 × 11
         ({"torso": "impala", "impala_width": 2, "pool_size": 6}, 2304),  # 64 maps of 6 × 6, BTR
         ({"torso": "impala", "pool_size": 1}, 32),
