@@ -471,3 +471,25 @@ def test_every_script_tries_the_file_that_it_is_to_write_before_its_work():
     assert tried.pop(("bench_training", "--json")) == "Path"
     assert len(tried) >= 15
     assert set(tried.values()) == {"output_file"}
+
+
+@pytest.mark.slow  # a match of Atari's games
+def test_the_zoo_is_chosen_by_the_gate(tmp_path, monkeypatch, real_games):
+    data = SCRIPTS.parent / "tests" / "data"
+    early, late = data / "space-invaders-early", data / "space-invaders-late"
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    arguments = [early, late, "--registry", tmp_path / "registry", "--agents", tmp_path / "agents"]
+    arguments += ["--games", 2, "--json", tmp_path / "zoo.json"]
+    monkeypatch.setattr(sys, "argv", ["make_zoo.py", *map(str, arguments)])
+    make_zoo = runpy.run_path(str(SCRIPTS / "make_zoo.py"))["main"]
+    for _ in range(2):  # the second time nothing is played again but the games of the card
+        assert make_zoo() == 0
+        told = json.loads((tmp_path / "zoo.json").read_text())["games"]["space_invaders"]
+        assert [one["state"] for one in told["submissions"]] == ["rejected", "promoted"]
+        assert told["champion"] == 2
+        (match,) = told["round_robin"]
+        assert (match["champion"], match["candidate"]) == ("1", "2")
+        assert match["verdict"] == "promote"
+        folder = tmp_path / "agents" / "space_invaders"
+        assert rlarcade.DQNAgent.load(folder).version == told["submissions"][1]["weights_sha256"]
+        assert sum(told["bytes"].values()) == sum(f.stat().st_size for f in folder.iterdir())

@@ -32,7 +32,12 @@ def check_card_folder(path: Path) -> None:
 
 
 def write_card(
-    path: Path, checkpoint: Checkpoint, agent: DQNAgent, evaluation: Evaluation
+    path: Path,
+    checkpoint: Checkpoint,
+    agent: DQNAgent,
+    evaluation: Evaluation,
+    *,
+    with_clip: bool = True,
 ) -> dict[str, int]:
     """Writes a card.
 
@@ -42,6 +47,7 @@ def write_card(
         agent: the agent.
         evaluation: its games. In the card they are those of `card_name`, so that no path of this
             machine is in it.
+        with_clip: whether a clip of a game is in it.
 
     Returns:
         The size of each file in bytes.
@@ -52,19 +58,14 @@ def write_card(
     """
     name = card_name(checkpoint.manifest)
     told = evaluation.model_copy(update={"checkpoint": name})
-    shown = median_game(recordings_of(told))
-    clip = clip_of(agent, shown)
-    caption = (
-        f"Steps {clip.first:,} to {clip.last:,} of the game with the median score "
-        f"({shown.episode.score:,.0f} points), with the agent's values of the actions."
-    )
+    clip, caption = _clip(agent, told) if with_clip else (None, None)
     text = model_card(checkpoint.manifest, told, caption)
     document = {"evaluations": [told.model_dump(mode="json")]}
     files = {
         WEIGHTS: canonical_bytes(checkpoint.tensors),
         MANIFEST: _manifest_bytes(checkpoint),
         EVALUATION: (json.dumps(document, indent=2) + "\n").encode(),
-        CLIP: clip.gif,
+        **({} if clip is None else {CLIP: clip}),
         README: text.encode(),
     }
     try:
@@ -74,6 +75,17 @@ def write_card(
             f"--card {shown_path(path)} cannot be written: {error.strerror}. Choose another folder."
         ) from error
     return {name: len(data) for name, data in files.items()}
+
+
+def _clip(agent: DQNAgent, evaluation: Evaluation) -> tuple[bytes, str]:
+    """A part of the game with the median score, as a GIF, and its caption."""
+    shown = median_game(recordings_of(evaluation))
+    clip = clip_of(agent, shown)
+    caption = (
+        f"Steps {clip.first:,} to {clip.last:,} of the game with the median score "
+        f"({shown.episode.score:,.0f} points), with the agent's values of the actions."
+    )
+    return clip.gif, caption
 
 
 def _manifest_bytes(checkpoint: Checkpoint) -> bytes:

@@ -16,6 +16,7 @@ from PIL import Image
 from rlarcade import cards
 from rlarcade.cards import check_own_game, open_card
 from rlarcade.cards.clip import clip_of
+from rlarcade.checkpoint import load_checkpoint
 from rlarcade.errors import RecordingError
 from rlarcade.evaluation import Evaluation, evaluate_agent
 from rlarcade.evaluation.documents import recordings_of
@@ -160,6 +161,17 @@ def test_its_clip_moves_and_is_small(written):
         assert clip.n_frames == STEPS
         assert clip.width <= 520
     assert (written / "clip.gif").stat().st_size < 3_000_000
+
+
+def test_a_card_without_a_clip_tells_of_none_and_is_verified(agent, tmp_path, command):
+    games = evaluate_agent(AgentPlayer(agent, name=cards.card_name(agent.manifest)), episodes=2)
+    path = tmp_path / "card"
+    sizes = cards.write_card(path, load_checkpoint(LATE), agent, games, with_clip=False)
+    files = {"weights.safetensors", "manifest.json", "evaluation.json", "README.md"}
+    assert {one.name for one in path.iterdir()} == set(sizes) == files
+    assert "clip.gif" not in (path / "README.md").read_text()
+    code, out, _ = command("watch", path, "--verify")
+    assert (code, "2 of 2 games reproduced to the point" in out) == (0, True)
 
 
 def test_a_clip_ends_with_its_game(agent):
