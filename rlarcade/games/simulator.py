@@ -5,7 +5,7 @@ its own. The coins of the real game (the sticky actions that are still to come) 
 random generator, which a state does not contain. So no player can see them.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from ale_py import Action, ALEInterface, ALEState, LoggerMode, roms
@@ -24,7 +24,7 @@ whether a screen is unfinished, so the same state may go on in different ways.""
 
 
 def check_cloned(game: str) -> None:
-    """Refuses a game whose states cannot be cloned.
+    """Requires that the states of a game can be cloned.
 
     Args:
         game: ROM id.
@@ -89,6 +89,11 @@ class Mirror:
         self.num_actions, self._action = len(self._actions), 0
         while self._emulator.getEpisodeFrameNumber() < first_frame:
             self._emulator.act(Action.NOOP)
+
+    @classmethod
+    def begun(cls, game: str, protocol: Protocol, info: dict[str, Any]) -> Self:
+        """Begins the game that `make_env` has begun, from the info that its reset returned."""
+        return cls(game, protocol, info["seed"], first_frame=info["episode_frame_number"])
 
     def follow(self, action: int) -> tuple[float, int]:
         """Plays a step that the game has played. Returns its reward and the lives that are left.

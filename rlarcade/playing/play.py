@@ -371,12 +371,7 @@ class _Lane:
         self.observation, info = self._env.reset(seed=job.seed)
         self._mirror: Mirror | None = None
         if player.league == "emulator":
-            self._mirror = Mirror(
-                player.game,
-                player.protocol,
-                info["seed"],
-                first_frame=info["episode_frame_number"],
-            )
+            self._mirror = Mirror.begun(player.game, player.protocol, info)
         self._lives, self._life_lost = info["lives"], False
         return self
 

@@ -175,7 +175,7 @@ def _decide_uct(tree: _Tree) -> Choice:
 
 
 def _grow_iw(tree: _Tree, simulations: int, depth: int) -> _Grows:
-    """Adds nodes along random rollouts, each of which ends where nothing is new."""
+    """Adds nodes along random rollouts. A rollout ends where nothing is new."""
     least = np.full(_FEATURES, depth + 1)  # least depth at which each feature was seen
     _look(tree.root, least)
     actions = range(len(tree.root.values if tree.root.values is not None else ()))
@@ -235,8 +235,10 @@ def _best_returns(node: _Node) -> NDArray[np.float64]:
 
 def _summary(root: _Node) -> SearchTree:
     """The tree without states and screens."""
-    parents, actions, rewards = [-1], [-1], [0.0]
-    waiting = [(0, action, child) for action, child in sorted(root.children.items(), reverse=True)]
+    parents: list[int] = []
+    actions: list[int] = []
+    rewards: list[float] = []
+    waiting = [(-1, -1, root)]
     while waiting:
         parent, action, node = waiting.pop()
         place = len(parents)

@@ -56,12 +56,7 @@ class LookingAhead:
             seed: seed of the session.
             info: what the reset of its environment returned.
         """
-        self._mirror = Mirror(
-            self._player.game,
-            self._player.protocol,
-            info["seed"],
-            first_frame=info["episode_frame_number"],
-        )
+        self._mirror = Mirror.begun(self._player.game, self._player.protocol, info)
         self._memory = self._player.sit(generator(seed, SeedUse.POLICY, 0, 1))
 
     def choose(self, observation: NDArray[np.uint8]) -> Choice:

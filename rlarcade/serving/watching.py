@@ -253,7 +253,7 @@ class Watching:
         return moment
 
     async def _chosen(self, game: WatchedGame) -> Decision:
-        """Lets the version choose; with a search, this is no decision whose time is measured."""
+        """Lets the version choose an action. The time of a search is not measured."""
         session, search = game.session, game.search
         if search is None:
             return await self._service.decide(session, game.observation)

@@ -456,28 +456,12 @@ def test_a_spectator_is_told_which_version_chose_when_another_one_takes_the_game
             assert told["action"] == version or told["explored"]
 
 
-def test_a_version_that_fails_ends_its_game_with_the_reason(start, registry, add):
+@pytest.mark.parametrize("asked", [{}, {"simulations": 4}])
+def test_a_version_that_fails_ends_its_game_with_the_reason(start, registry, add, asked):
     add(7)
     registry.move_alias("pong", "champion", 1, expected_generation=0, kind="promote")
     house = start()
-    game = begin(house)
-    with Spectator(house, game, **FAST) as spectator:
-        told = spectator.look()
-        while "error" not in told:
-            told = spectator.look()
-    assert told["status"] == 500
-    assert "the candidate fell over" in told["error"]
-    assert shown(house, game)["state"] == "failed"
-    until(lambda: not house.watching._games)
-
-
-def test_a_version_that_fails_while_it_looks_ahead_ends_its_game_with_the_reason(
-    start, registry, add
-):
-    add(7)
-    registry.move_alias("pong", "champion", 1, expected_generation=0, kind="promote")
-    house = start()
-    game = begin(house, simulations=4)
+    game = begin(house, **asked)
     with Spectator(house, game, **FAST) as spectator:
         told = spectator.look()
         while "error" not in told:
@@ -485,6 +469,7 @@ def test_a_version_that_fails_while_it_looks_ahead_ends_its_game_with_the_reason
     assert told["status"] == 500
     assert "version 1 failed: " in told["error"]
     assert "the candidate fell over" in told["error"]
+    assert shown(house, game)["state"] == "failed"
     until(lambda: not house.watching._games)
 
 
