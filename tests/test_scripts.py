@@ -493,3 +493,64 @@ def test_the_zoo_is_chosen_by_the_gate(tmp_path, monkeypatch, real_games):
         folder = tmp_path / "agents" / "space_invaders"
         assert rlarcade.DQNAgent.load(folder).version == told["submissions"][1]["weights_sha256"]
         assert sum(told["bytes"].values()) == sum(f.stat().st_size for f in folder.iterdir())
+
+
+def script(name, monkeypatch, *words):
+    """Runs a script in this process with the words of its command line."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    monkeypatch.setattr(sys, "argv", [name, *map(str, words)])
+    return runpy.run_path(str(SCRIPTS / f"{name}.py"))["main"]()
+
+
+def test_what_looking_ahead_gains_is_measured_once_and_its_cost_each_time(tmp_path, monkeypatch):
+    agent = SCRIPTS.parent / "tests" / "data" / "space-invaders-late"
+    words = [agent, "--dir", tmp_path / "runs", "--json", tmp_path / "search.json"]
+    words += ["--budgets", 1, 3, "--games", 2, "--frame-cap", 120, "--depth", 5]
+
+    def measured():
+        assert script("measure_search", monkeypatch, *words) == 0
+        return json.loads((tmp_path / "search.json").read_text())["players"]
+
+    players = measured()
+    assert [(row["kind"], row["simulations"]) for row in players] == [
+        (None, 0),
+        ("uct", 1),
+        ("iw", 1),
+        ("uct", 3),
+        ("iw", 3),
+    ]
+    for row in players:
+        assert row["decisions"] == [30, 30]
+        assert row["cut_by_the_frame_cap"] == 2
+        assert row["mean"] == np.mean(row["scores"])
+    alone, *searching = [row.pop("cpu_ms_a_decision") for row in players]
+    assert 0 < alone < min(searching)
+    monkeypatch.setattr(rlarcade, "evaluate_agent", None)  # all games are there
+    again = measured()
+    assert min(row.pop("cpu_ms_a_decision") for row in again) > 0
+    assert again == players
+
+
+@pytest.mark.usefixtures("short_games")
+def test_an_agent_learns_from_what_its_searches_found(tmp_path, monkeypatch):
+    """Its games are played once; what it becomes is a checkpoint that names its parent."""
+    before = SCRIPTS.parent / "tests" / "data" / "space-invaders-late"
+    old = rlarcade.DQNAgent.load(before)
+    words = [before, "--games", 10, "--simulations", 2, "--epochs", 2]
+    words += ["--data", tmp_path / "searched.npz", "--checkpoint", tmp_path / "learned"]
+    words += ["--json", tmp_path / "learned.json"]
+    assert script("learn_from_search", monkeypatch, *words) == 0
+    told = json.loads((tmp_path / "learned.json").read_text())
+    learned = rlarcade.DQNAgent.load(tmp_path / "learned")
+    assert learned.manifest.parent == told["before"] == old.version
+    assert learned.version == told["after"] != told["before"]
+    assert told["decisions"] == 10 * 100
+    assert len(told["errors"]) == 3
+    monkeypatch.setattr(rlarcade, "play_steps", None)  # all games are there
+    assert script("learn_from_search", monkeypatch, *words) == 0
+    assert rlarcade.DQNAgent.load(tmp_path / "learned").version == learned.version
+    with np.load(tmp_path / "searched.npz") as kept:
+        assert kept["games"].tolist() == np.repeat(np.arange(10), 100).tolist()
+        played = kept["observations"], kept["values"]
+    errors = [np.square(a.q_values(played[0]) - played[1]).mean() for a in (learned, old)]
+    assert errors[0] < errors[1]
