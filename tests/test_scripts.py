@@ -17,6 +17,13 @@ import rlarcade
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 
 
+def script(name, monkeypatch, *words):
+    """Runs a script in this process with the words of its command line."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    monkeypatch.setattr(sys, "argv", [name, *map(str, words)])
+    return runpy.run_path(str(SCRIPTS / f"{name}.py"))["main"]()
+
+
 def a_run(game, precision, seed, mean):
     result = {"evaluation": {"mean": mean}, "seconds": {"total": 120.0}}
     return {
@@ -41,6 +48,93 @@ def test_a_sweep_is_summed_up_by_pairs_of_one_seed(tmp_path):
     # seeds 0 and 1 make pairs: +1 and +3, mean 2, standard error √2/√2
     assert lines[3] == "| Pong | bf16 | 2 | 17.0 | 11.0 … 23.0 | +2.0 ± 1.0 (2 pairs) | 2.0 |"
     assert lines[-1] == "Not finished: Pong-bf16-2"
+
+
+def judged(tmp_path, monkeypatch, capsys, rule, scores, *more):
+    """The last line that `compare_arms` prints of scores by arm and game, a list of seeds each."""
+    runs = [
+        {"label": f"{game}-{arm}-{seed}", "agent": arm, "game": game, "seed": seed}
+        | {"result": {"evaluation": {"mean": score}}, "curve": [[1000, 1.0], [2000, score]]}
+        for arm, games in scores.items()
+        for game, means in games.items()
+        for seed, score in enumerate(means)
+    ]
+    (tmp_path / "sweep.json").write_text(json.dumps({"runs": runs}))
+    script("compare_arms", monkeypatch, tmp_path / "sweep.json", "--rule", rule, *more)
+    return capsys.readouterr().out.splitlines()[-1]
+
+
+def test_a_precision_passes_if_pairs_of_one_seed_are_level(tmp_path, monkeypatch, capsys):
+    def told(*factors):
+        scores = {"breakout": [10.0, 12.0, 14.0], "seaquest": [300.0, 200.0, 100.0]}
+        other = {
+            game: [mean * factor for mean, factor in zip(means, factors, strict=True)]
+            for game, means in scores.items()
+        }
+        return judged(tmp_path, monkeypatch, capsys, "precision", {"fp32": scores, "bf16": other})
+
+    # r is 0.02, 0.03, 0.04 in both games: mean 0.03, s 0.00894, t(5, 0.95) 2.015 by the tables
+    assert told(*np.exp([0.02, 0.03, 0.04])).startswith(
+        "bf16: mean r +0.030 over 6 pairs, lower bound +0.023 (needed: above -0.051;"
+    )
+    assert told(1.0, 1.0, 1.0).endswith(": passed")
+    assert told(0.94, 0.94, 0.94).endswith(": not passed")
+    assert told(0.5, 1.0, 2.0).endswith(": not passed")
+
+
+def test_a_precision_that_is_bad_in_one_game_does_not_pass(tmp_path, monkeypatch, capsys):
+    scores = {"breakout": [10.0] * 3, "seaquest": [300.0] * 3, "pong": [20.0] * 3}
+    other = scores | {"breakout": [8.9] * 3, "pong": [24.0] * 3}
+    told = judged(tmp_path, monkeypatch, capsys, "precision", {"fp32": scores, "bf16": other})
+    assert "mean r +0.022 " in told
+    assert told.endswith(": not passed")
+
+
+def test_an_arm_passes_the_screen_by_its_mean_and_its_worst_game(tmp_path, monkeypatch, capsys):
+    """Breakout from 1.7 (random) to 30.5 (human), SpaceInvaders from 148 to 1668.7."""
+
+    def told(breakout, space_invaders):
+        arms = {
+            "laptop": {"breakout": [21.7, 41.7], "space_invaders": [648.0]},
+            "other": {"breakout": [breakout], "space_invaders": [space_invaders]},
+        }
+        return judged(tmp_path, monkeypatch, capsys, "screen", arms)
+
+    # seed 0 only, which both have: 22 / 20 and 495 / 500
+    assert told(23.7, 643.0) == (
+        "other: Breakout +0.095, SpaceInvaders -0.010; mean r +0.043: not passed"
+    )
+    assert told(24.7, 648.0).endswith("mean r +0.070: passed")
+    assert told(31.7, 548.0).endswith("mean r +0.091: not passed")  # -0.223 in SpaceInvaders
+    assert told(17.7, 548.0).endswith(": dropped")
+    # below random: 1 % of the way to human, 15.207 / 500
+    assert "SpaceInvaders -3.493;" in told(21.7, 0.0)
+
+
+def test_an_arm_is_adopted_if_games_that_chose_nothing_show_it(tmp_path, monkeypatch, capsys):
+    games = {"breakout": 1.7, "space_invaders": 148.0, "seaquest": 68.4, "pong": -20.7}
+
+    def told(*ratios, level=0.9):
+        base = {game: [random + 1000.0, random + 1000.0] for game, random in games.items()}
+        other = {
+            game: [random + 1000.0 * ratio] * 2
+            for (game, random), ratio in zip(games.items(), ratios, strict=True)
+        }
+        arms = {"laptop": base, "other": other}
+        return judged(tmp_path, monkeypatch, capsys, "fresh", arms, "--level", level)
+
+    assert told(1.25, 1.25, 1.25, 1.25) == (
+        "other: mean r +0.223 (a ratio of 1.25), lower bound +0.223 at 90% (needed: above 0; "
+        "no game below -0.357): passed"
+    )
+    assert told(1, 1, 1, 1).endswith(": not passed")
+    assert told(3, 3, 3, 0.69).endswith(": not passed")
+    assert told(2, 2, 0.8, 0.8).endswith(": passed")
+    # Of 4 games that are drawn, 4 are the two bad ones with a probability of 1/16, and 3 with 4/16:
+    # the bound is theirs, (ln 2 + 3 ln 0.8) / 4, since 1/16 < 0.1 < 5/16.
+    assert "lower bound +0.006 at 90%" in told(2, 2, 0.8, 0.8)
+    assert "lower bound -0.223 at 97%" in told(2, 2, 0.8, 0.8, level=0.97)
+    assert told(2, 2, 0.8, 0.8, level=0.97).endswith(": not passed")
 
 
 @pytest.mark.slow  # matplotlib is not among what the default tests install
@@ -416,6 +510,8 @@ def test_curves_are_found_by_a_part_of_a_runs_name_in_files_of_pairs_and_of_one_
         ("plot_learning_curve", "none.json:x", "none.json:x cannot be read"),
         ("plot_learning_curve", "list.json:x", "list.json:x cannot be read"),
         ("summarise_sweep", "none.json --by seed", "none.json is not what `rlarcade sweep --json`"),
+        ("compare_arms", "none.json --rule screen", "the sweeps cannot be judged: FileNotFound"),
+        ("compare_arms", "list.json --rule screen", "the sweeps cannot be judged: TypeError"),
         ("summarise_sweep", "list.json --by seed", "list.json is not what `rlarcade sweep --json`"),
         ("record_run", "run --into list.json --under x", "record_run: error: "),
         ("record_run", "none --into x.json --under x", "none is not a run folder"),
@@ -493,13 +589,6 @@ def test_the_zoo_is_chosen_by_the_gate(tmp_path, monkeypatch, real_games):
         folder = tmp_path / "agents" / "space_invaders"
         assert rlarcade.DQNAgent.load(folder).version == told["submissions"][1]["weights_sha256"]
         assert sum(told["bytes"].values()) == sum(f.stat().st_size for f in folder.iterdir())
-
-
-def script(name, monkeypatch, *words):
-    """Runs a script in this process with the words of its command line."""
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    monkeypatch.setattr(sys, "argv", [name, *map(str, words)])
-    return runpy.run_path(str(SCRIPTS / f"{name}.py"))["main"]()
 
 
 def test_what_looking_ahead_gains_is_measured_once_and_its_cost_each_time(tmp_path, monkeypatch):
