@@ -4,16 +4,19 @@
         --json learned.json
     python -m rlarcade.compare RUN learned
 
-A player that looks ahead plays whole games. At each decision, its search says what it found each
-action to be worth. The network learns these values: Silver et al. (2017), AlphaGo Zero,
-https://doi.org/10.1038/nature24270, with values instead of visits. The checkpoint sees only the
-screen, so an ordinary match judges it.
+At each decision of whole games, a search says what it found each action to be worth. The network
+learns these values: Silver et al. (2017), AlphaGo Zero, https://doi.org/10.1038/nature24270, with
+values instead of visits. The actions of these games are those of the search, or those of the agent:
+then the states are those that the agent comes to, as in DAgger, Ross, Gordon & Bagnell (2011),
+https://arxiv.org/abs/1011.0686. The checkpoint sees only the screen, so an ordinary match judges
+it.
 """
 
 import argparse
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,10 +28,16 @@ from torch.nn import functional as F
 
 from rlarcade import DQNAgent, SearchPlayer, play_steps
 from rlarcade.outputs import output_file
+from rlarcade.playing.players import Choice, View
 from rlarcade.runs.folder import code_commit
 from rlarcade.seeding import SeedUse
 
 _HELD_BACK = 10  # every tenth game
+_OF_STATE = 0.1
+"""Weight of the value of a state beside the differences between its actions.
+
+The errors of both are alike, but only the differences choose an action.
+"""
 
 
 class Searched(NamedTuple):
@@ -44,11 +53,24 @@ class Searched(NamedTuple):
     """float64 (number of games,)."""
 
 
+class Advised(SearchPlayer):
+    """A player that does what its agent would do, and is told what the search finds."""
+
+    def choose(self, views: Sequence[View]) -> list[Choice | Exception]:
+        """Returns the agent's action and the search's values."""
+        own = self.agent.q_values(np.stack([view.observation for view in views])).argmax(axis=1)
+        return [
+            found if isinstance(found, Exception) else found._replace(action=int(action))
+            for found, action in zip(super().choose(views), own, strict=True)
+        ]
+
+
 def main() -> int:
     """Plays, learns and saves."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkpoint_before", help="a checkpoint, or a run for its newest one")
     parser.add_argument("--games", type=int, default=40)
+    parser.add_argument("--acts", choices=["agent", "search"], default="agent")
     parser.add_argument("--kind", default="uct")
     parser.add_argument("--simulations", type=int, default=12)
     parser.add_argument("--epochs", type=int, default=4)
@@ -85,7 +107,7 @@ def main() -> int:
         "before": before.weights_sha256,
         "after": DQNAgent.load(asked.checkpoint).version,
         "decisions": len(searched.values),
-        "mean_score_with_search": float(searched.scores.mean()),
+        "mean_score": float(searched.scores.mean()),
         "errors": errors,
         **provenance(),
     }
@@ -94,8 +116,9 @@ def main() -> int:
 
 
 def played(agent: DQNAgent, asked: argparse.Namespace) -> Searched:
-    """Plays games with a search, and keeps every decision."""
-    player = SearchPlayer(agent, kind=asked.kind, simulations=asked.simulations)
+    """Plays games with a search at every decision, and keeps its values."""
+    player_of = Advised if asked.acts == "agent" else SearchPlayer
+    player = player_of(agent, kind=asked.kind, simulations=asked.simulations)
     observations, values, games, scores = [], [], [], []
     began = time.monotonic()
     # Not the seeds of evaluations or matches: what learns from games must not be judged by them.
@@ -124,7 +147,10 @@ def learned(
         for first in range(0, len(order), asked.batch_size):
             rows = order[first : first + asked.batch_size]
             found = agent.q_network(torch.from_numpy(searched.observations[rows]))
-            loss = F.smooth_l1_loss(found, torch.from_numpy(searched.values[rows]))
+            wanted = torch.from_numpy(searched.values[rows])
+            state, wanted_state = found.mean(dim=1), wanted.mean(dim=1)
+            loss = F.mse_loss(found - state[:, None], wanted - wanted_state[:, None])
+            loss = loss + _OF_STATE * F.mse_loss(state, wanted_state)
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(agent.q_network.parameters(), 10.0)
@@ -135,7 +161,7 @@ def learned(
 
 
 def _errors(agent: DQNAgent, searched: Searched, held_back: NDArray[np.bool_]) -> dict[str, float]:
-    """Mean absolute errors, and how often the network's best action is that of the search."""
+    """Mean absolute error, mean regret of the best action, and how often it is the search's."""
     rows = np.flatnonzero(held_back)
     values = np.concatenate(
         [
@@ -144,8 +170,10 @@ def _errors(agent: DQNAgent, searched: Searched, held_back: NDArray[np.bool_]) -
         ]
     )
     wanted = searched.values[rows]
+    chosen = np.take_along_axis(wanted, values.argmax(axis=1)[:, None], axis=1)[:, 0]
     return {
         "held_back_error": float(np.abs(values - wanted).mean()),
+        "held_back_regret": float((wanted.max(axis=1) - chosen).mean()),
         "held_back_agreement": float((values.argmax(axis=1) == wanted.argmax(axis=1)).mean()),
     }
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import rlarcade
+from rlarcade.seeding import SeedUse
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 
@@ -621,11 +622,12 @@ def test_what_looking_ahead_gains_is_measured_once_and_its_cost_each_time(tmp_pa
 
 
 @pytest.mark.usefixtures("short_games")
-def test_an_agent_learns_from_what_its_searches_found(tmp_path, monkeypatch):
+@pytest.mark.parametrize("acts", ["agent", "search"])
+def test_an_agent_learns_from_what_its_searches_found(tmp_path, monkeypatch, acts):
     """Its games are played once; what it becomes is a checkpoint that names its parent."""
     before = SCRIPTS.parent / "tests" / "data" / "space-invaders-late"
     old = rlarcade.DQNAgent.load(before)
-    words = [before, "--games", 10, "--simulations", 2, "--epochs", 2]
+    words = [before, "--games", 10, "--simulations", 2, "--epochs", 2, "--acts", acts]
     words += ["--data", tmp_path / "searched.npz", "--checkpoint", tmp_path / "learned"]
     words += ["--json", tmp_path / "learned.json"]
     assert script("learn_from_search", monkeypatch, *words) == 0
@@ -635,11 +637,14 @@ def test_an_agent_learns_from_what_its_searches_found(tmp_path, monkeypatch):
     assert learned.version == told["after"] != told["before"]
     assert told["decisions"] == 10 * 100
     assert len(told["errors"]) == 3
+    games = rlarcade.play_steps(old, episodes=10, seed=0, use=SeedUse.TRAINING)
+    own = np.stack([step.observation for step in games])
     monkeypatch.setattr(rlarcade, "play_steps", None)  # all games are there
     assert script("learn_from_search", monkeypatch, *words) == 0
     assert rlarcade.DQNAgent.load(tmp_path / "learned").version == learned.version
     with np.load(tmp_path / "searched.npz") as kept:
         assert kept["games"].tolist() == np.repeat(np.arange(10), 100).tolist()
         played = kept["observations"], kept["values"]
+    assert np.array_equal(played[0], own) == (acts == "agent")
     errors = [np.square(a.q_values(played[0]) - played[1]).mean() for a in (learned, old)]
     assert errors[0] < errors[1]
