@@ -8,12 +8,14 @@ At each decision of whole games, a search says what it found each action to be w
 learns these values: Silver et al. (2017), AlphaGo Zero, https://doi.org/10.1038/nature24270, with
 values instead of visits. The actions of these games are those of the search, or those of the agent:
 then the states are those that the agent comes to, as in DAgger, Ross, Gordon & Bagnell (2011),
-https://arxiv.org/abs/1011.0686. The checkpoint sees only the screen, so an ordinary match judges
-it.
+https://arxiv.org/abs/1011.0686. The network learns only from decisions that matter: where the best
+two actions differ little, so few simulations tell their own noise. The checkpoint sees only the
+screen, so an ordinary match judges it.
 """
 
 import argparse
 import json
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -73,8 +75,9 @@ def main() -> int:
     parser.add_argument("--acts", choices=["agent", "search"], default="agent")
     parser.add_argument("--kind", default="uct")
     parser.add_argument("--simulations", type=int, default=12)
+    parser.add_argument("--least-gap", type=float, default=0.2, help="of the best two actions")
     parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--learning-rate", type=float, default=1e-4)
+    parser.add_argument("--learning-rate", type=float, default=3e-5)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data", type=Path, required=True, help=".npz; made if it is not there")
@@ -91,13 +94,20 @@ def main() -> int:
     else:
         searched = played(agent, asked)
         np.savez_compressed(asked.data, **searched._asdict())
-    errors = learned(agent, searched, asked)
+    best = np.sort(searched.values, axis=1)
+    matters = best[:, -1] - best[:, -2] >= asked.least_gap
+    held_back = searched.games % _HELD_BACK == _HELD_BACK - 1
+    if not (matters & held_back).any() or not (matters & ~held_back).any():
+        parser.error(f"too few decisions have a gap of --least-gap {asked.least_gap:g}")
+    learnt = np.flatnonzero(matters & ~held_back)
+    errors = learned(agent, searched, learnt, np.flatnonzero(matters & held_back), asked)
+    updates = asked.epochs * math.ceil(len(learnt) / asked.batch_size)
     assert agent.manifest is not None, "it was loaded"
     before = agent.manifest
     agent.save(
         asked.checkpoint,
         steps=before.counters.steps,
-        updates=before.counters.updates + len(searched.values) * asked.epochs // asked.batch_size,
+        updates=before.counters.updates + updates,
         preset=before.preset,
         parent=before.weights_sha256,
         git_commit=code_commit(),
@@ -107,6 +117,7 @@ def main() -> int:
         "before": before.weights_sha256,
         "after": DQNAgent.load(asked.checkpoint).version,
         "decisions": len(searched.values),
+        "decisions_that_matter": int(matters.sum()),
         "mean_score": float(searched.scores.mean()),
         "errors": errors,
         **provenance(),
@@ -135,15 +146,26 @@ def played(agent: DQNAgent, asked: argparse.Namespace) -> Searched:
 
 
 def learned(
-    agent: DQNAgent, searched: Searched, asked: argparse.Namespace
+    agent: DQNAgent,
+    searched: Searched,
+    learnt: NDArray[np.int64],
+    held_back: NDArray[np.int64],
+    asked: argparse.Namespace,
 ) -> list[dict[str, float]]:
-    """Fits the network to the values, by Adam. Returns the errors before and after each epoch."""
-    held_back = searched.games % _HELD_BACK == _HELD_BACK - 1
+    """Fits the network to the values, by Adam. Returns the errors before and after each epoch.
+
+    Args:
+        agent: its network learns.
+        searched: what was found.
+        learnt: the decisions that it learns from.
+        held_back: the decisions that its errors are measured on.
+        asked: the numbers of the command line.
+    """
     rng = np.random.default_rng(asked.seed)
     optimizer = torch.optim.Adam(agent.q_network.parameters(), lr=asked.learning_rate)
     errors = [_errors(agent, searched, held_back)]
     for _ in range(asked.epochs):
-        order = rng.permutation(np.flatnonzero(~held_back))
+        order = rng.permutation(learnt)
         for first in range(0, len(order), asked.batch_size):
             rows = order[first : first + asked.batch_size]
             found = agent.q_network(torch.from_numpy(searched.observations[rows]))
@@ -160,9 +182,8 @@ def learned(
     return errors
 
 
-def _errors(agent: DQNAgent, searched: Searched, held_back: NDArray[np.bool_]) -> dict[str, float]:
+def _errors(agent: DQNAgent, searched: Searched, rows: NDArray[np.int64]) -> dict[str, float]:
     """Mean absolute error, mean regret of the best action, and how often it is the search's."""
-    rows = np.flatnonzero(held_back)
     values = np.concatenate(
         [
             agent.q_values(searched.observations[rows[first : first + 256]])

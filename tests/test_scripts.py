@@ -623,11 +623,12 @@ def test_what_looking_ahead_gains_is_measured_once_and_its_cost_each_time(tmp_pa
 
 @pytest.mark.usefixtures("short_games")
 @pytest.mark.parametrize("acts", ["agent", "search"])
-def test_an_agent_learns_from_what_its_searches_found(tmp_path, monkeypatch, acts):
+def test_an_agent_learns_from_what_its_searches_found(tmp_path, monkeypatch, capsys, acts):
     """Its games are played once; what it becomes is a checkpoint that names its parent."""
     before = SCRIPTS.parent / "tests" / "data" / "space-invaders-late"
     old = rlarcade.DQNAgent.load(before)
     words = [before, "--games", 10, "--simulations", 2, "--epochs", 2, "--acts", acts]
+    words += ["--least-gap", 0.01]
     words += ["--data", tmp_path / "searched.npz", "--checkpoint", tmp_path / "learned"]
     words += ["--json", tmp_path / "learned.json"]
     assert script("learn_from_search", monkeypatch, *words) == 0
@@ -635,7 +636,7 @@ def test_an_agent_learns_from_what_its_searches_found(tmp_path, monkeypatch, act
     learned = rlarcade.DQNAgent.load(tmp_path / "learned")
     assert learned.manifest.parent == told["before"] == old.version
     assert learned.version == told["after"] != told["before"]
-    assert told["decisions"] == 10 * 100
+    assert told["decisions"] == 10 * 100 > told["decisions_that_matter"] > 0
     assert len(told["errors"]) == 3
     games = rlarcade.play_steps(old, episodes=10, seed=0, use=SeedUse.TRAINING)
     own = np.stack([step.observation for step in games])
@@ -646,5 +647,14 @@ def test_an_agent_learns_from_what_its_searches_found(tmp_path, monkeypatch, act
         assert kept["games"].tolist() == np.repeat(np.arange(10), 100).tolist()
         played = kept["observations"], kept["values"]
     assert np.array_equal(played[0], own) == (acts == "agent")
-    errors = [np.square(a.q_values(played[0]) - played[1]).mean() for a in (learned, old)]
+    best = np.sort(played[1], axis=1)
+    matters = best[:, -1] >= best[:, -2] + 0.01
+    assert matters.sum() == told["decisions_that_matter"]
+    found, wanted = played[0][matters], played[1][matters]
+    errors = [np.square(agent.q_values(found) - wanted).mean() for agent in (learned, old)]
     assert errors[0] < errors[1]
+    words += ["--least-gap", 1e6]
+    with pytest.raises(SystemExit) as ended:
+        script("learn_from_search", monkeypatch, *words)
+    assert ended.value.code == 2
+    assert "few decisions have a gap of --least-gap 1e+06" in capsys.readouterr().err
