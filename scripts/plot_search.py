@@ -36,7 +36,7 @@ def main() -> None:
     )
     for axes, game in zip(panels[0], games, strict=True):
         draw_game(axes, game, [row for row in rows if row["game"] == game])
-    panels[0][0].set_ylabel("mean score of ten games, ± standard error")
+    panels[0][0].set_ylabel("mean score ± standard error")
     figure.savefig(asked.png, dpi=110)
     print(asked.png)
 
@@ -68,6 +68,11 @@ def draw_game(axes: Axes, game: str, rows: list[dict[str, Any]]) -> None:
     (alone,) = (row for row in rows if row["kind"] is None)
     axes.axhline(alone["mean"], color=INK, linestyle=DOTTED, label="without search")
     axes.set_xscale("log")
+    ticks = [5, 10, 20, 40, 80, 160]
+    low, high = axes.get_xlim()
+    axes.set_xticks([tick for tick in ticks if low <= tick <= high])
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("")
     axes.set_ylim(bottom=0)
     axes.set_title(display_name(game))
     axes.set_xlabel("CPU milliseconds a decision")
