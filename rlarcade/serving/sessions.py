@@ -207,5 +207,9 @@ class Sessions:
 
 
 def new_token() -> str:
-    """Returns a token or an id that nobody can guess."""
-    return secrets.token_urlsafe(18)
+    """Returns a token or an id that nobody can guess, of letters and digits.
+
+    An id is also a word of a command line (`rollout outcome ID VALUE`), where a dash at its
+    beginning would make it a flag.
+    """
+    return secrets.token_hex(18)

@@ -6,7 +6,7 @@ from serving_helpers import V5
 
 from rlarcade.serving import sessions as module
 from rlarcade.serving.refusals import Refusal
-from rlarcade.serving.sessions import Session, Sessions
+from rlarcade.serving.sessions import Session, Sessions, new_token
 
 
 def session(name, kind="act"):
@@ -96,6 +96,12 @@ def test_an_id_that_is_in_use_is_refused_and_its_session_stays(opened):
     with pytest.raises(Refusal, match="session a is open already"):
         opened.add(session("a"))
     assert opened.get("a", "token of a") is first
+
+
+def test_an_id_can_be_given_to_a_command_as_it_is():
+    made = {new_token() for _ in range(500)}
+    assert len(made) == 500
+    assert all(token.isalnum() and token.isascii() for token in made)  # no dash at the beginning
 
 
 def test_a_game_has_only_so_many_steps(monkeypatch):
