@@ -269,7 +269,23 @@ class _Refusal:
         if match is None:
             return None
         name = match[1].split("/")[0]
-        return f"{name} takes {'a value' if match[2] == '1' else f'{match[2]} values'}."
+        needed = f"{name} takes {'a value' if match[2] == '1' else f'{match[2]} values'}"
+        dashed = self._dashed(name)
+        if dashed is None:
+            return f"{needed}."
+        way = f"{name}={dashed}" if name.startswith("-") else f"-- {dashed} after all flags"
+        return f"{needed}, and {quoted(dashed)} reads as a flag. If it is meant, write {way}."
+
+    def _dashed(self, name: str) -> str | None:
+        """Returns the word that may be meant as the value of an argument, but reads as a flag."""
+        words = self.argv
+        if name.startswith("-"):
+            given = [word.replace("_", "-") for word in words]
+            after = given.index(name) + 1 if name in given else len(given)
+            words = words[after : after + 1]
+        flags = {*re.findall(r"(?<![\w-])--?[a-z][\w-]*", self.known), "--"}
+        dashed = (word for word in words if word.startswith("-"))
+        return next((word for word in dashed if word.split("=")[0] not in flags), None)
 
     def _not_a_choice(self) -> str | None:
         match = re.search(

@@ -33,6 +33,15 @@ FIRST_ONLY = "is invalid: rlarcade uses the first GPU that it sees. "
         (("promote", "approve", "1"), "needs --by (Your name) and --note (Your reason)."),
         (("train",), "rlarcade train needs --game (Any spelling of a game's name"),
         (("train", "--game"), "--game takes a value."),
+        (
+            ("rollout", "outcome", "-YyC", "3"),
+            "session takes a value, and '-YyC' reads as a flag. If it is meant, write -- -YyC",
+        ),
+        (
+            ("promote", "approve", "1", "--by", "me", "--note", "-fine"),
+            "and '-fine' reads as a flag. If it is meant, write --note=-fine.",
+        ),
+        (("promote", "approve", "1", "--by", "--note", "x"), "--by takes a value. "),
         ((*TRAIN, "extra"), "unexpected 'extra': no further arguments are allowed."),
         *(
             ((*command, "--device", device), f"error: device {device!r} {said}\n")
