@@ -3,10 +3,12 @@
     python scripts/make_zoo.py checkpoints/sweeps/table/* --registry zoo-registry \
         --json docs/results/zoo.json
 
-The runs of each game go through the gate one after the other, by continuous deployment: the first
-must beat random play, and each later one the champion. Then all of them play a round robin, which
-changes nothing and shows what the gate may have missed. The champion's folder has its checkpoint,
-its card, and the games that prove the card's scores. The same command goes on where it was stopped.
+Weights are rounded to float16 first, which halves the size of the package; the games are played
+with what the package has. The runs of each game go through the gate one after the other, by
+continuous deployment: the first must beat random play, and each later one the champion. Then all of
+them play a round robin, which changes nothing and shows what the gate may have missed. The
+champion's folder has its checkpoint, its card, and the games that prove the card's scores. The same
+command goes on where it was stopped.
 """
 
 import argparse
@@ -57,7 +59,9 @@ def chosen(
     """Chooses a game's champion, and writes its folder. Returns what showed that it is the best."""
     submissions = []
     for run in runs:
-        version = registry.register(run)
+        agent = DQNAgent.load(run)
+        exact = agent.version
+        version = registry.register(rounded(agent, asked.registry / "rounded" / Path(run).name))
         submission = run_pipeline(registry, version, "deployment", _GATE)
         verdict = verdict_of(registry, submission)
         checks = () if verdict is None else verdict.checks
@@ -66,6 +70,7 @@ def chosen(
                 "run": Path(run).name,
                 "version": version.number,
                 "weights_sha256": version.digest,
+                "before_rounding": exact,
                 "state": submission.state,
                 "checks": [check.model_dump(mode="json") for check in checks],
             }
@@ -96,6 +101,22 @@ def chosen(
         "mean": evaluation.mean,
         "bytes": sizes,
     }
+
+
+def rounded(agent: DQNAgent, folder: Path) -> Path:
+    """Saves a loaded agent with weights rounded to float16; returns the folder."""
+    assert agent.manifest is not None
+    trained = agent.manifest
+    agent.round_weights()
+    agent.save(
+        folder,
+        steps=trained.counters.steps,
+        updates=trained.counters.updates,
+        preset=trained.preset,
+        parent=trained.parent,
+        git_commit=trained.git_commit,
+    )
+    return folder
 
 
 def pairings(table: RoundRobin) -> list[dict[str, Any]]:

@@ -588,7 +588,14 @@ def test_the_zoo_is_chosen_by_the_gate(tmp_path, monkeypatch, real_games):
         assert (match["champion"], match["candidate"]) == ("1", "2")
         assert match["verdict"] == "promote"
         folder = tmp_path / "agents" / "space_invaders"
-        assert rlarcade.DQNAgent.load(folder).version == told["submissions"][1]["weights_sha256"]
+        shipped, trained = rlarcade.DQNAgent.load(folder), rlarcade.DQNAgent.load(late)
+        assert shipped.version == told["submissions"][1]["weights_sha256"]
+        assert trained.version == told["submissions"][1]["before_rounding"]
+        assert shipped.manifest.counters == trained.manifest.counters
+        exact, half = (
+            (checkpoint / "weights.safetensors").stat().st_size for checkpoint in (late, folder)
+        )
+        assert half < 0.52 * exact
         assert sum(told["bytes"].values()) == sum(f.stat().st_size for f in folder.iterdir())
 
 

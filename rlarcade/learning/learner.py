@@ -21,7 +21,7 @@ from rlarcade.learning.custom import Loss
 from rlarcade.learning.hardware import sent_to
 from rlarcade.learning.heads import Draws, Returns
 from rlarcade.learning.losses import loss_of
-from rlarcade.learning.networks import QNetwork, arrays_of, fill
+from rlarcade.learning.networks import QNetwork, are_rounded, arrays_of, fill
 from rlarcade.learning.policy import DQNAgent
 from rlarcade.learning.replay import Batch
 
@@ -302,8 +302,11 @@ class Learner:
         Raises:
             CheckpointError: the parameters do not fit the torso.
         """
-        kept = {n: array for n, array in arrays_of(self.online).items() if not _of_torso(n)}
+        own = arrays_of(self.online)
+        kept = {name: array for name, array in own.items() if not _of_torso(name)}
         taken = {name: array for name, array in tensors.items() if _of_torso(name)}
+        if are_rounded(taken):
+            taken = {name: array.astype(np.float32) for name, array in taken.items()}
         self.load_weights(kept | taken, where)
 
     def state(self) -> dict[str, NDArray[Any]]:

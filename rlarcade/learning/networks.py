@@ -102,6 +102,17 @@ def arrays_of(network: QNetwork) -> dict[str, NDArray[Any]]:
     return {name: t.detach().cpu().numpy().copy() for name, t in network.state_dict().items()}
 
 
+def as_float16(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float16]]:
+    """Returns arrays rounded to float16; values above 65,504 become infinite."""
+    with np.errstate(over="ignore"):
+        return {name: array.astype(np.float16) for name, array in arrays.items()}
+
+
+def are_rounded(tensors: Mapping[str, NDArray[Any]]) -> bool:
+    """Whether all arrays are float16, as those of an agent after `DQNAgent.round_weights`."""
+    return all(array.dtype == np.float16 for array in tensors.values())
+
+
 def fill(network: QNetwork, tensors: Mapping[str, NDArray[Any]], where: Path | str) -> None:
     """Copies arrays into a network's parameters, keeping their memory order.
 
@@ -120,13 +131,15 @@ def fill(network: QNetwork, tensors: Mapping[str, NDArray[Any]], where: Path | s
 
 
 def check_fit(network: QNetwork, tensors: Mapping[str, NDArray[Any]], where: Path | str) -> None:
-    """Refuses arrays that are not the network's parameters.
+    """Refuses arrays that are not the network's parameters, in float32 or all rounded to float16.
 
     Raises:
         CheckpointError: a name, a shape or a dtype differs; the message says which.
     """
     own = network.state_dict()
     kinds = {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in own.items()}
+    if are_rounded(tensors):
+        kinds = {name: kind.replace("float32", "float16") for name, kind in kinds.items()}
     foreign_torso = any(name.startswith("torso.module.") for name in tensors)
     if foreign_torso and not isinstance(network.torso, ForeignTorso):
         raise CheckpointError(

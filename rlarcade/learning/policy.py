@@ -35,7 +35,15 @@ from rlarcade.learning.acting import (
     toss,
 )
 from rlarcade.learning.hardware import one_thread, sent_to, torch_device
-from rlarcade.learning.networks import QNetwork, arrays_of, build_network, check_fit, fill
+from rlarcade.learning.networks import (
+    QNetwork,
+    are_rounded,
+    arrays_of,
+    as_float16,
+    build_network,
+    check_fit,
+    fill,
+)
 from rlarcade.learning.playable import load_playable
 from rlarcade.seeding import checked_seed
 from rlarcade.text import quoted
@@ -137,6 +145,7 @@ class DQNAgent:
         self.trained_with, self._training_seed = dict(trained_with), seed
         self.manifest: Manifest | None = None
         self.name = "agent"
+        self._rounded = False
         self._same_bits: dict[int, bool] = {}
 
     # Acting
@@ -262,8 +271,41 @@ class DQNAgent:
     # On disk
 
     def weights(self) -> dict[str, NDArray[Any]]:
-        """Returns the tensors of the network by name, float32."""
-        return arrays_of(self.q_network)
+        """Returns the tensors of the network by name, float32.
+
+        After `round_weights` they are float16, until training changes them.
+        """
+        arrays = arrays_of(self.q_network)
+        if not self._rounded:
+            return arrays
+        rounded = as_float16(arrays)
+        same = all(np.array_equal(rounded[name], array) for name, array in arrays.items())
+        return rounded if same else arrays
+
+    def round_weights(self) -> None:
+        """Rounds the weights to float16, so that checkpoints of the agent take half the space.
+
+        The agent still computes in float32. It is another version than before.
+
+        Raises:
+            ValueError: a weight is not finite or above 65,504, or a torso of your own has other
+                tensors than float32. Nothing has changed then.
+        """
+        arrays = arrays_of(self.q_network)
+        rounded = as_float16(arrays)
+        for name, array in arrays.items():
+            if array.dtype != np.float32:
+                problem = f"is {array.dtype}"
+            elif not np.isfinite(rounded[name]).all():
+                problem = "has values that are not finite or above 65,504"
+            else:
+                continue
+            raise ValueError(
+                f"the weights of {self.name} cannot be rounded to float16: {name} {problem}. Save "
+                "them as they are."
+            )
+        fill(self.q_network, rounded, self.name)
+        self._rounded = True
 
     @property
     def version(self) -> str:
@@ -359,4 +401,5 @@ class DQNAgent:
         )
         agent.manifest, agent.name = manifest, str(checkpoint.path)
         fill(agent.q_network, checkpoint.tensors, checkpoint.path)
+        agent._rounded = are_rounded(checkpoint.tensors)
         return agent

@@ -10,15 +10,19 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 import pytest
+import safetensors.numpy
 import torch
 from pydantic import ValidationError
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 
 import rlarcade
+from rlarcade import Registry
+from rlarcade.checkpoint import load_checkpoint, save_checkpoint
 from rlarcade.config import TrainConfig
 from rlarcade.errors import CheckpointError, PolicyError
 from rlarcade.evaluation import evaluate_agent
+from rlarcade.learning.learner import Learner
 from rlarcade.learning.policy import DQNAgent
 
 LATE = Path(__file__).parents[1] / "data" / "space-invaders-late"
@@ -290,6 +294,115 @@ def test_an_agents_version_is_what_a_checkpoint_of_its_weights_says(tmp_path):
     with torch.no_grad():
         next(loaded.q_network.parameters()).add_(1e-3)
     assert loaded.version != written.weights_sha256
+
+
+# Rounded weights
+
+
+def test_a_rounded_agent_is_stored_in_half_the_space_and_plays_as_it_did(tmp_path):
+    agent = make_agent()
+    before = agent.q_values(observations(32))
+    agent.save(tmp_path / "exact")
+    agent.round_weights()
+    agent.save(tmp_path / "rounded")
+    exact, rounded = (
+        (tmp_path / name / "weights.safetensors").stat().st_size for name in ("exact", "rounded")
+    )
+    assert rounded == pytest.approx(exact / 2, rel=0.01)
+    tensors = safetensors.numpy.load_file(tmp_path / "rounded" / "weights.safetensors")
+    assert {array.dtype for array in tensors.values()} == {np.dtype(np.float16)}
+    # float16 has 11 significant bits: a weight moves by at most one part in 2,048.
+    np.testing.assert_allclose(agent.q_values(observations(32)), before, atol=1e-3)
+    assert np.array_equal(
+        DQNAgent.load(tmp_path / "rounded").q_values(observations(32)),
+        agent.q_values(observations(32)),
+    )
+
+
+def test_a_rounded_agent_is_one_version_wherever_it_goes(tmp_path):
+    agent = small_agent()
+    exact = agent.version
+    agent.round_weights()
+    written = agent.save(tmp_path / "c")
+    loaded = DQNAgent.load(tmp_path / "c")
+    assert exact != written.weights_sha256 == agent.version == loaded.version
+    again = loaded.save(tmp_path / "again")
+    assert again.weights_sha256 == written.weights_sha256
+    loaded.round_weights()
+    assert loaded.version == written.weights_sha256
+    with Registry.open(tmp_path / "registry") as registry:
+        version = registry.register(tmp_path / "c")
+        assert DQNAgent.load(registry.load(version.number)).version == written.weights_sha256
+
+
+def test_a_rounded_agent_that_changes_is_saved_exactly(tmp_path):
+    agent = small_agent()
+    agent.round_weights()
+    agent.save(tmp_path / "c")
+    loaded = DQNAgent.load(tmp_path / "c")
+    with torch.no_grad():
+        next(loaded.q_network.parameters()).add_(1e-5)
+    loaded.save(tmp_path / "changed")
+    changed = DQNAgent.load(tmp_path / "changed")
+    assert np.array_equal(changed.q_values(observations(8)), loaded.q_values(observations(8)))
+    assert {array.dtype for array in changed.weights().values()} == {np.dtype(np.float32)}
+
+
+def test_training_goes_on_from_a_rounded_agent_or_from_its_torso_alone(tmp_path):
+    agent = small_agent()
+    agent.round_weights()
+    agent.save(tmp_path / "c")
+    tensors = load_checkpoint(tmp_path / "c").tensors
+    settings = TrainConfig(game="pong", conv_channels=(4, 4, 4), hidden_units=16)
+    learner = Learner(DQNAgent(settings, num_actions=NUM_ACTIONS, seed=1), settings)
+    first_head = learner.agent.weights()["head.values.bias"]
+    learner.load_torso(tensors, tmp_path / "c")
+    loaded = learner.agent.weights()
+    assert np.array_equal(loaded["torso.conv1.weight"], tensors["torso.conv1.weight"])
+    assert np.array_equal(loaded["head.values.bias"], first_head)
+    learner.load_weights(tensors, tmp_path / "c")
+    assert np.array_equal(learner.agent.q_values(observations(8)), agent.q_values(observations(8)))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 65_520.0, -1e5])
+def test_weights_that_float16_cannot_hold_stay_as_they_are(value):
+    agent = small_agent()
+    with torch.no_grad():
+        last = list(agent.q_network.parameters())[-1]
+        last.view(-1)[0] = value
+    before = agent.version
+    with pytest.raises(
+        ValueError, match=r"of agent cannot be rounded to float16: head\..* not finite"
+    ):
+        agent.round_weights()
+    assert agent.version == before
+
+
+def test_a_torso_with_tensors_of_another_kind_cannot_be_rounded():
+    class Normed(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = torch.nn.BatchNorm2d(4)
+
+        def forward(self, frames):
+            return self.norm(frames.float()).mean((2, 3))
+
+    agent = DQNAgent(TrainConfig(game="pong"), num_actions=NUM_ACTIONS, torso=Normed())
+    with pytest.raises(ValueError, match="num_batches_tracked is int64"):
+        agent.round_weights()
+
+
+def test_a_file_with_some_rounded_tensors_is_refused(tmp_path):
+    agent = small_agent()
+    tensors = agent.weights()
+    name = sorted(tensors)[0]
+    tensors[name] = tensors[name].astype(np.float16)
+    agent.save(tmp_path / "c")
+    manifest = DQNAgent.load(tmp_path / "c").manifest
+    fields = manifest.model_dump(exclude={"libraries", "created", "weights_sha256"})
+    save_checkpoint(tmp_path / "mixed", tensors, **fields)
+    with pytest.raises(CheckpointError, match=f"{name} is float16 .*, not float32"):
+        DQNAgent.load(tmp_path / "mixed")
 
 
 @pytest.mark.parametrize("name", ["space-invaders-early", "space-invaders-late"])
