@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 # make a test ten times slower. Commands that tests start inherit it.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import hypothesis
 import pytest
 from made_up_games import made_up_games, real_games, short_games
 from ray_nodes import ray_cluster, ray_nodes  # here, so that there is one cluster a process
@@ -20,6 +21,10 @@ from ray_nodes import ray_cluster, ray_nodes  # here, so that there is one clust
 # starts them need not wait for it.
 if TYPE_CHECKING:
     from rlarcade.config import TrainConfig
+
+# A busy machine may take longer for one example than Hypothesis allows.
+hypothesis.settings.register_profile("rlarcade", deadline=None)
+hypothesis.settings.load_profile("rlarcade")
 
 __all__ = [
     "made_up_games",

@@ -26,9 +26,6 @@ class Server:
 
     def __init__(self, programs: Path, folder: Path) -> None:
         self._programs, self._data = programs, folder / "data"
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
-        self.url = f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
         self._socket = folder
         if os.geteuid() == 0:  # initdb and the server refuse root
             shutil.chown(folder, "nobody", "nogroup")
@@ -36,6 +33,9 @@ class Server:
         locale = ("--locale=C.UTF-8", "--locale-provider=icu", "--icu-locale=en-US")
         who = ("-U", "postgres", "--auth=trust")
         self._run("initdb", "-D", str(self._data), *who, "--encoding=UTF8", "--no-sync", *locale)
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self.url = f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
         self.start()
 
     def _run(self, program: str, *flags: str) -> None:

@@ -189,7 +189,6 @@ def with_a_server(lines, folder, request):
 
 @pytest.mark.first
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize(("name", "lines"), list(parts()))
 def test_the_commands_of_a_page_run_one_after_the_other(name, lines, folder, request):
     if name in BY_HEADING:

@@ -98,7 +98,6 @@ QUESTIONS = {
 
 @pytest.mark.first
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_what_a_reader_looks_for_is_found_by_the_search(address, browser):
     page = browser.new_page()
     missed = {}

@@ -21,7 +21,6 @@ TUTORIALS = {
 
 @pytest.mark.first
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", TUTORIALS)
 def test_the_commands_of_a_tutorial_run_one_after_the_other(name, tmp_path):
     (tmp_path / "tests").symlink_to(ROOT / "tests")

@@ -15,7 +15,6 @@ SCRIPT = Path(__file__).parent / "tools" / "fuzz_formats.py"
 
 @pytest.mark.first
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_no_altered_file_of_any_format_makes_a_fault(tmp_path):
     flags = ["--inputs", "25", "--seed", "7", "--json", str(tmp_path / "fuzz.json")]
     ran = subprocess.run(

@@ -427,7 +427,7 @@ class _Worker:
 
 
 _abandoned: list[threading.Thread] = []
-_LAST_WAIT = 0.5  # seconds for threads to end, when the process ends
+_LAST_WAIT = 5.0  # seconds for threads to end, when the process ends
 
 
 def _end(thread: threading.Thread, calls: "queue.SimpleQueue[Any]") -> None:

@@ -25,6 +25,7 @@ from rlarcade.runs.folder import process_in
 from rlarcade.sweeps import mirror
 
 _PREFIX = "rlarcade-sweep-"
+_NEW = "rlarcade-new-sweep-"
 _LONGEST_TOKEN = 100  # bytes
 
 
@@ -146,9 +147,7 @@ class NodeTrainer:
         node = check_node(self._driver)
         _remove_left_over()
         self._order = order
-        self._own = Path(tempfile.mkdtemp(prefix=_PREFIX))
-        self._mark = open_own(self._own / "mark", os.O_RDWR | os.O_CREAT)
-        try_lock(self._mark)
+        self._own, self._mark = _locked_folder()
         shared = not fetched and is_shared(token)
         self._folder = Path(order.run_folder) if shared else self._own / order.label
         self._log = self._folder.with_name(f"{order.label}.log")
@@ -231,6 +230,18 @@ class NodeTrainer:
         """Removes the folder of the node's own. The training has ended."""
         if self._own is not None:
             shutil.rmtree(self._own, ignore_errors=True)
+
+
+def _locked_folder() -> tuple[Path, int]:
+    """Makes a temporary folder with a mark; returns it and the descriptor that holds the lock.
+
+    Another trainer that starts removes folders without a lock. So the folder has another name until
+    its mark is locked.
+    """
+    new = Path(tempfile.mkdtemp(prefix=_NEW))
+    mark = open_own(new / "mark", os.O_RDWR | os.O_CREAT)
+    try_lock(mark)
+    return new.rename(new.with_name(_PREFIX + new.name.removeprefix(_NEW))), mark
 
 
 def _remove_left_over() -> None:

@@ -45,6 +45,11 @@ def written(folder, seeds=(0, 1), steps=600, interval=200):
     return path
 
 
+def interrupted(folder):
+    """A sweep that lasts long enough to be seen, and stopped, between two saves of both runs."""
+    return written(folder, steps=8_000, interval=500)
+
+
 def words(path, folder, *more):
     return [sys.executable, "-m", "rlarcade.sweep", path, "--dir", folder, *more]
 
@@ -58,7 +63,7 @@ def begun(command):
 
 
 def swept(command):
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
 
 
 def digests(folder):
@@ -98,9 +103,9 @@ def states(run):
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory):
-    """The same sweep on this machine: 4,000 steps, two seeds."""
+    """The same sweep on this machine: two seeds."""
     folder = tmp_path_factory.mktemp("local")
-    path = written(folder, steps=4_000, interval=500)
+    path = interrupted(folder)
     done = swept(words(path, folder / "runs", "--jobs", "2"))
     assert done.returncode == 0, done.stderr
     return digests(folder / "runs"), figures(folder / "runs")
@@ -215,7 +220,7 @@ def test_a_cluster_that_has_lost_its_slots_is_waited_for_and_told_once(
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES, ids=[SHARED, FETCHED])
 def test_weights_and_scores_are_those_of_one_machine(tmp_path, ray_nodes, local, mode):
-    path, folder = written(tmp_path, steps=4_000, interval=500), tmp_path / "runs"
+    path, folder = interrupted(tmp_path), tmp_path / "runs"
     files = ["--json", tmp_path / "out.json", "--report", tmp_path / "out.html"]
     done = swept(words(path, folder, *on(ray_nodes, *mode, *files)))
     assert done.returncode == 0, done.stderr
@@ -281,7 +286,7 @@ def test_a_node_with_other_versions_ends_the_sweep(
 def test_ctrl_c_saves_and_the_same_command_goes_on_to_the_same_weights(
     tmp_path, ray_nodes, local, mode
 ):
-    path, folder = written(tmp_path, steps=4_000, interval=500), tmp_path / "runs"
+    path, folder = interrupted(tmp_path), tmp_path / "runs"
     command = words(path, folder, *on(ray_nodes, *mode), "--json", tmp_path / "out.json")
     run = folder / "space_invaders-seed1"
     with subprocess.Popen(
@@ -292,7 +297,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on_to_the_same_weights(
         out, _ = one.communicate(timeout=120)
     assert one.returncode == 130
     assert "the same command resumes from there" in out
-    assert not ray_nodes.workers("NodeTrainer")
+    wait_until(lambda: not ray_nodes.workers("NodeTrainer"))
     exits = {run["exit"] for run in json.loads((tmp_path / "out.json").read_text())["runs"]}
     assert exits <= {130, 0}
     stopped = re.findall(r"stopped at step (\d+);", run.with_name(f"{run.name}.log").read_text())
@@ -308,15 +313,15 @@ def test_ctrl_c_saves_and_the_same_command_goes_on_to_the_same_weights(
 def test_a_worker_that_is_killed_loses_no_save_and_its_run_goes_on(
     tmp_path, ray_nodes, local, mode
 ):
-    path, folder = written(tmp_path, steps=4_000, interval=500), tmp_path / "runs"
+    path, folder = interrupted(tmp_path), tmp_path / "runs"
     command = words(path, folder, *on(ray_nodes, *mode))
-    run = folder / "space_invaders-seed0"
+    both = [folder / f"space_invaders-seed{seed}" for seed in (0, 1)]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as one:
-        wait_until(lambda: states(run), process=one)
+        wait_until(lambda: all(map(states, both)), process=one)
         ray_nodes.workers("NodeTrainer")[0].kill()
-        out, err = one.communicate(timeout=240)
+        out, err = one.communicate(timeout=600)
     assert one.returncode == 0, err
     assert "lost its worker on " in out
     assert "it goes on later" in out
@@ -327,7 +332,7 @@ def test_a_worker_that_is_killed_loses_no_save_and_its_run_goes_on(
 
 @pytest.mark.slow
 def test_a_node_that_dies_loses_no_save_and_its_runs_go_on_elsewhere(tmp_path, ray_nodes, local):
-    path, folder = written(tmp_path, steps=4_000, interval=500), tmp_path / "runs"
+    path, folder = interrupted(tmp_path), tmp_path / "runs"
     command = words(path, folder, *on(ray_nodes, "--fetch"))
     run = folder / "space_invaders-seed0"
     with subprocess.Popen(
@@ -340,7 +345,7 @@ def test_a_node_that_dies_loses_no_save_and_its_runs_go_on_elsewhere(tmp_path, r
             if any("ray::NodeTrainer" in " ".join(p.cmdline()) for p in ray_nodes.processes(node))
         )
         ray_nodes.kill(busy)
-        out, err = one.communicate(timeout=280)
+        out, err = one.communicate(timeout=600)
     ray_nodes.add()
     assert one.returncode == 0, out + err
     assert "lost its worker" in out
@@ -352,7 +357,7 @@ def test_a_node_that_dies_loses_no_save_and_its_runs_go_on_elsewhere(tmp_path, r
 def test_a_driver_that_is_killed_ends_its_runs_and_the_same_command_goes_on(
     tmp_path, ray_nodes, local, mode
 ):
-    path, folder = written(tmp_path, steps=4_000, interval=500), tmp_path / "runs"
+    path, folder = interrupted(tmp_path), tmp_path / "runs"
     command = words(path, folder, *on(ray_nodes, *mode))
     run = folder / "space_invaders-seed0"
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as one:

@@ -14,7 +14,7 @@ FEW = [[0.1, 0.9, 1.7], [0.0, 0.4, 0.45], [2.5, 0.2, 0.7]]
 """27³ resamples; one run in each game is far from the others."""
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(scores=ANY)
 def test_the_figures_are_those_of_the_definitions(scores):
     summed = across_runs(scores)
@@ -60,7 +60,7 @@ def test_the_same_scores_give_the_same_figures():
     assert run_profile(FEW, [0.3]) == run_profile(FEW, [0.3])
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(scores=ANY, taus=st.lists(st.floats(-3, 30), min_size=1, max_size=8))
 def test_a_profile_is_the_share_of_runs_above(scores, taus):
     profile = run_profile(scores, [*taus, scores[0][0]])  # a run's own score is not above itself

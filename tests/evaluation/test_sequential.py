@@ -106,7 +106,7 @@ def test_wins_that_are_needed_to_promote(alpha, null, needed):
         assert rule.verdict(Counts(wins - 1, 0, losses)) != "promote"
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     counts=st.builds(Counts, st.integers(0, 40), st.integers(0, 40), st.integers(0, 40)),
     null=st.sampled_from([0.25, 0.4, 0.5, 0.6, 0.75]),
@@ -342,7 +342,7 @@ def test_the_interval_of_nothing_is_everything():
     assert confidence_interval([]) == (0.0, 1.0)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(outcomes=st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=1, max_size=40))
 def test_the_interval_only_ever_shrinks_and_is_symmetric(outcomes):
     earlier = confidence_interval(outcomes[:-1])
@@ -376,7 +376,6 @@ def test_outcomes_beyond_the_range_have_no_interval():
 # The p-value at any time
 
 
-@settings(deadline=None)
 @given(outcomes=st.lists(st.sampled_from([0.0, 0.5, 1.0]), max_size=40), null=NULLS)
 def test_the_p_value_at_any_time_is_one_over_the_largest_e_value_so_far(outcomes, null):
     counts, largest = Counts(), 1.0

@@ -17,7 +17,6 @@ from rlarcade.evaluation.statistics import (
 SCORES = st.lists(st.floats(-1e4, 1e5), min_size=1, max_size=60)
 
 
-@settings(deadline=None)
 @given(scores=SCORES)
 def test_the_interquartile_mean_is_that_of_the_middle_half(scores):
     cut = len(scores) // 4
@@ -30,7 +29,7 @@ def test_a_single_wild_game_does_not_move_it():
     assert interquartile_mean([1, 2, 3, 4, 5, 6, 7, 1e9]) == 4.5
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(scores=SCORES)
 def test_the_interval_lies_within_the_scores(scores):
     if len(scores) == 1:
@@ -101,7 +100,7 @@ def test_the_interval_of_all_games_is_that_of_a_slow_stratified_bootstrap():
 # The sign-flip test
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(differences=st.lists(st.integers(-9, 9).map(float), min_size=1, max_size=10))
 def test_few_differences_have_the_share_of_sign_flips_that_sum_up_to_as_much(differences):
     flipped = [

@@ -248,7 +248,7 @@ def test_projections_match_algorithm_one(count):
 
 
 @given(seed=st.integers(0, 10**6), shift=st.floats(-30, 30), scale=st.floats(0, 1))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_projection_loses_no_probability(seed, shift, scale):
     atoms = torch.linspace(-10, 10, 51)
     values = (shift + scale * atoms).unsqueeze(0)
@@ -371,7 +371,6 @@ def test_a_gauss_histogram_is_the_normal_distributions_share_of_each_bin(mean, w
 
 
 @given(st.floats(-8, 8))
-@settings(deadline=None)
 def test_the_mean_of_a_gauss_histogram_is_the_mean_it_was_made_of(mean):
     atoms = torch.linspace(-10, 10, 51)
     found = gauss_histogram(torch.tensor([mean], dtype=torch.float32), atoms)

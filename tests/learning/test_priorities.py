@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rlarcade.learning.priorities import SumTree
@@ -65,7 +65,6 @@ def test_a_mass_outside_the_sum_is_refused_even_among_good_ones(mass):
 # Against the running sum
 
 
-@settings(deadline=None)
 @given(
     values=st.lists(st.integers(0, 1000), min_size=1, max_size=70).filter(any),
     shares=st.lists(st.floats(0, 1, exclude_max=True), min_size=1, max_size=20),

@@ -167,7 +167,7 @@ def runs(draw):
 # What is drawn
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(runs())
 def test_every_drawn_transition_is_what_the_lane_lived_through_and_all_of_them_are_drawn(run):
     replay, slow, rows = run
@@ -175,7 +175,7 @@ def test_every_drawn_transition_is_what_the_lane_lived_through_and_all_of_them_a
     draw_and_compare(replay, slow)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(runs(), st.data())
 def test_shorter_returns_than_the_replay_was_made_for_are_those_of_a_replay_made_for_them(
     run, data
@@ -451,7 +451,7 @@ class SlowPriorities:
         self.largest = max(self.largest, error**self.alpha)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(runs(), st.integers(0, 99), st.sampled_from((0.0, 0.5, 1.0)))
 def test_priorities_are_the_defined_ones_after_every_row_and_all_others_are_zero(run, seed, alpha):
     uniform, slow, rows = run
@@ -575,7 +575,7 @@ def test_a_transition_without_any_error_can_still_be_drawn():
         assert set(arrays(replay.sample(999, np.random.default_rng(0)))["cell"]) == set(cells)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(runs(), st.integers(0, 99))
 def test_what_is_drawn_by_priority_is_what_the_lane_lived_through(run, seed):
     uniform, slow, rows = run
@@ -624,7 +624,7 @@ def test_errors_that_are_negative_or_no_numbers_are_refused_and_change_nothing(a
 # Batches
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(runs(), st.randoms(use_true_random=False))
 def test_the_transitions_of_given_rows_and_lanes_come_in_the_given_order(run, random):
     replay, slow, rows = run
@@ -697,7 +697,7 @@ def oldest_row(replay):
     return max(0, replay.rows_added - replay.num_rows)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(runs(), st.integers(0, 20))
 def test_a_restored_ring_draws_and_goes_on_like_the_exported_one(run, rest):
     replay, slow, rows = run
@@ -726,7 +726,7 @@ def tell_some_errors(replay, batch):
         replay.set_priorities(batch.cell, (1 + batch.cell % 3).astype(np.float32) / 2)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(runs(), st.integers(1, 9))
 def test_rows_saved_bit_by_bit_restore_the_ring_even_those_it_has_forgotten(run, interval):
     replay, _, rows = run

@@ -235,7 +235,7 @@ def test_the_bonus_is_the_clipped_log_policy_of_the_action_taken(alpha):
 
 
 @given(seed=st.integers(0, 10**6), scale=st.sampled_from([0.01, 1.0, 1e3, 1e7]))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_bonus_lies_between_the_clip_and_zero(seed, scale):
     q_values = scale * torch.randn(9, 4, generator=seeded(seed))
     action = torch.randint(4, (9,), generator=seeded(seed))
@@ -314,7 +314,7 @@ def mixture_of_n_step_returns(reward, discount, value, carry, q_lambda):
     lanes=st.integers(1, 4),
     q_lambda=st.sampled_from([0.0, 0.3, 0.65, 1.0]),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_lambda_targets_are_mixtures_of_n_step_returns(seed, steps, lanes, q_lambda):
     rng = np.random.default_rng(seed)
     reward, value = rng.normal(size=(2, steps, lanes))

@@ -38,7 +38,6 @@ def test_a_killed_command_leaves_a_sound_registry_and_given_again_ends_as_if_nev
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_of_eight_processes_at_once_no_move_is_lost_and_every_loser_is_told(tmp_path):
     found, _ = run("tests/tools/race_registry.py", "--seconds", 5, json_file=tmp_path / "race.json")
     assert (found["nothing_lost"], found["problems"]) == (True, [])

@@ -353,7 +353,6 @@ def test_replaying_moves_is_a_stack(steps):
 
 @settings(
     max_examples=15,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(st.lists(st.sampled_from([1, 2, 3, 4, "back"]), min_size=1, max_size=12))

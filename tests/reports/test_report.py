@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from made_up_results import episode, evaluation, match, mixed, read, round_robin, suite
 from tiers import quick
@@ -219,7 +219,6 @@ def test_each_game_is_a_dot_in_the_row_of_its_version(evaluated, evaluation_page
     assert failed == [0, 1]
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(-3, 6).map(float), min_size=1, max_size=30))
 def test_a_performance_profile_is_the_share_of_games_above_each_score(scores):
     taus, shares = performance_profile(scores)

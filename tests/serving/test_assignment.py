@@ -7,7 +7,7 @@ import sys
 from hashlib import blake2b
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 from tiers import quick
@@ -65,7 +65,6 @@ def test_the_largest_digest_is_still_below_one(monkeypatch):
     assert assign(plan(1.0), "any").role == "candidate"
 
 
-@settings(deadline=None)
 @given(key=st.text(), salt=st.text(min_size=1, max_size=16))
 def test_any_text_has_a_point(key, salt):
     assert 0 <= share_point(key, salt) < 1
@@ -78,7 +77,6 @@ def test_half_a_surrogate_pair_is_a_key_like_any_other():
 # Who stays
 
 
-@settings(deadline=None)
 @given(
     key=st.text(),
     shares=st.lists(st.floats(0, 1), min_size=2, max_size=6).map(sorted),
@@ -93,7 +91,6 @@ def test_a_key_that_the_candidate_plays_for_stays_as_the_share_grows(key, shares
         was = now
 
 
-@settings(deadline=None)
 @given(key=st.text(), share=st.floats(0, 1))
 def test_the_same_key_has_the_same_variant_every_time(key, share):
     assert assign(plan(share), key) == assign(plan(share), key)

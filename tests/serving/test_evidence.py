@@ -150,7 +150,6 @@ def test_a_game_waits_until_the_server_has_replayed_it():
     assert outcomes(games, claims=True) == [], "the server gave the seed, so no claim is needed"
 
 
-@settings(deadline=None)
 @given(games=rollouts(), lie=st.sampled_from([-1e9, 0.0, 1e9]))
 def test_a_client_that_lies_or_leaves_changes_nothing(games, lie):
     lying = [
@@ -176,7 +175,7 @@ def test_games_that_nobody_can_replay_count_only_if_claims_count():
     assert outcomes(games, claims=True) == [1, 0, 0.5, 0]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(games=rollouts(), claims=st.booleans(), shuffled=st.randoms())
 def test_pairs_are_their_definition_in_any_order_of_the_list(games, claims, shuffled):
     expected = slow_outcomes(games, claims)
@@ -184,7 +183,7 @@ def test_pairs_are_their_definition_in_any_order_of_the_list(games, claims, shuf
     assert outcomes(games, claims=claims) == expected
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(games=rollouts(most=30, keys=100), completion=st.randoms())
 def test_whatever_ends_first_the_list_of_pairs_only_grows(games, completion):
     ended = [
@@ -262,7 +261,7 @@ def test_the_published_numbers_of_errors_trip_the_alarm(sessions, trips):
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     bad=st.lists(st.booleans(), min_size=1, max_size=30), rate=st.sampled_from([0.01, 0.05, 0.2])
 )
@@ -287,7 +286,6 @@ def test_no_sessions_are_no_alarm():
     }  # fmt: skip
 
 
-@settings(deadline=None)
 @given(
     known=st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60),
     rate=st.sampled_from([0.01, 0.1]),
@@ -317,7 +315,7 @@ def test_golden_evidence_against_the_shares(counts, shares, expected):
     assert sample_ratio(counts, shares) == pytest.approx(expected, rel=0.05)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     order=st.lists(st.integers(0, 2), max_size=40),
     shares=st.sampled_from([(0.5, 0.25, 0.25), (0.98, 0.01, 0.01), (0.2, 0.3, 0.5)]),
@@ -329,7 +327,6 @@ def test_the_evidence_against_the_shares_is_that_of_an_urn(order, shares):
     )
 
 
-@settings(deadline=None)
 @given(
     counts=st.tuples(st.integers(0, 5000), st.integers(0, 5000)),
     share=st.sampled_from([0.01, 0.3, 0.5]),
@@ -403,7 +400,7 @@ def evidence(played, rule=None):
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(played=st.lists(st.sampled_from([0.0, 0.5, 1.0]), max_size=40))
 def test_evidence_of_pairs_is_that_of_a_match(played):
     found = evidence(played)

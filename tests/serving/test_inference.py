@@ -242,7 +242,7 @@ SEQUENCES = st.integers(1, 2**64 - 1) | TEXT.filter(bool)
 OWN = ("sequence_id", "sequence_start", "sequence_end", "binary_data_output")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_every_request_arrives_as_it_was_made(data):
     draw = data.draw
@@ -294,7 +294,7 @@ def test_every_request_arrives_as_it_was_made(data):
     assert request.parameters == parameters
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_tritonclient_reads_every_response_bit_by_bit(data):
     draw = data.draw
@@ -794,7 +794,7 @@ ANYTHING = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_any_value_anywhere_is_read_or_refused(data):
     document = document_of(
@@ -817,7 +817,7 @@ def test_any_value_anywhere_is_read_or_refused(data):
     outcome(json.dumps(document).encode())
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(body=st.binary(max_size=200), length=st.none() | st.text(max_size=5), packed=st.booleans())
 def test_any_bytes_are_read_or_refused(body, length, packed):
     outcome(body, header_length=length, content_encoding="gzip" if packed else None)

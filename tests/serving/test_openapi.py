@@ -43,7 +43,6 @@ def test_whatever_is_asked_is_answered_as_the_document_says(operation, there, mo
         max_examples=EXAMPLES or 25,
         derandomize=not EXAMPLES,
         database=None,
-        deadline=None,
         suppress_health_check=list(HealthCheck),
     )
     def check(case):

@@ -48,7 +48,7 @@ from rlarcade.serving.http_protocol import PatientProtocol
 from rlarcade.serving.referee import Dice
 from rlarcade.serving.requests import Online
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.slow
 
 PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
 ACTIONS = ["NOOP", "FIRE", "RIGHT", "LEFT", "RIGHTFIRE", "LEFTFIRE"]  # of Pong

@@ -640,7 +640,7 @@ def test_the_first_finding_of_an_experiment_stands():
 # Killed and started again
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     games=rollouts(), shuffled=st.randoms(), name=st.sampled_from(sorted(SPECS)),
     paused=st.booleans(), quiet=st.sampled_from([0.0, 1e5]),
@@ -654,7 +654,7 @@ def test_the_decision_is_a_function_of_the_games_in_any_order(games, shuffled, n
     assert first == again
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     outcomes=st.lists(st.sampled_from([0, 0.5, 1]), min_size=8, max_size=40),
     completion=st.randoms(),

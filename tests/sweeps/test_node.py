@@ -210,3 +210,25 @@ def test_a_folder_of_a_killed_trainer_goes_once_its_training_has_ended(tmp_path,
     assert not left.exists()
     assert not other.exists()
     assert foreign.exists()  # it has no mark, so it is nobody's
+
+
+def test_a_trainer_that_begins_meanwhile_leaves_a_folder_that_is_being_made(
+    tmp_path, held, disk, monkeypatch
+):
+    begun = []
+
+    def late(descriptor):
+        if not begun:
+            begun.append(True)
+            node._remove_left_over()  # as another trainer does between mkdir and lock
+        return try_lock(descriptor)
+
+    monkeypatch.setattr(node, "try_lock", late)
+    trainer = NodeTrainer(facts_of_this_process())
+    place = trainer.ready(held.token, order(tmp_path), fetched=True)
+    assert begun
+    assert Path(place.folder).parent.is_dir()
+    node._remove_left_over()
+    assert Path(place.folder).parent.is_dir(), "its mark is locked"
+    trainer.clean()
+    assert list(disk.iterdir()) == []
