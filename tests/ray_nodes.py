@@ -36,7 +36,9 @@ class Nodes:
     def add(self):
         with pytest.MonkeyPatch.context() as patched:  # so that workers find what tests import
             patched.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-            self.nodes.append(self._cluster.add_node(num_cpus=CPUS, **self._settings))
+            node = self._cluster.add_node(wait=False, num_cpus=CPUS, **self._settings)
+        self._cluster._wait_for_node(node, timeout=180)  # Ray itself would wait for 30 s
+        self.nodes.append(node)
 
     def processes(self, node):
         """All processes of a node: the raylet, its agents and its workers."""

@@ -43,7 +43,7 @@ def short(monkeypatch):
     monkeypatch.setattr("rlarcade.serving.emulators.GameEnv", short_game)
 
 
-def until(true, seconds=60):
+def until(true, seconds=300):
     """Waits until something is true, and returns it."""
     end = time.monotonic() + seconds
     while not (found := true()):
@@ -80,7 +80,7 @@ class House:
         self.made = agents or {}
         self.service = Service(LocalEngine())
         self.controller = Controller(self.service, registry, self._load)
-        self.controller._loading.patience = 30.0  # one look is enough, however busy the machine is
+        self.controller._loading.patience = 120.0  # one look is enough, however busy the machine is
 
     @contextmanager
     def online(self):

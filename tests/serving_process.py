@@ -23,9 +23,13 @@ class Server:
             self.process = subprocess.Popen(
                 words, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT
             )
-        self.url = self._until("listening on ").split()[0]
+        try:
+            self.url = self._until("listening on ").split()[0]
+        except BaseException:
+            self.process.kill()  # or it would slow down every later test
+            raise
 
-    def _until(self, text, seconds=60):
+    def _until(self, text, seconds=300):
         end = time.monotonic() + seconds
         while time.monotonic() < end and self.process.poll() is None:
             said = self.log.read_text()
@@ -47,7 +51,7 @@ class Server:
         assert done.returncode == code, done.stderr
         return done.stdout
 
-    def until(self, true, seconds=120):
+    def until(self, true, seconds=300):
         end = time.monotonic() + seconds
         while not true():
             assert time.monotonic() < end, (self.rollout(), self.log.read_text())
@@ -63,7 +67,7 @@ class Server:
 
     def end(self, how=signal.SIGTERM):
         self.process.send_signal(how)
-        return self.process.wait(30)
+        return self.process.wait(120)
 
 
 @contextlib.contextmanager

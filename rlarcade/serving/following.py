@@ -285,14 +285,15 @@ def give_way() -> None:
     """Gives this process the lowest priority, so that a training beside it is not slowed down.
 
     On Linux it gets only what nobody else wants (SCHED_IDLE). Where the kernel refuses that, it is
-    as nice as it can be. Both hold for this thread and for threads and processes that it starts
+    as nice as it can be. Both hold for its threads, and for threads and processes that they start
     later. Niceness alone slowed a training by 7 % while a page showed its game.
     """
     if sys.platform == "linux":
-        with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, 0, 19)
-        with suppress(OSError):
-            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        for thread in (int(task.name) for task in Path("/proc/self/task").iterdir()):
+            with suppress(OSError):  # also if the thread has ended
+                os.setpriority(os.PRIO_PROCESS, thread, 19)
+            with suppress(OSError):
+                os.sched_setscheduler(thread, os.SCHED_IDLE, os.sched_param(0))
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

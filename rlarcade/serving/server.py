@@ -90,7 +90,6 @@ def serve(
         )
     if run is not None:
         _check_run(run)
-        give_way()
     _raise_limits()
     with ExitStack() as stack:
         bound = stack.enter_context(_bound(host, port))
@@ -143,6 +142,8 @@ async def _served(
     gc.freeze()
 
     def listening() -> None:
+        if followed is not None:
+            give_way()  # not before: beside trainings on all cores the start would take minutes
         if on_ready is not None:
             shown = f"[{host}]" if ":" in host else host
             url = f"http://{shown}:{bound.getsockname()[1]}"

@@ -299,6 +299,8 @@ def test_a_real_agent_is_not_better_than_itself_with_other_dice():
 @pytest.mark.slow  # whole games of real agents, and a process for each of three attempts
 def test_a_match_that_is_killed_or_interrupted_goes_on_to_the_same_verdict(here):
     compare = [sys.executable, "-m", "rlarcade.compare", str(EARLY), str(LATE)]
+    # So that the match lasts for longer than it takes to see its fourth pair and to stop it.
+    settings = ("--seed", "3", "--alpha", "1e-6")
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
 
     def played():
@@ -306,7 +308,7 @@ def test_a_match_that_is_killed_or_interrupted_goes_on_to_the_same_verdict(here)
         return sum(path.read_text().count("\n") for path in records.glob("*"))
 
     def until(pairs, number):
-        process = subprocess.Popen([*compare, "--seed", "3"], env=environment, text=True,
+        process = subprocess.Popen([*compare, *settings], env=environment, text=True,
                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
         before = played()
         while played() <= max(pairs, before):  # one of its own, so it is up and plays
@@ -321,7 +323,7 @@ def test_a_match_that_is_killed_or_interrupted_goes_on_to_the_same_verdict(here)
     assert "the same command resumes from there" in told
     documents = []
     for folder in ("checkpoints/matches", "another"):
-        flags = ["--seed", "3", "--dir", folder, "--json", f"{len(documents)}.json"]
+        flags = [*settings, "--dir", folder, "--json", f"{len(documents)}.json"]
         assert subprocess.run([*compare, *flags], env=environment, check=False).returncode == 0
         documents.append(json.loads((here / f"{len(documents)}.json").read_text()))
     assert documents[0] == documents[1]

@@ -12,7 +12,7 @@ SCRIPT = Path(__file__).parents[1] / "tools" / "kill_and_resume.py"
 
 @pytest.mark.first
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3600)
 def test_runs_killed_at_many_moments_end_with_the_bytes_of_uninterrupted_ones(tmp_path):
     command = [sys.executable, SCRIPT, "--kills", "28", "--presets", "quick", "rainbow"]
     outcome = subprocess.run(

@@ -42,7 +42,7 @@ def test_killed_runs_are_whole_in_both_trackers(tmp_path, monkeypatch):
                     process.kill()
         kills += process.returncode == -signal.SIGKILL
     with begun() as process:
-        process.communicate(timeout=200)
+        process.communicate(timeout=600)
     assert (process.returncode, kills >= 2) == (0, True)
     lines = read_metrics(tmp_path / "run")
     (run,) = runs(client)

@@ -237,7 +237,8 @@ def test_sixteen_clients_play_on_while_three_workers_are_replaced(tmp_path, kill
             old = workers_of(server)
             samples, clients = Samples(server), Clients(server.url, 16)
             try:
-                server.run("rollout", "start", "2", "--strategy", "rolling")
+                words = ("--strategy", "rolling", "--slow-seconds", "60")
+                server.run("rollout", "start", "2", *words)
                 if kill:
                     server.until(lambda: server.rollout()["state"] == "progressing")
                     workers_of(server)[0].kill()

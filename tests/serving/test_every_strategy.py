@@ -197,14 +197,17 @@ def test_a_phased_rollout_over_http_reaches_one_group_after_the_other(tmp_path, 
     with space_invaders(tmp_path, "early", "late", engine) as (server, registry):
         words = ("--strategy", "phased", "--phases", "staff,beta", "--min-sessions", "2")
         server.run("rollout", "start", "2", *words)
-        for group in ("staff", "beta"):
-            for _ in range(5):
-                server.run("play", "--games", "2", "--group", group)
+        for reached, group in enumerate(("staff", "beta"), start=1):
+            for _ in range(2):  # sessions that end at each step
+                server.run("play", "--games", "1", "--group", group)
                 server.run("play", "--games", "1")
+
+            def next_step(reached=reached):
                 after = server.rollout()
-                if after["step"] > 0 or after["state"] == "succeeded":
-                    break
-        assert after["state"] == "succeeded", after
+                return after["step"] >= reached or after["state"] == "succeeded"
+
+            server.until(next_step)
+        assert server.rollout()["state"] == "succeeded", server.rollout()
         games = store.games_of(registry, 1)
         assert {game.version for game in games if game.group is None} == {1}
         assert {game.version for game in games if game.group == "staff"} == {2}

@@ -24,7 +24,7 @@ from rlarcade.serving.refusals import Refusal
 from rlarcade.serving.settings import RolloutSpec
 from rlarcade.serving.worker_process import WorkerProcess
 
-ROLLING = RolloutSpec(strategy="rolling")
+ROLLING = RolloutSpec(strategy="rolling", slow_seconds=60)
 PICTURE = np.zeros((84, 84), dtype=np.uint8)
 
 
@@ -150,7 +150,7 @@ def test_sixteen_clients_notice_nothing_while_all_workers_are_replaced(
         assert min(house.healthy) >= replicas - kill
         return clients.games, house
 
-    games, house = run(check(), seconds=60)
+    games, house = run(check(), seconds=600)
     assert {version for version, _ in games} == {1, 2}
     for version, given in games:
         assert given == {version}, "a game stays with the version that began it"
@@ -357,7 +357,7 @@ def test_a_server_may_be_killed_after_every_transition(registry, add):
                 seen.append((house.state().state, house.state().step))
         return seen
 
-    assert run(check())[-1] == ("succeeded", 2)
+    assert run(check(), seconds=600)[-1] == ("succeeded", 2)
     assert registry.alias("pong").version == 2
     assert whole(registry)
 
@@ -396,7 +396,7 @@ def test_a_server_that_is_started_again_waits_for_its_workers_however_slowly_the
         async with house.online():
             await house.service.open_session("pong", "act")
             await house.start(2)
-            await until(lambda: house.state().step == 1, 20)
+            await until(lambda: house.state().step == 1)
         monkeypatch.setattr(controller, "PERIOD", 0.02)
         monkeypatch.setattr(WorkerProcess, "start", slowly)
         again = Workshop(registry)
@@ -404,7 +404,7 @@ def test_a_server_that_is_started_again_waits_for_its_workers_however_slowly_the
         async with again.online():
             await again.ends("succeeded")
 
-    run(check(), 60)
+    run(check(), seconds=600)
 
 
 @pytest.mark.slow

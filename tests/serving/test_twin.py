@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from registry_helpers import whole
-from serving_helpers import Crashing, Favourite, Sleepy, observations, run
+from serving_helpers import Crashing, Favourite, Held, Sleepy, observations, run
 from serving_house import House, short
 
 from rlarcade.errors import PolicyError
@@ -164,7 +164,7 @@ def test_a_slow_candidate_is_rolled_back_and_delays_no_other_game(house):
 
 
 def test_games_get_no_twin_while_the_referee_is_behind(house, registry):
-    house.made[2] = Sleepy(0.003)
+    twin = house.made[2] = Held()
 
     async def check():
         await house.start(2, TWIN)
@@ -173,6 +173,7 @@ def test_games_get_no_twin_while_the_referee_is_behind(house, registry):
             await house.played(steps=0)
         waiting = house.pong.live.open_games()
         assert sum(game.is_twin for game in waiting) == 2
+        twin.go.set()
         await house.settled()
         await house.played(steps=0)
         await house.settled()
@@ -243,7 +244,7 @@ def test_a_twin_whose_decision_takes_too_long_has_failed(monkeypatch):
 
 
 def test_slow_decisions_are_counted():
-    timed = Timed(Sleepy(0.002, after=1).q_values, 0.001)
+    timed = Timed(Sleepy(0.6, after=1).q_values, 0.3)
     for _ in range(3):
         timed(observations(1))
     assert (timed.decisions, timed.slow) == (3, 2)

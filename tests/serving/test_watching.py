@@ -220,8 +220,7 @@ def test_a_step_pauses_a_running_game(house):
         spectator.say(step=True)
         viewer = house.watching._games[game["id"]].viewer
         until(lambda: viewer.paused and not viewer.single_steps)
-        time.sleep(0.1)  # six steps, if it were not paused
-        assert stands_still(house, game)
+        until(lambda: stands_still(house, game))
 
 
 @pytest.mark.parametrize("speed", [None, 60])
@@ -373,7 +372,7 @@ def test_a_game_can_be_left(house):
 
 
 def test_emulators_are_used_again(house):
-    until(lambda: house.watching._prepared)
+    until(lambda: any(env.render_mode for env in house.service.emulators._idle))
     made = []
     for _ in range(3):
         game = begin(house)

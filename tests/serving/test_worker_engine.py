@@ -85,7 +85,7 @@ async def load(engine, folder, number, content, *, trusted=False):
     await engine.load(number, Favourite(), at_once=trusted, checkpoint=checkpoint)
 
 
-async def until(true, seconds=60):
+async def until(true, seconds=300):
     """Waits until something is so."""
     async with asyncio.timeout(seconds):
         while not true():
@@ -262,7 +262,7 @@ def test_a_worker_that_hangs_is_killed_and_others_answer_meanwhile(tmp_path):
     async def check():
         others = set(workers())
         async with engine_of(
-            tmp_path, 1, SLEEPY, trusted=False, fresh={"replicas": 2, "hang_seconds": 1.5}
+            tmp_path, 1, SLEEPY, trusted=False, fresh={"replicas": 2, "hang_seconds": 5}
         ) as engine:
             hanging = [asyncio.ensure_future(engine.values(2, bad())) for _ in range(6)]
             await asyncio.sleep(0.05)
@@ -270,7 +270,7 @@ def test_a_worker_that_hangs_is_killed_and_others_answer_meanwhile(tmp_path):
                 await engine.values(1, observations(1))
             assert not any(one.done() for one in hanging)
             for one in hanging:
-                with pytest.raises(PolicyError, match=r"it took longer than 1\.5 seconds"):
+                with pytest.raises(PolicyError, match=r"it took longer than 5 seconds"):
                     await one
             await until(lambda: all_healthy(engine))
             assert soon(lambda: len(set(workers()) - others) == 2)
@@ -464,7 +464,7 @@ def test_a_worker_is_replaced_without_a_moment_of_less_capacity(tmp_path):
             assert set(answers) == {1}
             await engine.unload(1)
             assert [one.versions for one in engine.replicas()] == [(2,), (2,), (2,)]
-            assert soon(lambda: before.isdisjoint(workers()))
+            await until(lambda: before.isdisjoint(workers()))
 
     run(check())
 
