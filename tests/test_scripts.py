@@ -457,6 +457,38 @@ def test_the_speed_of_each_algorithm_that_peers_have_is_measured(algorithm, tmp_
     assert all(speed["median"] > 0 for speed in ours.values())
 
 
+def test_the_steps_of_a_peer_fill_its_time(monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPTS)
+    from train_peers import steps_in
+
+    # 100 s of 1,000 steps without learning, at 0.01 s, and 100 steps with it, at 0.9 s
+    assert steps_in(100.0, 1_000, playing=0.01, learning=0.9) == 1_100
+    with pytest.raises(ValueError, match="take 2 of 1 minutes. Raise --minutes"):
+        steps_in(60.0, 100_000, playing=0.001, learning=0.9)
+
+
+@pytest.mark.slow  # two short runs of Stable-Baselines3 and two games of Atari
+def test_a_peer_is_trained_for_its_time_and_judged_by_our_games(tmp_path, monkeypatch, real_games):
+    monkeypatch.syspath_prepend(SCRIPTS)
+    import train_peers
+    from bench_training import Peer
+
+    monkeypatch.setattr(train_peers, "install", lambda name, asked: Peer(sys.executable, {}))
+    monkeypatch.setattr(train_peers, "_PROBE", 300)
+    settings = {"learning_starts": 400, "buffer_size": 2_000}
+    monkeypatch.setitem(train_peers.PUBLISHED, "sb3", train_peers.PUBLISHED["sb3"] | settings)
+    words = ["sb3", "--minutes", "0.5", "--episodes", "2", "--threads", "1"]
+    words += ["--out", tmp_path / "out", "--json", tmp_path / "sb3.json"]
+    monkeypatch.setattr(sys, "argv", ["train_peers.py", *map(str, words)])
+    assert train_peers.main() == 0
+    told = json.loads((tmp_path / "sb3.json").read_text())
+    assert told["steps"] > 400
+    assert 0 < told["minutes"] < 5
+    assert told["evaluation"]["mean"] == np.mean(told["evaluation"]["scores"])
+    assert len(told["evaluation"]["scores"]) == 2
+    assert told["settings"]["learning_starts"] == 400
+
+
 @pytest.mark.slow  # the emulators and the first updates of two presets
 def test_the_speed_of_presets_is_measured(tmp_path):
     found = tmp_path / "speed.json"
