@@ -4,6 +4,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,6 +26,7 @@ from rlarcade.sweeps.results import report_of
 from rlarcade.sweeps.scheduling import Engine, Scheduler
 from rlarcade.sweeps.searching import Searching
 from rlarcade.sweeps.tables import tell_table
+from rlarcade.text import counted, quoted
 from rlarcade.toml_files import errors_of
 
 
@@ -34,6 +36,9 @@ class _Flags(BaseModel, use_attribute_docstrings=True):
     compare or to search."""
     folder: Annotated[Path | None, tyro.conf.arg(name="dir")] = None
     """Folder for the runs' folders and logs. Unset: checkpoints/sweeps/NAME."""
+    only: list[str] = []
+    """Train only the runs with these labels; * stands for any letters, as in 'breakout-*-seed1'.
+    --list shows all labels."""
     jobs: int | None = None
     """Runs side by side. Unset: the file's number, or as many as the machine has cores, or the
     cluster slots."""
@@ -66,6 +71,8 @@ def _sweep_command(argv: Sequence[str]) -> int:
     _check_engine(flags)
     file, runs = read_sweep(flags.file, flags.folder, jobs=flags.jobs)
     jobs = file.jobs or cores()
+    if flags.only:
+        runs = _chosen(flags.only, file, runs)
     threads = file.threads or (1 if flags.engine == "ray" else max(1, cores() // jobs))
     with errors_of(f"sweep {flags.file}"):
         plan = _plan_of(file, file.folder(flags.folder))
@@ -85,6 +92,22 @@ def _plan_of(file: SweepFile, folder: Path) -> Plan | None:
     if file.compare is not None:
         return Comparison(file, folder)
     return None if file.search is None else Searching(file, folder)
+
+
+def _chosen(patterns: list[str], file: SweepFile, runs: list[SweepRun]) -> list[SweepRun]:
+    """Returns the runs whose labels match, in the file's order."""
+    if file.compare is not None or file.search is not None:
+        raise ConfigError(
+            "--only is for sweeps whose runs are all known beforehand. This one chooses its next "
+            "runs by the results, so leave --only out."
+        )
+    for pattern in patterns:
+        if not any(fnmatchcase(run.label, pattern) for run in runs):
+            raise ConfigError(
+                f"--only {quoted(pattern)}: no run of this sweep has such a label. The first of "
+                f"{counted(len(runs), 'run')} is {runs[0].label}; --list shows all."
+            )
+    return [run for run in runs if any(fnmatchcase(run.label, one) for one in patterns)]
 
 
 def _list(file: SweepFile, runs: list[SweepRun], threads: int) -> None:

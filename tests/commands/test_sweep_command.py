@@ -300,6 +300,48 @@ def test_so_many_runs_at_once_in_the_files_order(
     assert "4/4 done" in out
 
 
+def test_machines_can_share_a_sweep_by_the_labels_of_its_runs(command, tmp_path, trainings):
+    grid = '[grid]\ngame = ["Pong", "Breakout"]\nseed = [0, 1, 2]\n'
+    path = written(tmp_path, TINY.replace('game = "SpaceInvaders"\n', "") + grid)
+
+    def share(number, *only):
+        flags = ["--dir", tmp_path / f"{number}", "--json", tmp_path / f"{number}.json"]
+        code, _, err = command("sweep", path, *flags, "--jobs", 1, "--only", *only)
+        assert (code, err) == (0, "")
+        runs = json.loads((tmp_path / f"{number}.json").read_text())["runs"]
+        assert trainings.started == [run["label"] for run in runs]
+        trainings.started.clear()
+        return {run["label"] for run in runs}
+
+    first = share(1, "pong-*")
+    second = share(2, "breakout-seed2", "*out-seed[01]")
+    assert first == {"pong-seed0", "pong-seed1", "pong-seed2"}
+    assert second == {"breakout-seed0", "breakout-seed1", "breakout-seed2"}
+    listed = command("sweep", path, "--list", "--only", "*-seed1")[1]
+    assert labels_of(listed) == ["pong-seed1", "breakout-seed1"]
+
+
+SEARCH = "[search]\ntrials = 2\nparameters = { learning_rate = { low = 1e-5, high = 1e-3 } }\n"
+
+
+@pytest.mark.parametrize(
+    ("more", "pattern", "message"),
+    [
+        ("", "Pong-*", "--only 'Pong-*': no run of this sweep has such a label. The first of 2 "),
+        (SEARCH, "*", "by the results, so leave --only out"),
+        ("[compare]\n", "*", "--only is for sweeps whose runs are all known beforehand"),
+    ],
+)
+def test_runs_that_cannot_be_chosen_are_refused(
+    command, tmp_path, nothing_starts, more, pattern, message
+):
+    path = written(tmp_path, TINY + (more or SEEDS))
+    code, _, err = command("sweep", path, "--dir", tmp_path / "runs", "--only", pattern)
+    assert code == 2
+    assert message in err
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_finished_run_costs_nothing_and_a_new_one_is_added(command, tmp_path, trainings):
     folder = tmp_path / "runs"
     command("sweep", written(tmp_path, TINY + SEEDS), "--dir", folder)
