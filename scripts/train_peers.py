@@ -65,7 +65,7 @@ def main() -> int:
     try:
         game = resolve_game(asked.game)
         document = trained(asked, display_name(game), install(asked.peer, asked))
-    except (BenchError, RlarcadeError, OSError, ValueError) as error:
+    except (BenchError, RlarcadeError, OSError, ValueError, subprocess.SubprocessError) as error:
         print(f"train_peers: error: {error}", file=sys.stderr)
         return 2
     asked.json.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
