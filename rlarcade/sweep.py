@@ -95,7 +95,7 @@ def _plan_of(file: SweepFile, folder: Path) -> Plan | None:
 
 
 def _chosen(patterns: list[str], file: SweepFile, runs: list[SweepRun]) -> list[SweepRun]:
-    """Returns the runs whose labels match, in the file's order."""
+    """Returns the runs with matching labels, in the file's order."""
     if file.compare is not None or file.search is not None:
         raise ConfigError(
             "--only is for sweeps whose runs are all known beforehand. This one chooses its next "

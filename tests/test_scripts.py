@@ -291,7 +291,7 @@ def test_the_gpu_benchmark_breaks_a_step_down_into_its_parts(tmp_path):
     parts = [times[name] for name in ("emulators", "act", "sample", "update")]
     assert times["one_after_the_other"] == pytest.approx(sum(parts))
     assert max(parts) < times["emulators_beside_the_learner"] <= sum(parts)
-    assert 0 < sum(value for k, value in document["training"].items() if "share" in k) < 1.01
+    assert 0.5 < sum(value for k, value in document["training"].items() if "share" in k) < 1.01
     assert all(value > 0 for value in document["limits"].values())
     assert document["config"]["torso"] == "impala"
     command += ["--preset", "pqn"]
@@ -334,7 +334,7 @@ def test_a_quarter_of_an_hour_on_a_gpu_is_rehearsed_on_a_cpu(tmp_path):
     document = json.loads((tmp_path / "out" / "measured.json").read_text())
     assert document["tests"]["exit_code"] is not None
     assert document["speeds"][0]["composition"] == "impala-iqn"
-    assert any(row.get("steps_per_second", 0) > 0 for row in document["speeds"])
+    assert all(row["steps_per_second"] > 0 for row in document["speeds"])
     done = call("attempt", 60)
     assert done.returncode == 0, done.stdout + done.stderr
     record = json.loads((tmp_path / "out" / "record.json").read_text())
@@ -366,7 +366,7 @@ def test_the_evaluation_benchmark_compares_games_with_their_bound_and_with_sb3(t
     assert bounds["side_by_side_fastest_forward"] <= bounds["side_by_side"] <= bounds["in_turn"]
     for name, share in figures["share_of_bound"].items():
         assert share == pytest.approx(bounds[name] / ours["seconds"])
-    assert figures["share_of_bound"]["side_by_side"] > 0
+    assert 0 < figures["share_of_bound"]["side_by_side"] < 1
     assert all(0 < step["p50"] <= step["p99"] for step in figures["step_ms"].values())
     assert "beside Stable-Baselines3" in table
     command += ["--checkpoint", str(SCRIPTS.parent / "tests" / "data" / "space-invaders-late")]
