@@ -25,7 +25,7 @@ DOCUMENT = schemathesis.openapi.from_dict(APP.openapi())
 DOCUMENT.app = APP  # loading it from there would start the server, whenever tests are collected
 OPERATIONS = [found.ok() for found in DOCUMENT.get_all_operations()]
 EXAMPLES = int(os.environ.get("RLARCADE_EXAMPLES", "0"))
-BEYOND_A_SCHEMA = ("/infer", "/act", "POST /v1/rollouts")
+BEYOND_A_SCHEMA = ("/infer", "/act", "POST /v1/rollouts", "/approvals/{version}")
 """Ends of operations whose settings, shapes and sizes no schema can tell."""
 
 
