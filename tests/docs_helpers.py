@@ -54,7 +54,7 @@ _SERVED = {
 }
 
 
-def run_lines(lines, folder, shorter):
+def run_lines(lines, folder, shorter, programs=Path(sys.executable).parent):
     """Runs lines of bash in a folder one after the other, as a reader does.
 
     Each must end with exit code 0, or 5: a version waits for its approval.
@@ -63,6 +63,7 @@ def run_lines(lines, folder, shorter):
         lines: the lines, from one page or several.
         folder: the working directory, and the home.
         shorter: patterns in the lines and what takes their place.
+        programs: the folder of `python`.
     """
     script = ""
     for line in lines:
@@ -71,7 +72,7 @@ def run_lines(lines, folder, shorter):
             command = re.sub(pattern, replacement, command)
         failed = f"echo exit code $code of {shlex.quote(command)} >&2; exit 99"
         script += f"{command}\ncode=$?; [ $code = 0 -o $code = 5 ] || {{ {failed}; }}\n"
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    path = os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ["PATH"]])
     done = subprocess.run(
         ["bash", "-c", script],
         check=False,

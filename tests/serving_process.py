@@ -9,16 +9,18 @@ import sys
 import time
 import urllib.request
 
+from warm_python import for_all_tests as programs
+
 TOKEN = "operators-token"
 
 
 class Server:
     """A server process on a free port."""
 
-    def __init__(self, folder, *flags):
+    def __init__(self, folder, *flags, python=sys.executable):
         self.log = folder / "server.log"
         environment = os.environ | {"RLARCADE_TOKEN": TOKEN}
-        words = [sys.executable, "-m", "rlarcade.serve", "--port", "0", *flags]
+        words = [python, "-m", "rlarcade.serve", "--port", "0", *flags]
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 words, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT
@@ -41,7 +43,7 @@ class Server:
     def run(self, *words, code=0):
         environment = os.environ | {"RLARCADE_TOKEN": TOKEN}
         done = subprocess.run(
-            [sys.executable, "-m", "rlarcade", *words, "--server", self.url],
+            [programs() / "python", "-m", "rlarcade", *words, "--server", self.url],
             env=environment,
             capture_output=True,
             text=True,
@@ -71,8 +73,8 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(folder, *flags):
-    server = Server(folder, *flags)
+def serving(folder, *flags, **settings):
+    server = Server(folder, *flags, **settings)
     try:
         yield server
     finally:

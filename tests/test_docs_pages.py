@@ -5,11 +5,14 @@ A page that is added is run, too, unless `ELSEWHERE` names the test that does it
 
 import re
 import shutil
+import tempfile
+from pathlib import Path
 
 import pytest
 from docs_helpers import PAGES, ROOT, blocks, run_lines
 from postgres_server import new_database, own_server
 from promoting import saved_agent
+from warm_python import warm_python
 
 from rlarcade.registry.registry import Registry
 
@@ -49,10 +52,12 @@ SHORTER = {
     r"(rlarcade\.train )": (
         r"\1--num-envs 4 --conv-channels 4 4 4 --hidden-units 16 --eval-episodes 1 "
     ),
-    r"\bsearch(,simulations=\d+)?:": "search,simulations=2:",
+    r"(--preset (?:btr|fast|impala-\w+).*)": r"\1 --impala-width 1 --batch-size 8",
+    r"\bsearch(,simulations=\d+)?:": "search,simulations=1,depth=2:",
     # each worker imports torch, which takes seconds of a core
     r"(rlarcade\.(?:evaluate|compare|promote) .*--engine ray .*)": r"\1 --workers 2",
     r"--replicas 6 --address": "--replicas 2 --address",
+    r"(rlarcade\.promote pipeline run .*--engine ray .*)": r"\1 --gate gate.toml",
     r"--(episodes|games) \d+": r"--\1 1",
     r"(rlarcade\.evaluate (?!.*--episodes).*)": r"\1 --episodes 1",
     r"(rlarcade\.compare .*)": r"\1 --max-pairs 1; [ $? = 4 ]",  # one pair decides nothing
@@ -107,6 +112,13 @@ def parts():
         for part, text in texts.items():
             if lines := list(blocks(text)):
                 yield pytest.param(name, lines, id=part.replace(" ", "-"))
+
+
+@pytest.fixture(scope="module")
+def programs():
+    """A `python` that begins at once and plays made-up games."""
+    with tempfile.TemporaryDirectory() as folder, warm_python(Path(folder), made_up_games=True):
+        yield folder
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +202,7 @@ def with_a_server(lines, folder, request):
 @pytest.mark.first
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "lines"), list(parts()))
-def test_the_commands_of_a_page_run_one_after_the_other(name, lines, folder, request):
+def test_the_commands_of_a_page_run_one_after_the_other(name, lines, folder, programs, request):
     if name in BY_HEADING:
         shutil.copytree(request.getfixturevalue("registry"), folder / "checkpoints" / "registry")
         if not any("rlarcade.serve" in line for line in lines):
@@ -204,6 +216,7 @@ def test_the_commands_of_a_page_run_one_after_the_other(name, lines, folder, req
     if name == "docs/howto/ray":
         shutil.copytree(request.getfixturevalue("registry"), folder / "checkpoints" / "registry")
         shutil.copytree(DATA / "space-invaders-late", folder / "runs" / "space-invaders")
+        (folder / "gate.toml").write_text("[random]\nenabled = false\n")  # 26 pairs of games
     if any("--engine ray" in line for line in lines):
         there = request.getfixturevalue("ray_nodes").address
         lines = [line.replace("10.0.0.1:6379", there) for line in lines]
@@ -211,7 +224,7 @@ def test_the_commands_of_a_page_run_one_after_the_other(name, lines, folder, req
         lines = with_a_server(lines, folder, request)
     write_files_of(lines, folder)
     lines = [one for line in lines for one in (HAPPENED.get(line, ":"), line)]
-    run_lines(lines, folder, SHORTER)
+    run_lines(lines, folder, SHORTER, programs)
 
 
 def test_the_tables_name_no_page_and_no_command_that_is_gone():

@@ -8,7 +8,12 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
-SHORTER = [("total_timesteps=40_000", "total_timesteps=64"), ("episodes=10", "episodes=1")]
+SHORTER = [
+    ("total_timesteps=40_000", "total_timesteps=64"),
+    ("episodes=10", "episodes=1"),
+    ("compare_agents(early, late)", "compare_agents(early, late, max_pairs=2)"),
+    ("compare_agents(late, early)", "compare_agents(late, early, max_pairs=2)"),
+]
 
 pytestmark = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 

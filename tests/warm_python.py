@@ -1,0 +1,193 @@
+"""Python commands that begin at once: torch and other large libraries are loaded already.
+
+To load them takes three to six seconds of a core, and the commands of the documentation are two
+hundred. So one process loads them, and each command is a fork of it: with the words, the folder,
+the environment, the files and the signals of the `python` that was called.
+"""
+
+import ast
+import atexit
+import contextlib
+import importlib
+import os
+import runpy
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+from made_up_games import MadeUpEmulator, put_in_place
+
+from rlarcade.__main__ import VERBS
+
+_READY = b"ready\n"
+# Starts in 0.03 s: without the site's packages, and with few modules.
+_CALLED = """\
+#!{real} -IS
+import os, signal, socket, sys
+words = {words}sys.argv[1:]
+if not " ".join(words).startswith(("-m rlarcade", "scripts/")):
+    os.execv({real!r}, [{real!r}, *words])
+line = socket.socket(socket.AF_UNIX)
+line.connect({address!r})
+told = repr((words, os.getcwd(), dict(os.environ))).encode()
+socket.send_fds(line, [len(told).to_bytes(8, "big")], [0, 1, 2])
+line.sendall(told)
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, lambda number, _: line.send(bytes([number])))
+code = int.from_bytes(line.recv(2) or b"\\0\\xff", "big", signed=True)
+if code < 0:
+    signal.signal(-code, signal.SIG_DFL)
+    os.kill(os.getpid(), -code)
+sys.exit(code)
+"""
+
+
+@contextlib.contextmanager
+def warm_python(folder: Path, *, made_up_games: bool = False) -> Iterator[Path]:
+    """A folder with a `python` and a `rlarcade` that begin at once, to stand first on PATH.
+
+    Whatever is neither rlarcade nor one of its scripts is run by Python itself.
+
+    Args:
+        folder: an empty folder, with a short path: a socket's may have 107 bytes.
+        made_up_games: whether commands play `made_up_games` in place of Atari's.
+    """
+    address = str(folder / "socket")
+    real = sys.executable
+    for name, words in (("python", ""), ("rlarcade", '["-m", "rlarcade"] + ')):
+        path = folder / name
+        path.write_text(_CALLED.format(real=real, address=address, words=words))
+        path.chmod(0o755)
+    words = [real, __file__, address, *(["--made-up-games"] if made_up_games else [])]
+    process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    with process.stdout as told:
+        try:
+            assert told.readline() == _READY
+            yield folder
+        finally:
+            process.kill()
+            process.wait()
+
+
+@cache
+def for_all_tests() -> Path:
+    """The folder of a `python` that plays Atari's games; it is there until this process ends."""
+    lasting = contextlib.ExitStack()
+    atexit.register(lasting.close)
+    folder = lasting.enter_context(tempfile.TemporaryDirectory())
+    return lasting.enter_context(warm_python(Path(folder)))
+
+
+def _load(made_up_games: bool) -> None:
+    """Loads what commands need and what takes long."""
+    libraries = ("gymnasium", "scipy.stats", "torch._dynamo")  # the last for every optimiser
+    for name in (*libraries, *(f"rlarcade.{verb}" for verb in VERBS)):
+        importlib.import_module(name)
+    if made_up_games:
+        put_in_place(MadeUpEmulator, pytest.MonkeyPatch())
+
+
+def _called(connection: socket.socket) -> tuple[list[str], str, dict[str, str], list[int]]:
+    """The caller's words, folder, environment, and its standard files."""
+    head, files, _, _ = socket.recv_fds(connection, 8, 3)
+    told = b""
+    while len(told) < int.from_bytes(head, "big"):
+        told += connection.recv(1 << 16)
+    return *ast.literal_eval(told.decode()), files
+
+
+def _watch(connection: socket.socket, child: int) -> None:
+    """Hands the caller's signals to the command, and the command's end to the caller."""
+    with selectors.DefaultSelector() as ready:
+        ended = os.pidfd_open(child)
+        ready.register(ended, selectors.EVENT_READ)
+        ready.register(connection, selectors.EVENT_READ)
+        while all(key.fd != ended for key, _ in ready.select()):
+            if number := connection.recv(1):
+                os.kill(child, number[0])
+            else:  # the caller was killed
+                os.kill(child, signal.SIGKILL)
+                break
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    with contextlib.suppress(BrokenPipeError):
+        connection.send(code.to_bytes(2, "big", signed=True))
+
+
+def _run(
+    python: str, words: list[str], folder: str, environment: dict[str, str], files: list[int]
+) -> None:
+    """Runs `-m MODULE …` or `SCRIPT …` as Python does."""
+    for number, file in enumerate(files):
+        os.dup2(file, number)
+        os.close(file)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.executable = python  # for the commands that this one starts
+    if words[0] == "-m":
+        sys.argv, sys.path[0] = words[1:], folder
+        module = words[1] if "." in words[1] else f"{words[1]}.__main__"
+        sys.modules.pop(module, None)  # it is loaded once more, as the main module
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    else:
+        sys.argv, sys.path[0] = words, str(Path(words[0]).resolve().parent)
+        runpy.run_path(words[0], run_name="__main__")
+
+
+def _end(exit_: SystemExit | None) -> NoReturn:
+    """Ends a fork as Python ends, but for objects: it would take five seconds to free them all."""
+    code = exit_.code if exit_ else 0
+    if isinstance(code, str):
+        sys.stderr.write(f"{code}\n")
+        code = 1
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code or 0)
+
+
+def _serve(address: str, made_up_games: bool) -> None:
+    """Waits for callers, and runs the command of each in a fork."""
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(address)
+        listening.listen()
+        _load(made_up_games)
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how those that watch have ended
+        os.write(1, _READY)
+        while True:
+            connection, _ = listening.accept()
+            if os.fork() == 0:
+                break
+            connection.close()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    called = _called(connection)
+    if child := os.fork():
+        for file in called[-1]:
+            os.close(file)
+        _watch(connection, child)
+    else:
+        connection.close()
+        try:
+            _run(str(Path(address).with_name("python")), *called)
+        except SystemExit as exit_:
+            _end(exit_)
+        except BaseException:
+            traceback.print_exc()
+            _end(SystemExit(1))
+        _end(None)
+
+
+if __name__ == "__main__":
+    _serve(sys.argv[1], "--made-up-games" in sys.argv)
