@@ -34,8 +34,13 @@ class Nodes:
         return self._cluster.address
 
     def add(self):
-        with pytest.MonkeyPatch.context() as patched:  # so that workers find what tests import
+        with pytest.MonkeyPatch.context() as patched:
+            # so that workers find what tests import
             patched.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+            # For every process that connects, Ray would start as many workers as there are CPUs:
+            # half a minute of two cores.
+            for setting in ("prestart_worker_first_driver", "enable_worker_prestart"):
+                patched.setenv(f"RAY_{setting}", "0")
             node = self._cluster.add_node(wait=False, num_cpus=CPUS, **self._settings)
         self._cluster._wait_for_node(node, timeout=180)  # Ray itself would wait for 30 s
         self.nodes.append(node)

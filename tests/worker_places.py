@@ -22,7 +22,7 @@ class Place:
 
     @classmethod
     def choose(cls, request):
-        cls.name = request.param
+        cls.name = getattr(request, "param", "processes")
         if cls.name == "ray":
             cls.nodes = request.getfixturevalue("ray_nodes")
             cls.cluster = request.getfixturevalue("ray_cluster")

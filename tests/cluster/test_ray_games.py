@@ -28,27 +28,51 @@ from rlarcade.playing.search import SearchPlayer
 from rlarcade.registry.registry import Registry
 
 pytestmark = pytest.mark.slow
-SHORT = get_protocol("v5").model_copy(update={"name": "short", "frame_cap": 1_200})
+SHORT = get_protocol("v5").model_copy(update={"name": "short", "frame_cap": 400})
+LONGER = SHORT.model_copy(update={"frame_cap": 1_200})
+"""Games in which something can be killed."""
 UNDECIDED = Rule(alpha=1e-9, beta=1e-9)
 
 
-@pytest.fixture
-def on_ray(ray_cluster, monkeypatch):
+@contextlib.contextmanager
+def two_workers(cluster):
     """Two workers on the cluster; what they told is in `told`, but not that one begins late."""
-    monkeypatch.setattr(games_module, "_PATIENCE", float("inf"))
-    told = []
-    with RayGames(ray_cluster, workers=2, warn=told.append) as games:
-        games.told = told
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(games_module, "_PATIENCE", float("inf"))
+        told = []
+        with RayGames(cluster, workers=2, warn=told.append) as games:
+            games.told = told
+            yield games
+
+
+@pytest.fixture(scope="module")
+def _shared(ray_cluster):
+    with two_workers(ray_cluster) as games:
         yield games
 
 
-def players():
-    early, late = (DQNAgent.load(folder) for folder in (EARLY, LATE))
-    return early, late
+@pytest.fixture
+def on_ray(_shared):
+    """Workers that most tests share, since starting them takes ten seconds."""
+    _shared.told.clear()
+    return _shared
+
+
+@pytest.fixture
+def own_on_ray(ray_cluster):
+    with two_workers(ray_cluster) as games:
+        yield games
+
+
+def players(protocol=SHORT):
+    both = [DQNAgent.load(folder) for folder in (EARLY, LATE)]
+    for agent in both:
+        agent.protocol = protocol
+    return both
 
 
 def play_match(**more):
-    early, late = players()
+    early, late = players(LONGER)
     settings = {"max_pairs": 12, "rule": UNDECIDED} | more
     return compare_agents(early, late, **settings).model_dump(mode="json")
 
@@ -67,10 +91,10 @@ class Steady:
 
 def test_a_match_is_that_of_this_machine_to_the_last_byte(on_ray):
     early, late = players()
-    local = compare_agents(early, late)
+    local = compare_agents(early, late, max_pairs=20)
     with on_ray.used():
-        on_cluster = compare_agents(early, late)
-    assert local.verdict == "promote"
+        on_cluster = compare_agents(early, late, max_pairs=20)
+    assert local.pairs > 3
     assert on_cluster.model_dump_json() == local.model_dump_json()
     assert on_ray.told == []
 
@@ -84,11 +108,11 @@ def test_workers_are_as_important_as_the_process_that_asks(on_ray, ray_nodes):
 def test_evaluations_of_agents_and_of_own_policies_are_those_of_this_machine(on_ray):
     own = Player(Steady(), game="Pong", protocol=SHORT, name="own")
     screen = Player(lambda seen: int(seen.sum()) % 6, game="Pong", protocol=SHORT)
-    ahead = SearchPlayer(players()[1], simulations=2, protocol=SHORT)
+    ahead = SearchPlayer(players()[1], simulations=1, depth=2)
     for player in (players()[1], own, screen, RandomPlayer("Breakout", SHORT), ahead):
-        local = evaluate_agent(player, episodes=5)
+        local = evaluate_agent(player, episodes=3)
         with on_ray.used():
-            assert evaluate_agent(player, episodes=5).model_dump_json() == local.model_dump_json()
+            assert evaluate_agent(player, episodes=3).model_dump_json() == local.model_dump_json()
 
 
 def test_suites_and_round_robins_are_those_of_this_machine(on_ray):
@@ -103,8 +127,8 @@ def test_suites_and_round_robins_are_those_of_this_machine(on_ray):
     ]
 
     def both():
-        suite = compare_suite(sides, max_rounds=3)
-        return suite.model_dump_json(), compare_all(three, max_pairs=3).model_dump_json()
+        suite = compare_suite(sides, max_rounds=2)
+        return suite.model_dump_json(), compare_all(three, max_pairs=2).model_dump_json()
 
     local = both()
     with on_ray.used():
@@ -162,13 +186,16 @@ def test_a_player_that_fails_ends_its_game_as_on_this_machine(on_ray):
     assert [pair.champion.ended for pair in match.results] == ["failed"] * 2
 
 
-def test_a_game_that_ends_every_worker_is_told(on_ray, monkeypatch):
+def test_a_game_that_ends_every_worker_is_told(own_on_ray, monkeypatch):
     monkeypatch.setattr("rlarcade.cluster.dispatch.MOST_DEATHS", 2)
     player = Player(lambda _: os._exit(3), game="Pong", protocol=SHORT, name="deadly")
-    with on_ray.used(), pytest.raises(ResourceError, match="2 workers of the cluster ended while"):
+    with (
+        own_on_ray.used(),
+        pytest.raises(ResourceError, match="2 workers of the cluster ended while"),
+    ):
         evaluate_agent(player, episodes=1)
-    assert len(on_ray.told) == 1
-    assert "1 game will be played again" in on_ray.told[0]
+    assert len(own_on_ray.told) == 1
+    assert "1 game will be played again" in own_on_ray.told[0]
 
 
 def test_a_policy_that_cannot_be_sent_is_told(on_ray):
@@ -178,11 +205,11 @@ def test_a_policy_that_cannot_be_sent_is_told(on_ray):
         evaluate_agent(player, episodes=1)
 
 
-def test_a_node_with_other_versions_is_told(on_ray, monkeypatch):
+def test_a_node_with_other_versions_is_told(own_on_ray, monkeypatch):
     here = dict(games_module.facts_of_this_process()) | {"torch": "1.0", "source": "0" * 12}
     monkeypatch.setattr(games_module, "facts_of_this_process", lambda: here)
     told = r"node \S+ has torch [\d.+a-z]+ instead of 1.0, the source of rlarcade \w+ instead of 0"
-    with on_ray.used(), pytest.raises(ConfigError, match=told):
+    with own_on_ray.used(), pytest.raises(ConfigError, match=told):
         evaluate_agent(RandomPlayer("Pong", SHORT), episodes=1)
 
 
@@ -193,13 +220,13 @@ def test_a_server_with_more_replicas_than_the_cluster_has_cpus_is_told(ray_nodes
     assert "8 replicas need 9 CPUs, one of them for a rollout, and the cluster has 8" in told
 
 
-def test_a_cluster_without_a_free_cpu_is_waited_for_and_that_is_told(on_ray, monkeypatch):
+def test_a_cluster_without_a_free_cpu_is_waited_for_and_that_is_told(own_on_ray, monkeypatch):
     monkeypatch.setattr(games_module, "_PATIENCE", 0.5)
-    ray = on_ray._ray
+    ray = own_on_ray._ray
     taken = [ray.remote(num_cpus=4)(lambda: time.sleep(6)).remote() for _ in range(2)]
-    with on_ray.used():
+    with own_on_ray.used():
         assert evaluate_agent(RandomPlayer("Pong", SHORT), episodes=1).episodes
-    assert [line for line in on_ray.told if "no worker has begun for 0.5 seconds" in line]
+    assert [line for line in own_on_ray.told if "no worker has begun for 0.5 seconds" in line]
     ray.get(taken)
 
 
@@ -228,20 +255,20 @@ def killed_while_playing(games, kill, times=1):
         thread.join()
 
 
-def test_a_worker_that_is_killed_costs_time_and_no_pair(on_ray, ray_nodes):
+def test_a_worker_that_is_killed_costs_time_and_no_pair(own_on_ray, ray_nodes):
     local = play_match()
 
     def kill():
         ray_nodes.workers("GameWorker")[0].kill()
 
-    with on_ray.used(), killed_while_playing(on_ray, kill, times=2):
+    with own_on_ray.used(), killed_while_playing(own_on_ray, kill, times=2):
         killed = play_match()
     assert killed == local
-    assert any("will be played again" in line for line in on_ray.told), on_ray.told
+    assert any("will be played again" in line for line in own_on_ray.told), own_on_ray.told
 
 
-def test_a_node_that_dies_costs_time_and_no_pair(on_ray, ray_nodes):
-    local = play_match(max_pairs=20)
+def test_a_node_that_dies_costs_time_and_no_pair(own_on_ray, ray_nodes):
+    local = play_match(max_pairs=14)
 
     def kill():
         """Kills a node that plays."""
@@ -249,16 +276,16 @@ def test_a_node_that_dies_costs_time_and_no_pair(on_ray, ray_nodes):
         (node,) = (one for one in ray_nodes.nodes if playing in ray_nodes.processes(one))
         ray_nodes.kill(node)
 
-    with on_ray.used(), killed_while_playing(on_ray, kill):
-        killed = play_match(max_pairs=20)
+    with own_on_ray.used(), killed_while_playing(own_on_ray, kill):
+        killed = play_match(max_pairs=14)
     ray_nodes.add()
     assert killed == local
-    assert any("will be played again" in line for line in on_ray.told), on_ray.told
+    assert any("will be played again" in line for line in own_on_ray.told), own_on_ray.told
 
 
 def test_a_driver_that_is_killed_goes_on_where_it_was(tmp_path, ray_nodes):
     where = ("--engine", "ray", "--address", ray_nodes.address, "--workers", "2")
-    words = ("compare", EARLY, LATE, "--max-pairs", "20", "--alpha", "1e-9", "--beta", "1e-9")
+    words = ("compare", EARLY, LATE, "--max-pairs", "8", "--alpha", "1e-9", "--beta", "1e-9")
 
     def command(*flags):
         return [sys.executable, "-m", "rlarcade", *map(str, (*words, *flags))]
@@ -291,13 +318,13 @@ def test_a_driver_that_is_killed_goes_on_where_it_was(tmp_path, ray_nodes):
     assert found[0] == found[1]
 
 
-def test_an_engine_holds_for_its_block_only(on_ray, monkeypatch):
+def test_an_engine_holds_for_its_block_only(own_on_ray, monkeypatch):
     def refused(*_, **__):
         raise AssertionError("it was played on the cluster")
 
-    with on_ray.used():
+    with own_on_ray.used():
         pass
-    monkeypatch.setattr(on_ray, "play_games", refused)
+    monkeypatch.setattr(own_on_ray, "play_games", refused)
     with games_played_by(None):
         evaluate_agent(RandomPlayer("Pong", SHORT), episodes=1)
     evaluate_agent(RandomPlayer("Pong", SHORT), episodes=1)

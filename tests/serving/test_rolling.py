@@ -92,9 +92,13 @@ class Clients:
         await asyncio.gather(*self.tasks)  # raises if a request has failed
 
 
-@pytest.fixture(autouse=True, params=PLACES)
+@pytest.fixture(autouse=True)
 def _place(request):
+    """Workers are processes, but for a few tests; test_worker_engine.py tries all that Ray's do."""
     Place.choose(request)
+
+
+ON_RAY_TOO = pytest.mark.parametrize("_place", PLACES, indirect=True)
 
 
 @pytest.fixture
@@ -117,12 +121,14 @@ def shares(house):
 
 
 @pytest.mark.parametrize(
-    ("replicas", "kill"),
+    ("replicas", "kill", "_place"),
     [
-        (2, False),
-        pytest.param(3, False, marks=pytest.mark.slow),
-        pytest.param(3, True, marks=pytest.mark.slow),
+        (2, False, "processes"),
+        pytest.param(3, False, "processes", marks=pytest.mark.slow),
+        pytest.param(3, True, "processes", marks=pytest.mark.slow),
+        pytest.param(3, True, "ray", marks=pytest.mark.slow),
     ],
+    indirect=["_place"],
 )
 def test_sixteen_clients_notice_nothing_while_all_workers_are_replaced(
     registry, add, replicas, kill
@@ -229,7 +235,13 @@ def test_the_last_worker_waits_for_the_champions_games_but_not_forever(
 
 
 @pytest.mark.parametrize(
-    "content", [NEVER_LOADED, pytest.param(DEADLY_TO_LOAD, marks=pytest.mark.slow)]
+    ("content", "_place"),
+    [
+        (NEVER_LOADED, "processes"),
+        pytest.param(DEADLY_TO_LOAD, "processes", marks=pytest.mark.slow),
+        pytest.param(NEVER_LOADED, "ray", marks=pytest.mark.slow),
+    ],
+    indirect=["_place"],
 )
 def test_a_candidate_that_cannot_be_loaded_replaces_no_worker(house):
     async def check():
@@ -362,6 +374,7 @@ def test_a_server_may_be_killed_after_every_transition(registry, add):
     assert whole(registry)
 
 
+@ON_RAY_TOO
 def test_a_server_that_is_started_again_goes_on_where_it_was(house, registry):
     """Nothing is told to the workers of the first server: it is as if it had been killed."""
 

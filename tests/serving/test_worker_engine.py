@@ -43,7 +43,14 @@ class Shared:
     engine: WorkerEngine
 
 
-@pytest.fixture(scope="module", autouse=True, params=PLACES)
+def pytest_generate_tests(metafunc):
+    """Every test is about workers of both places, but for those with the marker `processes`."""
+    here = metafunc.definition.get_closest_marker("processes")
+    places = PLACES[:1] if here else PLACES
+    metafunc.parametrize("_shared", places, indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module", autouse=True)
 def _shared(request):
     Place.choose(request)
     with asyncio.Runner() as Shared.runner:
@@ -51,6 +58,12 @@ def _shared(request):
         yield
         Shared.runner.run(Shared.engine.close())
     assert soon(lambda: workers() == [])
+
+
+def _only_here(true):
+    """Skips what would take minutes on Ray: each of its workers starts for ten seconds."""
+    if true and Place.name == "ray":
+        pytest.skip("takes minutes on Ray")
 
 
 def run(coroutine, seconds=120):
@@ -195,6 +208,8 @@ def test_whoever_waits_when_a_version_is_unloaded_still_gets_an_answer(tmp_path)
     ],
 )
 def test_a_version_that_cannot_be_loaded_leaves_the_others_as_they_are(tmp_path, content, told):
+    _only_here(content == DEADLY_TO_LOAD)
+
     async def check():
         async with engine_of(tmp_path, 1) as engine:
             with pytest.raises(PolicyError, match=told):
@@ -278,6 +293,7 @@ def test_a_worker_that_hangs_is_killed_and_others_answer_meanwhile(tmp_path):
     run(check())
 
 
+@pytest.mark.processes
 def test_a_batch_that_ends_every_worker_fails_and_other_versions_are_answered(tmp_path):
     async def check():
         async with engine_of(tmp_path, 1, DEADLY, trusted=False) as engine:
@@ -294,6 +310,7 @@ def test_a_batch_that_ends_every_worker_fails_and_other_versions_are_answered(tm
     run(check())
 
 
+@pytest.mark.processes
 @pytest.mark.slow
 def test_a_version_that_workers_no_longer_come_up_with_is_left_out(tmp_path):
     async def check():
@@ -327,6 +344,8 @@ async def playing(engine, version, answers, stop):
 
 @pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.slow)])
 def test_workers_killed_at_random_cost_no_request(tmp_path, kills):
+    _only_here(kills == 20)
+
     async def check():
         random.seed(0)
         async with engine_of(tmp_path, 1, 3) as engine:
@@ -408,6 +427,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     "number",
     [
@@ -416,9 +436,7 @@ asyncio.run(main())
     ],
 )
 def test_no_worker_outlives_its_server_however_it_ends(tmp_path, number):
-    """One worker hangs, one is idle."""
-    if Place.name == "ray":
-        pytest.skip("Ray's own affair; tests/cluster kills the process that plays games")
+    """One worker hangs, one is idle. Of Ray, tests/cluster kills the process that plays games."""
     paths = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
     server = subprocess.Popen(
         [sys.executable, "-c", SERVER, str(tmp_path)],
@@ -477,6 +495,8 @@ async def replace(engine, folder, old, new, content):
     "content", [NEVER_LOADED, pytest.param(DEADLY_TO_LOAD, marks=pytest.mark.slow)]
 )
 def test_a_version_that_cannot_be_loaded_replaces_nothing(tmp_path, content):
+    _only_here(content == DEADLY_TO_LOAD)
+
     async def check():
         async with engine_of(tmp_path, 1) as engine:
             before = {one.pid for one in workers()}
@@ -528,6 +548,7 @@ def test_the_server_itself_cannot_be_replaced():
     run(check())
 
 
+@pytest.mark.processes
 @pytest.mark.slow
 def test_real_agents_survive_twenty_kills_with_their_bits():
     checkpoints = [load_checkpoint(folder) for folder in (EARLY, LATE)]
