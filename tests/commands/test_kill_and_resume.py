@@ -13,8 +13,9 @@ SCRIPT = Path(__file__).parents[1] / "tools" / "kill_and_resume.py"
 @pytest.mark.first
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_runs_killed_at_many_moments_end_with_the_bytes_of_uninterrupted_ones(tmp_path):
-    command = [sys.executable, SCRIPT, "--kills", "28", "--presets", "quick", "rainbow"]
+def test_a_run_killed_at_many_moments_ends_with_the_bytes_of_an_uninterrupted_one(tmp_path):
+    # docs/results has 459 kills of five presets; these few see that it is still so.
+    command = [sys.executable, SCRIPT, "--kills", "8", "--presets", "rainbow"]
     outcome = subprocess.run(
         [*map(str, command), "--json", str(tmp_path / "kills.json")],
         check=False,
@@ -23,9 +24,7 @@ def test_runs_killed_at_many_moments_end_with_the_bytes_of_uninterrupted_ones(tm
     )
     assert outcome.returncode == 0, outcome.stdout + outcome.stderr
     document = json.loads((tmp_path / "kills.json").read_text())
-    assert document["kills"] >= 20
+    assert document["kills"] >= 5
     assert min(document["kills_by_moment"].values()) >= 1
-    assert document["resumed"] >= 5
-    assert [(r["same_weights"], r["same_figures"]) for r in document["rounds"]] == [
-        (True, True)
-    ] * 2
+    assert document["resumed"] >= 2
+    assert [(r["same_weights"], r["same_figures"]) for r in document["rounds"]] == [(True, True)]

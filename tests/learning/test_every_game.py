@@ -1,4 +1,8 @@
-"""Training and evaluation on each of the games, not only those that other tests like."""
+"""Training and evaluation on many games, not only those that other tests like.
+
+They are a third of all games, because each takes two seconds. tests/games/test_simulator.py plays
+every game.
+"""
 
 import numpy as np
 import pytest
@@ -11,7 +15,7 @@ from rlarcade.learning.training import train_agent
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("game", all_games())
+@pytest.mark.parametrize("game", all_games()[::3])
 def test_an_agent_learns_from_the_game_and_plays_it(game, tiny_config):
     short = {"total_timesteps": 96, "learning_starts": 64, "buffer_size": 96}
     config = tiny_config.model_copy(update={"game": game, **short})

@@ -151,9 +151,9 @@ def test_the_agent_learns_a_tiny_pixel_game(name):
 
 @pytest.mark.parametrize("name", compositions("dqn", "rainbow", "pqn"))
 def test_nothing_is_learned_with_learning_rate_zero(name):
-    short = {"total_timesteps": 1_280, "exploration_steps": 0}
+    short = {"total_timesteps": 640, "exploration_steps": 0, "train_freq": 32, "batch_size": 16}
     short |= {"learning_rate": 0.0, "learning_rate_final": None}
-    config = composition(name, **short, impala_width=1, train_freq=64)
+    config = composition(name, **short, impala_width=1)
     before = TrainingState.create(config, lanes=EasyCatch(config.num_envs)).agent.weights()
     state, score = caught(config)
     assert state.updates >= 10
