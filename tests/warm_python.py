@@ -11,6 +11,7 @@ import contextlib
 import importlib
 import os
 import runpy
+import select
 import selectors
 import signal
 import socket
@@ -69,15 +70,10 @@ def warm_python(folder: Path, *, made_up_games: bool = False) -> Iterator[Path]:
         path.write_text(_CALLED.format(real=real, address=address, words=words))
         path.chmod(0o755)
     words = [real, __file__, address, *(["--made-up-games"] if made_up_games else [])]
-    process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    with process.stdout as told:
-        try:
-            assert told.readline() == _READY
-            yield folder
-        finally:
-            process.kill()
-            process.wait()
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == _READY
+        yield folder
 
 
 @cache
@@ -167,6 +163,9 @@ def _serve(address: str, made_up_games: bool) -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how those that watch have ended
         os.write(1, _READY)
         while True:
+            ready, _, _ = select.select([listening, 0], [], [])
+            if 0 in ready:  # whoever has started this process has closed the file, or has ended
+                os._exit(0)
             connection, _ = listening.accept()
             if os.fork() == 0:
                 break
