@@ -154,7 +154,7 @@ def _end(exit_: SystemExit | None) -> NoReturn:
     os._exit(code or 0)
 
 
-def _serve(address: str, made_up_games: bool) -> None:
+def _serve(address: str, made_up_games: bool) -> NoReturn:
     """Waits for callers, and runs the command of each in a fork."""
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(address)
@@ -176,16 +176,16 @@ def _serve(address: str, made_up_games: bool) -> None:
         for file in called[-1]:
             os.close(file)
         _watch(connection, child)
-    else:
-        connection.close()
-        try:
-            _run(str(Path(address).with_name("python")), *called)
-        except SystemExit as exit_:
-            _end(exit_)
-        except BaseException:
-            traceback.print_exc()
-            _end(SystemExit(1))
-        _end(None)
+        os._exit(0)
+    connection.close()
+    try:
+        _run(str(Path(address).with_name("python")), *called)
+    except SystemExit as exit_:
+        _end(exit_)
+    except BaseException:
+        traceback.print_exc()
+        _end(SystemExit(1))
+    _end(None)
 
 
 if __name__ == "__main__":
