@@ -5,14 +5,12 @@ A page that is added is run, too, unless `ELSEWHERE` names the test that does it
 
 import re
 import shutil
-import tempfile
-from pathlib import Path
 
 import pytest
 from docs_helpers import PAGES, ROOT, blocks, run_lines
 from postgres_server import new_database, own_server
 from promoting import saved_agent
-from warm_python import warm_python
+from warm_python import for_all_tests
 
 from rlarcade.registry.registry import Registry
 
@@ -115,13 +113,6 @@ def parts():
 
 
 @pytest.fixture(scope="module")
-def programs():
-    """A `python` that begins at once and plays made-up games."""
-    with tempfile.TemporaryDirectory() as folder, warm_python(Path(folder), made_up_games=True):
-        yield folder
-
-
-@pytest.fixture(scope="module")
 def registry(tmp_path_factory):
     """Agents of three games: versions 1, 3 and 4 are the champions, 2 and 5 the candidates."""
     folder = tmp_path_factory.mktemp("registry")
@@ -202,7 +193,7 @@ def with_a_server(lines, folder, request):
 @pytest.mark.first
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "lines"), list(parts()))
-def test_the_commands_of_a_page_run_one_after_the_other(name, lines, folder, programs, request):
+def test_the_commands_of_a_page_run_one_after_the_other(name, lines, folder, request):
     if name in BY_HEADING:
         shutil.copytree(request.getfixturevalue("registry"), folder / "checkpoints" / "registry")
         if not any("rlarcade.serve" in line for line in lines):
@@ -224,7 +215,7 @@ def test_the_commands_of_a_page_run_one_after_the_other(name, lines, folder, pro
         lines = with_a_server(lines, folder, request)
     write_files_of(lines, folder)
     lines = [one for line in lines for one in (HAPPENED.get(line, ":"), line)]
-    run_lines(lines, folder, SHORTER, programs)
+    run_lines(lines, folder, SHORTER, for_all_tests(made_up_games=True))
 
 
 def test_the_tables_name_no_page_and_no_command_that_is_gone():

@@ -77,12 +77,12 @@ def warm_python(folder: Path, *, made_up_games: bool = False) -> Iterator[Path]:
 
 
 @cache
-def for_all_tests() -> Path:
-    """The folder of a `python` that plays Atari's games; it is there until this process ends."""
+def for_all_tests(*, made_up_games: bool = False) -> Path:
+    """The folder of a `python` that is there until this process ends."""
     lasting = contextlib.ExitStack()
     atexit.register(lasting.close)
     folder = lasting.enter_context(tempfile.TemporaryDirectory())
-    return lasting.enter_context(warm_python(Path(folder)))
+    return lasting.enter_context(warm_python(Path(folder), made_up_games=made_up_games))
 
 
 def _load(made_up_games: bool) -> None:

@@ -328,6 +328,7 @@ def test_compiled_training_learns_what_it_learns_without(name, monkeypatch):
 
     monkeypatch.setattr(torch, "compile", taken_apart)
     settings = {"total_timesteps": 500, "learning_starts": 300, "train_freq": 16}
+    settings |= {"impala_width": 1, "batch_size": 16}
     plain, _ = caught(composition(name, **settings, compile="off"))
     assert graphs.frame_count == 0
     taken, _ = caught(composition(name, **settings, compile="on"))

@@ -109,8 +109,12 @@ def writes(*few):
     return [n if n in few else pytest.param(n, marks=pytest.mark.slow) for n in range(1, 16)]
 
 
-@pytest.mark.parametrize("write", writes(2, 5, 9))
-@pytest.mark.parametrize("after", [False, True])
+# A kill before a write leaves what a kill after the write before leaves, so few are tried.
+@pytest.mark.parametrize(
+    ("write", "after"),
+    [(n, after) for n in (2, 5, 9) for after in (False, True)]
+    + [pytest.param(n, True, marks=pytest.mark.slow) for n in range(1, 16) if n not in (2, 5, 9)],
+)
 @pytest.mark.parametrize("name", SPECS)
 def test_a_kill_at_any_write_changes_no_outcome(registry, add, monkeypatch, name, after, write):
     add(1)
