@@ -59,7 +59,13 @@ def on_ray(_shared):
 
 
 @pytest.fixture
-def own_on_ray(ray_cluster):
+def own_on_ray(ray_cluster, ray_nodes, _shared):
+    """Workers of one test, while there are no others: they are counted, or killed."""
+    _shared.close()
+    end = time.monotonic() + 60
+    while ray_nodes.workers("GameWorker"):
+        assert time.monotonic() < end
+        time.sleep(0.1)
     with two_workers(ray_cluster) as games:
         yield games
 
