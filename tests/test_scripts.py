@@ -493,7 +493,7 @@ def test_a_peer_is_trained_for_its_time_and_judged_by_our_games(tmp_path, monkey
 def test_the_speed_of_presets_is_measured(tmp_path):
     found = tmp_path / "speed.json"
     script = [sys.executable, str(SCRIPTS / "bench_presets.py")]
-    command = [*script, "quick", "pqn", "--rounds", "2", "--seconds", "0.3", "--json", str(found)]
+    command = [*script, "quick", "pqn", "--rounds", "1", "--seconds", "0.3", "--json", str(found)]
     subprocess.run(command, check=True, capture_output=True)
     speeds = json.loads(found.read_text())["steps_per_second"]
     assert list(speeds) == ["quick", "pqn"]
