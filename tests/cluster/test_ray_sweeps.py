@@ -235,8 +235,8 @@ def test_weights_and_scores_are_those_of_one_machine(tmp_path, ray_nodes, local,
         assert run["exit"] == 0
         assert run["result"]["checkpoint"].startswith(str(folder / run["label"]))
         assert os.path.exists(run["result"]["checkpoint"])  # noqa: PTH110
-        assert run["curve"][-1][0] == 4_000
-        assert "4,000 steps" in (folder / f"{run['label']}.log").read_text()
+        assert run["curve"][-1][0] == 8_000
+        assert "8,000 steps" in (folder / f"{run['label']}.log").read_text()
     assert "2 of 2 runs finished" in (tmp_path / "out.html").read_text()
     again = swept(words(path, folder, *on(ray_nodes)))
     assert "2/2 done" in again.stdout
