@@ -320,6 +320,7 @@ def test_a_published_curve_is_read_between_its_points_and_no_further(monkeypatch
         best([{**rows[0], "failed": "crash"}], 500.0)
 
 
+@pytest.mark.first
 @pytest.mark.slow
 def test_a_quarter_of_an_hour_on_a_gpu_is_rehearsed_on_a_cpu(tmp_path):
     def call(name, seconds):

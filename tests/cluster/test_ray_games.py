@@ -27,7 +27,7 @@ from rlarcade.playing.players import Player, RandomPlayer
 from rlarcade.playing.search import SearchPlayer
 from rlarcade.registry.registry import Registry
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.first]
 SHORT = get_protocol("v5").model_copy(update={"name": "short", "frame_cap": 400})
 LONGER = SHORT.model_copy(update={"frame_cap": 1_200})
 """Games in which something can be killed."""

@@ -219,8 +219,9 @@ def test_a_cluster_that_has_lost_its_slots_is_waited_for_and_told_once(
 # Results
 
 
+@pytest.mark.first
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", MODES, ids=[SHARED, FETCHED])
+@pytest.mark.parametrize("mode", MODES[1:], ids=[FETCHED])
 def test_weights_and_scores_are_those_of_one_machine(tmp_path, ray_nodes, local, mode):
     path, folder = interrupted(tmp_path), tmp_path / "runs"
     files = ["--json", tmp_path / "out.json", "--report", tmp_path / "out.html"]
@@ -261,11 +262,10 @@ def test_a_run_that_fails_there_is_told_with_its_log(tmp_path, ray_nodes):
     path = written(tmp_path, seeds=(0,))
     huge = path.read_text().replace("buffer_size = 600", "buffer_size = 90_000_000_000")
     path.write_text(huge.replace("total_timesteps = 600", "total_timesteps = 90_000_000_000"))
-    for mode in MODES:
-        done = swept(words(path, tmp_path / "runs", *on(ray_nodes, *mode)))
-        assert done.returncode == 1
-        assert "space_invaders-seed0 ended with exit code 2" in done.stdout
-        assert "lower --buffer-size" in done.stdout
+    done = swept(words(path, tmp_path / "runs", *on(ray_nodes, "--fetch")))
+    assert done.returncode == 1
+    assert "space_invaders-seed0 ended with exit code 2" in done.stdout
+    assert "lower --buffer-size" in done.stdout
 
 
 @pytest.mark.slow
