@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from warm_python import programs
+
 ROOT = Path(__file__).parent.parent
 PAGES = {
     path.relative_to(ROOT).with_suffix("").as_posix(): path.read_text("utf-8")
@@ -54,7 +56,7 @@ _SERVED = {
 }
 
 
-def run_lines(lines, folder, shorter, programs=Path(sys.executable).parent):
+def run_lines(lines, folder, shorter, *, made_up_games):
     """Runs lines of bash in a folder one after the other, as a reader does.
 
     Each must end with exit code 0, or 5: a version waits for its approval.
@@ -63,7 +65,7 @@ def run_lines(lines, folder, shorter, programs=Path(sys.executable).parent):
         lines: the lines, from one page or several.
         folder: the working directory, and the home.
         shorter: patterns in the lines and what takes their place.
-        programs: the folder of `python`.
+        made_up_games: whether the commands play these in place of Atari's.
     """
     script = ""
     for line in lines:
@@ -72,7 +74,8 @@ def run_lines(lines, folder, shorter, programs=Path(sys.executable).parent):
             command = re.sub(pattern, replacement, command)
         failed = f"echo exit code $code of {shlex.quote(command)} >&2; exit 99"
         script += f"{command}\ncode=$?; [ $code = 0 -o $code = 5 ] || {{ {failed}; }}\n"
-    path = os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ["PATH"]])
+    ours, python = programs(made_up_games=made_up_games), Path(sys.executable).parent
+    path = os.pathsep.join([str(ours), str(python), os.environ["PATH"]])
     done = subprocess.run(
         ["bash", "-c", script],
         check=False,

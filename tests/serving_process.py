@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.request
 
-from warm_python import for_all_tests as programs
+from warm_python import programs
 
 TOKEN = "operators-token"
 

@@ -10,7 +10,6 @@ import pytest
 from docs_helpers import PAGES, ROOT, blocks, run_lines
 from postgres_server import new_database, own_server
 from promoting import saved_agent
-from warm_python import for_all_tests
 
 from rlarcade.registry.registry import Registry
 
@@ -215,7 +214,7 @@ def test_the_commands_of_a_page_run_one_after_the_other(name, lines, folder, req
         lines = with_a_server(lines, folder, request)
     write_files_of(lines, folder)
     lines = [one for line in lines for one in (HAPPENED.get(line, ":"), line)]
-    run_lines(lines, folder, SHORTER, for_all_tests(made_up_games=True))
+    run_lines(lines, folder, SHORTER, made_up_games=True)
 
 
 def test_the_tables_name_no_page_and_no_command_that_is_gone():

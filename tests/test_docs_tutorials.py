@@ -2,7 +2,6 @@
 
 import pytest
 from docs_helpers import PAGES, ROOT, blocks, run_lines
-from warm_python import for_all_tests
 
 SHORTER = {
     r"^python3 -m venv.*": ":",
@@ -29,4 +28,4 @@ def test_the_commands_of_a_tutorial_run_one_after_the_other(name, tmp_path):
         (tmp_path / old).symlink_to(ROOT / "tests" / "data" / f"space-invaders-{age}")
     lines = [line for one in TUTORIALS[name] for line in blocks(PAGES[f"docs/tutorials/{one}"])]
     # A gate needs agents of which one is better, which none is in made-up games.
-    run_lines(lines, tmp_path, SHORTER, for_all_tests(made_up_games=name == "first-agent"))
+    run_lines(lines, tmp_path, SHORTER, made_up_games=name == "first-agent")

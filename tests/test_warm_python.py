@@ -6,14 +6,18 @@ import subprocess
 import sys
 
 import pytest
-from warm_python import for_all_tests
+from warm_python import programs
 
 pytestmark = pytest.mark.slow
 
 
-def said(python, *words, **settings):
-    done = subprocess.run([python, *words], capture_output=True, text=True, check=False, **settings)
-    return done.returncode, done.stdout, done.stderr
+def said_by_both(*words, **settings):
+    """Exit code, stdout and stderr of both for the same words."""
+    for python in (programs() / "python", sys.executable):
+        done = subprocess.run(
+            [python, *words], capture_output=True, text=True, check=False, **settings
+        )
+        yield done.returncode, done.stdout, done.stderr
 
 
 @pytest.mark.parametrize(
@@ -26,26 +30,23 @@ def said(python, *words, **settings):
     ],
 )
 def test_a_command_ends_and_tells_what_it_does_with_the_real_one(tmp_path, words):
-    told = [said(one, *words, cwd=tmp_path) for one in (for_all_tests() / "python", sys.executable)]
-    assert told[0] == told[1]
+    ours, real = said_by_both(*words, cwd=tmp_path)
+    assert ours == real
 
 
 def test_folder_environment_and_words_are_those_of_the_caller(tmp_path):
     (tmp_path / "scripts").mkdir()
     script = "import os, sys; print(os.getcwd(), os.environ['SAID'], sys.argv, sys.path[0])"
     (tmp_path / "scripts" / "tell.py").write_text(script)
-    words, environment = ("scripts/tell.py", "two words"), os.environ | {"SAID": "so"}
-    told = [
-        said(one, *words, cwd=tmp_path, env=environment)
-        for one in (for_all_tests() / "python", sys.executable)
-    ]
-    assert told[0] == told[1]
-    assert told[0][:1] == (0,)
+    environment = os.environ | {"SAID": "so"}
+    ours, real = said_by_both("scripts/tell.py", "two words", cwd=tmp_path, env=environment)
+    assert ours == real
+    assert ours[0] == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_signal_to_the_caller_ends_the_command(tmp_path, number):
-    words = [for_all_tests() / "python", "-m", "rlarcade.serve", "--port", "0"]
+    words = [programs() / "python", "-m", "rlarcade.serve", "--port", "0"]
     with subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
         assert any("listening on" in line for line in process.stdout)
         process.send_signal(number)

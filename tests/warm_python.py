@@ -12,7 +12,7 @@ import importlib
 import os
 import runpy
 import select
-import selectors
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,7 +20,6 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import NoReturn
@@ -53,16 +52,18 @@ sys.exit(code)
 """
 
 
-@contextlib.contextmanager
-def warm_python(folder: Path, *, made_up_games: bool = False) -> Iterator[Path]:
+@cache
+def programs(*, made_up_games: bool = False) -> Path:
     """A folder with a `python` and a `rlarcade` that begin at once, to stand first on PATH.
 
-    Whatever is neither rlarcade nor one of its scripts is run by Python itself.
+    It is there until this process ends. Whatever is neither rlarcade nor one of its scripts is run
+    by Python itself.
 
     Args:
-        folder: an empty folder, with a short path: a socket's may have 107 bytes.
         made_up_games: whether commands play `made_up_games` in place of Atari's.
     """
+    folder = Path(tempfile.mkdtemp())  # its path is short: a socket's may have 107 bytes
+    atexit.register(shutil.rmtree, folder)
     address = str(folder / "socket")
     real = sys.executable
     for name, words in (("python", ""), ("rlarcade", '["-m", "rlarcade"] + ')):
@@ -70,19 +71,11 @@ def warm_python(folder: Path, *, made_up_games: bool = False) -> Iterator[Path]:
         path.write_text(_CALLED.format(real=real, address=address, words=words))
         path.chmod(0o755)
     words = [real, __file__, address, *(["--made-up-games"] if made_up_games else [])]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == _READY
-        yield folder
-
-
-@cache
-def for_all_tests(*, made_up_games: bool = False) -> Path:
-    """The folder of a `python` that is there until this process ends."""
-    lasting = contextlib.ExitStack()
-    atexit.register(lasting.close)
-    folder = lasting.enter_context(tempfile.TemporaryDirectory())
-    return lasting.enter_context(warm_python(Path(folder), made_up_games=made_up_games))
+    process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    atexit.register(process.communicate)  # it ends when its standard input is closed
+    assert process.stdout is not None
+    assert process.stdout.readline() == _READY
+    return folder
 
 
 def _load(made_up_games: bool) -> None:
@@ -105,16 +98,13 @@ def _called(connection: socket.socket) -> tuple[list[str], str, dict[str, str], 
 
 def _watch(connection: socket.socket, child: int) -> None:
     """Hands the caller's signals to the command, and the command's end to the caller."""
-    with selectors.DefaultSelector() as ready:
-        ended = os.pidfd_open(child)
-        ready.register(ended, selectors.EVENT_READ)
-        ready.register(connection, selectors.EVENT_READ)
-        while all(key.fd != ended for key, _ in ready.select()):
-            if number := connection.recv(1):
-                os.kill(child, number[0])
-            else:  # the caller was killed
-                os.kill(child, signal.SIGKILL)
-                break
+    ended = os.pidfd_open(child)
+    while ended not in select.select([ended, connection], [], [])[0]:
+        if number := connection.recv(1):
+            os.kill(child, number[0])
+        else:  # the caller was killed
+            os.kill(child, signal.SIGKILL)
+            break
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     with contextlib.suppress(BrokenPipeError):
         connection.send(code.to_bytes(2, "big", signed=True))
@@ -141,9 +131,8 @@ def _run(
         runpy.run_path(words[0], run_name="__main__")
 
 
-def _end(exit_: SystemExit | None) -> NoReturn:
+def _end(code: str | int | None) -> NoReturn:
     """Ends a fork as Python ends, but for objects: it would take five seconds to free them all."""
-    code = exit_.code if exit_ else 0
     if isinstance(code, str):
         sys.stderr.write(f"{code}\n")
         code = 1
@@ -180,12 +169,13 @@ def _serve(address: str, made_up_games: bool) -> NoReturn:
     connection.close()
     try:
         _run(str(Path(address).with_name("python")), *called)
+        code = None
     except SystemExit as exit_:
-        _end(exit_)
+        code = exit_.code
     except BaseException:
         traceback.print_exc()
-        _end(SystemExit(1))
-    _end(None)
+        code = 1
+    _end(code)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import time
 
 import psutil
 import pytest
-from warm_python import for_all_tests as programs
+from warm_python import programs
 
 from rlarcade.errors import ConfigError
 from rlarcade.runs.metrics import read_metrics
@@ -36,8 +36,6 @@ eval_episodes = 1
 [grid]
 seed = {seeds}
 """
-MODES = ([], ["--fetch"])
-SHARED, FETCHED = "shared storage", "fetched"
 
 
 def written(folder, seeds=(0, 1), steps=600, interval=200):
@@ -221,11 +219,10 @@ def test_a_cluster_that_has_lost_its_slots_is_waited_for_and_told_once(
 
 @pytest.mark.first
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", MODES[1:], ids=[FETCHED])
-def test_weights_and_scores_are_those_of_one_machine(tmp_path, ray_nodes, local, mode):
+def test_weights_and_scores_are_those_of_one_machine(tmp_path, ray_nodes, local):
     path, folder = interrupted(tmp_path), tmp_path / "runs"
     files = ["--json", tmp_path / "out.json", "--report", tmp_path / "out.html"]
-    done = swept(words(path, folder, *on(ray_nodes, *mode, *files)))
+    done = swept(words(path, folder, *on(ray_nodes, "--fetch", *files)))
     assert done.returncode == 0, done.stderr
     assert "8 at a time on a Ray cluster" in done.stdout
     assert (digests(folder), figures(folder)) == local
@@ -284,12 +281,9 @@ def test_a_node_with_other_versions_ends_the_sweep(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", MODES[:1], ids=[SHARED])
-def test_ctrl_c_saves_and_the_same_command_goes_on_to_the_same_weights(
-    tmp_path, ray_nodes, local, mode
-):
+def test_ctrl_c_saves_and_the_same_command_goes_on_to_the_same_weights(tmp_path, ray_nodes, local):
     path, folder = interrupted(tmp_path), tmp_path / "runs"
-    command = words(path, folder, *on(ray_nodes, *mode), "--json", tmp_path / "out.json")
+    command = words(path, folder, *on(ray_nodes), "--json", tmp_path / "out.json")
     run = folder / "space_invaders-seed1"
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -311,12 +305,9 @@ def test_ctrl_c_saves_and_the_same_command_goes_on_to_the_same_weights(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", MODES[1:], ids=[FETCHED])
-def test_a_worker_that_is_killed_loses_no_save_and_its_run_goes_on(
-    tmp_path, ray_nodes, local, mode
-):
+def test_a_worker_that_is_killed_loses_no_save_and_its_run_goes_on(tmp_path, ray_nodes, local):
     path, folder = interrupted(tmp_path), tmp_path / "runs"
-    command = words(path, folder, *on(ray_nodes, *mode))
+    command = words(path, folder, *on(ray_nodes, "--fetch"))
     both = [folder / f"space_invaders-seed{seed}" for seed in (0, 1)]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -355,12 +346,11 @@ def test_a_node_that_dies_loses_no_save_and_its_runs_go_on_elsewhere(tmp_path, r
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", MODES[1:], ids=[FETCHED])
 def test_a_driver_that_is_killed_ends_its_runs_and_the_same_command_goes_on(
-    tmp_path, ray_nodes, local, mode
+    tmp_path, ray_nodes, local
 ):
     path, folder = interrupted(tmp_path), tmp_path / "runs"
-    command = words(path, folder, *on(ray_nodes, *mode))
+    command = words(path, folder, *on(ray_nodes, "--fetch"))
     run = folder / "space_invaders-seed0"
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as one:
         wait_until(lambda: states(run), process=one)

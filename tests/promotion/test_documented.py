@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from warm_python import for_all_tests
+from warm_python import programs
 
 from rlarcade.promotion.gate import Gate
 
@@ -49,7 +49,7 @@ def test_the_walk_through_is_made_without_force():
 @pytest.mark.slow
 def test_the_walk_through_of_the_readme_runs_as_written(tmp_path):
     (tmp_path / "tests").symlink_to(ROOT / "tests")
-    environment = {**os.environ, "PATH": f"{for_all_tests()}{os.pathsep}{os.environ['PATH']}"}
+    environment = {**os.environ, "PATH": f"{programs()}{os.pathsep}{os.environ['PATH']}"}
     for command, promised in walk_through():
         done = subprocess.run(
             ["bash", "-c", command],

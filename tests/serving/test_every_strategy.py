@@ -9,7 +9,7 @@ from registry_helpers import whole
 from serving_helpers import run
 from serving_house import House
 from serving_process import serving
-from warm_python import for_all_tests as programs
+from warm_python import programs
 
 from rlarcade.errors import UnusableRegistryError
 from rlarcade.registry.registry import Registry

@@ -98,9 +98,6 @@ def _place(request):
     Place.choose(request)
 
 
-ON_RAY_TOO = pytest.mark.parametrize("_place", PLACES, indirect=True)
-
-
 @pytest.fixture
 def content():
     """What the candidate's checkpoint holds; see `worker_agents`."""
@@ -374,7 +371,7 @@ def test_a_server_may_be_killed_after_every_transition(registry, add):
     assert whole(registry)
 
 
-@ON_RAY_TOO
+@pytest.mark.parametrize("_place", PLACES, indirect=True)
 def test_a_server_that_is_started_again_goes_on_where_it_was(house, registry):
     """Nothing is told to the workers of the first server: it is as if it had been killed."""
 

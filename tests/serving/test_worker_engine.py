@@ -43,14 +43,10 @@ class Shared:
     engine: WorkerEngine
 
 
-def pytest_generate_tests(metafunc):
-    """Every test is about workers of both places, but for those with the marker `processes`."""
-    here = metafunc.definition.get_closest_marker("processes")
-    places = PLACES[:1] if here else PLACES
-    metafunc.parametrize("_shared", places, indirect=True, scope="module")
+HERE_AND_SLOW = (pytest.mark.processes, pytest.mark.slow)
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="module", autouse=True, params=PLACES)
 def _shared(request):
     Place.choose(request)
     with asyncio.Runner() as Shared.runner:
@@ -60,10 +56,10 @@ def _shared(request):
     assert soon(lambda: workers() == [])
 
 
-def _only_here(true):
-    """Skips what would take minutes on Ray: each of its workers starts for ten seconds."""
-    if true and Place.name == "ray":
-        pytest.skip("takes minutes on Ray")
+@pytest.fixture(autouse=True)
+def _only_here(request, _shared):
+    if Place.name == "ray" and request.node.get_closest_marker("processes"):
+        pytest.skip("takes minutes on Ray, whose workers start for ten seconds each")
 
 
 def run(coroutine, seconds=120):
@@ -203,13 +199,11 @@ def test_whoever_waits_when_a_version_is_unloaded_still_gets_an_answer(tmp_path)
         pytest.param(
             DEADLY_TO_LOAD,
             "version 2 cannot be served: loading it ended 3 workers",
-            marks=pytest.mark.slow,
+            marks=HERE_AND_SLOW,
         ),
     ],
 )
 def test_a_version_that_cannot_be_loaded_leaves_the_others_as_they_are(tmp_path, content, told):
-    _only_here(content == DEADLY_TO_LOAD)
-
     async def check():
         async with engine_of(tmp_path, 1) as engine:
             with pytest.raises(PolicyError, match=told):
@@ -342,10 +336,8 @@ async def playing(engine, version, answers, stop):
         await asyncio.sleep(0.002)
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=HERE_AND_SLOW)])
 def test_workers_killed_at_random_cost_no_request(tmp_path, kills):
-    _only_here(kills == 20)
-
     async def check():
         random.seed(0)
         async with engine_of(tmp_path, 1, 3) as engine:
@@ -492,11 +484,9 @@ async def replace(engine, folder, old, new, content):
 
 
 @pytest.mark.parametrize(
-    "content", [NEVER_LOADED, pytest.param(DEADLY_TO_LOAD, marks=pytest.mark.slow)]
+    "content", [NEVER_LOADED, pytest.param(DEADLY_TO_LOAD, marks=HERE_AND_SLOW)]
 )
 def test_a_version_that_cannot_be_loaded_replaces_nothing(tmp_path, content):
-    _only_here(content == DEADLY_TO_LOAD)
-
     async def check():
         async with engine_of(tmp_path, 1) as engine:
             before = {one.pid for one in workers()}
