@@ -163,6 +163,18 @@ def test_importing_rlarcade_changes_no_environment():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_a_command_leaves_python_nothing_to_look_through_at_its_end():
+    code = """if True:
+        import atexit, gc
+        atexit.register(lambda: print(len(gc.get_objects()), gc.get_freeze_count()))
+        from rlarcade.console import run_command
+        run_command(lambda arguments: 0, [])
+    """
+    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    looked_through, left_alone = map(int, said.stdout.splitlines()[-1].split())
+    assert looked_through < 0.01 * left_alone
+
+
 def test_a_line_is_one_line_whatever_a_name_holds(capsys):
     console.say("checkpoint x\x1b[31m\nverdict: PROMOTE")
     console.say_warning("a\x07b")

@@ -1,6 +1,8 @@
 """How a command runs: any exception becomes one line on stderr and an exit code."""
 
 import _thread
+import atexit
+import gc
 import os
 import signal
 import sys
@@ -32,6 +34,10 @@ def run_command(command: Callable[[Sequence[str]], int], argv: Sequence[str] | N
     the exit code. SIGTERM is treated like Ctrl-C.
     """
     _open_standard_streams()
+    # At exit Python looks for garbage among all objects, which takes half a second with those of
+    # torch. It does not look at frozen ones.
+    atexit.unregister(gc.freeze)
+    atexit.register(gc.freeze)
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.default_int_handler)
