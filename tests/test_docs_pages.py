@@ -10,6 +10,7 @@ import pytest
 from docs_helpers import PAGES, ROOT, blocks, run_lines
 from postgres_server import new_database, own_server
 from promoting import saved_agent
+from tiers import RECORDED
 
 from rlarcade.registry.registry import Registry
 
@@ -94,6 +95,7 @@ SHORTER_SWEEPS = {
 """What takes the place of parts of the files that the page about sweeps shows."""
 BY_HEADING = {"docs/serving"}
 """Pages whose headings are alternatives: each begins anew, with a registry and a server."""
+COSTLY = {"docs/howto/ray"}
 
 
 def parts():
@@ -108,7 +110,8 @@ def parts():
             }
         for part, text in texts.items():
             if lines := list(blocks(text)):
-                yield pytest.param(name, lines, id=part.replace(" ", "-"))
+                marks = RECORDED if name in COSTLY else pytest.mark.slow
+                yield pytest.param(name, lines, id=part.replace(" ", "-"), marks=marks)
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +193,6 @@ def with_a_server(lines, folder, request):
 
 
 @pytest.mark.first
-@pytest.mark.slow
 @pytest.mark.parametrize(("name", "lines"), list(parts()))
 def test_the_commands_of_a_page_run_one_after_the_other(name, lines, folder, request):
     if name in BY_HEADING:

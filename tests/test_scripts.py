@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiers import quick
 
 import rlarcade
 from rlarcade.seeding import SeedUse
@@ -243,6 +244,7 @@ def test_a_recorded_run_is_drawn_as_its_folder_was(tmp_path):
 
 
 @pytest.mark.slow  # a whole game, and the start of a process
+@pytest.mark.recorded
 def test_a_record_attempt_leaves_its_evidence_and_cannot_be_repeated_in_place(tmp_path):
     evidence = tmp_path / "record.json"
     command = [sys.executable, str(SCRIPTS / "record_space_invaders.py"), "--preset", "quick"]
@@ -322,6 +324,7 @@ def test_a_published_curve_is_read_between_its_points_and_no_further(monkeypatch
 
 @pytest.mark.first
 @pytest.mark.slow
+@pytest.mark.recorded
 def test_a_quarter_of_an_hour_on_a_gpu_is_rehearsed_on_a_cpu(tmp_path):
     def call(name, seconds):
         command = [sys.executable, SCRIPTS / "gpu_quarter_hour.py", name, "--rehearse"]
@@ -446,7 +449,9 @@ def test_a_comparison_of_speed_that_cannot_be_made_is_refused_in_one_line(option
 
 
 @pytest.mark.slow  # a few updates of each; that there were as many as asked, the script checks
-@pytest.mark.parametrize("algorithm", ["dqn", "qrdqn", "rainbow", "pqn"])
+@pytest.mark.parametrize(
+    "algorithm", quick(["dqn", "pqn", "qrdqn", "rainbow"], (), ["qrdqn", "rainbow"])
+)
 def test_the_speed_of_each_algorithm_that_peers_have_is_measured(algorithm, tmp_path):
     command = [sys.executable, str(SCRIPTS / "bench_training.py"), "--quick", "--threads", "1"]
     command += ["--skip", "cleanrl,sb3", "--algorithm", algorithm, "--precision", "fp32"]
@@ -469,6 +474,7 @@ def test_the_steps_of_a_peer_fill_its_time(monkeypatch):
 
 
 @pytest.mark.slow  # two short runs of Stable-Baselines3 and two games of Atari
+@pytest.mark.recorded
 def test_a_peer_is_trained_for_its_time_and_judged_by_our_games(tmp_path, monkeypatch, real_games):
     monkeypatch.syspath_prepend(SCRIPTS)
     import train_peers
@@ -491,6 +497,7 @@ def test_a_peer_is_trained_for_its_time_and_judged_by_our_games(tmp_path, monkey
 
 
 @pytest.mark.slow  # the emulators and the first updates of two presets
+@pytest.mark.recorded
 def test_the_speed_of_presets_is_measured(tmp_path):
     found = tmp_path / "speed.json"
     script = [sys.executable, str(SCRIPTS / "bench_presets.py")]
@@ -602,6 +609,7 @@ def test_every_script_tries_the_file_that_it_is_to_write_before_its_work():
 
 
 @pytest.mark.slow  # a match of Atari's games
+@pytest.mark.recorded
 def test_the_zoo_is_chosen_by_the_gate(tmp_path, monkeypatch, real_games):
     data = SCRIPTS.parent / "tests" / "data"
     early, late = data / "space-invaders-early", data / "space-invaders-late"
@@ -660,7 +668,7 @@ def test_what_looking_ahead_gains_is_measured_once_and_its_cost_each_time(tmp_pa
 
 
 @pytest.mark.usefixtures("short_games")
-@pytest.mark.parametrize("acts", ["agent", "search"])
+@pytest.mark.parametrize("acts", quick(["agent", "search"], ["agent"]))
 def test_an_agent_learns_from_what_its_searches_found(tmp_path, monkeypatch, capsys, acts):
     """Its games are played once; what it becomes is a checkpoint that names its parent."""
     before = SCRIPTS.parent / "tests" / "data" / "space-invaders-late"

@@ -145,6 +145,7 @@ def test_suites_and_round_robins_are_those_of_this_machine(on_ray):
         assert both() == local
 
 
+@pytest.mark.recorded
 def test_the_python_example_of_the_page_runs(tmp_path, ray_nodes):
     page = (Path(__file__).parents[2] / "docs" / "howto" / "ray.md").read_text("utf-8")
     (example,) = re.findall(r"```python\n(.+?)```", page, flags=re.DOTALL)
@@ -157,6 +158,7 @@ def test_the_python_example_of_the_page_runs(tmp_path, ray_nodes):
     assert done.stdout.splitlines()[-1] == "promote"
 
 
+@pytest.mark.recorded
 def test_the_gate_of_a_registry_plays_on_the_cluster(tmp_path, ray_nodes, command):
     def promoted(folder, *flags):
         (tmp_path / "gate.toml").write_text(
@@ -277,6 +279,7 @@ def test_a_worker_that_is_killed_costs_time_and_no_pair(own_on_ray, ray_nodes):
     assert any("will be played again" in line for line in own_on_ray.told), own_on_ray.told
 
 
+@pytest.mark.recorded
 def test_a_node_that_dies_costs_time_and_no_pair(own_on_ray, ray_nodes):
     local = play_match(max_pairs=14)
 
@@ -293,6 +296,7 @@ def test_a_node_that_dies_costs_time_and_no_pair(own_on_ray, ray_nodes):
     assert any("will be played again" in line for line in own_on_ray.told), own_on_ray.told
 
 
+@pytest.mark.recorded
 def test_a_driver_that_is_killed_goes_on_where_it_was(tmp_path, ray_nodes):
     where = ("--engine", "ray", "--address", ray_nodes.address, "--workers", "2")
     words = ("compare", EARLY, LATE, "--max-pairs", "8", "--alpha", "1e-9", "--beta", "1e-9")

@@ -242,6 +242,7 @@ def test_weights_and_scores_are_those_of_one_machine(tmp_path, ray_nodes, local)
 
 
 @pytest.mark.slow
+@pytest.mark.recorded
 def test_a_preset_of_the_users_own_travels(tmp_path, ray_nodes):
     (tmp_path / "mine.toml").write_text('preset = "quick"\nhidden_units = 8\n')
     path = written(tmp_path, seeds=(0,))
@@ -281,6 +282,7 @@ def test_a_node_with_other_versions_ends_the_sweep(
 
 
 @pytest.mark.slow
+@pytest.mark.recorded
 def test_ctrl_c_saves_and_the_same_command_goes_on_to_the_same_weights(tmp_path, ray_nodes, local):
     path, folder = interrupted(tmp_path), tmp_path / "runs"
     command = words(path, folder, *on(ray_nodes), "--json", tmp_path / "out.json")
@@ -324,6 +326,7 @@ def test_a_worker_that_is_killed_loses_no_save_and_its_run_goes_on(tmp_path, ray
 
 
 @pytest.mark.slow
+@pytest.mark.recorded
 def test_a_node_that_dies_loses_no_save_and_its_runs_go_on_elsewhere(tmp_path, ray_nodes, local):
     path, folder = interrupted(tmp_path), tmp_path / "runs"
     command = words(path, folder, *on(ray_nodes, "--fetch"))
@@ -346,6 +349,7 @@ def test_a_node_that_dies_loses_no_save_and_its_runs_go_on_elsewhere(tmp_path, r
 
 
 @pytest.mark.slow
+@pytest.mark.recorded
 def test_a_driver_that_is_killed_ends_its_runs_and_the_same_command_goes_on(
     tmp_path, ray_nodes, local
 ):

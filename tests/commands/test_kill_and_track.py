@@ -22,6 +22,7 @@ SMALL = (
 
 @pytest.mark.first
 @pytest.mark.slow
+@pytest.mark.recorded
 def test_killed_runs_are_whole_in_both_trackers(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "home"))

@@ -13,6 +13,7 @@ from rlarcade.evaluation.document_files import load_recorded
 from rlarcade.playing.named import named_players
 from rlarcade.reports import evaluation_report
 
+cut_off = pytest.mark.usefixtures("short_games")  # of searches, a whole game takes ten seconds
 LATE = Path(__file__).parent.parent / "data" / "space-invaders-late"
 SEARCH = f"search,simulations=3,depth=3:{LATE}"
 WHOLE_NAME = f"search,simulations=3,depth=3,skip=4,kind=uct:{LATE}"
@@ -50,6 +51,7 @@ def test_the_name_in_a_result_names_the_same_player(command):
     assert player.name == WHOLE_NAME
 
 
+@cut_off
 def test_leagues_never_share_a_table(command, here):
     code, _, _ = command("evaluate", LATE, SEARCH, "--episodes", 1, "--report", "r.html")
     assert code == 0
@@ -83,6 +85,7 @@ def test_a_match_of_two_leagues_must_be_asked_for_and_says_so(command, here):
     assert (len(recorded), problems) == (2, [])
 
 
+@cut_off
 def test_a_match_within_the_league_needs_no_flag(command):
     more = f"search,simulations=4,depth=3:{LATE}"
     code, out, _ = command("compare", SEARCH, more, "--max-pairs", 1)
@@ -96,6 +99,7 @@ def test_the_same_search_of_the_same_weights_is_the_same_version(command):
     assert "both are the same version" in out
 
 
+@cut_off
 def test_a_round_robin_names_those_with_emulator_access(command):
     arguments = ["compare", LATE, SEARCH, "random", "--max-pairs", 1]
     assert command(*arguments)[0] == 2
@@ -104,6 +108,7 @@ def test_a_round_robin_names_those_with_emulator_access(command):
     assert "with emulator access: 1" in out
 
 
+@cut_off
 def test_library_functions_refuse_mixed_leagues_too():
     players = named_players([str(LATE), SEARCH])
     for play in (

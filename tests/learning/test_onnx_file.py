@@ -12,6 +12,7 @@ import pytest
 import torch
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
+from tiers import quick
 from torch import nn
 
 from rlarcade import ConfigError, TrainConfig, evaluate_agent
@@ -23,6 +24,8 @@ from rlarcade.learning.onnx_file import OnnxCheck, OnnxValues, export_onnx, onnx
 from rlarcade.learning.policy import DQNAgent
 from rlarcade.playing.players import AgentPlayer
 
+COSTLY = ("btr", "fast", "impala-iqn")
+"""Presets whose parts are in the networks of others, too."""
 SMALL = {"conv_channels": (4, 4, 4), "hidden_units": 8, "impala_width": 1}
 NAMES = ("NOOP", "FIRE", "RIGHT", "LEFT", "RIGHTFIRE", "LEFTFIRE")  # of Pong, in ALE's order
 
@@ -90,16 +93,7 @@ def check_values(agent, path):
             assert np.allclose(found, wanted, rtol=1e-5, atol=1e-5)
 
 
-# dueling, noisy, categorical; implicit; norms
-@pytest.mark.parametrize("preset", ["rainbow", "munchausen-iqn", "pqn"])
-def test_every_kind_of_network_has_torchs_values(tmp_path, preset):
-    agent = small_agent(preset)
-    export_onnx(agent, tmp_path / "agent.onnx")
-    check_values(agent, tmp_path / "agent.onnx")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("preset", [*preset_names(), "gauss"])
+@pytest.mark.parametrize("preset", quick([*preset_names(), "gauss"], ["rainbow"], COSTLY))
 def test_the_network_of_every_preset_has_torchs_values(real_games, tmp_path, preset):
     agent = small_agent("rainbow", head="gauss") if preset == "gauss" else small_agent(preset)
     before = agent.q_values(noise()).tobytes()

@@ -93,6 +93,8 @@ COMPOSITIONS = {
     "impala-pqn": ROLLOUTS,
 }
 QUICKEST = ("pqn",)
+COSTLY = ("double-dqn", "btr", "fast", "impala-iqn")
+"""Each part of these is in another composition, too, which costs less."""
 
 
 class EasyCatch(CatchLanes):
@@ -124,7 +126,7 @@ def composition(name, **changes):
 
 
 def compositions(*default):
-    return quick(COMPOSITIONS, default or QUICKEST)
+    return quick(COMPOSITIONS, default or QUICKEST, COSTLY)
 
 
 def caught(config, torso=None):
@@ -312,8 +314,7 @@ def test_on_a_gpu_captured_updates_move_the_weights_as_others_do(name):
         assert apart <= 0.05 * np.linalg.norm(weights["off"][key] - start) + 1e-7, key
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", COMPOSITIONS)
+@pytest.mark.parametrize("name", quick(COMPOSITIONS, (), COSTLY))
 def test_compiled_training_learns_what_it_learns_without(name, monkeypatch):
     # the CPU twin of what runs on a GPU: our code as the compiler takes it apart, whole graphs
     # without a break, but no generated kernels, which would take half a minute each

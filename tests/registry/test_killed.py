@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from registry_helpers import sql, tiny
+from tiers import quick
 
 from rlarcade.registry.registry import Registry
 
@@ -115,9 +116,9 @@ def test_a_process_that_is_killed_loses_nothing_that_it_had_reported(address, tm
     kill_repeatedly(address, tmp_path, 3, 0.5)
 
 
-@pytest.mark.slow
-def test_processes_that_are_killed_thirty_times_lose_nothing(address, tmp_path):
-    kill_repeatedly(address, tmp_path, 30, 1.0)
+@pytest.mark.parametrize("kills", quick([6, 30], (), [30]))
+def test_processes_that_are_killed_again_and_again_lose_nothing(address, tmp_path, kills):
+    kill_repeatedly(address, tmp_path, kills, 1.0)
 
 
 def race(address, tmp_path, processes, seconds):

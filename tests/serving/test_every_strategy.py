@@ -9,6 +9,7 @@ from registry_helpers import whole
 from serving_helpers import run
 from serving_house import House
 from serving_process import serving
+from tiers import quick
 from warm_python import programs
 
 from rlarcade.errors import UnusableRegistryError
@@ -153,7 +154,7 @@ def engine(request):
     return ("--engine", "ray", "--replicas", "2", "--address", address)
 
 
-on_both = pytest.mark.parametrize("engine", ["local", "ray"], indirect=True)
+on_both = pytest.mark.parametrize("engine", quick(["local", "ray"], (), ["ray"]), indirect=True)
 
 
 @contextlib.contextmanager
@@ -182,6 +183,7 @@ def played_until_it_ends(server, *words, rounds=12):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
+@pytest.mark.recorded
 def test_twins_over_http_save_the_champion_from_a_worse_candidate(tmp_path, engine):
     with space_invaders(tmp_path, "late", "early", engine) as (server, registry):
         server.run("rollout", "start", "2", "--strategy", "parallel", "--mode", "twin")
@@ -196,6 +198,7 @@ def test_twins_over_http_save_the_champion_from_a_worse_candidate(tmp_path, engi
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
+@pytest.mark.recorded
 def test_a_phased_rollout_over_http_reaches_one_group_after_the_other(tmp_path, engine):
     with space_invaders(tmp_path, "early", "late", engine) as (server, registry):
         words = ("--strategy", "phased", "--phases", "staff,beta", "--min-sessions", "2")

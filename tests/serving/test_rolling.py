@@ -13,6 +13,7 @@ from registry_helpers import whole
 from serving_helpers import run
 from serving_house import House
 from test_worker_engine import until
+from tiers import RECORDED
 from worker_agents import CRASHING, DEADLY_TO_LOAD, NEVER_LOADED
 from worker_places import PLACES, Place, soon, worker_engine, workers
 
@@ -123,7 +124,7 @@ def shares(house):
         (2, False, "processes"),
         pytest.param(3, False, "processes", marks=pytest.mark.slow),
         pytest.param(3, True, "processes", marks=pytest.mark.slow),
-        pytest.param(3, True, "ray", marks=pytest.mark.slow),
+        pytest.param(3, True, "ray", marks=RECORDED),
     ],
     indirect=["_place"],
 )

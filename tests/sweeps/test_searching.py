@@ -13,6 +13,7 @@ from math import log10, sin
 from pathlib import Path
 
 import pytest
+from tiers import quick, quick_first
 
 from rlarcade.sweeps.searching import Searching
 
@@ -171,7 +172,7 @@ def test_every_trial_is_a_run_with_settings_from_the_ranges(swept, curves, tmp_p
     assert f"best: {best['label']}, mean score {best['score']:.1f}, learning_rate = " in said
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random", "cmaes"])
+@pytest.mark.parametrize("sampler", quick(["tpe", "random", "cmaes"], ["cmaes"]))
 def test_a_search_with_the_same_seed_tries_the_same(swept, curves, sampler):
     def parameters(seed, folder):
         text = HEAD + search(trials=12, sampler=sampler, pruner="none", seed=seed)
@@ -303,7 +304,7 @@ def test_successive_halving_lets_the_best_quarter_go_on(swept, curves):
     assert states(document).count("stopped") > 5
 
 
-@pytest.mark.parametrize("pruner", ["median", "successive-halving"])
+@pytest.mark.parametrize("pruner", quick(["median", "successive-halving"], ["median"]))
 def test_what_is_stopped_does_not_depend_on_when_one_looks(swept, curves, monkeypatch, pruner):
     """A run that ends before the first look is judged by all its scores, in order."""
     text = HEAD + search(trials=14, pruner=pruner, startup_trials=2)
@@ -338,7 +339,9 @@ def test_a_score_before_the_first_game_has_ended_is_none(swept, curves, monkeypa
 # Stopped, killed, and gone on
 
 
-@pytest.mark.parametrize(("begun", "sampler"), [(0, "tpe"), (11, "tpe"), (7, "cmaes")])
+@pytest.mark.parametrize(
+    ("begun", "sampler"), quick_first([(11, "tpe"), (7, "cmaes"), (0, "tpe")], 1)
+)
 def test_a_search_that_broke_off_goes_on_as_if_it_had_not(swept, curves, begun, sampler):
     text = HEAD + search(trials=14, sampler=sampler, startup_trials=2)
     whole = swept(text, folder="whole")[1]
@@ -355,7 +358,7 @@ def test_a_search_that_broke_off_goes_on_as_if_it_had_not(swept, curves, begun, 
 
 
 @pytest.mark.parametrize("followed", [False, True], ids=["nothing", "all but the stop"])
-@pytest.mark.parametrize("pruner", ["median", "successive-halving"])
+@pytest.mark.parametrize("pruner", quick(["median", "successive-halving"], ["median"]))
 def test_a_kill_while_an_answer_is_followed_does_not_change_it(
     swept, curves, monkeypatch, pruner, followed
 ):
