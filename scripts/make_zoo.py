@@ -8,7 +8,11 @@ with what the package has. The runs of each game go through the gate one after t
 continuous deployment: the first must beat random play, and each later one the champion. Then all of
 them play a round robin, which changes nothing and shows what the gate may have missed. The
 champion's folder has its checkpoint, its card, and the games that prove the card's scores. The same
-command goes on where it was stopped.
+command goes on where it was stopped. Games of earlier commands stay in the file and in the zoo. A
+new run challenges the agent that the zoo has if that agent's folder is named before it:
+
+    python scripts/make_zoo.py rlarcade/agents/pong runs/pong-seed3 --registry zoo-registry \
+        --json docs/results/zoo.json
 """
 
 import argparse
@@ -45,7 +49,8 @@ def main() -> int:
     by_game: defaultdict[str, list[str]] = defaultdict(list)
     for run in asked.runs:
         by_game[DQNAgent.load(run).game].append(run)
-    document: dict[str, Any] = {"games": {}, **provenance()}
+    before = json.loads(asked.json.read_text("utf-8"))["games"] if asked.json.exists() else {}
+    document: dict[str, Any] = {"games": before, **provenance()}
     with Registry.open(asked.registry) as registry:
         for game, runs in sorted(by_game.items()):
             document["games"][game] = chosen(registry, game, runs, asked)

@@ -618,9 +618,12 @@ def test_the_zoo_is_chosen_by_the_gate(tmp_path, monkeypatch, real_games):
     arguments += ["--games", 2, "--json", tmp_path / "zoo.json"]
     monkeypatch.setattr(sys, "argv", ["make_zoo.py", *map(str, arguments)])
     make_zoo = runpy.run_path(str(SCRIPTS / "make_zoo.py"))["main"]
+    (tmp_path / "zoo.json").write_text('{"games": {"pong": {"champion": 1}}}')
     for _ in range(2):  # the second time nothing is played again but the games of the card
         assert make_zoo() == 0
-        told = json.loads((tmp_path / "zoo.json").read_text())["games"]["space_invaders"]
+        games = json.loads((tmp_path / "zoo.json").read_text())["games"]
+        assert games["pong"] == {"champion": 1}
+        told = games["space_invaders"]
         assert [one["state"] for one in told["submissions"]] == ["rejected", "promoted"]
         assert told["champion"] == 2
         (match,) = told["round_robin"]
