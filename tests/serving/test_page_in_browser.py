@@ -403,12 +403,12 @@ def test_a_connection_that_breaks_is_made_again_and_the_game_goes_on(chromium, s
     with Visit(chromium, server.url, prepare=prepare) as one:
         seed = one.text(".seed")
         until(lambda: one.step() > 2)
-        before = one.step()
         one.page.evaluate(WRITE_DOWN_STATES)  # the message stands for a tenth of a second
         sockets[0].close(code=1011)
-        until(lambda: one.step() > before + 3)
         lost = "The connection was lost. It is made again …"
-        assert one.page.evaluate("window.states") == [lost, ""]
+        until(lambda: one.page.evaluate("window.states") == [lost, ""])
+        before = one.step()
+        until(lambda: one.step() > before + 3)
         assert len(sockets) == 2
         assert one.text(".seed") == seed
         assert one.text(".state") == ""
