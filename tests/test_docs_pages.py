@@ -95,7 +95,7 @@ SHORTER_SWEEPS = {
 """What takes the place of parts of the files that the page about sweeps shows."""
 BY_HEADING = {"docs/serving"}
 """Pages whose headings are alternatives: each begins anew, with a registry and a server."""
-COSTLY = {"docs/howto/ray"}
+COSTLY = {"docs/howto/ray", "docs/howto/many-machines"}
 
 
 def parts():

@@ -2,6 +2,7 @@
 
 import pytest
 from docs_helpers import PAGES, ROOT, blocks, run_lines
+from tiers import quick
 
 SHORTER = {
     r"^python3 -m venv.*": ":",
@@ -20,8 +21,7 @@ TUTORIALS = {
 
 
 @pytest.mark.first
-@pytest.mark.slow
-@pytest.mark.parametrize("name", TUTORIALS)
+@pytest.mark.parametrize("name", quick(TUTORIALS, (), ["serve"]))
 def test_the_commands_of_a_tutorial_run_one_after_the_other(name, tmp_path):
     (tmp_path / "tests").symlink_to(ROOT / "tests")
     for old, age in (("old", "early"), ("new", "late")):

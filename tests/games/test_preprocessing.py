@@ -127,6 +127,7 @@ def test_vector_env_plays_the_games_of_gymnasiums_preprocessing(game, name, chan
 
 
 @pytest.mark.slow
+@pytest.mark.recorded
 @pytest.mark.parametrize(
     ("game", "name"),
     [("breakout", "v5"), ("space_invaders", "v5"), ("pong", "v5"), ("seaquest", "machado")],
@@ -140,6 +141,7 @@ def test_vector_env_plays_long_games_of_gymnasiums_preprocessing(game, name):
 
 
 @pytest.mark.slow
+@pytest.mark.recorded
 def test_every_game_begins_as_in_gymnasiums_preprocessing():
     seed = list(gymnasium_seeds())[2]
     for game in all_games():

@@ -1,21 +1,18 @@
-"""Training and evaluation on many games, not only those that other tests like.
-
-They are a third of all games, because each takes two seconds. tests/games/test_simulator.py plays
-every game.
-"""
+"""Training and evaluation on every game, not only on those that other tests like."""
 
 import numpy as np
 import pytest
+from tiers import quick
 
 from rlarcade.evaluation import evaluate_agent
 from rlarcade.games import all_games, get_protocol
 from rlarcade.learning.state import TrainingState
 from rlarcade.learning.training import train_agent
 
-pytestmark = pytest.mark.slow
+GAMES = all_games()
 
 
-@pytest.mark.parametrize("game", all_games()[::3])
+@pytest.mark.parametrize("game", quick(GAMES, (), set(GAMES) - set(GAMES[::8])))
 def test_an_agent_learns_from_the_game_and_plays_it(game, tiny_config):
     short = {"total_timesteps": 96, "learning_starts": 64, "buffer_size": 96}
     config = tiny_config.model_copy(update={"game": game, **short})

@@ -24,7 +24,7 @@ from rlarcade.learning.onnx_file import OnnxCheck, OnnxValues, export_onnx, onnx
 from rlarcade.learning.policy import DQNAgent
 from rlarcade.playing.players import AgentPlayer
 
-COSTLY = ("btr", "fast", "impala-iqn")
+COSTLY = ("double-dqn", "quick", "munchausen-iqn", "impala-iqn", "btr", "fast")
 """Presets whose parts are in the networks of others, too."""
 SMALL = {"conv_channels": (4, 4, 4), "hidden_units": 8, "impala_width": 1}
 NAMES = ("NOOP", "FIRE", "RIGHT", "LEFT", "RIGHTFIRE", "LEFTFIRE")  # of Pong, in ALE's order

@@ -199,6 +199,7 @@ def test_of_a_stream_of_equals_none_is_promoted_with_more_than_alpha():
 
 
 @pytest.mark.slow
+@pytest.mark.recorded
 def test_streams_that_are_played_keep_to_what_was_calculated(tmp_path):
     arguments = ["--streams", "400", "--json", str(tmp_path / "found.json")]
     command = [sys.executable, str(SCRIPTS / "simulate_attempts.py"), *arguments]

@@ -14,6 +14,7 @@ import psutil
 import pytest
 from registry_helpers import EARLY, LATE
 from serving_helpers import Favourite, observations
+from tiers import RECORDED
 from worker_agents import (
     CRASHING,
     DEADLY,
@@ -336,7 +337,7 @@ async def playing(engine, version, answers, stop):
         await asyncio.sleep(0.002)
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=HERE_AND_SLOW)])
+@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=(pytest.mark.processes, *RECORDED))])
 def test_workers_killed_at_random_cost_no_request(tmp_path, kills):
     async def check():
         random.seed(0)
@@ -540,6 +541,7 @@ def test_the_server_itself_cannot_be_replaced():
 
 @pytest.mark.processes
 @pytest.mark.slow
+@pytest.mark.recorded
 def test_real_agents_survive_twenty_kills_with_their_bits():
     checkpoints = [load_checkpoint(folder) for folder in (EARLY, LATE)]
     agents = [DQNAgent.load(checkpoint) for checkpoint in checkpoints]

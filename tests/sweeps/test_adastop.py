@@ -4,6 +4,7 @@ from itertools import combinations, product
 
 import numpy as np
 import pytest
+from tiers import quick
 
 import rlarcade.sweeps.adastop as adastop
 from rlarcade.errors import ConfigError
@@ -177,19 +178,18 @@ def test_a_rule_that_can_show_nothing_is_refused():
 # The family-wise error
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "arms",
-    [
-        {"a": "normal", "b": "normal"},
-        {"a": "normal", "b": "normal", "c": "normal", "d": "normal"},
-        {"a": "normal", "b": "normal", "c": "far", "d": "far"},
-        {"a": "heavy", "b": "heavy", "c": "heavy"},
-        {"a": "wide", "b": "normal", "c": "normal"},
-    ],
-    ids=["two", "four", "two of two each", "heavy tails", "unequal spread"],
-)
-def test_equal_arms_are_called_different_at_most_alpha_of_the_time(few_permutations, arms):
+ARMS = {
+    "two": {"a": "normal", "b": "normal"},
+    "four": {"a": "normal", "b": "normal", "c": "normal", "d": "normal"},
+    "two of two each": {"a": "normal", "b": "normal", "c": "far", "d": "far"},
+    "heavy tails": {"a": "heavy", "b": "heavy", "c": "heavy"},
+    "unequal spread": {"a": "wide", "b": "normal", "c": "normal"},
+}
+
+
+@pytest.mark.parametrize("name", quick(ARMS, (), set(ARMS) - {"two"}))
+def test_equal_arms_are_called_different_at_most_alpha_of_the_time(few_permutations, name):
+    arms = ARMS[name]
     draw = {
         "normal": lambda generator: generator.normal(size=20),
         "far": lambda generator: generator.normal(10, 1, size=20),

@@ -184,6 +184,7 @@ def test_a_search_with_the_same_seed_tries_the_same(swept, curves, sampler):
 
 
 @pytest.mark.slow
+@pytest.mark.recorded
 def test_tpe_comes_nearer_to_the_best_learning_rate_than_chance(swept, curves):
     def distance(sampler):
         document = swept(HEAD + search(trials=40, sampler=sampler, pruner="none"), folder=sampler)[
@@ -667,8 +668,7 @@ def weights_and_games(run):
     return evaluation["version"], evaluation["episodes"]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", quick([1, 2], (), [2]))
 def test_a_killed_search_of_real_runs_loses_and_doubles_no_trial(tmp_path, jobs):
     path = tmp_path / "rates.toml"
     path.write_text(TINY)
