@@ -95,7 +95,9 @@ SHORTER_SWEEPS = {
 """What takes the place of parts of the files that the page about sweeps shows."""
 BY_HEADING = {"docs/serving"}
 """Pages whose headings are alternatives: each begins anew, with a registry and a server."""
-COSTLY = {"docs/howto/ray", "docs/howto/many-machines"}
+HOWTO = ("ray", "many-machines", "sweeps", "share-a-checkpoint", "look-ahead")
+COSTLY = ("docs/algorithms/", "docs/results/", *(f"docs/howto/{name}" for name in HOWTO))
+"""How the names of pages begin that are recorded: many that are alike, or that take a minute."""
 
 
 def parts():
@@ -110,7 +112,7 @@ def parts():
             }
         for part, text in texts.items():
             if lines := list(blocks(text)):
-                marks = RECORDED if name in COSTLY else pytest.mark.slow
+                marks = RECORDED if name.startswith(COSTLY) else pytest.mark.slow
                 yield pytest.param(name, lines, id=part.replace(" ", "-"), marks=marks)
 
 

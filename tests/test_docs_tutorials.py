@@ -2,7 +2,6 @@
 
 import pytest
 from docs_helpers import PAGES, ROOT, blocks, run_lines
-from tiers import quick
 
 SHORTER = {
     r"^python3 -m venv.*": ":",
@@ -21,7 +20,9 @@ TUTORIALS = {
 
 
 @pytest.mark.first
-@pytest.mark.parametrize("name", quick(TUTORIALS, (), ["serve"]))
+@pytest.mark.slow
+@pytest.mark.recorded
+@pytest.mark.parametrize("name", TUTORIALS)
 def test_the_commands_of_a_tutorial_run_one_after_the_other(name, tmp_path):
     (tmp_path / "tests").symlink_to(ROOT / "tests")
     for old, age in (("old", "early"), ("new", "late")):

@@ -32,6 +32,7 @@ def test_a_notebook_was_run_from_top_to_bottom_and_is_small(path):
 
 @pytest.mark.first
 @pytest.mark.slow
+@pytest.mark.recorded
 def test_a_notebook_runs_and_shows_as_many_results_as_it_has_shown(path):
     from nbclient import NotebookClient
 

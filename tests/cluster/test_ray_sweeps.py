@@ -307,6 +307,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on_to_the_same_weights(tmp_path,
 
 
 @pytest.mark.slow
+@pytest.mark.recorded
 def test_a_worker_that_is_killed_loses_no_save_and_its_run_goes_on(tmp_path, ray_nodes, local):
     path, folder = interrupted(tmp_path), tmp_path / "runs"
     command = words(path, folder, *on(ray_nodes, "--fetch"))

@@ -93,8 +93,7 @@ COMPOSITIONS = {
     "impala-pqn": ROLLOUTS,
 }
 QUICKEST = ("pqn",)
-COSTLY = ("double-dqn", "btr", "fast", "impala-iqn")
-"""Each part of these is in another composition, too, which costs less."""
+COSTLY = ("laptop", "double-dqn", "munchausen-iqn", "btr", "fast", "impala-iqn")
 
 
 class EasyCatch(CatchLanes):

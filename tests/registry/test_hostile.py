@@ -213,6 +213,7 @@ def columns():
 
 
 @pytest.mark.slow
+@pytest.mark.recorded
 @pytest.mark.parametrize(("table", "column"), list(columns()))
 def test_a_row_that_was_altered_by_hand_is_a_line_in_every_subcommand(
     altered, monkeypatch, capsys, table, column

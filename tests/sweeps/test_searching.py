@@ -668,7 +668,9 @@ def weights_and_games(run):
     return evaluation["version"], evaluation["episodes"]
 
 
-@pytest.mark.parametrize("jobs", quick([1, 2], (), [2]))
+@pytest.mark.slow
+@pytest.mark.recorded
+@pytest.mark.parametrize("jobs", [1, 2])
 def test_a_killed_search_of_real_runs_loses_and_doubles_no_trial(tmp_path, jobs):
     path = tmp_path / "rates.toml"
     path.write_text(TINY)

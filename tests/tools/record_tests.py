@@ -3,7 +3,7 @@
     python tests/tools/record_tests.py
     python tests/tools/record_tests.py tests/cluster
 
-They take half an hour of two slow cores, so .ci/run leaves them out: whoever changes what they
+They take an hour of two slow cores, so .ci/run leaves them out: whoever changes what they
 test runs them. What came of the others stays in docs/results/recorded-tests.json.
 """
 
