@@ -7,10 +7,9 @@ from rlarcade.errors import CheckpointError
 from rlarcade.games.names import display_name, resolve_game
 
 _PREFIX = "zoo:"
-_INSTALLED = Path(__file__).parent / "agents"
-"""A folder for each game, in an installed package."""
-_SOURCE = {"space_invaders": Path(__file__).parents[1] / "tests" / "data" / "space-invaders-late"}
-"""The same agents in a source tree."""
+_AGENTS = Path(__file__).parent / "agents"
+"""A card's folder for each game, written by scripts/make_zoo.py."""
+_MANIFEST = "manifest.json"  # checkpoint.py, which has the name, imports this module
 
 
 def is_zoo_name(name: str | Path) -> bool:
@@ -26,7 +25,9 @@ def zoo_name(game: str) -> str:
 
 def zoo_games() -> tuple[str, ...]:
     """Returns the ROM ids of the games that the zoo has an agent for, in alphabetical order."""
-    return tuple(sorted(_folders()))
+    # A killed write leaves a hidden folder behind, such as .pong.writing.
+    folders = (one for one in _AGENTS.iterdir() if not one.name.startswith("."))
+    return tuple(sorted(one.name for one in folders if (one / _MANIFEST).is_file()))
 
 
 def zoo_folder(name: str | Path) -> Path:
@@ -39,21 +40,15 @@ def zoo_folder(name: str | Path) -> Path:
         GameError: the game is unknown.
         CheckpointError: no game is named, or the zoo has no agent for it.
     """
-    known = ", ".join(map(zoo_name, zoo_games()))
+    games = zoo_games()
+    known = ", ".join(map(zoo_name, games))
     asked = str(name).removeprefix(_PREFIX)
     if not asked:
         raise CheckpointError(f"{_PREFIX} names no game. The zoo has {known}.")
     game = resolve_game(asked)
-    folder = _folders().get(game)
-    if folder is None:
+    if game not in games:
         raise CheckpointError(
             f"the zoo has no agent for {display_name(game)}. Train one with `python -m "
             f"rlarcade.train --game {display_name(game)}`, or name one of these: {known}."
         )
-    return folder
-
-
-def _folders() -> dict[str, Path]:
-    if not _INSTALLED.is_dir():
-        return _SOURCE
-    return {folder.name: folder for folder in _INSTALLED.iterdir()}
+    return _AGENTS / game

@@ -17,7 +17,6 @@ new run challenges the agent that the zoo has if that agent's folder is named be
 
 import argparse
 import json
-import shutil
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -50,10 +49,10 @@ def main() -> int:
     for run in asked.runs:
         by_game[DQNAgent.load(run).game].append(run)
     before = json.loads(asked.json.read_text("utf-8"))["games"] if asked.json.exists() else {}
-    document: dict[str, Any] = {"games": before, **provenance()}
+    document: dict[str, Any] = {"games": before}
     with Registry.open(asked.registry) as registry:
         for game, runs in sorted(by_game.items()):
-            document["games"][game] = chosen(registry, game, runs, asked)
+            document["games"][game] = chosen(registry, game, runs, asked) | provenance()
             asked.json.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
     return 0
 
@@ -94,10 +93,7 @@ def chosen(
     agent = DQNAgent.load(checkpoint)
     player = AgentPlayer(agent, name=card_name(checkpoint.manifest))
     evaluation = evaluate_agent(player, episodes=asked.games)
-    folder = asked.agents / game
-    if folder.exists():
-        shutil.rmtree(folder)
-    sizes = write_card(folder, checkpoint, agent, evaluation, with_clip=False)
+    sizes = write_card(asked.agents / game, checkpoint, agent, evaluation, with_clip=False)
     print(f"{game}: version {champion.version}, mean {evaluation.mean:.1f}", flush=True)
     return {
         "submissions": submissions,
