@@ -44,6 +44,23 @@ def test_folder_environment_and_words_are_those_of_the_caller(tmp_path):
     assert ours[0] == 0
 
 
+def test_files_that_the_caller_hands_over_have_their_numbers(tmp_path):
+    """A sweep hands each of its runs a pipe, and tells it the number in a variable."""
+    (tmp_path / "scripts").mkdir()
+    script = "import os, sys; [print(os.read(int(word), 9)) for word in sys.argv[1:]]"
+    (tmp_path / "scripts" / "read.py").write_text(script)
+    pipes = [os.pipe() for _ in range(3)]
+    ends = [end for end, _ in pipes]
+    words = [programs() / "python", "scripts/read.py", *(str(end) for end in ends)]
+    with subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, pass_fds=ends) as process:
+        for number, (_, entry) in enumerate(pipes):
+            os.write(entry, b"pipe %d" % number)
+        assert process.stdout.read() == b"b'pipe 0'\nb'pipe 1'\nb'pipe 2'\n"
+    for end, entry in pipes:
+        os.close(end)
+        os.close(entry)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_signal_to_the_caller_ends_the_command(tmp_path, number):
     words = [programs() / "python", "-m", "rlarcade.serve", "--port", "0"]

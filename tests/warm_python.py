@@ -8,6 +8,7 @@ the environment, the files and the signals of the `python` that was called.
 import ast
 import atexit
 import contextlib
+import fcntl
 import importlib
 import os
 import runpy
@@ -30,17 +31,24 @@ from made_up_games import MadeUpEmulator, put_in_place
 from rlarcade.__main__ import VERBS
 
 _READY = b"ready\n"
+_MOST_FILES = 64  # that a caller may have open
 # Starts in 0.03 s: without the site's packages, and with few modules.
 _CALLED = """\
 #!{real} -IS
 import os, signal, socket, sys
 words = {words}sys.argv[1:]
+def is_inherited(number):
+    try:
+        return os.get_inheritable(number)
+    except OSError:
+        return False
 if not " ".join(words).startswith(("-m rlarcade", "scripts/")):
     os.execv({real!r}, [{real!r}, *words])
+files = [number for number in map(int, os.listdir("/proc/self/fd")) if is_inherited(number)]
 line = socket.socket(socket.AF_UNIX)
 line.connect({address!r})
-told = repr((words, os.getcwd(), dict(os.environ))).encode()
-socket.send_fds(line, [len(told).to_bytes(8, "big")], [0, 1, 2])
+told = repr((words, os.getcwd(), dict(os.environ), files)).encode()
+socket.send_fds(line, [len(told).to_bytes(8, "big")], files)
 line.sendall(told)
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
     signal.signal(number, lambda number, _: line.send(bytes([number])))
@@ -87,13 +95,17 @@ def _load(made_up_games: bool) -> None:
         put_in_place(MadeUpEmulator, pytest.MonkeyPatch())
 
 
-def _called(connection: socket.socket) -> tuple[list[str], str, dict[str, str], list[int]]:
-    """The caller's words, folder, environment, and its standard files."""
-    head, files, _, _ = socket.recv_fds(connection, 8, 3)
+def _called(
+    connection: socket.socket,
+) -> tuple[list[str], str, dict[str, str], list[int], list[int]]:
+    """The caller's words, folder, environment, numbers of its open files, and these files here."""
+    head, files, _, _ = socket.recv_fds(connection, 8, _MOST_FILES)
     told = b""
     while len(told) < int.from_bytes(head, "big"):
         told += connection.recv(1 << 16)
-    return *ast.literal_eval(told.decode()), files
+    words, folder, environment, numbers = ast.literal_eval(told.decode())
+    assert len(files) == len(numbers)
+    return words, folder, environment, numbers, files
 
 
 def _watch(connection: socket.socket, child: int) -> None:
@@ -110,13 +122,26 @@ def _watch(connection: socket.socket, child: int) -> None:
         connection.send(code.to_bytes(2, "big", signed=True))
 
 
-def _run(
-    python: str, words: list[str], folder: str, environment: dict[str, str], files: list[int]
-) -> None:
-    """Runs `-m MODULE …` or `SCRIPT …` as Python does."""
-    for number, file in enumerate(files):
+def _open(numbers: list[int], files: list[int]) -> None:
+    """Gives files the numbers that they had at the caller: a flag or a variable may name one."""
+    aside = [fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, 500) for file in files]
+    for file in files:
+        os.close(file)
+    for number, file in zip(numbers, aside, strict=True):
         os.dup2(file, number)
         os.close(file)
+
+
+def _run(
+    python: str,
+    words: list[str],
+    folder: str,
+    environment: dict[str, str],
+    numbers: list[int],
+    files: list[int],
+) -> None:
+    """Runs `-m MODULE …` or `SCRIPT …` as Python does."""
+    _open(numbers, files)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)

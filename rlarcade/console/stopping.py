@@ -2,6 +2,7 @@
 
 import os
 import signal
+import stat
 import threading
 from contextlib import AbstractContextManager
 from types import FrameType, TracebackType
@@ -43,15 +44,23 @@ class StopSignal(AbstractContextManager["StopSignal"]):
 
 
 def stop_with_the_sweep() -> None:
-    """Makes this process stop, as after a Ctrl-C, when the sweep that started it has ended."""
+    """Makes this process stop, as after a Ctrl-C, when the sweep that started it has ended.
+
+    It must be called before the process opens files. The variable may be a left-over of a sweep's
+    environment, and its descriptor would then be the next file that is opened.
+    """
     pipe = os.environ.pop(PARENT_PIPE, "")
-    if pipe.isdigit():
+    if pipe.isdecimal() and _is_pipe(int(pipe)):
         threading.Thread(target=_interrupt_at_the_end_of, args=(int(pipe),), daemon=True).start()
 
 
-def _interrupt_at_the_end_of(pipe: int) -> None:
+def _is_pipe(descriptor: int) -> bool:
     try:
-        os.read(pipe, 1)  # nothing is ever written; it returns when the sweep's end is closed
-    except OSError:  # there is no such pipe
-        return
+        return stat.S_ISFIFO(os.fstat(descriptor).st_mode)
+    except (OSError, OverflowError):  # there is none
+        return False
+
+
+def _interrupt_at_the_end_of(pipe: int) -> None:
+    os.read(pipe, 1)  # nothing is ever written; it returns when the sweep's end is closed
     os.kill(os.getpid(), signal.SIGINT)
