@@ -59,7 +59,8 @@ if TYPE_CHECKING:
     )
     from rlarcade.registry.registry import Registry
     from rlarcade.runs.listener import Listener
-    from rlarcade.runs.metrics import MetricWriter, TrainingLog, read_metrics
+    from rlarcade.runs.metrics import MetricWriter, TrainingLog
+    from rlarcade.runs.metrics_file import read_metrics
     from rlarcade.runs.mlflow_tracker import MlflowTracker
     from rlarcade.runs.trackers import TrackedRun, Tracker
     from rlarcade.runs.training_run import TrainingRun
@@ -122,7 +123,7 @@ _HOMES = {
     "make_env": "games",
     "make_vec_env": "games",
     "play_steps": "playing",
-    "read_metrics": "runs.metrics",
+    "read_metrics": "runs.metrics_file",
     "saliency": "learning.saliency",
     "train_agent": "learning.training",
 }

@@ -14,7 +14,7 @@ VERBS = {
     "compare": "match a candidate against the champion: promote or reject",
     "watch": "show a checkpoint's or a recorded game, and confirm recorded scores",
     "predict": "an agent's actions for stored observations or recorded games",
-    "export": "write a checkpoint's network as an ONNX file",
+    "export": "write a checkpoint as an ONNX file, or as a card to share",
     "promote": "register versions, and promote them through a gate, or roll back",
     "serve": "serve each game's champion over HTTP and WebSocket",
     "rollout": "hand a server's games over to another version, step by step",

@@ -85,7 +85,8 @@ class _Flags(BaseModel):
     alpha: float = 0.05
     """Bound on the probability of promoting a candidate that is no better."""
     beta: float = 0.10
-    """Bound on the probability of rejecting a candidate that wins 60 of 100 pairs."""
+    """Bound on the probability of rejecting a candidate that wins 60 of 100 pairs (58 in a
+    suite)."""
     non_inferiority: float | None = None
     """Promote a candidate that is not worse by this margin. With 0.1 the bar is 40 of 100 pairs."""
     mix_leagues: bool = False
@@ -197,6 +198,11 @@ def _round_robin(flags: _Flags, players: list[Player]) -> int:
 def _suite(flags: _Flags, path: Path) -> int:
     if flags.non_inferiority is not None:
         raise ConfigError("a suite takes its margin from its file; leave --non-inferiority out.")
+    if flags.game is not None:
+        raise ConfigError(
+            "a suite takes its games from its file; leave --game out. An entry of [[games]] may "
+            "have `game`."
+        )
     rule = SUITE_RULE.model_copy(update=_rule(flags).model_dump(include={"alpha", "beta"}))
     file = read_toml_as(_SuiteFile, path, "suite")
     games = [_players(flags, [one.champion, one.candidate], one.game) for one in file.games]

@@ -288,7 +288,7 @@ def _finding_line(finding: str) -> str:
 def _variant_line(variant: dict[str, Any]) -> str:
     mean = "no score yet" if variant["mean"] is None else f"mean score {variant['mean']:,.1f}"
     return (
-        f"  {variant['role']:<9} version {variant['version']}, {variant['share']:.0%}: "
+        f"  {variant['role']:<9} version {variant['version']}, {100 * variant['share']:.3g}%: "
         f"{counted(variant['sessions'], 'session')}, {counted(variant['games'], 'game')}, {mean}"
         f"{_outcomes(variant['outcomes'])}"
     )

@@ -15,7 +15,7 @@ from rlarcade import console
 from rlarcade.command_line import JsonFlag, parse_flags
 from rlarcade.console import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OK, StopSignal, say, say_lines
 from rlarcade.errors import ConfigError
-from rlarcade.learning.hardware import cores
+from rlarcade.machine import cores
 from rlarcade.outputs import check_outputs
 from rlarcade.play_commands import AddressFlag, ReportFlag, tell_report
 from rlarcade.sweeps.comparing import Comparison

@@ -1,5 +1,6 @@
 """Makes text from outside safe to print: control characters in it are escaped."""
 
+import re
 import unicodedata
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +11,7 @@ halves of a surrogate pair, private and unassigned characters, line and paragrap
 
 LONGEST_SHOWN = 80
 """Most characters of a given value in an error; values from files and callers have any length."""
+_PASSWORD = re.compile(r"(?<=://)([^/\s:@]*):[^/\s]*@")  # of an address
 _LONGEST_PATH = 400  # most characters of a path or another word in an error
 _LONGEST_ERROR = 2_000  # most characters of an error: a foreign one may hold a whole array
 
@@ -31,6 +33,11 @@ def printable(text: object, longest: int | None = None) -> str:
         half = (longest - 1) // 2
         line = f"{line[: longest - 1 - half]}…{line[len(line) - half :]}"
     return line
+
+
+def without_password(text: str) -> str:
+    """Returns text without the passwords of the addresses in it, to be kept in a file."""
+    return _PASSWORD.sub(r"\1:…@", text)
 
 
 def quoted(value: object, longest: int = LONGEST_SHOWN) -> str:

@@ -44,8 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _train_command(argv: Sequence[str]) -> int:
-    code_commit()  # cached now, before anybody commits something else
     stop_with_the_sweep()
+    code_commit()  # cached now, before anybody commits something else
     settings, json_file, print_config = parse_settings(argv)
     if print_config:
         say_lines(as_toml(settings).splitlines())
@@ -68,8 +68,7 @@ def _train_command(argv: Sequence[str]) -> int:
 
 def _trained(settings: Settings, folder: Path, json_file: Path | None, stop: StopSignal) -> int:
     started = time.monotonic()
-    # An invalid gate fails before training.
-    gate = None if settings.run.pipeline is None else load_gate(settings.run.gate)
+    gate = None if settings.run.pipeline is None else _ready_to_send(settings)
     listener = Listener(
         say=say,
         warn=say_warning,
@@ -107,6 +106,15 @@ def _trained(settings: Settings, folder: Path, json_file: Path | None, stop: Sto
     write_json(json_file, outcome)
     say_lines(end_lines(folder, outcome, duration(time.monotonic() - started)))
     return EXIT_OK
+
+
+def _ready_to_send(settings: Settings) -> Gate:
+    """Returns the gate, and checks the registry's address. Training has not begun yet."""
+    from rlarcade.registry.store import require_reachable
+
+    if settings.run.registry is not None:
+        require_reachable(settings.run.registry)
+    return load_gate(settings.run.gate)
 
 
 def _send(settings: Settings, gate: Gate | None, stop: StopSignal, checkpoint: Path) -> None:

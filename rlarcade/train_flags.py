@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import redirect_stderr, suppress
 from pathlib import Path
 from types import UnionType
@@ -19,6 +19,7 @@ from rlarcade.config import (
     Settings,
     check_device,
     described_preset,
+    giving_way,
     load_preset,
     make_settings,
     preset_names,
@@ -33,6 +34,19 @@ _DESCRIPTION = (
 )
 _EVERYDAY = ("game", "total_timesteps", "minutes", "seed", "protocol", "device", "run_dir")
 """Settings that the help text shows first."""
+_VOID = {
+    "custom_torso": (
+        *("torso", "conv_channels", "first_kernel"),
+        *("impala_width", "spectral_norm", "pool_size"),
+    ),
+    "custom_loss": ("loss",),
+    "custom_exploration": (
+        *("exploration_initial_eps", "exploration_final_eps"),
+        *("exploration_fraction", "exploration_steps"),
+    ),
+    "custom_learning_rate": ("learning_rate", "learning_rate_final", "learning_rate_steps"),
+}
+"""Settings that decide nothing beside a part of the user's own."""
 
 
 class _Early(BaseModel):
@@ -66,17 +80,17 @@ def parse_settings(argv: Sequence[str]) -> tuple[Settings, Path | None, bool]:
     else:
         asked = early.preset or default_preset(early.device or "auto")
         (name, preset), note = load_preset(asked), described_preset(asked)
-    if early.total_timesteps is not None:
-        if early.minutes is not None:
-            raise ConfigError(
-                f"--total-timesteps {early.total_timesteps} and --minutes {early.minutes} both set "
-                "the length of the run. Give one of them."
-            )
-        preset.pop("minutes", None)
+        preset = giving_way(preset, given)
+    if early.total_timesteps is not None and early.minutes is not None:
+        raise ConfigError(
+            f"--total-timesteps {early.total_timesteps} and --minutes {early.minutes} both set "
+            "the length of the run. Give one of them."
+        )
     flags = _flags(name, preset, argv)
     flags.pop("preset")
     json_file, print_config = flags.pop("json_file"), flags.pop("print_config")
     settings = make_settings(name, flags)
+    _check_effect(given, settings.run)
     buffer_by_default = settings.train.memory.buffer_size is not None and "buffer_size" not in given
     notes = {
         "minutes_by_default": settings.run.minutes is not None and "minutes" not in given,
@@ -85,6 +99,22 @@ def parse_settings(argv: Sequence[str]) -> tuple[Settings, Path | None, bool]:
         "preset_note": note,
     }
     return settings.model_copy(update=notes), json_file, print_config
+
+
+def _check_effect(given: Collection[str], run: RunSettings) -> None:
+    """Refuses flags that would have no effect."""
+    for own, void in _VOID.items():
+        for name in void:
+            if name in given and getattr(run, own) is not None:
+                raise ConfigError(
+                    f"--{_words(name)} has no effect beside --{_words(own)}. Leave one of them out."
+                )
+    if "gate" in given and run.pipeline is None:
+        raise ConfigError("--gate has no effect without --pipeline. Add it: --pipeline ci.")
+
+
+def _words(name: str) -> str:
+    return name.replace("_", "-")
 
 
 def _early(argv: Sequence[str]) -> _Early:

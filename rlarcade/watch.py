@@ -44,6 +44,7 @@ from rlarcade.reports.pictures import (
     write_video,
 )
 from rlarcade.search_names import search_name
+from rlarcade.zoo import is_zoo_name, zoo_folder
 
 _DOCUMENTS = (".json", ".jsonl")
 
@@ -57,12 +58,13 @@ class _Flags(BaseModel):
     with recorded games: a file from `evaluate --json` or `compare --json`, a run's result.json, or
     the record of a match. Or the folder of a card (`export --card`): its games are shown."""
     verify: bool = False
-    """Replay every recorded game and verify every point. For a card, verify also that its agent
-    chose the actions, and that the figures in its text follow from the games."""
+    """Replay every recorded game and verify every point. For a card, as every agent of the zoo is
+    one, verify also that its agent chose the actions, and that the figures in its text follow from
+    the games."""
     episode: int = 0
     """Index of the game to show. For a checkpoint: the game that `evaluate` plays at this index."""
-    seed: int = 0
-    """Seed of a checkpoint's games, as in `evaluate`."""
+    seed: int | None = None
+    """Seed of a checkpoint's games, as in `evaluate`. Unset: 0."""
     video: Path | None = None
     """Write the game to this file (.mp4, 60 frames a second)."""
     registry: RegistryFlag = None
@@ -82,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _watch_command(argv: Sequence[str]) -> int:
     flags: _Flags = parse_flags(_Flags, argv, prog="rlarcade watch", description=__doc__)
-    check_seed(flags.seed)
+    check_seed(flags.seed or 0)
     if flags.episode < 0:
         raise ConfigError(f"episode must be 0 or more, got {flags.episode}.")
     if flags.saliency and flags.video is None and flags.picture is None:
@@ -97,14 +99,18 @@ def _watch_command(argv: Sequence[str]) -> int:
     trees: Trees | None = None
     problems: list[str] = []
     check: Check | None = None
-    if is_card(flags.what):
-        agent, recordings, problems = open_card(flags.what)
+    # An agent of the zoo is a card. It is shown playing a new game; what it claims can be verified.
+    folder = zoo_folder(flags.what) if flags.verify and is_zoo_name(flags.what) else flags.what
+    if is_card(folder):
+        _refuse_seed(flags)
+        agent, recordings, problems = open_card(folder)
         check = partial(check_own_game, agent)
     elif flags.what.suffix in _DOCUMENTS and not flags.what.is_dir() and flags.what.exists():
+        _refuse_seed(flags)
         recordings, problems = load_recorded(flags.what)
     else:
         agent, player = _player(flags)
-        recording, values, trees = _played(player, flags.seed, flags.episode)
+        recording, values, trees = _played(player, flags.seed or 0, flags.episode)
         recordings = [recording]
     if flags.verify and not _all_verified(recordings, problems, check):
         return EXIT_ERROR
@@ -125,6 +131,15 @@ def _watch_command(argv: Sequence[str]) -> int:
         )
     _show(recording, agent, values, trees, flags)
     return EXIT_OK
+
+
+def _refuse_seed(flags: _Flags) -> None:
+    """Refuses `--seed` for games that are recorded."""
+    if flags.seed is not None:
+        raise ConfigError(
+            f"--seed is for a game that is played now, but the games of {flags.what} are recorded. "
+            "Choose one of them by --episode, and leave --seed out."
+        )
 
 
 def _player(flags: _Flags) -> tuple[DQNAgent, Player]:

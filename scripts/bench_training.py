@@ -393,10 +393,16 @@ def run_worker(name: str, python: str, job: Job, cwd: str | None = None) -> Resu
     return Result(speed, child, details)
 
 
-def run_cleanrl(peer: Peer, job: Job, cwd: str) -> Result:
-    """Time CleanRL's unmodified script by the moments at which its own "SPS:" lines appear."""
+def cleanrl_command(peer: Peer, options: dict[str, object]) -> list[str]:
+    """The command of CleanRL's script on the CPU; its scripts spell that in two ways."""
     assert peer.script is not None
     no_cuda = ["--no-cuda"] if "tyro" in peer.script.read_text() else ["--cuda", "False"]
+    flags = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+    return [peer.python, "-u", str(peer.script), *no_cuda, *flags]
+
+
+def run_cleanrl(peer: Peer, job: Job, cwd: str) -> Result:
+    """Time CleanRL's unmodified script by the moments at which its own "SPS:" lines appear."""
     options: dict[str, object] = {"total-timesteps": job.total + 1, "seed": job.seed}
     if job.algorithm != "rainbow":  # which explores by its noise
         options["exploration-fraction"] = 0.001
@@ -410,7 +416,6 @@ def run_cleanrl(peer: Peer, job: Job, cwd: str) -> Result:
             "batch-size": job.batch_size,
             "train-frequency": job.train_freq,
         }
-    flags = [text for name, value in options.items() for text in (f"--{name}", str(value))]
     marks: list[Mark] = []
 
     def on_line(line: str) -> None:
@@ -420,7 +425,7 @@ def run_cleanrl(peer: Peer, job: Job, cwd: str) -> Result:
             step = (job.learning_starts // every + 1 + len(marks)) * every
             marks.append((step, time.perf_counter()))
 
-    command = [peer.python, "-u", str(peer.script), *no_cuda, *flags]
+    command = cleanrl_command(peer, options)
     root = str(peer.root) if peer.root else None
     child = run_child("cleanrl", command, job.threads, on_line, cwd, root)
     return Result(speed_of(marks, job.start), child, {})

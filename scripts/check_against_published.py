@@ -15,7 +15,7 @@ from typing import Any
 from rlarcade import TrainConfig
 from rlarcade.games import FRAMESKIP, published_curve
 from rlarcade.outputs import output_file
-from rlarcade.runs.metrics import read_metrics
+from rlarcade.runs.metrics_file import read_metrics
 
 _WINDOW = 1_000_000  # frames that a published point averages over
 # What made the published curves: https://github.com/google/dopamine, dopamine/jax/agents/*/configs.

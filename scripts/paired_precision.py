@@ -24,7 +24,7 @@ from torch.overrides import TorchFunctionMode
 
 from rlarcade.learning.hardware import has_bf16_instructions
 from rlarcade.outputs import output_file
-from rlarcade.runs.metrics import read_metrics
+from rlarcade.runs.metrics_file import read_metrics
 from rlarcade.train import main as train
 
 _PRODUCTS = {F.conv2d, F.linear}

@@ -35,7 +35,7 @@ import matplotlib.pyplot as plt
 from rlarcade.games import display_name, published_scores, resolve_game
 from rlarcade.outputs import output_file
 from rlarcade.reports.svg import DOTTED, INK, STYLE, colour, line_style
-from rlarcade.runs.metrics import read_metrics
+from rlarcade.runs.metrics_file import read_metrics
 
 _SCORE, _EVALUATION = "rollout/ep_rew_mean", "eval/mean_reward"
 _PARTS = ("env", "act", "replay", "learn")

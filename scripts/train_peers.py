@@ -6,7 +6,9 @@
 Nothing else may run meanwhile: the peer gets all cores. Its settings are the published ones: those
 of RL Baselines3 Zoo for Atari, and the defaults of CleanRL's `dqn_atari.py`. Only the number of
 steps is ours. A short run measures the speed first, because both peers plan their exploration by
-the number of steps and cannot be stopped by the clock. The games of the evaluation are rlarcade's.
+the number of steps and cannot be stopped by the clock. The games of the evaluation are rlarcade's:
+by protocol `v5`, as our agents are judged, and by `nature`, which has no sticky actions, as the
+games that the peers learn from.
 """
 
 import argparse
@@ -19,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench_training import BenchError, Peer, cpu_facts, install, run_child
+from bench_training import BenchError, Peer, cleanrl_command, cpu_facts, install, run_child
 from provenance import provenance
 
 from rlarcade.errors import RlarcadeError
@@ -90,12 +92,21 @@ def trained(asked: argparse.Namespace, game: str, peer: Peer) -> dict[str, Any]:
         "game": game,
         "steps": steps,
         "minutes": seconds / 60,
-        "settings": PUBLISHED[asked.peer] | {"seed": asked.seed},
-        "evaluation": _evaluated(asked, game),
+        "settings": _settings(asked, steps),
+        "evaluation": _evaluated(asked, game, "v5"),
+        # without sticky actions, as both peers are trained
+        "evaluation_as_trained": _evaluated(asked, game, "nature"),
         "versions": peer.versions,
         "machine": cpu_facts(asked.threads, "fp32"),
         **provenance(),
     }
+
+
+def _settings(asked: argparse.Namespace, steps: int) -> dict[str, Any]:
+    published = PUBLISHED[asked.peer]
+    # a larger replay would not be filled
+    size = min(published["buffer_size"], steps)
+    return published | {"buffer_size": size, "seed": asked.seed}
 
 
 def steps_in(seconds: float, starts: int, playing: float, learning: float) -> int:
@@ -128,7 +139,7 @@ def _sb3(
     job = {
         "env": f"{game}NoFrameskip-v4",
         "total": total,
-        "settings": PUBLISHED["sb3"] | {"learning_starts": starts, "seed": asked.seed},
+        "settings": _settings(asked, total) | {"learning_starts": starts},
         "threads": asked.threads,
         "out": str(asked.out.resolve() / "model.zip"),
     }
@@ -166,36 +177,43 @@ print(json.dumps(marks))
 def _cleanrl(
     asked: argparse.Namespace, game: str, peer: Peer, *, total: int, starts: int
 ) -> tuple[float, float]:
-    assert peer.script is not None
-    options = {
+    settings = _settings(asked, total) | {"learning_starts": starts}
+    options: dict[str, object] = {
         "env-id": f"{game}NoFrameskip-v4",
         "total-timesteps": total,
-        "learning-starts": starts,
-        # a larger one would not be filled
-        "buffer-size": min(PUBLISHED["cleanrl"]["buffer_size"], total),
-        "seed": asked.seed,
+        **{name.replace("_", "-"): value for name, value in settings.items()},
     }
-    flags = [text for name, value in options.items() for text in (f"--{name}", str(value))]
     marks: list[float] = []
     began = time.perf_counter()
 
     def on_line(line: str) -> None:
         if line.startswith("SPS:"):
             marks[1:] = [time.perf_counter() - began] * (1 if marks else 2)
+        elif line.startswith("model saved to "):
+            raise _Saved(asked.out / line.removeprefix("model saved to ").strip())
 
-    command = [peer.python, "-u", str(peer.script), "--no-cuda", "--save-model", *flags]
-    run_child("cleanrl", command, asked.threads, on_line, str(asked.out))
+    command = [*cleanrl_command(peer, options), "--save-model"]
+    try:
+        run_child("cleanrl", command, asked.threads, on_line, str(asked.out))
+    except _Saved as saved:
+        saved.path.replace(asked.out / "model.pt")
     if not marks:
         raise BenchError("CleanRL's script told no speed, so it learned nothing")
-    (newest,) = sorted(asked.out.glob("runs/*/*.cleanrl_model"), key=os.path.getmtime)[-1:]
-    newest.replace(asked.out / "model.pt")
     return marks[0], marks[-1]
 
 
-def _evaluated(asked: argparse.Namespace, game: str) -> dict[str, Any]:
+class _Saved(Exception):
+    """The model is a file. CleanRL's script would evaluate it now and needs MoviePy for that."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.path = path
+
+
+def _evaluated(asked: argparse.Namespace, game: str, protocol: str) -> dict[str, Any]:
     model = asked.out.resolve() / ("model.zip" if asked.peer == "sb3" else "model.pt")
     found = asked.out.resolve() / "evaluation.json"
-    words = [f"{asked.peer}_agent:make={model}", "--game", game]
+    words = [f"{asked.peer}_agent:make={model}", "--game", game, "--protocol", protocol]
     words += ["--episodes", str(asked.episodes), "--json", str(found)]
     path = os.pathsep.join([str(HERE / "adapters"), str(HERE.parent)])
     subprocess.run(

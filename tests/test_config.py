@@ -19,6 +19,7 @@ from rlarcade.config import (
     make_settings,
     preset_names,
 )
+from rlarcade.config.values import MOST_GAMES
 from rlarcade.errors import ConfigError
 
 
@@ -271,7 +272,7 @@ def test_settings_made_in_python_are_refused_in_the_same_words(values, message):
         *(("num_taus", 512), ("num_quantiles", 10_000), ("num_atoms", 10_000)),
         *(("batch_size", 10**6), ("hidden_units", 65_536), ("impala_width", 256)),
         *(("n_steps", 1_000), ("rollout_steps", 10**6), ("num_envs", 1_024)),
-        ("eval_episodes", 10**6),
+        ("eval_episodes", MOST_GAMES),
     ],
 )
 def test_what_sizes_memory_has_an_end(name, largest):
@@ -281,6 +282,15 @@ def test_what_sizes_memory_has_an_end(name, largest):
         settings(**{name: 2 * 10**8})
     with pytest.raises(ConfigError, match="^'conv_channels.1' must be at most 65536, not 1"):
         settings(conv_channels=[32, 10**9, 64])
+
+
+def test_a_run_lasts_ten_years_at_most(command, tmp_path):
+    assert settings(minutes=5_256_000).run.minutes == 5_256_000
+    flags = ["--game", "Pong", "--run-dir", tmp_path / "run"]
+    code, out, err = command("train", *flags, "--minutes", "1e308")
+    assert (code, out) == (2, "")
+    assert "minutes must be at most 5,256,000, which is ten years, not 1e+308. Lower it" in err
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
@@ -548,6 +558,8 @@ def test_a_preset_is_a_configuration():
     del values["save_interval"]
     assert config == TrainConfig(game="Pong", seed=7, **values)
     assert TrainConfig.from_preset("quick", game="Pong", n_steps=1).target.n_steps == 1
+    shared = TrainConfig.from_preset("laptop", game="Pong", exploration_fraction=0.5).exploration
+    assert (shared.fraction, shared.steps) == (0.5, None), "the preset's steps would hide it"
     with pytest.raises(ConfigError, match="unknown setting 'lr'. Did you mean 'learning_rate'"):
         TrainConfig.from_preset("quick", game="Pong", lr=1)
     with pytest.raises(ConfigError, match="'game' is missing"):

@@ -322,3 +322,34 @@ def test_what_else_goes_wrong_while_python_tidies_up_is_told_as_ever(monkeypatch
 
     assert console.run_command(command, []) == 0
     assert seen == [ValueError]
+
+
+def test_a_run_stops_when_the_sweep_that_began_it_has_ended(monkeypatch):
+    asked = threading.Event()
+    before = signal.signal(signal.SIGINT, lambda *_: asked.set())
+    ours, sweeps = os.pipe()
+    try:
+        monkeypatch.setenv(console.PARENT_PIPE, str(ours))
+        console.stop_with_the_sweep()
+        assert console.PARENT_PIPE not in os.environ  # what this process starts is no run of it
+        assert not asked.wait(0.1)
+        os.close(sweeps)
+        assert asked.wait(20)
+    finally:
+        signal.signal(signal.SIGINT, before)
+        os.close(ours)
+
+
+@pytest.mark.parametrize("left", ["closed", "file", "²", "-1", "9" * 30])
+def test_a_number_that_is_left_of_an_ended_sweep_is_no_pipe(monkeypatch, tmp_path, left):
+    """Another file may have the number by then. To read from it would take a byte from it."""
+    (tmp_path / "file").write_text("ab")
+    with (tmp_path / "file").open("rb", buffering=0) as file:
+        closed = os.dup(file.fileno())
+        os.close(closed)
+        number = {"closed": str(closed), "file": str(file.fileno())}.get(left, left)
+        monkeypatch.setenv(console.PARENT_PIPE, number)
+        threads = threading.enumerate()
+        console.stop_with_the_sweep()
+        assert threading.enumerate() == threads
+        assert file.read() == b"ab"

@@ -50,6 +50,7 @@ SHORTER = {
     r"(rlarcade\.train )": (
         r"\1--num-envs 4 --conv-channels 4 4 4 --hidden-units 16 --eval-episodes 1 "
     ),
+    r"--conv-channels 4 4 4 (.*--custom-torso )": r"\1",  # they would have no effect
     r"(--preset (?:btr|fast|impala-\w+).*)": r"\1 --impala-width 1 --batch-size 8",
     r"\bsearch(,simulations=\d+)?:": "search,simulations=1,depth=2:",
     # each worker imports torch, which takes seconds of a core

@@ -15,6 +15,7 @@ ROOMS = [
         "files",
         "json_text",
         "locks",
+        "machine",
         "text",
         "numbers",
         "interrupts",

@@ -40,3 +40,25 @@ def test_training_loads_none_of_the_libraries_it_does_not_need():
     )
     out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert out.stdout.strip() == "[]"
+
+
+def test_commands_that_mostly_ask_or_wait_import_torch_only_for_games():
+    code = (
+        "import sys, rlarcade.promote, rlarcade.rollout, rlarcade.play, rlarcade.sweep; "
+        "sys.exit(any(m in sys.modules for m in ('torch', 'scipy')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_sweep_that_names_its_preset_needs_no_torch_to_plan_its_runs(tmp_path):
+    file = tmp_path / "sweep.toml"
+    file.write_text('[settings]\npreset = "quick"\n[grid]\ngame = ["Pong"]\nseed = [1, 2]\n')
+    code = (
+        "import sys, pathlib; from rlarcade.sweeps.file import read_sweep; "
+        "_, runs = read_sweep(pathlib.Path(sys.argv[1]), None, jobs=None); "
+        "print(len(runs), 'torch' in sys.modules)"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", code, file], check=True, capture_output=True, text=True
+    )
+    assert out.stdout.strip() == "2 False"

@@ -105,7 +105,8 @@ WITH_PYTHON = [name for name, text in PAGES.items() if "```python" in text]
 @pytest.mark.parametrize("name", sorted(set(WITH_PYTHON) - WITH_OWN_TESTS))
 def test_the_python_examples_run_as_written_but_shorter(tmp_path, name):
     example = "".join(re.findall(r"```python\n(.+?)```", PAGES[name], flags=re.DOTALL))
-    code = example.replace("100_000", "64").replace("episodes=10", "episodes=1")
+    code = example.replace("100_000", "64")
+    code = re.sub(r"episodes=\d+", "episodes=1", re.sub(r"simulations=\d+", "simulations=2", code))
     (tmp_path / "example.py").write_text(code)
     subprocess.run([sys.executable, "example.py"], cwd=tmp_path, check=True, timeout=200)
 
@@ -132,6 +133,17 @@ def test_the_figures_about_speed_are_those_of_the_recorded_benchmark():
         row = next(row for key, row in rows.items() if name in key)
         for cell, peer in zip(row, ("cleanrl", "sb3"), strict=True):
             assert float(cell.rstrip("×")) == pytest.approx(ratio[setting][peer], abs=0.05)
+
+
+def test_the_requests_a_second_of_the_page_about_serving_are_the_recorded_ones():
+    own, bare = re.search(
+        r"answers ([\d,]+) requests a second of 16 clients, a bare handler with the same network "
+        r"([\d,]+) ",
+        prose(page("serving")),
+    ).groups()
+    servers = recorded("serving-load.json")["servers"]
+    for shown, name in ((own, "rlarcade, own, 16"), (bare, "bare, own, 16")):
+        assert shown == f"{servers[name]['requests_per_second']:,.0f}"
 
 
 def test_the_scores_to_expect_are_those_of_the_recorded_games():

@@ -1,6 +1,7 @@
 """Scripts that sum results up, on results made by hand."""
 
 import ast
+import errno
 import json
 import runpy
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 from tiers import quick
 
 import rlarcade
+from rlarcade.promotion.gate import Gate
 from rlarcade.seeding import SeedUse
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
@@ -494,6 +496,58 @@ def test_a_peer_is_trained_for_its_time_and_judged_by_our_games(tmp_path, monkey
     assert told["evaluation"]["mean"] == np.mean(told["evaluation"]["scores"])
     assert len(told["evaluation"]["scores"]) == 2
     assert told["settings"]["learning_starts"] == 400
+    assert told["evaluation"]["protocol"]["sticky"] == 0.25
+    assert told["evaluation_as_trained"]["protocol"]["sticky"] == 0.0
+    assert len(told["evaluation_as_trained"]["scores"]) == 2
+
+
+# CleanRL's script: it tells its speed from time to time, saves, and fails in its own evaluation
+CLEANRL = """
+import argparse, pathlib, torch
+parser = argparse.ArgumentParser()
+for name in ("env-id", "total-timesteps", "learning-starts", "buffer-size", "seed", "cuda"):
+    parser.add_argument(f"--{name}", required=True)
+parser.add_argument("--save-model", action="store_true", required=True)
+asked = parser.parse_args()
+assert asked.cuda == "False"
+assert int(asked.buffer_size) == min(2000, int(asked.total_timesteps))
+print("SPS: 9")
+print("SPS: 9")
+shapes = [(32, 4, 8, 8), (64, 32, 4, 4), (64, 64, 3, 3), (512, 3136), (6, 512)]
+weights = {}
+for layer, shape in zip((0, 2, 4, 7, 9), shapes, strict=True):
+    weights[f"network.{layer}.weight"] = torch.zeros(shape)
+    weights[f"network.{layer}.bias"] = torch.zeros(shape[0])
+folder = pathlib.Path("runs", asked.env_id)
+folder.mkdir(parents=True, exist_ok=True)
+torch.save(weights, folder / "dqn.cleanrl_model")
+print(f"model saved to {folder / 'dqn.cleanrl_model'}", flush=True)
+raise SystemExit("no MoviePy")
+"""
+
+
+@pytest.mark.slow  # four games of Atari
+@pytest.mark.recorded
+def test_the_model_of_cleanrl_counts_although_its_own_evaluation_fails(
+    tmp_path, monkeypatch, real_games
+):
+    monkeypatch.syspath_prepend(SCRIPTS)
+    import train_peers
+    from bench_training import Peer
+
+    (tmp_path / "dqn_atari.py").write_text(CLEANRL)
+    peer = Peer(sys.executable, {}, tmp_path / "dqn_atari.py")
+    monkeypatch.setattr(train_peers, "install", lambda name, asked: peer)
+    monkeypatch.setattr(train_peers, "_PROBE", 300)
+    settings = {"learning_starts": 400, "buffer_size": 2_000}
+    monkeypatch.setitem(train_peers.PUBLISHED, "cleanrl", settings)
+    words = ["cleanrl", "--minutes", "0.5", "--episodes", "2", "--threads", "1"]
+    words += ["--out", tmp_path / "out", "--json", tmp_path / "cleanrl.json"]
+    monkeypatch.setattr(sys, "argv", ["train_peers.py", *map(str, words)])
+    assert train_peers.main() == 0
+    told = json.loads((tmp_path / "cleanrl.json").read_text())
+    assert told["settings"] == {"learning_starts": 400, "buffer_size": 2_000, "seed": 1}
+    assert len(told["evaluation"]["scores"]) == len(told["evaluation_as_trained"]["scores"]) == 2
 
 
 @pytest.mark.slow  # the emulators and the first updates of two presets
@@ -639,6 +693,37 @@ def test_the_zoo_is_chosen_by_the_gate(tmp_path, monkeypatch, real_games):
         )
         assert half < 0.52 * exact
         assert sum(told["bytes"].values()) == sum(f.stat().st_size for f in folder.iterdir())
+
+
+def test_a_game_of_the_zoo_keeps_its_command_and_its_agent_until_it_has_a_new_one(
+    tmp_path, monkeypatch
+):
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    late = SCRIPTS.parent / "tests" / "data" / "space-invaders-late"
+    words = ["make_zoo.py", late, "--registry", tmp_path / "registry", "--games", 1]
+    words += ["--agents", tmp_path / "agents", "--json", tmp_path / "zoo.json"]
+    monkeypatch.setattr(sys, "argv", list(map(str, words)))
+    make_zoo = runpy.run_path(str(SCRIPTS / "make_zoo.py"))["main"]
+    monkeypatch.setitem(make_zoo.__globals__, "_GATE", Gate())  # the first needs no match
+    earlier = {"champion": 1, "command": "python make_zoo.py runs/pong", "date": "2026-11-01"}
+    (tmp_path / "zoo.json").write_text(json.dumps({"games": {"pong": earlier}}))
+    assert make_zoo() == 0
+    document = json.loads((tmp_path / "zoo.json").read_text())
+    assert list(document) == ["games"]
+    assert document["games"]["pong"] == earlier
+    new = document["games"]["space_invaders"]
+    assert new["command"].startswith(f"python make_zoo.py {late} --registry")
+    assert {"date", "git_commit"} < set(new)
+
+    def no_space(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    shipped = rlarcade.DQNAgent.load(tmp_path / "agents" / "space_invaders").version
+    monkeypatch.setattr("rlarcade.cards.folder.write_folder", no_space)
+    with pytest.raises(rlarcade.RlarcadeError, match="cannot be written"):
+        make_zoo()
+    kept = rlarcade.DQNAgent.load(tmp_path / "agents" / "space_invaders")
+    assert kept.version == shipped == new["submissions"][0]["weights_sha256"]
 
 
 def test_what_looking_ahead_gains_is_measured_once_and_its_cost_each_time(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """What the tests of Weights & Biases and of MLflow do alike: runs that a tracker follows."""
 
-from rlarcade.runs.metrics import MetricWriter, read_metrics
+from rlarcade.runs.metrics import MetricWriter
+from rlarcade.runs.metrics_file import read_metrics
 
 
 def write(folder, tracker, steps, *, resumed_at=0, saved=None):

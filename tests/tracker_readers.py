@@ -7,7 +7,7 @@ from collections import defaultdict
 
 from wandb.proto.wandb_internal_pb2 import Record
 
-from rlarcade.runs.metrics import read_metrics
+from rlarcade.runs.metrics_file import read_metrics
 
 # Weights & Biases
 

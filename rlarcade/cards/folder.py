@@ -42,7 +42,7 @@ def write_card(
     """Writes a card.
 
     Args:
-        path: the folder, which must not exist.
+        path: the folder. One that exists is replaced, when the new one is complete.
         checkpoint: the agent's checkpoint. Its files are copied unchanged.
         agent: the agent.
         evaluation: its games. In the card they are those of `card_name`, so that no path of this

@@ -184,9 +184,10 @@ def _score_rows(evaluation: Evaluation) -> list[tuple[str, str]]:
 def _rules(protocol: Protocol) -> str:
     actions = "all 18 actions" if protocol.full_action_space else "the game's own actions"
     starts = f", up to {protocol.max_noops} no-ops at the start" if protocol.max_noops else ""
+    random = f"{100 * protocol.evaluation_epsilon:g}% random actions"
     return (
-        f"{protocol.name}: sticky actions {protocol.sticky:g}, {actions}{starts}, "
-        f"{protocol.evaluation_epsilon:.0%} random actions, at most {protocol.frame_cap:,} frames"
+        f"{protocol.name}: sticky actions {protocol.sticky:g}, {actions}{starts}, {random}, "
+        f"at most {protocol.frame_cap:,} frames"
     )
 
 

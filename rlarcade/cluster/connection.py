@@ -20,7 +20,7 @@ from typing import Any, Self
 
 from rlarcade.errors import ConfigError, RlarcadeError
 from rlarcade.foreign import from_extra, own_words
-from rlarcade.learning.hardware import cores
+from rlarcade.machine import cores
 from rlarcade.text import printable, quoted
 
 _STORE = 256 * 1024**2  # bytes of shared memory; what is sent are checkpoints and whole games

@@ -7,15 +7,18 @@ pickled, with what it refers to; the modules that it comes from must be installe
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlarcade.checkpoint import Package, load_checkpoint, packed_checkpoint, unpacked_checkpoint
 from rlarcade.cluster.connection import import_ray
 from rlarcade.errors import CheckpointError, ConfigError
 from rlarcade.foreign import own_words
 from rlarcade.games.protocols import Protocol
-from rlarcade.learning.policy import DQNAgent
+from rlarcade.learning.playable import load_agent
 from rlarcade.playing.players import AgentPlayer, Player
+
+if TYPE_CHECKING:
+    from rlarcade.learning.policy import DQNAgent
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class PackedAgent:
         """
         checkpoint = unpacked_checkpoint(self.package, Path(self.name))
         try:
-            agent = DQNAgent.load(checkpoint)
+            agent = load_agent(checkpoint)
         except CheckpointError as error:
             raise ConfigError(
                 f"{self.name} cannot be sent to a cluster: {error} An agent with a torso of your "
@@ -76,6 +79,8 @@ def packed_player(player: Player) -> PackedPlayer:
     Raises:
         ConfigError: its agent is not on the CPU, or it cannot be pickled.
     """
+    from rlarcade.learning.policy import DQNAgent  # here: torch takes seconds to import
+
     agent: Any = getattr(player, "agent", None)
     if not isinstance(agent, DQNAgent):
         return _pickled(player)
@@ -89,7 +94,7 @@ def packed_player(player: Player) -> PackedPlayer:
     return PackedAgent(_package_of(agent), player.name, player.protocol)
 
 
-def _package_of(agent: DQNAgent) -> Package:
+def _package_of(agent: "DQNAgent") -> Package:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "agent"
         agent.save(path)

@@ -19,6 +19,7 @@ from rlarcade.config.parts import (
 )
 from rlarcade.config.presets import (
     described_preset,
+    giving_way,
     load_preset,
     preset_names,
     shipped_config,
@@ -59,6 +60,7 @@ __all__ = [
     "check_device",
     "check_names",
     "described_preset",
+    "giving_way",
     "load_preset",
     "make_settings",
     "preset_names",

@@ -3,6 +3,7 @@
 import difflib
 import os
 import tomllib
+from collections.abc import Container, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from rlarcade.text import counted, quoted, shown_path
 from rlarcade.toml_files import read_toml
 
 _NO_PRESETS = ("gate.toml",)  # settings of promotion, not of training
+# What a preset says in one way may be asked for in another: then the preset's way is void.
+_OTHER_WAYS = {"minutes": "total_timesteps", "exploration_steps": "exploration_fraction"}
 
 
 def preset_names() -> tuple[str, ...]:
@@ -41,10 +44,21 @@ def load_preset(name_or_path: str) -> tuple[str, dict[str, Any]]:
             raise ConfigError(f"a preset cannot be based on itself: {chain}.")
         based_on.append(base)
         _, inherited, base = _read(base)
-        if "total_timesteps" in values:
-            inherited.pop("minutes", None)  # a length in steps replaces one in minutes
-        values = inherited | values
+        values = giving_way(inherited, values) | values
     return name, values
+
+
+def giving_way(preset: Mapping[str, Any], given: Container[str]) -> dict[str, Any]:
+    """Returns a preset's settings without those that a given one takes the place of.
+
+    `total_timesteps` takes that of `minutes`, and `exploration_fraction` that of
+    `exploration_steps`.
+
+    Args:
+        preset: the preset's settings.
+        given: names of the settings that are given beside it.
+    """
+    return {name: v for name, v in preset.items() if _OTHER_WAYS.get(name) not in given}
 
 
 def described_preset(name_or_path: str) -> str:

@@ -9,10 +9,11 @@ from pydantic.fields import FieldInfo
 from rlarcade.checked import did_you_mean, validated
 from rlarcade.config.training import PARTS, TrainConfig
 from rlarcade.config.values import (
+    AnyAddress,
     AnyPath,
-    Batch,
     Count,
-    Positive,
+    Games,
+    Minutes,
     SettingsGroup,
     Steps,
     whole_number,
@@ -31,14 +32,14 @@ class RunSettings(SettingsGroup):
     """Folder of the run. Unset: checkpoints/GAME-PRESET-seedN."""
     resume: Literal["auto", "never"] = "auto"
     """auto resumes the run in the folder; never refuses a folder that holds a run."""
-    minutes: Positive | None = None
+    minutes: Minutes | None = None
     """Length in minutes instead of total_timesteps. The number of steps is fixed once, from the
     measured speed."""
     save_interval: Count = 50_000
     """Agent steps between saves of the training state and a policy checkpoint."""
     eval_interval: Steps = 0
     """Agent steps between evaluations during training; 0 for none."""
-    eval_episodes: Batch = 10
+    eval_episodes: Games = 10
     """Whole games in each evaluation, during training and at the end."""
     video_interval: Steps = 0
     """Agent steps between videos of a game during training; 0 for none. Each takes the time of the
@@ -49,8 +50,9 @@ class RunSettings(SettingsGroup):
     pipeline: Literal["ci", "delivery", "deployment"] | None = None
     """Register each policy checkpoint as a version and send it through the gate: ci only checks,
     delivery waits for a person, deployment makes it the champion if it is better."""
-    registry: AnyPath | None = None
-    """Folder of the registry. Unset: checkpoints/registry."""
+    registry: AnyAddress | None = None
+    """Folder of the registry, or a database: postgresql://USER@HOST/DATABASE. Unset:
+    checkpoints/registry."""
     gate: AnyPath | None = None
     """Gate file. Unset: configs/gate.toml."""
     custom_torso: str | None = None

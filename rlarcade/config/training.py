@@ -84,9 +84,10 @@ class TrainConfig(SettingsGroup):
         Raises:
             ConfigError: there is no such preset, or a setting cannot be used.
         """
-        from rlarcade.config.presets import load_preset  # it needs the names of all settings
+        # They need the names of all settings.
+        from rlarcade.config.presets import giving_way, load_preset
 
-        _, values = load_preset(preset)
+        values = giving_way(load_preset(preset)[1], settings)
         known = {name: value for name, value in values.items() if name in cls.setting_names}
         return validated(cls, known | settings)
 

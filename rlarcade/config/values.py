@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 from rlarcade import numbers
 from rlarcade.checked import AsWritten, Checked, path_of
@@ -17,6 +17,7 @@ DevicePreference = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
 Compilation = Literal["auto", "on", "off"]
 
+_TEN_YEARS = 5_256_000  # minutes
 _WITH_EXPONENT = re.compile(r"[+-]?\d{1,19}(\.\d{0,19})?[eE]\+?\d{1,2}")
 
 
@@ -37,8 +38,26 @@ Steps = Annotated[Whole, Field(ge=0, le=10**15)]
 Width = Annotated[Whole, Field(ge=1, le=65_536)]
 Fractions = Annotated[Whole, Field(ge=1, le=10_000)]
 Batch = Annotated[Whole, Field(ge=1, le=1_000_000)]
+
+MOST_GAMES = 100_000
+"""Most games of an evaluation, or pairs of a match: weeks of play. The document stays readable."""
+Games = Annotated[Whole, Field(ge=1, le=MOST_GAMES)]
+
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
+
+
+def _minutes(value: float) -> float:
+    """Refuses more minutes than a run can last. The steps that fit into them must be countable."""
+    if value > _TEN_YEARS:
+        raise ValueError(
+            f"minutes must be at most {_TEN_YEARS:,}, which is ten years, not {value:g}. Lower it, "
+            "or set total_timesteps instead"
+        )
+    return value
+
+
+Minutes = Annotated[float, Field(gt=0), AfterValidator(_minutes)]
 
 
 def _path(value: Any) -> Any:
@@ -47,6 +66,17 @@ def _path(value: Any) -> Any:
 
 
 AnyPath = Annotated[Path, BeforeValidator(_path)]
+
+
+def _address(value: object) -> object:
+    if not isinstance(value, str | Path):
+        return value
+    path_of(value, "a path")
+    return str(value)
+
+
+# A path, or an address: as a path it would lose one of its two slashes.
+AnyAddress = Annotated[str, BeforeValidator(_address)]
 
 
 # A name, or a whole protocol. The tag decides which one was given, so that an error is about it.

@@ -100,38 +100,45 @@ def _read(path: Path) -> tuple[list[BaseModel], list[str]]:
         raise RecordingError(f"{path} is no result document: it is not text.") from error
     try:
         found = list(_record_of_a_match(text) if path.suffix == ".jsonl" else _documents(text))
-        problems = [one for document, written in found for one in _problems(document, written)]
+        problems = [problem for one in found for problem in _problems(one)]
     except (ValidationError, ValueError, TypeError, KeyError) as error:
         what = reason(error).rstrip(".")
         raise RecordingError(
             f"{path} is no result document, or it is damaged: {printable(what, 200)}. Name a file "
             "that evaluate --json or compare --json wrote, or the record of a match."
         ) from error
-    return [document for document, _ in found], problems
+    return [one.document for one in found], problems
 
 
-_Written = tuple[BaseModel, dict[str, Any]]
-"""A document, and the JSON that it was read from."""
+class _Found(NamedTuple):
+    """A document that was read."""
+
+    document: BaseModel
+    written: dict[str, Any]
+    """The JSON that it was read from."""
+    of_a_suite: bool = False
+    """Whether it is the match of one game of a suite. The suite says when it ends."""
 
 
-def _documents(text: str) -> Iterator[_Written]:
+def _documents(text: str) -> Iterator[_Found]:
     document = parse_json(text)
     if not isinstance(document, dict):
         raise ValueError("it contains no JSON object")
     if "matches" in document:  # suites and round robins have many
-        kind = SuiteComparison if "guard" in document else RoundRobin
-        yield kind.model_validate(document), document
+        suite = "guard" in document
+        kind = SuiteComparison if suite else RoundRobin
+        yield _Found(kind.model_validate(document), document)
         for match in document["matches"]:
-            yield Comparison.model_validate(match), match
+            yield _Found(Comparison.model_validate(match), match, of_a_suite=suite)
     elif "results" in document:
-        yield Comparison.model_validate(document), document
+        yield _Found(Comparison.model_validate(document), document)
     else:
         evaluations = document.get("evaluations") or [document.get("evaluation", document)]
         for evaluation in evaluations:
-            yield Evaluation.model_validate(evaluation), evaluation
+            yield _Found(Evaluation.model_validate(evaluation), evaluation)
 
 
-def _record_of_a_match(text: str) -> Iterator[_Written]:
+def _record_of_a_match(text: str) -> Iterator[_Found]:
     first, *lines = text.splitlines() or ["{}"]
     header: dict[str, Any] = parse_json(first)
     sides = {
@@ -143,7 +150,7 @@ def _record_of_a_match(text: str) -> Iterator[_Written]:
         for side in ("champion", "candidate")
     }
     pairs = tuple(map(PairResult.model_validate_json, lines))
-    yield (
+    yield _Found(
         Comparison(
             game=header["game"],
             protocol=Protocol.model_validate(header["protocol"]),
@@ -155,20 +162,26 @@ def _record_of_a_match(text: str) -> Iterator[_Written]:
             champion=sides["champion"],
             candidate=sides["candidate"],
         ),
-        {"suite": True} if "suite" in header else {},
+        {},
+        of_a_suite="suite" in header,
     )
 
 
-def _problems(document: BaseModel, written: dict[str, Any]) -> Iterator[str]:
+def _problems(found: _Found) -> Iterator[str]:
     """Yields the contradictions in a document, without replaying its games."""
+    document, written, of_a_suite = found
     if isinstance(document, Comparison):
         versions = (document.champion.version, document.candidate.version)
         seeds = [pair.seed for pair in document.results]
         wanted = list(islice(match_seeds(document.seed, versions), len(seeds)))
         if (place := _first_difference(seeds, wanted)) is not None:
             yield f"pair {place} has seed {seeds[place]}, but the match plays {wanted[place]} there"
-        if "suite" not in written:
+        if not of_a_suite:
             yield from _after_its_end(document)
+    if isinstance(document, SuiteComparison):
+        last = document.last_round
+        if last is not None and last < document.rounds:
+            yield f"the suite was decided after {last} rounds, but has {document.rounds}"
     if isinstance(document, Evaluation):
         seeds = [episode.seed for episode in document.episodes]
         ways = [list(islice(evaluation_seeds(document.seed, use), len(seeds))) for use in SeedUse]

@@ -20,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from rlarcade.config.values import MOST_GAMES
 from rlarcade.evaluation.sequential import (
     Counts,
     Rule,
@@ -33,7 +34,6 @@ from rlarcade.games.scores import human_normalized_score
 from rlarcade.playing.episodes import EpisodeResult
 from rlarcade.playing.players import League
 from rlarcade.playing.recordings import Recording
-from rlarcade.playing.schedule import MOST_GAMES
 from rlarcade.seeding import LARGEST_WORD, checked_seed
 from rlarcade.shown import Rows, ShortlyShown, Shown
 

@@ -22,6 +22,10 @@ _Part = TypeVar("_Part", bound=BaseModel)
 _LARGEST = 500_000_000  # bytes of a record; a game has about a thousand
 
 
+class RecordInUseError(RunFolderError):
+    """Another process is playing what the record belongs to."""
+
+
 class Record(Generic[_Part]):
     """The finished parts of one work in one file. The file is locked against other processes.
 
@@ -45,7 +49,8 @@ class Record(Generic[_Part]):
             elsewhere: the option that chooses another place for the record, for messages.
 
         Raises:
-            RunFolderError: the record is in use, damaged, from another work, or not writable.
+            RecordInUseError: another process is playing it.
+            RunFolderError: the record is damaged, from another work, or not writable.
         """
         self.path, self._part, self._what = path, part, what
         try:
@@ -69,7 +74,7 @@ class Record(Generic[_Part]):
         except OSError as error:  # a file system without locks
             raise self._unwritten(error) from error
         if not mine:
-            raise RunFolderError(
+            raise RecordInUseError(
                 f"this {self._what} is being played by another process ({self.path} is locked). "
                 "Wait for it, or choose another --seed."
             )

@@ -183,15 +183,18 @@ class SuiteComparison(ShortlyShown):
     @property
     def verdict(self) -> Literal["promote", "reject", "inconclusive"] | None:
         """Verdict of the rule and the guards; None while the match is unfinished."""
-        reached = self.reached
-        better = [reached.better, *(reached.guards if self.guard == "prove" else ())]
-        worse = [reached.futile, *(reached.guards if self.guard == "alarm" else ())]
-        promoted = max(inf if after is None else after for after in better)
-        rejected = min(inf if after is None else after for after in worse)
+        promoted, rejected = self._promoted_and_rejected()
         if min(promoted, rejected) < inf:
             return "promote" if promoted < rejected else "reject"
         over = self.rounds >= self.max_rounds or self.same_versions
         return "inconclusive" if over else None
+
+    @property
+    def last_round(self) -> int | None:
+        """The number of rounds after which nothing more is played; None while unfinished."""
+        promoted, rejected = self._promoted_and_rejected()
+        last = min(promoted, rejected, 0 if self.same_versions else self.max_rounds)
+        return int(last) if last <= self.rounds else None
 
     def shown(self) -> Shown:
         """The verdict and the number of games and rounds."""
@@ -211,6 +214,15 @@ class SuiteComparison(ShortlyShown):
     def same_versions(self) -> bool:
         """Whether both sides are the same version in every game, so that nothing is played."""
         return all(match.same_version for match in self.matches)
+
+    def _promoted_and_rejected(self) -> tuple[float, float]:
+        """The rounds after which all that promotes, and anything that rejects, was shown."""
+        reached = self.reached
+        better = [reached.better, *(reached.guards if self.guard == "prove" else ())]
+        worse = [reached.futile, *(reached.guards if self.guard == "alarm" else ())]
+        promoted = max(inf if after is None else after for after in better)
+        rejected = min(inf if after is None else after for after in worse)
+        return promoted, rejected
 
     def _futility(self) -> NDArray[np.float64]:
         return log_e_values([1 - mean for mean in self.means], 1 - self.rule.useful)

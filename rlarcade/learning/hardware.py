@@ -1,4 +1,4 @@
-"""What the machine offers: device, precision, threads, free memory. Chosen once, then stored."""
+"""What torch can use of the machine: device, precision, threads. Chosen once, then stored."""
 
 import os
 import shutil
@@ -10,13 +10,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-import psutil  # type: ignore[import-untyped]
 import torch
 from torch import Tensor
 
 from rlarcade.config import Compilation, DevicePreference, MachineSettings, Precision
-from rlarcade.errors import ConfigError, ResourceError
+from rlarcade.errors import ConfigError
 from rlarcade.learning.networks import QNetwork
+from rlarcade.machine import cores
 from rlarcade.text import counted, quoted
 
 _SELF_TEST_SECONDS = 0.5
@@ -82,13 +82,6 @@ def resolve_threads(asked: int, device: str) -> int:
         return asked or 1
     allowed = os.environ.get("OMP_NUM_THREADS", "")
     return asked or (min(cores(), int(allowed)) if allowed.isdigit() and int(allowed) else cores())
-
-
-def cores() -> int:
-    """Returns how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1  # not Linux: all cores of the machine
 
 
 _one_thread_lock = threading.Lock()
@@ -225,53 +218,3 @@ def _seconds_per_update(dtype: torch.dtype) -> float:
         network(frames).sum().backward()
         updates += 1
     return (time.perf_counter() - started) / updates
-
-
-def free_memory() -> int:
-    """Returns the free bytes of memory, within the control group's limit if there is one."""
-    return min(int(psutil.virtual_memory().available), _control_group_free())
-
-
-def _control_group_free() -> int:
-    """Returns the bytes left under a container's memory limit; 2**62 if there is none."""
-    group = Path("/sys/fs/cgroup")
-    try:
-        limit = (group / "memory.max").read_text().strip()
-        used = int((group / "memory.current").read_text())
-        return 2**62 if limit == "max" else int(limit) - used
-    except (OSError, ValueError):
-        return 2**62
-
-
-def require_memory(needed: int, what: str, remedy: str, available: int | None = None) -> None:
-    """Refuses work that does not fit into memory.
-
-    Raises:
-        ResourceError: `needed` exceeds the free memory; the message names both and the remedy.
-    """
-    available = free_memory() if available is None else available
-    if needed > available:
-        raise ResourceError(
-            f"{what} needs {gigabytes(needed)} of memory, {gigabytes(available)} are free. {remedy}"
-        )
-
-
-def require_disk(needed: int, folder: Path, what: str, remedy: str) -> None:
-    """Refuses work that does not fit on the disk.
-
-    Raises:
-        ResourceError: `needed` exceeds the free space; the message names both and the remedy.
-    """
-    while not folder.exists():
-        folder = folder.parent
-    free = psutil.disk_usage(str(folder)).free
-    if needed > free:
-        raise ResourceError(
-            f"{what} may need {gigabytes(needed)} on the disk of {folder}, {gigabytes(free)} are "
-            f"free. {remedy}"
-        )
-
-
-def gigabytes(count: int) -> str:
-    """Formats bytes: 7065000000 -> '7.07 GB'."""
-    return f"{count / 1e9:.2f} GB"

@@ -2,7 +2,8 @@
 
 import copy
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -24,6 +25,7 @@ from rlarcade.learning.losses import loss_of
 from rlarcade.learning.networks import QNetwork, are_rounded, arrays_of, fill
 from rlarcade.learning.policy import DQNAgent
 from rlarcade.learning.replay import Batch
+from rlarcade.learning.torsos import ForeignTorso
 
 _Inputs = ParamSpec("_Inputs")
 _Output = TypeVar("_Output")
@@ -55,7 +57,8 @@ class Learner:
         online: the network that learns.
         target: its frozen copy, which values next observations.
         optimizer: the optimizer of the online network's weights.
-        rng: random generator of noise and quantile fractions.
+        rng: random generator of noise and quantile fractions. It also seeds each update of a torso
+            of your own.
     """
 
     def __init__(
@@ -67,7 +70,7 @@ class Learner:
             agent: its network learns. If `acting_network` is "target", the agent plays with the
                 target network from now on.
             config: settings of learning.
-            seed: seed of noise and quantile fractions.
+            seed: seed of noise and quantile fractions, and of what a torso of your own draws.
             loss: your own loss of the expected head, see `Custom`.
 
         Raises:
@@ -84,8 +87,10 @@ class Learner:
         self.target = copy.deepcopy(self.online).requires_grad_(False)
         if config.target.acting_network == "target":
             agent.q_network = self.target
-        self.optimizer = _make_optimizer(config, self.online)
+        self.optimizer = make_optimizer(config, self.online, self.device)
         self.rng = np.random.default_rng(seed)
+        # the shipped torsos draw no random numbers
+        self._torso_may_draw = isinstance(self.online.torso, ForeignTorso)
         self._unclipped: Tensor | None = None
         self._algorithm, self._transition_loss = algorithm_of(config), loss_of(config, loss)
         self._prepare(compiled=config.machine.compile == "on")
@@ -192,7 +197,9 @@ class Learner:
                 observation=batch.observation.contiguous(),
                 next_observation=batch.next_observation.contiguous(),
             )
-        return _update(*self._learn(batch, draws))
+        with self._torso_draws():
+            learned = self._learn(batch, draws)
+        return _update(*learned)
 
     def _descend(self, batch: Batch, draws: UpdateDraws) -> _Learned:
         """Takes a gradient step; returns what `_compute_loss` returns, detached."""
@@ -219,10 +226,11 @@ class Learner:
             target: float32 (B,).
         """
         draws = self._draws(len(action))
-        self.online.train()
-        errors, mean_q, loss = self._fit_loss(observation, action, target, draws)
-        self.online.eval()
-        self._step(loss)
+        with self._torso_draws():
+            self.online.train()
+            errors, mean_q, loss = self._fit_loss(observation, action, target, draws)
+            self.online.eval()
+            self._step(loss)
         return _update(errors, mean_q, loss.detach())
 
     def _compute_fit_loss(
@@ -241,6 +249,25 @@ class Learner:
                 self.online.parameters(), self.config.optimizer.max_grad_norm
             )
         self.optimizer.step()
+
+    @contextmanager
+    def _torso_draws(self) -> Iterator[None]:
+        """Seeds torch's generators from `rng` for an update of a torso of the user's own.
+
+        Its layers may draw from them, as dropout does. A run saves `rng`, and not torch's. The
+        seeding stands outside CUDA graphs: a graph reads the seed each time that it runs.
+        """
+        if not self._torso_may_draw:
+            yield
+            return
+        device = next(self.online.parameters()).device  # a GPU with its number
+        gpus = [device.index] if device.type == "cuda" else []
+        seed = int(self.rng.integers(2**63))
+        with torch.random.fork_rng(devices=gpus):
+            torch.default_generator.manual_seed(seed)
+            for gpu in gpus:
+                torch.cuda.default_generators[gpu].manual_seed(seed)
+            yield
 
     def gradient_norm(self) -> Tensor | None:
         """Returns the norm of the newest gradient before clipping, (); None before any update.
@@ -342,7 +369,8 @@ class Learner:
             for key in ("exp_avg", "exp_avg_sq"):
                 # the fused step expects the memory order of the parameter
                 moments[key] = torch.empty_like(parameter).copy_(moments[key])
-            moments["step"] = moments["step"].to(parameter.device)
+            if self.optimizer.defaults["capturable"]:  # otherwise the count stays on the CPU
+                moments["step"] = moments["step"].to(parameter.device)
             self.optimizer.state[parameter] = moments
 
 
@@ -379,17 +407,19 @@ def _of_torso(name: str) -> bool:
     return name.startswith("torso.")
 
 
-def _make_optimizer(config: TrainConfig, network: QNetwork) -> torch.optim.Optimizer:
-    parameters, rate, eps = (
-        network.parameters(),
-        config.optimizer.learning_rate,
-        config.optimizer.adam_eps,
-    )
-    if config.optimizer.kind == "radam":
-        return torch.optim.RAdam(parameters, lr=rate, eps=eps)
-    device = next(network.parameters()).device
-    if device.type == "cuda":
+def make_optimizer(
+    config: TrainConfig, network: QNetwork, device: torch.device
+) -> torch.optim.Optimizer:
+    """Returns the optimizer of a network's weights on a device."""
+    kind, rate = config.optimizer.kind, config.optimizer.learning_rate
+    options: dict[str, Any] = {"eps": config.optimizer.adam_eps}
+    if kind == "adam":
+        options["fused"] = True
+    make = torch.optim.RAdam if kind == "radam" else torch.optim.Adam
+    # A CUDA graph cannot read numbers back to Python. RAdam does so unless it is capturable, which
+    # PyTorch says is slower. Without replay its step runs outside CUDA graphs.
+    if device.type == "cuda" and not (kind == "radam" and config.memory.kind == "none"):
         # A CUDA graph reads a tensor on the GPU at every replay; a Python number would be frozen.
         step_size = torch.tensor(rate, device=device)
-        return torch.optim.Adam(parameters, lr=step_size, eps=eps, fused=True, capturable=True)
-    return torch.optim.Adam(parameters, lr=rate, eps=eps, fused=True)
+        return make(network.parameters(), lr=step_size, capturable=True, **options)
+    return make(network.parameters(), lr=rate, **options)

@@ -1,11 +1,12 @@
 """Estimates the memory that learning takes from the settings, before anything is built."""
 
 import torch
+from torch import nn
 
+from rlarcade import machine
 from rlarcade.config import TrainConfig
 from rlarcade.games.protocols import SCREEN, STACK
-from rlarcade.learning import hardware
-from rlarcade.learning.networks import QNetwork, weights_bytes
+from rlarcade.learning.networks import unallocated, weights_bytes
 from rlarcade.learning.torsos import NATURE_SIDES
 
 _FLOAT = 4
@@ -14,15 +15,22 @@ _BESIDE = 2  # a layer's output is kept for the backward pass, and its gradient 
 _SMALL = 256_000_000  # bytes; less is never refused
 
 
-def require_memory_to_learn(config: TrainConfig, num_actions: int) -> None:
+def require_memory_to_learn(
+    config: TrainConfig, num_actions: int, torso: nn.Module | None = None
+) -> None:
     """Refuses settings if an update with them does not fit into memory.
 
     An example is a large batch with many quantiles.
 
+    Args:
+        config: settings of learning.
+        num_actions: actions of the game.
+        torso: your own module instead of the torso.
+
     Raises:
         ResourceError: it does not fit; the message names both sizes and the settings to lower.
     """
-    needed = learning_bytes(config, num_actions)
+    needed = learning_bytes(config, num_actions, torso)
     if needed < _SMALL:
         return
     available = None
@@ -33,7 +41,7 @@ def require_memory_to_learn(config: TrainConfig, num_actions: int) -> None:
     sizes = ["--batch-size", "--num-envs", fractions.get(config.network.head, "--num-taus")]
     if config.network.head == "expected":
         del sizes[-1]
-    hardware.require_memory(
+    machine.require_memory(
         needed,
         f"an update of batch_size = {config.schedule.batch_size:,} with this network",
         f"Lower {', '.join(sizes)}, or the width of the network.",
@@ -41,20 +49,21 @@ def require_memory_to_learn(config: TrainConfig, num_actions: int) -> None:
     )
 
 
-def learning_bytes(config: TrainConfig, num_actions: int) -> int:
+def learning_bytes(config: TrainConfig, num_actions: int, torso: nn.Module | None = None) -> int:
     """Returns about how many bytes the networks, acting in all lanes and one update take.
 
-    Replay is counted elsewhere; emulators take little and are not counted.
+    Replay is counted elsewhere; emulators take little and are not counted. Of a torso of your own
+    only the weights, the frames and the features are counted, because its layers are not known.
     """
-    with torch.device("meta"):
-        features = QNetwork(num_actions, config.network).torso.num_features
-    row = _torso_numbers(config) + _head_numbers(config, features, num_actions)
+    features = unallocated(num_actions, config.network, torso)[0].num_features
+    inside = _torso_numbers(config) if torso is None else STACK * SCREEN**2 + features
+    row = inside + _head_numbers(config, features, num_actions)
     steps = config.target.n_steps if config.memory.kind == "replay" else 1
     frames = config.schedule.batch_size * (2 * STACK + steps) * SCREEN**2
     loss = config.schedule.batch_size * _outputs(config) ** 2 * _BESIDE * _FLOAT
     update = config.schedule.batch_size * row * _BESIDE * _FLOAT
     acting = config.schedule.num_envs * row * _FLOAT
-    weights = _COPIES * weights_bytes(config.network, num_actions)
+    weights = _COPIES * weights_bytes(config.network, num_actions, torso)
     return weights + frames + loss + max(update, acting)
 
 

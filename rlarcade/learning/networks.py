@@ -13,7 +13,7 @@ from rlarcade.checked import validated
 from rlarcade.config import NetworkSettings
 from rlarcade.errors import CheckpointError
 from rlarcade.learning.heads import Draws, Returns, make_head
-from rlarcade.learning.torsos import ForeignTorso, make_torso
+from rlarcade.learning.torsos import ForeignTorso, ImpalaTorso, NatureTorso, make_torso
 
 
 class QNetwork(nn.Module):
@@ -69,21 +69,49 @@ class QNetwork(nn.Module):
         return features
 
 
-def weights_bytes(network: NetworkSettings | dict[str, Any], num_actions: int) -> int:
+def weights_bytes(
+    network: NetworkSettings | dict[str, Any], num_actions: int, torso: nn.Module | None = None
+) -> int:
     """Returns the bytes of a network's tensors, without allocating them.
 
     A file of the weights has some thousand bytes more, for the tensors' names.
 
+    Args:
+        network: settings of the network.
+        num_actions: actions of the game, A.
+        torso: your own module instead of the torso.
+
     Raises:
-        ValueError: the settings are not those of a network, or the network could not exist.
+        ValueError: the settings are not those of a network, the network could not exist, or `torso`
+            returns another shape or dtype.
     """
     settings = validated(NetworkSettings, network)
     try:
-        with torch.device("meta"):
-            tensors = QNetwork(num_actions, settings).state_dict().values()
+        parts = unallocated(num_actions, settings, torso)
     except RuntimeError as error:  # sizes beyond 64 bits
         raise ValueError(f"a network of such a size cannot exist: {settings}") from error
+    tensors = [tensor for part in parts for tensor in part.state_dict().values()]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def unallocated(
+    num_actions: int, settings: NetworkSettings, torso: nn.Module | None = None
+) -> tuple[NatureTorso | ImpalaTorso | ForeignTorso, nn.Module]:
+    """Returns the torso and the head of a network, without memory for what the settings describe.
+
+    Args:
+        num_actions: actions of the game, A.
+        settings: parts and sizes.
+        torso: your own module instead of the torso. It is tried once, where its weights are.
+
+    Raises:
+        ValueError: `torso` returns another shape or dtype.
+        RuntimeError: the sizes are beyond 64 bits, or `torso` raised it.
+    """
+    foreign = None if torso is None else ForeignTorso(torso)
+    with torch.device("meta"):
+        own = make_torso(settings) if foreign is None else foreign
+        return own, make_head(own.num_features, num_actions, settings)
 
 
 def build_network(

@@ -83,6 +83,18 @@ def updates_due(config: TrainConfig, steps: int) -> int:
     return into // config.schedule.train_freq * config.schedule.gradient_steps
 
 
+def most_updates(config: TrainConfig, steps: int) -> int:
+    """Returns the most gradient steps that a run can have taken after `steps` agent steps.
+
+    Without replay they depend on the games that ran side by side, because a rollout ends with its
+    last whole batch. Their number may have changed whenever the run was lengthened. This bound
+    holds for all numbers of games.
+    """
+    if config.memory.kind == "none":
+        return steps * config.memory.num_epochs // config.schedule.batch_size
+    return updates_due(config, steps)
+
+
 def whole_length(config: TrainConfig) -> int:
     """Returns the run's agent steps: total_timesteps, rounded up to whole steps of all lanes.
 

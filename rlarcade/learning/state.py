@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from rlarcade import machine
 from rlarcade.checked import reason, require, validated
 from rlarcade.checkpoint import Checkpoint
 from rlarcade.config import NetworkSettings, TrainConfig
@@ -152,7 +153,8 @@ class TrainingState:
         """Builds a run from a resolved configuration, without starting its games."""
         custom.check(config)
         hardware.set_up_torch(config.machine)
-        require_memory_to_learn(config, MOST_ACTIONS if lanes is None else lanes.num_actions)
+        most_actions = MOST_ACTIONS if lanes is None else lanes.num_actions
+        require_memory_to_learn(config, most_actions, custom.torso)
         replay = _make_replay(config)
         if lanes is None:
             lanes = TrainingLanes(
@@ -299,7 +301,7 @@ def regrown_buffer(config: TrainConfig, asked: int | None) -> int | None:
 
 def transitions_that_fit() -> int:
     """Returns how many transitions half of the free memory holds."""
-    return hardware.free_memory() // 2 // Replay.bytes_needed(1, BLOCKED_FRAME)
+    return machine.free_memory() // 2 // Replay.bytes_needed(1, BLOCKED_FRAME)
 
 
 def _buffer_size(config: TrainConfig) -> int | None:
@@ -319,11 +321,11 @@ def _buffer_size(config: TrainConfig) -> int | None:
         fits,
     )
     if size < min(config.schedule.learning_starts, config.schedule.total_timesteps):
-        hardware.require_memory(
+        machine.require_memory(
             config.schedule.learning_starts * per_transition,
             f"a replay of learning_starts = {config.schedule.learning_starts:,} transitions",
             "Lower --learning-starts, or free memory.",
-            hardware.free_memory() // 2,
+            machine.free_memory() // 2,
         )
     # a run shorter than its warm-up is allowed: it fills replay and learns nothing
     return max(size, min(config.schedule.learning_starts, fits))
@@ -336,7 +338,7 @@ def _make_replay(config: TrainConfig) -> Replay:
     if config.machine.device == "cuda" and needed < 0.8 * torch.cuda.mem_get_info()[0]:
         device = "cuda"
     if device == "cpu":
-        hardware.require_memory(
+        machine.require_memory(
             needed,
             f"a replay of buffer_size = {capacity:,} transitions",
             f"Lower --buffer-size (to {transitions_that_fit():,}, say).",

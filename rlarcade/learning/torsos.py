@@ -145,8 +145,12 @@ class ForeignTorso(nn.Module):
         require(module, nn.Module, "a torso of your own", "torch.nn.Sequential(…)")
         super().__init__()
         self.module = module.eval()  # the trial below must not change running averages
+        # a module that has learned on a GPU is still there
+        device = next((weights.device for weights in module.parameters()), None)
         with torch.no_grad():
-            features = module(torch.zeros((2, STACK, SCREEN, SCREEN), dtype=torch.uint8))
+            features = module(
+                torch.zeros((2, STACK, SCREEN, SCREEN), dtype=torch.uint8, device=device)
+            )
         if features.dim() != 2 or len(features) != 2 or not features.is_floating_point():
             raise ValueError(
                 "a torso of your own takes uint8 (B, 4, 84, 84) and returns float (B, F); for two "

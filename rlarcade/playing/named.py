@@ -4,13 +4,13 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlarcade.errors import ConfigError
 from rlarcade.foreign import attribute_of, own_words
 from rlarcade.games.names import resolve_game
 from rlarcade.games.protocols import Protocol, get_protocol
-from rlarcade.learning.policy import DQNAgent
+from rlarcade.learning.playable import load_agent
 from rlarcade.playing.players import (
     AgentPlayer,
     Player,
@@ -21,6 +21,9 @@ from rlarcade.playing.search import SearchPlayer
 from rlarcade.search_names import search_name
 from rlarcade.text import printable, quoted, said
 from rlarcade.zoo import is_zoo_name
+
+if TYPE_CHECKING:
+    from rlarcade.learning.policy import DQNAgent
 
 RANDOM, HUMAN = "random", "human"
 _SEARCH_OPTIONS = ("simulations", "depth", "skip", "kind")
@@ -68,7 +71,7 @@ def named_players(
         return []
     meant = {name: _checkpoint_of(name) for name in names}
     agents = {
-        checkpoint: DQNAgent.load(load_named(checkpoint, registry), device=device)
+        checkpoint: load_agent(load_named(checkpoint, registry), device=device)
         for checkpoint in dict.fromkeys(meant.values())
         if checkpoint is not None
     }
@@ -115,7 +118,7 @@ def _checkpoint_of(name: str) -> str | None:
     return None
 
 
-def _player(name: str, agent: DQNAgent, asked: Protocol | None) -> Player:
+def _player(name: str, agent: "DQNAgent", asked: Protocol | None) -> Player:
     search = search_name(name)
     if search is None:
         return AgentPlayer(agent, protocol=asked)
@@ -131,14 +134,14 @@ def _player(name: str, agent: DQNAgent, asked: Protocol | None) -> Player:
     return SearchPlayer(agent, protocol=asked, **options)
 
 
-def _check_game(agent: DQNAgent, game: str | None) -> None:
+def _check_game(agent: "DQNAgent", game: str | None) -> None:
     if game is not None and agent.game != resolve_game(game):
         raise ConfigError(
             f"{agent.name} plays {agent.game}, not {resolve_game(game)}. Leave --game out."
         )
 
 
-def _check_actions(agent: DQNAgent, rules: Protocol) -> None:
+def _check_actions(agent: "DQNAgent", rules: Protocol) -> None:
     if rules.full_action_space != agent.protocol.full_action_space:
         raise ConfigError(
             f"{agent.name} was trained under {agent.protocol.name}, which has other actions than "

@@ -7,6 +7,7 @@ at a time, so that its actions cannot depend on other games.
 import atexit
 import ctypes
 import queue
+import sys
 import threading
 import time
 import weakref
@@ -290,10 +291,8 @@ class AgentPlayer(Player):
         name: str | None = None,
         decision_seconds: float = _DECISION_SECONDS,
     ) -> None:
-        from rlarcade.learning.policy import DQNAgent  # here, so that reports do not import torch
-
         self._agent = agent
-        self._timed = None if isinstance(agent, DQNAgent) else _Worker(decision_seconds)
+        self._timed = None if _is_dqn_agent(agent) else _Worker(decision_seconds)
         self.game, self.protocol = resolve_game(agent.game), protocol or agent.protocol
         self.name: str = getattr(agent, "name", "agent") if name is None else name
         self.version: str | None = getattr(agent, "version", None)
@@ -321,6 +320,13 @@ class AgentPlayer(Player):
                 return [error]
             return [choice for view in views for choice in self.choose([view])]
         return [_greedy(row, views[0].num_actions) for row in values]
+
+
+def _is_dqn_agent(agent: Agent) -> bool:
+    # The module is not imported: it needs torch, and other agents play without torch. While it is
+    # not loaded, nothing can be a DQNAgent.
+    module = sys.modules.get("rlarcade.learning.policy")
+    return isinstance(agent, getattr(module, "DQNAgent", ()))
 
 
 def _greedy(values: NDArray[np.float32], num_actions: int) -> Choice | Exception:

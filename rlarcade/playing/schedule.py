@@ -9,12 +9,10 @@ from itertools import count
 
 import numpy as np
 
+from rlarcade.config.values import MOST_GAMES
 from rlarcade.errors import ConfigError
 from rlarcade.seeding import SeedUse, derived_seed
 from rlarcade.text import quoted
-
-MOST_GAMES = 100_000
-"""Most games of an evaluation, or pairs of a match: weeks of play. The document stays readable."""
 
 
 def check_count(name: str, number: int) -> None:

@@ -59,12 +59,11 @@ class Rollback(Command):
 
     def _run(self, registry: Registry) -> int:
         game = game_of(registry, self.game)
-        if (
-            self.to is not None
-            and (already := tell_reigning(registry, registry.version(self.to))) is not None
-        ):
-            self.tell(already)
-            return EXIT_OK
+        if self.to is not None and (named := registry.version(self.to)).game == game:
+            already = tell_reigning(registry, named)
+            if already is not None:
+                self.tell(already)
+                return EXIT_OK
         alias = registry.rollback(game, to=self.to, reason=self.reason)
         say(f"version {alias.version} ({alias.digest[:12]}) is the champion of {game} again")
         self.tell(alias)

@@ -6,16 +6,17 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rlarcade.config import NetworkSettings
-from rlarcade.errors import CheckpointError, PolicyError, RegistryError, RunFolderError
+from rlarcade.errors import CheckpointError, DamagedPartError, PolicyError, RunFolderError
 from rlarcade.evaluation import Comparison, Rule, compare_agents
 from rlarcade.evaluation.sequential import LARGEST_LOG, log_e_value
 from rlarcade.files import UnfitFileError, own_folder
 from rlarcade.games.protocols import SCREEN, STACK
-from rlarcade.learning.policy import DQNAgent
+from rlarcade.learning.playable import load_agent
 from rlarcade.playing import RandomPlayer, play_steps
 from rlarcade.playing.players import AgentPlayer, Player
 from rlarcade.promotion.gate import (
@@ -31,6 +32,9 @@ from rlarcade.promotion.gate import (
 from rlarcade.registry.documents import Alias, Version
 from rlarcade.registry.registry import Registry
 from rlarcade.seeding import SeedUse
+
+if TYPE_CHECKING:
+    from rlarcade.learning.policy import DQNAgent
 
 CheckBegins = Callable[[str], None]
 """Called with a check's name before it runs."""
@@ -112,13 +116,13 @@ class _Subject:
     gate: Gate
     attempt: Attempt | None
     on_pair: PairDone | None
-    agent: DQNAgent | None = None
+    agent: "DQNAgent | None" = None
     """The version's agent; set by the check of the files."""
     match: Comparison | None = None
     """Match against the champion; None: not played yet."""
 
     @property
-    def loaded(self) -> DQNAgent:
+    def loaded(self) -> "DQNAgent":
         assert self.agent is not None, "the first check loads the agent"
         return self.agent
 
@@ -160,8 +164,8 @@ def _checks(gate: Gate) -> list[tuple[str, Callable[[_Subject], Finding]]]:
 def _files(subject: _Subject) -> Finding:
     version = subject.version
     try:
-        agent = DQNAgent.load(subject.registry.load(version.number))
-    except (RegistryError, CheckpointError) as error:
+        agent = load_agent(subject.registry.load(version.number))
+    except (DamagedPartError, CheckpointError) as error:  # not what may be read next time
         return "fail", str(error), {}
     subject.agent = agent
     network = NetworkSettings.model_validate(agent.network)
@@ -248,7 +252,7 @@ def _latency(subject: _Subject) -> Finding:
     return "pass" if slow <= part.max_milliseconds else "fail", evidence, details
 
 
-def _decision_times(agent: DQNAgent, part: LatencyCheck) -> list[float]:
+def _decision_times(agent: "DQNAgent", part: LatencyCheck) -> list[float]:
     """Times decisions, in ms, until all are made, the limit is missed or the time is over."""
     dice, started = np.random.default_rng(0), time.monotonic()
     taken: list[float] = []
@@ -283,9 +287,11 @@ def _match(subject: _Subject) -> Finding:
         return "pass", f"the first champion of {subject.version.game} needs no match", {}
     if subject.champion.digest == subject.version.digest:
         return "unknown", "it is the champion already", {}
+    # If the champion is damaged, this raises: it is no verdict on the candidate.
+    stored = subject.registry.load(subject.champion.version)
     try:
-        champion = DQNAgent.load(subject.registry.load(subject.champion.version))
-    except (RegistryError, CheckpointError) as error:
+        champion = load_agent(stored)
+    except CheckpointError as error:
         return "unknown", f"the champion cannot be loaded: {error}", {}
     margin = part.non_inferiority
     alpha = part.alpha if subject.attempt is None else subject.attempt.alpha

@@ -20,11 +20,13 @@ from rlarcade.errors import (
     StaleError,
     UnusableRegistryError,
 )
+from rlarcade.evaluation.record import RecordInUseError
 from rlarcade.promotion.attempts import attempt_of
 from rlarcade.promotion.checks import CheckBegins, PairDone, make_verdict
 from rlarcade.promotion.gate import Gate, GateVerdict
 from rlarcade.promotion.submissions import (
     add_approval,
+    is_rolled_out,
     move,
     moving,
     open_submission,
@@ -44,16 +46,23 @@ Release = Callable[[Registry, Submission, str], Submission]
 _MATCHES = ("random", "match")  # checks that play matches
 
 
+class _RolledOutError(Exception):
+    """A rollout of the submission is open."""
+
+
 def move_alias_at_once(registry: Registry, approved: Submission, actor: str) -> Submission:
     """Makes the approved version the champion, unless the champion has changed since the verdict.
 
-    This is the default `release` of `run_pipeline` and `approve`; a live rollout can replace it.
+    This is the default `release` of `run_pipeline` and `approve`; a live rollout can replace it. If
+    one is open already, nothing changes: the version does not pass by it.
 
     Raises:
         RegistryError: the version is broken, or the registry cannot be written.
     """
     try:
         with moving(registry, approved, "promoted", actor) as change:
+            if is_rolled_out(change, approved):
+                raise _RolledOutError
             change.move_alias(
                 approved.game,
                 CHAMPION,
@@ -63,6 +72,8 @@ def move_alias_at_once(registry: Registry, approved: Submission, actor: str) -> 
                 verdict=approved.verdict,
             )
         return submission(registry, approved.id)
+    except _RolledOutError:  # the change was taken back
+        return approved
     except StaleError as error:
         return move(registry, approved, "stale", actor, note=str(error).removeprefix("STALE: "))
 
@@ -101,7 +112,7 @@ def run_pipeline(
         RegistryError: the version is broken or archived; or it became the champion without passing
             a gate; or the registry cannot be used.
         StaleError: another process changed the submission in the meantime.
-        RunFolderError: another process is playing the match.
+        RecordInUseError: another process is playing the match.
     """
     if mode == "deployment" and gate.approvals.required:
         raise ConfigError(
@@ -126,7 +137,7 @@ def run_pipeline(
 
 
 def send_checkpoint(
-    folder: Path,
+    address: str | Path,
     checkpoint: Path,
     mode: Mode,
     gate: Gate,
@@ -136,7 +147,7 @@ def send_checkpoint(
     """Registers a checkpoint and calls `run_pipeline`.
 
     Args:
-        folder: the registry's folder; created if it does not exist.
+        address: the registry's folder, or its database; created if it does not exist.
         checkpoint: a policy checkpoint.
         mode: see `run_pipeline`.
         gate: see `run_pipeline`.
@@ -147,7 +158,7 @@ def send_checkpoint(
         RlarcadeError: see `run_pipeline`.
     """
     candidate = read_checkpoint(checkpoint)  # a damaged one must not leave an empty registry behind
-    with Registry.open(folder) as registry:
+    with Registry.open(address) as registry:
         return run_pipeline(registry, registry.register(candidate), mode, gate, on_pair=on_pair)
 
 
@@ -261,7 +272,7 @@ def _verified(
         verdict = make_verdict(
             registry, version, champion, gate, attempt=attempt, on_check=begins, on_pair=on_pair
         )
-    except StaleError:
+    except (StaleError, RecordInUseError):  # the submission is another process's to move
         raise
     except (RlarcadeError, OSError) as error:
         move(registry, current, "error", actor, note=str(error))

@@ -20,8 +20,9 @@ from rlarcade.registry.change import Change
 from rlarcade.registry.documents import Problem, Version
 from rlarcade.registry.people import same_person, system_user
 from rlarcade.registry.registry import Registry
+from rlarcade.registry.rollouts import OPEN_STATES
 from rlarcade.registry.states import TRANSITIONS, Approval, Mode, Submission, SubmissionState
-from rlarcade.registry.tables import approvals, submissions
+from rlarcade.registry.tables import approvals, rollouts, submissions
 from rlarcade.text import quoted
 
 _TOWARDS_PROMOTION = ("approved", "promoted")
@@ -124,6 +125,12 @@ def moving(
         _change_state(registry, change, current, state, changes)
         yield change
         change.record(f"submission.{state}", _step(current, state, changes))
+
+
+def is_rolled_out(change: Change, approved: Submission) -> bool:
+    """Whether a rollout of this submission is open. It will promote the version, or not."""
+    its = (rollouts.c.submission == approved.id, rollouts.c.state.in_(OPEN_STATES))
+    return change.execute(select(rollouts.c.id).where(*its)).first() is not None
 
 
 def _step(

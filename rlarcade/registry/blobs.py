@@ -15,14 +15,17 @@ from pydantic import BaseModel, ValidationError
 
 from rlarcade.checked import reason
 from rlarcade.errors import DamagedPartError, UnusableRegistryError
-from rlarcade.files import sync_folder
-from rlarcade.text import quoted
+from rlarcade.files import own_folder, sync_folder, write_file
+from rlarcade.text import quoted, shown_path
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
 LARGEST = 1 << 30
 """Most bytes of a blob; the largest ones are weights."""
 LARGEST_DOCUMENT = 100_000_000
 """Most bytes of a document; the largest ones are matches with every action."""
+PURPOSE = "README.txt"
+"""File that says what a place of blobs is for; no blob has such a name."""
+PURPOSE_TEXT = b"Files of an rlarcade registry, each with its SHA-256 as its name.\n"
 _CHUNK = 1 << 20
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -108,8 +111,53 @@ class Blobs(ABC):
 class FolderBlobs(Blobs):
     """A folder of files, such as `blobs/sha256/ab/abcd…`."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, *, shared: bool = False) -> None:
+        """Opens the folder.
+
+        Args:
+            folder: the folder; it may not exist yet.
+            shared: whether other machines use it, too. Then it may be missing on this one only.
+        """
+        self.folder, self._shared = folder, shared
+
+    def begin(self) -> None:
+        """Makes the folder for a new registry.
+
+        Raises:
+            UnusableRegistryError: it cannot be made or written.
+        """
+        try:
+            own_folder(self.folder)
+            write_file(self.folder / PURPOSE, PURPOSE_TEXT)
+        except OSError as error:
+            raise UnusableRegistryError(
+                f"blobs={shown_path(self.folder)} cannot be used: {error.strerror}. Mount the "
+                "folder that all machines share, or fix its permissions."
+            ) from error
+
+    def require_there(self) -> None:
+        """Requires that a shared folder has the files of its registry, whichever they are.
+
+        On a machine that has not mounted it, every file would count as lost.
+
+        Raises:
+            UnusableRegistryError: it is empty or does not exist.
+        """
+        if not self._shared:
+            return
+        try:
+            with os.scandir(self.folder) as entries:
+                if next(entries, None) is not None:
+                    return
+            wrong = "is empty"
+        except FileNotFoundError:
+            wrong = "does not exist"
+        except OSError as error:
+            wrong = f"cannot be read ({error.strerror})"
+        raise UnusableRegistryError(
+            f"the blobs' folder {shown_path(self.folder)} {wrong} on this machine. Mount the "
+            "folder that all machines share, and repeat the command."
+        )
 
     def place(self, digest: str) -> Path:
         """See `Blobs.place`."""
@@ -150,6 +198,7 @@ class FolderBlobs(Blobs):
             self.check_own(digest)
         except DamagedBlobError as error:
             raise UnusableRegistryError(f"{error}.") from error
+        self.require_there()
         if self.damage(digest) is None:
             return digest
         try:
@@ -189,6 +238,7 @@ class FolderBlobs(Blobs):
             finally:
                 os.close(descriptor)
         except FileNotFoundError as error:
+            self.require_there()
             raise DamagedBlobError(f"{_short(path)} is missing") from error
         except OSError as error:
             if path.is_symlink():

@@ -39,9 +39,9 @@ def write(path: Path, database: Database, blobs: Blobs) -> None:
         RegistryError: the file exists already or cannot be written, or the database cannot be read.
     """
     if os.path.lexists(path):
-        raise RegistryError(f"{path} exists already. Choose another name for the export.")
+        raise _taken(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    copy = temporary.with_suffix(".sqlite")
+    copy = temporary.with_name(f"{temporary.name}.sqlite")
     try:
         database.copy_to(copy)  # before the blobs: all blobs that it names exist already
         with temporary.open("xb") as file:
@@ -52,7 +52,7 @@ def write(path: Path, database: Database, blobs: Blobs) -> None:
             file.write(bytes(2 * _BLOCK))
             file.flush()
             os.fsync(file.fileno())
-        temporary.rename(path)
+        _named(temporary, path)
         sync_folder(path.parent)
     except OSError as error:
         raise UnusableRegistryError(
@@ -63,6 +63,22 @@ def write(path: Path, database: Database, blobs: Blobs) -> None:
         for left in (temporary, copy):
             with suppress(OSError):
                 left.unlink()
+
+
+def _named(temporary: Path, path: Path) -> None:
+    """Gives the export its name, and replaces no file that another command wrote meanwhile."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError as error:
+        raise _taken(path) from error
+    except OSError:  # a file system without links
+        if os.path.lexists(path):
+            raise _taken(path) from None
+        temporary.rename(path)
+
+
+def _taken(path: Path) -> RegistryError:
+    return RegistryError(f"{path} exists already. Choose another name for the export.")
 
 
 def _add_blob(file: IO[bytes], blobs: Blobs, digest: str) -> None:
@@ -147,6 +163,8 @@ def unpacked(file: Path, folder: Path) -> Iterator[Path]:
         RegistryError: the file is not an export or hostile, or the folder is in use or cannot be
             written; no files are left behind.
     """
+    if not folder.name:
+        raise RegistryError(f"{file} cannot be imported into {folder}. Name a new folder.")
     if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
         raise RegistryError(
             f"{folder} is in use already. Import into a folder that does not exist yet."

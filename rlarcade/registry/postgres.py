@@ -59,6 +59,7 @@ _WRITER, _DRIVER = 0x726C6172, 0x726C6173  # with a hash of the schema's name, k
 _IDLE_SECONDS = 120  # if a writer's machine dies, its lock is held for as long
 _LOOK_UP_SECONDS = 60.0  # to reach the server again after a commit whose connection was lost
 _PAUSE = 0.25
+_PLACE = select(tables.meta.c.value).where(tables.meta.c.key == tables.PLACE_OF_BLOBS)
 _KEEPALIVE = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
 
 _REMEDIES = {
@@ -263,6 +264,15 @@ class PostgresDatabase(Database):
         with self.read() as connection:
             return bool(self._tables_found(connection))
 
+    def kept_place(self) -> str | None:
+        """Returns where the blobs are; None: nobody has said it, or there is no registry yet.
+
+        Raises:
+            RegistryError: the database holds something else, or cannot be reached.
+        """
+        with self.read() as connection:
+            return connection.scalar(_PLACE) if self._tables_found(connection) else None
+
     def place_of_blobs(self, given: str | None) -> str:
         """Returns where the blobs are; the first process to open the registry says it.
 
@@ -272,12 +282,11 @@ class PostgresDatabase(Database):
         Raises:
             ConfigError: nobody has said where they are, or the address says another place.
         """
-        key = tables.meta.c.key == tables.PLACE_OF_BLOBS
         with self.read() as connection:
-            kept = connection.scalar(select(tables.meta.c.value).where(key))
+            kept = connection.scalar(_PLACE)
         if kept is None and given is not None:
             with self.write() as connection:
-                kept = connection.scalar(select(tables.meta.c.value).where(key))
+                kept = connection.scalar(_PLACE)
                 if kept is None:
                     connection.execute(
                         tables.meta.insert(), [{"key": tables.PLACE_OF_BLOBS, "value": given}]

@@ -16,6 +16,8 @@ from rlarcade.foreign import own_words
 from rlarcade.registry.blobs import (
     DIGEST,
     LARGEST,
+    PURPOSE,
+    PURPOSE_TEXT,
     Blobs,
     DamagedBlobError,
     FolderBlobs,
@@ -29,7 +31,7 @@ from rlarcade.text import printable, quoted
 _LOCAL = ("", "file", "local")
 
 
-def blobs_at(place: str) -> Blobs:
+def blobs_at(place: str) -> "FolderBlobs | RemoteBlobs":
     """Opens the place of a registry's blobs.
 
     Args:
@@ -46,7 +48,7 @@ def blobs_at(place: str) -> Blobs:
                 "process. Give an absolute path that all machines share, or an address such as "
                 "s3://BUCKET/FOLDER."
             )
-        return FolderBlobs(folder)
+        return FolderBlobs(folder, shared=True)
     return RemoteBlobs(place)
 
 
@@ -71,14 +73,22 @@ class RemoteBlobs(Blobs):
                 f"blobs={quoted(_without_password(place))} cannot be used: {printable(error)}."
             ) from error
 
+    def begin(self) -> None:
+        """Writes a file that says what the place of a new registry is for.
+
+        Raises:
+            UnusableRegistryError: it cannot be written: there is no such bucket, for example.
+        """
+        with self._errors("", "written"):
+            self._write(f"{self._root.rstrip('/')}/{PURPOSE}", PURPOSE_TEXT)
+
     def put(self, data: bytes, digest: str | None = None) -> str:
         """See `Blobs.put`."""
         digest = sha256(data) if digest is None else digest
         path = self._path(digest)
         if self.damage(digest) is not None:
             with self._errors(digest, "written"):
-                self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
-                self._files.pipe_file(path, data)
+                self._write(path, data)
         return digest
 
     def get(self, digest: str, size: int | None = None, limit: int = LARGEST) -> bytes:
@@ -124,6 +134,21 @@ class RemoteBlobs(Blobs):
     def place(self, digest: str) -> Path:
         """See `Blobs.place`."""
         return Path(self._path(digest))
+
+    def _write(self, path: str, data: bytes) -> None:
+        """Writes a file and the folders that it needs.
+
+        It makes no bucket, container or share: somebody else decides on those, and the name may be
+        a slip.
+        """
+        try:
+            self._files.pipe_file(path, data)
+        except Exception:  # where folders exist, this one may be missing; each store says so anew
+            bucket = self._root.partition("/")[0]  # empty in an absolute path
+            if bucket and not self._files.exists(bucket):
+                raise
+            self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
+            self._files.pipe_file(path, data)
 
     def _path(self, digest: str) -> str:
         return f"{self._root.rstrip('/')}/{digest_of(digest)[:2]}/{digest}"

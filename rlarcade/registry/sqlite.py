@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from sqlalchemy import Connection, Engine, NullPool, create_engine, event
+from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.schema import CreateTable
 
@@ -58,7 +58,9 @@ class SqliteDatabase(Database):
             create_engine("sqlite://", creator=self._connect_to_read, poolclass=NullPool)
             if self.read_only
             else create_engine(
-                f"sqlite:///{path.absolute()}", connect_args={"timeout": busy_seconds}
+                # A path in a text would end at a question mark.
+                URL.create("sqlite", database=str(path.absolute())),
+                connect_args={"timeout": busy_seconds},
             )
         )
         event.listen(self._engine, "connect", _set_up)

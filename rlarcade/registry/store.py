@@ -67,30 +67,18 @@ def _open_on_server(address: ServerAddress, create: bool, busy_seconds: float) -
 
     database = PostgresDatabase(address, busy_seconds)
     with _closed_on_error(database):
-        if create:  # an error here leaves no tables behind
-            if address.blobs is not None:
-                _prepared(blobs_at(address.blobs))
-            elif not database.exists():
+        if create and database.kept_place() is None:  # an error here leaves no tables behind
+            if address.blobs is None:
                 raise database.without_blobs()
+            blobs_at(address.blobs).begin()
         database.set_up(create=create)
-        blobs = _prepared(blobs_at(database.place_of_blobs(address.blobs)))
+        blobs = blobs_at(database.place_of_blobs(address.blobs))
+        if isinstance(blobs, FolderBlobs):
+            blobs.require_there()
     # The name tells which registry it is, without what only this address has, such as a user.
     known = f"{address.url.host}:{address.url.port}/{address.url.database}"
     folder = SERVER_MATCHES / hashlib.sha256(known.encode()).hexdigest()[:12]
     return Store(database.name, database, blobs, folder)
-
-
-def _prepared(blobs: Blobs) -> Blobs:
-    """Makes the folder of blobs, if they are in one."""
-    if isinstance(blobs, FolderBlobs):
-        try:
-            own_folder(blobs.folder)
-        except OSError as error:
-            raise UnusableRegistryError(
-                f"blobs={shown_path(blobs.folder)} cannot be used: {error.strerror}. Mount the "
-                "folder that all machines share, or fix its permissions."
-            ) from error
-    return blobs
 
 
 def open_database(folder: Path, *, create: bool, busy_seconds: float = 10.0) -> Database:
@@ -137,6 +125,23 @@ def is_registry(address: str | Path) -> bool:
 
     with closing(PostgresDatabase(where, _LOOK_SECONDS)) as database:
         return database.exists()
+
+
+def require_reachable(address: str | Path) -> None:
+    """Requires that a registry can be opened or made there. A folder is not looked at.
+
+    Raises:
+        ConfigError: it is no address of a registry, or a new one does not say where its blobs go.
+        RegistryError: the server cannot be reached, or its database holds something else.
+    """
+    where = address_of(address)
+    if isinstance(where, Path):
+        return
+    from rlarcade.registry.postgres import PostgresDatabase
+
+    with closing(PostgresDatabase(where, _LOOK_SECONDS)) as database:
+        if database.kept_place() is None and where.blobs is None:
+            raise database.without_blobs()
 
 
 def _require_own_file(path: Path) -> None:

@@ -38,7 +38,7 @@ def load(database: Database, blobs: Blobs, row: Row[Any], actor: str) -> Checkpo
         try_to_mark(database, row.number, wrong, actor)
     raise DamagedPartError(
         f"version {row.number} is broken: {wrong}. {_instead(database, blobs, row)} Register its "
-        "checkpoint again to repair it."
+        "checkpoint again to repair it. If its files are whole again, `promote verify` says so."
     )
 
 
@@ -82,6 +82,8 @@ def _instead(database: Database, blobs: Blobs, broken: Row[Any]) -> str:
 def verify(database: Database, blobs: Blobs, number: int | None, actor: str) -> list[Problem]:
     """Checks the tables and one version, or all versions and blobs; marks damaged versions broken.
 
+    A version that is marked and whole again, such as after a disk was mounted, loses the mark.
+
     Raises:
         RegistryError: the database or a file cannot be read, so the result is unknown.
     """
@@ -92,6 +94,9 @@ def verify(database: Database, blobs: Blobs, number: int | None, actor: str) -> 
             query = query.where(tables.versions.c.number == number)
         rows = connection.execute(query).all()
         submitted = _submissions(connection, number)
+    if not problems and [row for row in rows if _is_repaired(database, blobs, row, actor)]:
+        with database.read() as connection:
+            rows = connection.execute(query).all()
     if number is not None:
         about = (f"version {number}", "database", *(f"submission {row.id}" for row in submitted))
         problems = [p for p in problems if p.where in about or p.where.startswith("event ")]
@@ -102,6 +107,16 @@ def verify(database: Database, blobs: Blobs, number: int | None, actor: str) -> 
         if wrong is not None and row.broken_reason is None:
             try_to_mark(database, row.number, wrong, actor)
     return problems
+
+
+def _is_repaired(database: Database, blobs: Blobs, row: Row[Any], actor: str) -> bool:
+    """Whether a broken version was found whole, and has lost its mark."""
+    if row.broken_reason is None or versions.damage(blobs, row) is not None:
+        return False
+    with suppress(RegistryError), database.write() as connection:
+        registration.mend(connection, blobs, row, {"source": "verify"}, actor)
+        return True
+    return False  # the registry can only be read
 
 
 def _submissions(connection: Connection, number: int | None) -> Sequence[Row[Any]]:
@@ -137,7 +152,10 @@ def versions_and_blobs(blobs: Blobs, rows: Iterable[Row[Any]], *, all_blobs: boo
         seen |= {row.digest, row.manifest_digest}
         wrong = versions.damage(blobs, row)
         if wrong is None and row.broken_reason is not None:
-            wrong = f"is marked broken ({row.broken_reason}). Register its checkpoint again"
+            wrong = (
+                f"is marked broken ({row.broken_reason}), but is whole again. Run `promote verify` "
+                "as a user who may write"
+            )
         if wrong is not None:
             problems.append(Problem(where=f"version {row.number}", what=wrong))
     for digest in blobs.digests() if all_blobs else ():

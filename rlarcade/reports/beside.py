@@ -18,6 +18,7 @@ from rlarcade.json_text import parse_json
 from rlarcade.reports.formats import short_name
 from rlarcade.reports.page import Figure
 from rlarcade.reports.plots import curves_plot
+from rlarcade.runs.metrics_file import each_metric
 
 _TRAINING_SCORE = "rollout/ep_rew_mean"
 _LARGEST_FIGURE = 1e15
@@ -77,8 +78,6 @@ def learning_curve(path: Path) -> LearningCurve | None:
     Raises:
         RlarcadeError: the curve exists but cannot be read.
     """
-    from rlarcade.runs.metrics import each_metric  # here, because it imports torch
-
     path = path.parent if path.name in (WEIGHTS, MANIFEST) else path
     absolute = path.absolute()
     runs = [path, path.parent.parent] if absolute.parent.name == "checkpoints" else [path]

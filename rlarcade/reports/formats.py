@@ -21,6 +21,11 @@ def evidence_value(value: float) -> str:
     return _with_minus(f"{value:.4g}")
 
 
+def p_value(value: float) -> str:
+    """Returns a p-value to three digits. It is never 0, so a smaller one is "< 0.001"."""
+    return "< 0.001" if value < 0.001 else number(value, 3)
+
+
 def percent(share: float | None) -> str:
     """Returns a share as a percentage; a dash for None."""
     return "–" if share is None else _with_minus(f"{share:.1%}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from rlarcade.reports.formats import number, short_name, shown
+from rlarcade.reports.formats import number, p_value, short_name, shown
 from rlarcade.reports.svg import swatch
 
 if TYPE_CHECKING:
@@ -80,7 +80,12 @@ def _environment() -> "Environment":
         lstrip_blocks=True,
         finalize=_finalized,
     )
-    environment.filters |= {"number": number, "short": short_name, "zip": _zipped}
+    environment.filters |= {
+        "number": number,
+        "p_value": p_value,
+        "short": short_name,
+        "zip": _zipped,
+    }
     environment.globals["swatch"] = swatch
     return environment
 

@@ -11,7 +11,7 @@ from rlarcade.evaluation.statistics import sign_flip_p
 from rlarcade.evaluation.suite import SuiteComparison
 from rlarcade.games.names import display_name
 from rlarcade.reports.evidence_plots import Bet, evidence_plot, interval_plot
-from rlarcade.reports.formats import evidence_value, interval, number, points
+from rlarcade.reports.formats import evidence_value, interval, number, p_value, points
 from rlarcade.reports.lines import how_played
 from rlarcade.reports.page import Figure, Table
 from rlarcade.reports.parts import described, ending, scores_figures, series_of
@@ -69,7 +69,7 @@ def evidence_tiles(
     return [
         ("probability of improvement", shown),
         (f"e-value, promote from {1 / rule.alpha:g}", evidence_value(document.e_value)),
-        ("p-value at any time", number(document.p_value, 3)),
+        ("p-value at any time", p_value(document.p_value)),
         (
             f"futility e-value, reject from {1 / rule.beta:g}",
             evidence_value(document.e_value_futility),

@@ -7,11 +7,10 @@ from rlarcade.config import FIELDS, Settings, TrainConfig
 from rlarcade.evaluation import Evaluation
 from rlarcade.games import FRAMESKIP, display_name
 from rlarcade.learning.frames import BLOCKED_FRAME
-from rlarcade.learning.hardware import gigabytes
 from rlarcade.learning.replay import Replay
 from rlarcade.learning.state import replay_capacity
+from rlarcade.machine import gigabytes
 from rlarcade.reports.lines import score_lines
-from rlarcade.runs.beginning import disk_bytes
 from rlarcade.runs.continuing import quoted
 from rlarcade.runs.training_run import TrainingRun
 
@@ -30,7 +29,7 @@ def start_lines(run: TrainingRun, settings: Settings) -> list[str]:
         "learning": f"{run.updates:,} updates of {config.schedule.batch_size}, replay ratio "
         f"{config.replay_ratio:g}, {config.schedule.num_envs} games at a time",
         "replay": f"{capacity:,} transitions, {gigabytes(replay)} in memory, up to "
-        f"{gigabytes(disk_bytes(config, settings.run.save_interval))} on disk",
+        f"{gigabytes(run.disk_bytes)} on disk",
         "run folder": str(run.folder),
     }
     if idle := _unused(settings.train):

@@ -91,8 +91,9 @@ def _search(search: Mapping[str, Any]) -> PlanPart:
     rows = []
     for one in search["results"]:
         state = one["state"]
-        if one["stopped_at"] is not None:
-            state += f" at {number(one['stopped_at'], 0)}"
+        ended_at = one["stopped_at"] if one["stopped_at"] is not None else one.get("diverged_at")
+        if ended_at is not None:
+            state += f" at {number(ended_at, 0)}"
         if one["label"] == search["best"]:
             state += ", the best"
         chosen = [_value(one["parameters"].get(name)) for name in names]

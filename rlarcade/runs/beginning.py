@@ -3,17 +3,20 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from torch import nn
+
 from rlarcade.config import RunSettings, Settings, TrainConfig
 from rlarcade.foreign import imported
 from rlarcade.games import resolve_game
 from rlarcade.games.protocols import MOST_ACTIONS
 from rlarcade.learning.custom import Custom
 from rlarcade.learning.frames import BLOCKED_FRAME
-from rlarcade.learning.hardware import bf16_is_faster, require_disk, resolve_device
+from rlarcade.learning.hardware import bf16_is_faster, resolve_device
 from rlarcade.learning.networks import weights_bytes
 from rlarcade.learning.replay import Replay
 from rlarcade.learning.schedules import LENGTH_TO_LEARN, following_length
 from rlarcade.learning.state import capped_buffer, replay_capacity, resolved, transitions_that_fit
+from rlarcade.machine import require_disk
 from rlarcade.runs.pace import steps_in
 
 _DISK_SHARE = 0.1  # of replay's size in memory; screens are compressed ten to fifty times
@@ -25,7 +28,13 @@ Tell = Callable[[str], None]
 
 
 def prepared(
-    settings: Settings, say: Tell, warn: Tell, *, adapt: bool, folder: Path
+    settings: Settings,
+    say: Tell,
+    warn: Tell,
+    *,
+    adapt: bool,
+    folder: Path,
+    torso: nn.Module | None = None,
 ) -> TrainConfig:
     """Returns the resolved configuration of a new run.
 
@@ -36,6 +45,7 @@ def prepared(
         adapt: turn a length in minutes into steps, and fit a preset to the run's length and to this
             machine's memory. What flags set is not changed.
         folder: folder of the run, whose disk must hold it.
+        torso: your own module instead of the torso.
 
     Raises:
         ConfigError, GameError: a setting cannot be used.
@@ -52,7 +62,7 @@ def prepared(
         config = _following(config, settings, say, warn)
         config = _with_replay_that_fits(config, settings, warn)
     config = resolved(config)
-    require_disk_for(config, run.save_interval, folder)
+    require_disk_for(config, run.save_interval, folder, torso=torso)
     if (config.machine.device, config.machine.precision) == (
         "cpu",
         "bf16",
@@ -92,17 +102,28 @@ def _with_replay_that_fits(config: TrainConfig, settings: Settings, warn: Tell) 
     return config.model_copy(update={"buffer_size": size})
 
 
-def disk_bytes(config: TrainConfig, save_interval: int) -> int:
-    """Returns about how many bytes a run's folder will have. Needs a resolved configuration."""
+def disk_bytes(config: TrainConfig, save_interval: int, torso: nn.Module | None = None) -> int:
+    """Returns about how many bytes a run's folder will have.
+
+    Args:
+        config: resolved configuration.
+        save_interval: agent steps between saves.
+        torso: your own module instead of the torso.
+    """
     replay = Replay.bytes_needed(replay_capacity(config), BLOCKED_FRAME)
     saves = config.schedule.total_timesteps // save_interval + 1
-    weights = weights_bytes(config.network, MOST_ACTIONS)
+    weights = weights_bytes(config.network, MOST_ACTIONS, torso)
     states = _STATES * _STATE_NETWORKS * weights
     return int(_DISK_SHARE * replay) + states + saves * weights + _FIGURES
 
 
 def require_disk_for(
-    config: TrainConfig, save_interval: int, folder: Path, *, already: TrainConfig | None = None
+    config: TrainConfig,
+    save_interval: int,
+    folder: Path,
+    *,
+    already: TrainConfig | None = None,
+    torso: nn.Module | None = None,
 ) -> None:
     """Refuses a run that does not fit onto the disk.
 
@@ -111,13 +132,14 @@ def require_disk_for(
         save_interval: agent steps between saves.
         folder: the run's folder, which may not exist yet.
         already: configuration of the run so far, whose bytes are on the disk.
+        torso: your own module instead of the torso.
 
     Raises:
         ResourceError: it does not fit; the message names both sizes and the remedy.
     """
-    taken = 0 if already is None else disk_bytes(already, save_interval)
+    taken = 0 if already is None else disk_bytes(already, save_interval, torso)
     require_disk(
-        disk_bytes(config, save_interval) - taken,
+        disk_bytes(config, save_interval, torso) - taken,
         folder,
         "the run",
         "Free some space, choose --run-dir on another disk, or lower --buffer-size.",

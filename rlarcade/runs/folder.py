@@ -35,6 +35,7 @@ from rlarcade.files import UNFINISHED, open_own, read_own, remove_own, write_fil
 from rlarcade.games.names import resolve_game
 from rlarcade.json_text import parse_json
 from rlarcade.locks import try_lock
+from rlarcade.text import without_password
 
 RUNS = Path("checkpoints")
 
@@ -247,7 +248,7 @@ class RunFolder:
         """Logs the command that works on the run from agent step `step` on."""
         line = {
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
-            "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+            "command": [Path(sys.argv[0]).name, *map(without_password, sys.argv[1:])],
             "from_step": step,
             "git_commit": code_commit(),
         }

@@ -82,7 +82,7 @@ class Follower:
         self._position = self._there = _Position("")
         self._skipped = 0  # lines of the step that `_there` names
         self._saved = self._resumed_at = saved
-        self._waiting: deque[Told] = deque()
+        self._waiting: deque[Told] = deque()  # only the training thread may touch it
         self._queue: queue.SimpleQueue[Told | None] = queue.SimpleQueue()
         self._left = 0  # in the queue and in the tracker's hands
         self._changed = threading.Condition()
@@ -96,17 +96,19 @@ class Follower:
 
     def tell(self, told: Told) -> None:
         """Takes something to tell the tracker after the save of its step."""
-        if self.problem is not None:
-            return
         self._waiting.append(told)
         if told.step <= self._saved:
             self.saved(self._saved)
         if len(self._waiting) + self._left > _MOST_WAITING:
             self._fail("it does not keep up with the run")
+        if self.problem is not None:
+            self._waiting.clear()
 
     def saved(self, steps: int) -> None:
         """Sends what belongs to agent steps up to `steps`, which the run has saved."""
         self._saved = steps
+        if self.problem is not None:
+            self._waiting.clear()
         while self._waiting and self._waiting[0].step <= steps:
             with self._changed:
                 self._left += 1
@@ -140,7 +142,6 @@ class Follower:
         with self._changed:
             self.problem = self.problem or problem
             self._changed.notify_all()
-        self._waiting.clear()
 
     # The tracker's thread
 

@@ -13,18 +13,15 @@ from typing import Any, TextIO
 from rlarcade.evaluation import Evaluation
 from rlarcade.files import check_own, open_own, write_file
 from rlarcade.games.protocols import FRAMESKIP
-from rlarcade.json_text import parse_json
 from rlarcade.learning.schedules import crossed
 from rlarcade.learning.training import TrainingProgress
 from rlarcade.runs.listener import Tell, warn_in_python
+from rlarcade.runs.metrics_file import DIVERGED, METRICS_FILE, each_metric
 from rlarcade.runs.trackers import Tracker
 from rlarcade.runs.tracking import Tracking
 
-_FILE = "metrics.jsonl"
 _LOG_INTERVAL = 1_000  # agent steps between figures
 _RECENT_EPISODES = 100
-_LARGEST_FILE = 250_000_000  # bytes; a run of 50 million steps writes 30 million
-_LONGEST_LINE = 10_000
 
 
 class MetricWriter:
@@ -58,7 +55,7 @@ class MetricWriter:
         Raises:
             OSError: the file or TensorBoard's folder cannot be written.
         """
-        path = run_folder / _FILE
+        path = run_folder / METRICS_FILE
         check_own(run_folder / "tensorboard")
         self.games: deque[tuple[float, float]] = deque(maxlen=_RECENT_EPISODES)
         self.evaluated_at = self.finally_evaluated_at = 0
@@ -67,7 +64,7 @@ class MetricWriter:
 
         def lines() -> Iterator[bytes]:
             nonlocal kept
-            for line in each_metric(run_folder):
+            for line in each_metric(run_folder, any_size=True):
                 if line["step"] <= resumed_at:
                     self._note(line)
                     kept += 1
@@ -83,7 +80,7 @@ class MetricWriter:
                 run_folder,
                 resumed_at=resumed_at,
                 trackers=trackers,
-                earlier=lambda: islice(each_metric(run_folder), kept),
+                earlier=lambda: islice(each_metric(run_folder, any_size=True), kept),
                 warn=warn,
             )
         except BaseException:
@@ -183,6 +180,17 @@ class TrainingLog:
             figures |= {f"train/{name}": value for name, value in learned.items()}
         return figures
 
+    def diverged(self, steps: int) -> None:
+        """Notes that training cannot go on from agent step `steps`, for whoever watches the run.
+
+        A resume drops the note, because it stands after the newest save.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        self._metrics.write(steps + 1, {DIVERGED: 1.0})
+        self._metrics.flush()
+
     def evaluation(self, steps: int, scores: list[float], lengths: list[int]) -> None:
         """Writes an evaluation during training."""
         self.evaluated_at = steps
@@ -217,64 +225,3 @@ class TrainingLog:
             parts.append(f"loss {progress.update.loss.item():.4f}")
         parts.append(f"epsilon {progress.epsilon:.2f}")
         return "  ".join(parts)
-
-
-def read_metrics(run_folder: Path) -> list[dict[str, Any]]:
-    """Returns all figures of a run at once; raises as `each_metric` does."""
-    return list(each_metric(run_folder))
-
-
-def each_metric(run_folder: Path) -> Iterator[dict[str, Any]]:
-    """Yields the figures of a run, oldest first, each as {"step": agent step, name: value, …}.
-
-    A line that a kill cut short is left out. A run without figures yields nothing. The file is read
-    line by line, because parsed figures take six times the memory of the file.
-
-    Raises:
-        OSError: the file cannot be read, is a link, is not a regular file, or is too large.
-    """
-    try:
-        descriptor = open_own(run_folder / _FILE, os.O_RDONLY, _LARGEST_FILE)
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    with os.fdopen(descriptor, "rb") as file:
-        left = os.fstat(descriptor).st_size  # a run that trains may still be writing
-        whole = True
-        while left > 0 and (line := file.readline(min(left, _LONGEST_LINE + 1))):
-            left -= len(line)
-            begins, whole = whole, line.endswith(b"\n")
-            if begins and (figures := _figures_of(line.rstrip(b"\r\n"))) is not None:
-                yield figures
-
-
-def newest_metrics(run_folder: Path, length: int = 65_536) -> dict[str, Any]:
-    """Returns the newest figure under each name, from the end of the file; {} if there is none.
-
-    Args:
-        run_folder: the run's folder.
-        length: bytes at the end of the file that are read.
-
-    Raises:
-        OSError: the file cannot be read, is a link, or is not a regular file.
-    """
-    try:
-        with os.fdopen(open_own(run_folder / _FILE, os.O_RDONLY), "rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - length))
-            lines = file.read(length).splitlines()
-    except FileNotFoundError:
-        return {}
-    newest: dict[str, Any] = {}
-    for line in lines:
-        newest |= _figures_of(line) or {}
-    return newest
-
-
-def _figures_of(line: bytes) -> dict[str, Any] | None:
-    if len(line) > _LONGEST_LINE:
-        return None
-    try:
-        figures = parse_json(line.decode("utf-8", errors="replace"))
-    except ValueError:
-        return None
-    whole = isinstance(figures, dict) and isinstance(figures.get("step"), int)
-    return figures if whole else None

@@ -19,10 +19,9 @@ from rlarcade.checkpoint import parse_tensors
 from rlarcade.config import TrainConfig
 from rlarcade.errors import CheckpointError
 from rlarcade.files import LARGEST_TEXT, read_own
-from rlarcade.games.protocols import MOST_ACTIONS, SCREEN
+from rlarcade.games.protocols import SCREEN
 from rlarcade.json_text import parse_json
-from rlarcade.learning.networks import weights_bytes
-from rlarcade.learning.schedules import updates_due
+from rlarcade.learning.schedules import most_updates
 from rlarcade.learning.state import replay_capacity
 from rlarcade.runs.saved_rows import Segment, check_segments
 from rlarcade.text import quoted
@@ -35,6 +34,7 @@ _LONGEST_GAME = 40_000  # steps; the frame cap is below it
 Arrays = dict[str, NDArray[Any]]
 
 _Counter = Annotated[StrictInt, Field(ge=0, le=10**15)]
+_Seconds = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
 _Word = Annotated[StrictInt, Field(ge=0, lt=2**128)]
 
 
@@ -73,6 +73,8 @@ class Document(BaseModel):
     replay_rng: _Generator
     agent_rng: _Generator
     arrays_sha256: str
+    seconds: dict[str, _Seconds] = {}
+    """Wall time of the run until this save, by part; empty in states of rlarcade 0.1.0."""
 
     @property
     def files_of_rows(self) -> list[Segment]:
@@ -129,19 +131,21 @@ def read_checked(path: Path, sha256: str, limit: int) -> bytes:
     return data
 
 
-def read_arrays(path: Path, document: Document, config: TrainConfig) -> Arrays:
+def read_arrays(path: Path, document: Document, config: TrainConfig, network: int) -> Arrays:
     """Reads networks, optimizer, games in flight and priorities.
+
+    Args:
+        path: the file.
+        document: the state's document.
+        config: the run's resolved configuration.
+        network: bytes of the run's network, see `weights_bytes`.
 
     Raises:
         CheckpointError: the file is missing, damaged, or too large for this run.
     """
     history = min(document.steps, _MOST_LANES * (config.schedule.reseed_interval + _LONGEST_GAME))
     limit = (
-        6 * weights_bytes(config.network, MOST_ACTIONS)
-        + 5 * replay_capacity(config)
-        + history
-        + _MOST_LANES * SCREEN**2
-        + LARGEST_TEXT
+        6 * network + 5 * replay_capacity(config) + history + _MOST_LANES * SCREEN**2 + LARGEST_TEXT
     )
     return parse_tensors(read_checked(path, document.arrays_sha256, limit), path)
 
@@ -154,9 +158,11 @@ def check_document(document: Document, steps: int, config: TrainConfig) -> None:
     """
     if document.steps != steps:
         raise CheckpointError(f"it says step {document.steps}, its folder says {steps}")
-    due = updates_due(config, steps)
-    if document.updates > due:
-        raise CheckpointError(f"it has {document.updates} updates at step {steps}, more than {due}")
+    most = most_updates(config, steps)
+    if document.updates > most:
+        raise CheckpointError(
+            f"it has {document.updates} updates at step {steps}, more than {most}"
+        )
     for name in ("explore_rng", "replay_rng", "agent_rng"):
         if not getattr(document, name).state.inc % 2:
             raise CheckpointError(f"{name} has an even increment, which PCG64 never has")

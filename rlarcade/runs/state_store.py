@@ -14,6 +14,7 @@ file and its own. So a damaged state is noticed, and an older one is used.
 
 import hashlib
 import re
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -27,11 +28,13 @@ from rlarcade.config import TrainConfig
 from rlarcade.errors import CheckpointError
 from rlarcade.files import UNFINISHED, own_folder, remove_own, write_file, write_folder
 from rlarcade.games.lanes import Progress, TrainingLanes
+from rlarcade.games.protocols import MOST_ACTIONS
 from rlarcade.learning.custom import NOTHING, Custom
 from rlarcade.learning.frames import BLOCKED_FRAME
-from rlarcade.learning.hardware import cores
+from rlarcade.learning.networks import weights_bytes
 from rlarcade.learning.replay import Replay
 from rlarcade.learning.state import TrainingState, replay_capacity
+from rlarcade.machine import cores
 from rlarcade.runs import saved_state
 from rlarcade.runs.saved_rows import Segment, chunks, pack_rows, restore_rows
 from rlarcade.runs.saved_state import FORMAT_VERSION, Arrays, Document
@@ -53,6 +56,7 @@ class StateStore:
         folder: `RUN/state`.
         segments: files of replay rows on the disk, oldest first.
         kept: steps of the states that were written or found whole, oldest first.
+        seconds: wall time of the run until the loaded state, by part.
         games_began_anew: whether the loaded state had another number of lanes, so that all games
             begin anew.
     """
@@ -60,10 +64,15 @@ class StateStore:
     folder: Path
     segments: list[Segment] = field(default_factory=list)
     kept: list[int] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
     games_began_anew: bool = False
 
-    def save(self, state: TrainingState) -> None:
+    def save(self, state: TrainingState, seconds: Mapping[str, float] | None = None) -> None:
         """Writes a state. Older states are pruned only once it is on the disk.
+
+        Args:
+            state: the state.
+            seconds: wall time of the run until now, by part.
 
         Raises:
             OSError: the disk is full or cannot be written, or something in the folder is a link.
@@ -95,6 +104,7 @@ class StateStore:
             "replay_rng": state.replay_rng.bit_generator.state,
             "agent_rng": state.learner.rng.bit_generator.state,
             "arrays_sha256": hashlib.sha256(data).hexdigest(),
+            "seconds": dict(seconds or {}),
         }
         write_folder(self._path(state.steps), {_ARRAYS: data, _DOCUMENT: saved_state.sealed(body)})
         self.kept = [*(step for step in self.kept if step < state.steps), state.steps][-_KEPT:]
@@ -123,9 +133,10 @@ class StateStore:
         """
         problems: list[str] = []
         steps = self.saved_steps()
+        network = weights_bytes(config.network, MOST_ACTIONS, custom.torso)
         for position in range(len(steps) - 1, -1, -1):
             try:
-                saved = self._read(steps[position], config)
+                saved = self._read(steps[position], config, network)
             except Exception as error:
                 problems.append(self._problem(steps[position], error))
                 continue
@@ -137,6 +148,7 @@ class StateStore:
                 del state
                 continue
             self.kept = steps[: position + 1][-_KEPT:]
+            self.seconds = saved.document.seconds
             return state, problems
         if problems:
             raise CheckpointError(
@@ -199,12 +211,18 @@ class StateStore:
             if _OWN_ROWS.fullmatch(path.name) and path.name not in needed:
                 _remove_if_possible(path)
 
-    def _read(self, steps: int, config: TrainConfig) -> "_Saved":
-        """Reads all files of a state; checks all digests before anything large is built."""
+    def _read(self, steps: int, config: TrainConfig, network: int) -> "_Saved":
+        """Reads all files of a state; checks all digests before anything large is built.
+
+        Args:
+            steps: agent step of the state.
+            config: the run's resolved configuration.
+            network: bytes of the run's network.
+        """
         path = self._path(steps)
         document = saved_state.read_document(path / _DOCUMENT)
         saved_state.check_document(document, steps, config)
-        arrays = saved_state.read_arrays(path / _ARRAYS, document, config)
+        arrays = saved_state.read_arrays(path / _ARRAYS, document, config, network)
         saved = _Saved(document, path, arrays)
         num_envs = len(saved.part("lanes")["age"])
         segments = document.files_of_rows

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +24,8 @@ FOLDER = "tensorboard"
 _SHOWN = ("rollout/ep_rew_mean", "eval/mean_reward", "eval/final_mean_reward")
 """Figures beside the hyper-parameters in the HPARAMS tab."""
 _BINS = 64
+_SECOND = 10**9  # nanoseconds
+_NAME = re.compile(r"events\.out\.tfevents\.(\d{10})(?:\.(\d{9}))?\..*")
 
 
 class TensorBoard:
@@ -42,8 +45,7 @@ class TensorBoard:
             OSError: the file cannot be written, or the folder is a link.
         """
         folder = own_folder(run_folder / FOLDER)
-        # TensorBoard reads the files in the order of their names.
-        seconds, rest = divmod(time.time_ns(), 10**9)
+        seconds, rest = divmod(max(time.time_ns(), _newest(folder) + 1), _SECOND)
         path = folder / f"events.out.tfevents.{seconds:010d}.{rest:09d}.{os.getpid()}"
         # Written here and not by `SummaryWriter`: its thread prints a traceback on a full disk.
         self._file = path.open("xb")
@@ -100,3 +102,16 @@ class TensorBoard:
     def close(self) -> None:
         """Flushes and closes the file."""
         self._file.close()
+
+
+def _newest(folder: Path) -> int:
+    """Returns the newest time in the names of event files, in nanoseconds; 0 without any.
+
+    TensorBoard reads the files in the order of their names. The clock may have gone back since the
+    last one. A new file must come after it all the same, or TensorBoard drops what the new file
+    holds.
+    """
+    found = (_NAME.fullmatch(path.name) for path in folder.iterdir())
+    # the files of other writers have no nanoseconds
+    times = (int(name[1]) * _SECOND + int(name[2] or _SECOND - 1) for name in found if name)
+    return max(times, default=0)

@@ -28,7 +28,7 @@ from torch import nn
 from rlarcade.checked import path_of, require
 from rlarcade.checkpoint import Checkpoint, checkpoint_path, list_checkpoints, load_checkpoint
 from rlarcade.config import RunSettings, Settings, TrainConfig
-from rlarcade.errors import CheckpointError, RunFolderError
+from rlarcade.errors import CheckpointError, DivergenceError, RunFolderError
 from rlarcade.evaluation import evaluate_agent
 from rlarcade.files import write_file
 from rlarcade.games import FRAMESKIP
@@ -38,11 +38,13 @@ from rlarcade.learning.policy import DQNAgent
 from rlarcade.learning.schedules import crossed, updates_due, whole_length
 from rlarcade.learning.state import TrainingState, torso_of
 from rlarcade.learning.training import TrainingProgress, train_agent
+from rlarcade.runs import beginning
 from rlarcade.runs.beginning import prepared, require_disk_for
 from rlarcade.runs.continuing import check_custom, continued
 from rlarcade.runs.folder import RunFolder, RunRecord, code_commit, new_record
 from rlarcade.runs.listener import Listener, nothing
-from rlarcade.runs.metrics import MetricWriter, TrainingLog, each_metric
+from rlarcade.runs.metrics import MetricWriter, TrainingLog
+from rlarcade.runs.metrics_file import each_metric
 from rlarcade.runs.state_store import StateStore
 from rlarcade.runs.trackers import Setting, Tracker
 from rlarcade.runs.tracking import Tracking, described, flat_settings, send_missing
@@ -212,6 +214,7 @@ class TrainingRun:
             self._listener.warn,
             adapt=adapt,
             folder=self.folder,
+            torso=self._custom.torso,
         )
         self._state = self._new_state(config, parent)
         record = new_record(self._settings, config, self._state.parent, parts)
@@ -238,7 +241,13 @@ class TrainingRun:
         resolve_device(plan.config.machine.device)  # another machine may have no GPU
         if plan.longer:
             save_interval = self._settings.run.save_interval
-            require_disk_for(plan.config, save_interval, self.folder, already=record.train)
+            require_disk_for(
+                plan.config,
+                save_interval,
+                self.folder,
+                already=record.train,
+                torso=self._custom.torso,
+            )
         for note in plan.notes:
             self._listener.say(note)
         self._state = self._resumed(plan.config, record.init_from, parent)
@@ -254,7 +263,7 @@ class TrainingRun:
                 self._trackers,
                 steps=steps,
                 settings=self._flat_settings(),
-                lines=partial(each_metric, self.folder),
+                lines=partial(each_metric, self.folder, any_size=True),
                 warn=self._listener.warn,
             )
 
@@ -353,6 +362,13 @@ class TrainingRun:
         """Gradient steps of the whole run, from its first step to its length."""
         return updates_due(self.config, self.length)
 
+    @property
+    def disk_bytes(self) -> int:
+        """About how many bytes the run's folder will have."""
+        return beginning.disk_bytes(
+            self.config, self._settings.run.save_interval, self._custom.torso
+        )
+
     def __iter__(self) -> Iterator[TrainingProgress]:
         """Trains; yields the progress after every step of all lanes, until the run's length.
 
@@ -375,7 +391,12 @@ class TrainingRun:
         training = train_agent(state)
         while not self._listener.stop():
             self._whole = False
-            progress = next(training, None)
+            try:
+                progress = next(training, None)
+            except DivergenceError:
+                with suppress(OSError):  # the user must see the divergence, not this error
+                    log.diverged(state.steps)
+                raise
             self._whole = True
             if progress is None:
                 break
@@ -460,7 +481,7 @@ class TrainingRun:
             if self._metrics is not None:
                 self._show_values(state, self._metrics.tracking)
                 self._metrics.flush()
-            self._store.save(state)
+            self._store.save(state, self._seconds(state))
             self._save_policy(state)
             self._saved_at = state.steps
             if self._metrics is not None:
@@ -554,13 +575,18 @@ class TrainingRun:
         return outcome
 
     def _seconds(self, state: TrainingState) -> dict[str, float]:
-        """Returns this process's seconds by part; `reseed` is also contained in `env`."""
-        return {
+        """Returns the wall time of the run by part, of the processes before this one, too.
+
+        What a killed process did after its newest save is not contained: it is done again. `reseed`
+        is also contained in `env`.
+        """
+        here = {
             **state.seconds,
             "save": self._save_seconds,
             "reseed": getattr(state.lanes, "reseed_seconds", 0.0),
             "total": time.monotonic() - self._started,
         }
+        return {part: self._store.seconds.get(part, 0.0) + spent for part, spent in here.items()}
 
     def close(self) -> None:
         """Saves what is not saved yet, and releases the folder. A closed run stays closed.

@@ -59,7 +59,8 @@ class ServerClient:
         try:
             parts = urlsplit(url)
             port = parts.port
-        except ValueError:
+            (parts.hostname or "").encode("idna")  # as the connection will
+        except ValueError:  # UnicodeError is one
             parts, port = urlsplit(""), None
         bare = parts.path in ("", "/") and not parts.query and not parts.fragment
         if parts.scheme not in ("http", "https") or not parts.hostname or not bare:

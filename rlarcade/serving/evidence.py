@@ -12,7 +12,6 @@ from typing import Annotated, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, computed_field
-from scipy.special import gammaln
 
 from rlarcade.evaluation.sequential import (
     LARGEST_LOG,
@@ -100,6 +99,8 @@ def sample_ratio(counts: Sequence[int], shares: Sequence[float]) -> float:
     Raises:
         ValueError: there are not as many counts as shares, or the shares do not sum to 1.
     """
+    from scipy.special import gammaln
+
     if len(counts) != len(shares) or not math.isclose(math.fsum(shares), 1, abs_tol=1e-9):
         raise ValueError(f"{len(counts)} counts need as many shares, which sum to 1, not {shares}")
     there = [(count, share) for count, share in zip(counts, shares, strict=True) if share > 0]

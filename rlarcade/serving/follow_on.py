@@ -10,7 +10,6 @@ from datetime import UTC, datetime, timedelta
 from statistics import fmean, stdev
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from scipy.special import stdtrit
 from sqlalchemy import func, insert, or_, select
 
 from rlarcade.registry import audit
@@ -152,6 +151,8 @@ def summary(
         outcomes: the outcomes of the rollout.
         role: the variant.
     """
+    from scipy.special import stdtrit
+
     own = {game.number: game for game in games if game.role == role and not game.mixed}
     of_user: dict[str, list[float]] = {}
     for outcome in outcomes:

@@ -28,7 +28,7 @@ from rlarcade.errors import RlarcadeError
 from rlarcade.foreign import own_words
 from rlarcade.learning.playable import load_playable
 from rlarcade.runs.folder import process_in, read_record
-from rlarcade.runs.metrics import each_metric
+from rlarcade.runs.metrics_file import METRICS_FILE, each_metric
 from rlarcade.serving.deployment import Deployment
 from rlarcade.serving.driving import champion_only
 from rlarcade.serving.refusals import Refusal
@@ -250,7 +250,7 @@ class FollowedRun:
 
     def _quiet_seconds(self) -> float | None:
         """Seconds since the run last wrote something; below 0: the clock was set back since."""
-        names = ("metrics.jsonl", "run.json", "checkpoints", "result.json")
+        names = (METRICS_FILE, "run.json", "checkpoints", "result.json")
         times = [stamp[0] for name in names if (stamp := _stamp(self.folder / name)) is not None]
         return self._clock() - max(times) / 1e9 if times else None
 
@@ -270,7 +270,7 @@ class FollowedRun:
     async def _read_figures(self) -> None:
         """Reads the figures if they have changed, but only now and then."""
         async with self._reading:
-            now, stamp = self._monotonic(), _stamp(self.folder / "metrics.jsonl")
+            now, stamp = self._monotonic(), _stamp(self.folder / METRICS_FILE)
             if stamp == self._figures_of or now < self._next_reading:
                 return
             began = time.perf_counter()

@@ -19,7 +19,7 @@ from rlarcade.foreign import own_words
 from rlarcade.games.names import resolve_game
 from rlarcade.games.vector import LARGEST_SEED
 from rlarcade.learning.acting import not_finite
-from rlarcade.registry.audit import now
+from rlarcade.registry.audit import now, storable
 from rlarcade.registry.rollouts import ShadowCounts
 from rlarcade.serving.assignment import Variant, assign
 from rlarcade.serving.deployment import Deployment as Deployment
@@ -32,6 +32,7 @@ from rlarcade.serving.refusals import Refusal
 from rlarcade.serving.rulings import DECISION_SECONDS, SLOW_SHARE, Rulings
 from rlarcade.serving.sessions import LONGEST_KEY, Kind, Session, Sessions, State, new_token
 from rlarcade.serving.shadow import Shadow
+from rlarcade.text import quoted
 
 _Result = TypeVar("_Result")
 
@@ -153,9 +154,17 @@ class Service:
             number: the session's id, as a sequence's client chose it; None: a new one.
 
         Raises:
-            Refusal: the game or the version is not served, or there are too many sessions.
+            Refusal: the game or the version is not served, there are too many sessions, or the
+                registry cannot keep the key, the group or the id.
         """
         deployment = self.deployment(game)
+        for what, text in (("key", key), ("group", group), ("id", number)):
+            if text is not None and storable(text) != text:
+                raise Refusal(
+                    400,
+                    f"the {what} {quoted(text)} has a character that no registry can keep. Send it "
+                    "without NUL and halves of surrogate pairs.",
+                )
         key = new_token() if key is None else key
         if version is None:
             variant = assign(deployment.plan, key, group)

@@ -84,6 +84,11 @@ class Comparison(Plan):
         del run
         return None
 
+    def given_up_at(self, run: SweepRun) -> int | None:
+        """Never: to leave out a seed because it diverged would favour its arm."""
+        del run
+        return None
+
     def is_finished(self) -> bool:
         """Whether the order of all pairs is known, or all rounds are over."""
         return not self._replayed()[1].asked

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, Field
 
@@ -15,8 +15,8 @@ from rlarcade.checked import validated
 from rlarcade.errors import ConfigError, RunFolderError
 from rlarcade.files import read_own
 from rlarcade.games.names import resolve_game
+from rlarcade.games.protocols import ProtocolName
 from rlarcade.json_text import parse_json
-from rlarcade.learning.hardware import default_preset
 from rlarcade.runs.folder import RUNS, read_outcome
 from rlarcade.sweeps.sections import Compare, Count, Search
 from rlarcade.text import quoted
@@ -200,10 +200,16 @@ def trial_run(file: SweepFile, folder: Path, number: int, chosen: Mapping[str, A
 def _check(values: Mapping[str, Any], where: str, grid: Mapping[str, Any]) -> None:
     config.check_names({name: 0 for name in values if name != "preset"}, where)
     for name in values:
-        if name in ("run_dir", "resume", "init_from"):
+        if name in ("run_dir", "resume"):
             raise ConfigError(f"{where} cannot set {name}: the sweep sets it itself, under --dir.")
         if name in grid:
             raise ConfigError(f"{name} is in both {where} and [grid]. Remove it from one.")
+
+
+def _default_preset(given: dict[str, Any]) -> str:
+    from rlarcade.learning.hardware import default_preset  # imports torch, to look for a GPU
+
+    return default_preset(str(given.get("device", "auto")))
 
 
 def _make_run(
@@ -211,10 +217,21 @@ def _make_run(
 ) -> SweepRun:
     given = config.whole_numbers(given)
     # Another machine that the run goes on may have another default.
-    preset = str(given.get("preset") or default_preset(str(given.get("device", "auto"))))
+    preset = str(given.get("preset") or _default_preset(given))
     given = {"preset": preset} | given
     name, values = config.load_preset(preset)
     _check(values, f"preset {quoted(name)}", {})
+    if not isinstance(given.get("protocol", ""), str):
+        raise ConfigError(
+            f"protocol = {quoted(given['protocol'])} is no name. Each run of a sweep is a command, "
+            f"which takes one of {', '.join(get_args(ProtocolName))}."
+        )
+    if "minutes" in given and "total_timesteps" in given:
+        raise ConfigError(
+            f"minutes = {given['minutes']} and total_timesteps = {given['total_timesteps']} both "
+            "set the length of a run. Keep one of them."
+        )
+    values = config.giving_way(values, given)
     values |= {key: value for key, value in given.items() if key != "preset"}
     if "game" not in values:
         raise ConfigError("no game was named. Add game to [settings], or a list of them to [grid].")

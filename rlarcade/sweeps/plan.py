@@ -44,6 +44,13 @@ class Plan(Protocol):
         """Returns the agent step at which the plan has stopped a run that has ended, or None."""
         ...
 
+    def given_up_at(self, run: SweepRun) -> int | None:
+        """Returns the agent step at which a run diverged if the plan goes on without it, or None.
+
+        It is asked of runs that have ended.
+        """
+        ...
+
     def is_finished(self) -> bool:
         """Whether no further run will be asked for."""
         ...

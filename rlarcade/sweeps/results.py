@@ -10,13 +10,20 @@ from rlarcade.reports.svg import thinned
 from rlarcade.sweeps.file import SweepRun
 
 
-def outcome_of(run: SweepRun, code: int | None, stopped_at: int | None = None) -> dict[str, Any]:
+def outcome_of(
+    run: SweepRun,
+    code: int | None,
+    *,
+    stopped_at: int | None = None,
+    diverged_at: int | None = None,
+) -> dict[str, Any]:
     """Returns a run's part of the results file.
 
     Args:
         run: the run.
         code: exit code of its training; None: it was not begun.
         stopped_at: agent step by whose score a search has stopped it; None: it has not.
+        diverged_at: agent step at which it diverged, so that a search goes on without it.
     """
     return {
         "label": run.label,
@@ -28,6 +35,7 @@ def outcome_of(run: SweepRun, code: int | None, stopped_at: int | None = None) -
         "result": run.result() if code == EXIT_OK and stopped_at is None else None,
         "curve": _curve(run),
         **({} if stopped_at is None else {"stopped_at": stopped_at}),
+        **({} if diverged_at is None else {"diverged_at": diverged_at}),
     }
 
 
@@ -49,6 +57,8 @@ def state_of(outcome: Mapping[str, Any]) -> str:
         return "finished"
     if "stopped_at" in outcome:
         return f"stopped at {outcome['stopped_at']:,}"
+    if "diverged_at" in outcome:
+        return f"diverged at {outcome['diverged_at']:,}"
     return "not started" if outcome["exit"] is None else "not finished"
 
 

@@ -19,7 +19,6 @@ from rlarcade.console import (
 from rlarcade.errors import RlarcadeError
 from rlarcade.files import open_regular, write_file
 from rlarcade.runs.folder import process_in
-from rlarcade.runs.state_store import StateStore
 from rlarcade.sweeps.file import SweepRun, check_folder, recorded
 from rlarcade.sweeps.plan import Plan
 from rlarcade.sweeps.results import outcome_of
@@ -181,11 +180,20 @@ class Scheduler:
     def outcomes(self) -> list[dict[str, Any]]:
         """Returns the outcome of every run, in the order of the file."""
         return [
-            outcome_of(run, self.exits.get(run.label), self._stopped_at(run)) for run in self.runs
+            outcome_of(
+                run,
+                self.exits.get(run.label),
+                stopped_at=self._stopped_at(run),
+                diverged_at=self._given_up_at(run),
+            )
+            for run in self.runs
         ]
 
     def _stopped_at(self, run: SweepRun) -> int | None:
         return None if self.plan is None else self.plan.stopped_at(run)
+
+    def _given_up_at(self, run: SweepRun) -> int | None:
+        return None if self.plan is None else self.plan.given_up_at(run)
 
     def _start(self, run: SweepRun) -> None:
         run.folder.parent.mkdir(parents=True, exist_ok=True)
@@ -217,6 +225,8 @@ class Scheduler:
 
     def _lose(self, job: Job) -> None:
         """Puts a run back whose machine or worker was lost, unless this goes on and on."""
+        from rlarcade.runs.state_store import StateStore  # imports torch; few sweeps lose a run
+
         run, place = job.run, f" on {job.where}" if job.where else ""
         saved = max(StateStore(run.folder / "state").saved_steps(), default=0)
         count, before = self._losses.get(run.label, (0, saved))
@@ -242,6 +252,10 @@ class Scheduler:
         if step is not None:
             self.exits[run.label] = EXIT_OK
             say(f"{self.done()}: {run.label} stopped early, by its score at step {step:,}")
+            return
+        if code == EXIT_ERROR and (step := self._given_up_at(run)) is not None:
+            self.exits[run.label] = EXIT_OK
+            say(f"{self.done()}: {run.label} diverged at step {step:,}: it counts as failed")
             return
         self.exits[run.label] = code
         if code == EXIT_OK and (result := run.result()):

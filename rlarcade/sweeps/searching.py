@@ -37,7 +37,7 @@ from rlarcade.foreign import from_extra
 from rlarcade.games.protocols import FRAMESKIP
 from rlarcade.json_text import parse_json
 from rlarcade.locks import try_lock
-from rlarcade.runs.metrics import each_metric, newest_metrics
+from rlarcade.runs.metrics_file import diverged_at, each_metric, newest_metrics
 from rlarcade.sweeps.file import SweepFile, SweepRun, recorded, trial_run
 from rlarcade.sweeps.plan import Plan
 from rlarcade.sweeps.sections import Parameter, Search
@@ -49,6 +49,7 @@ _STUDY = "search"
 _SPECIFICATION = "specification"  # attributes in the storage
 _ANSWER = "answer"
 _ERROR = "error"
+_DIVERGED = "diverged_at"
 _LOOK_SECONDS = 0.5  # between looks at a run's figures
 _REDUCTION = 4  # of successive halving: the best quarter goes on
 _LEAST_FOR_IMPORTANCE = 4  # trials; of fewer, Optuna calls all parameters equal
@@ -308,7 +309,26 @@ class Searching(Plan):
         """Whether a run has finished or was stopped. Optuna is told a new result."""
         if run.result() is not None:
             self._finish(run)
+        else:
+            self._fail_if_diverged(run)
         return bool(self._trial(run).state.is_finished())
+
+    @_storing
+    def given_up_at(self, run: SweepRun) -> int | None:
+        """Returns the agent step at which a run diverged, or None. Stores it in the study."""
+        self._fail_if_diverged(run)
+        step = self._trial(run).user_attrs.get(_DIVERGED)
+        return None if step is None else int(step)
+
+    def _fail_if_diverged(self, run: SweepRun) -> None:
+        """Tells Optuna that a run has no score, and never will: the same steps diverge again."""
+        if self._trial(run).state.is_finished():
+            return
+        with suppress(OSError):
+            if (step := diverged_at(run.folder)) is not None:
+                self._stored(self._trial(run)).set_user_attr(_DIVERGED, step)
+                self._study.tell(self._trial(run).number, state=self.optuna.trial.TrialState.FAIL)
+                self._known = None
 
     def _finish(self, run: SweepRun) -> None:
         """Tells Optuna the result of a run that has finished, unless it is stopped by the rule.
@@ -411,12 +431,15 @@ class Searching(Plan):
             {
                 "label": f"trial-{trial.number:04d}",
                 "parameters": self._chosen(trial),
-                "state": words.get(trial.state, "not finished"),
+                "state": "diverged"
+                if _DIVERGED in trial.user_attrs
+                else words.get(trial.state, "not finished"),
                 "score": trial.value if trial.state == states.COMPLETE else None,
                 "stopped_at": trial.last_step if trial.state == states.PRUNED else None,
                 "scores_in_training": {
                     str(step): value for step, value in sorted(trial.intermediate_values.items())
                 },
+                "diverged_at": trial.user_attrs.get(_DIVERGED),
                 "error": trial.user_attrs.get(_ERROR),
             }
             for trial in self._trials()
@@ -474,7 +497,7 @@ def _scores_at(run: SweepRun, steps: Sequence[int]) -> Iterator[tuple[int, float
         A step, and rollout/ep_rew_mean there; None if no game has ended yet.
     """
     left = [*steps]
-    for figures in each_metric(run.folder):
+    for figures in each_metric(run.folder, any_size=True):
         if "time/frames" not in figures:
             continue
         while left and figures["step"] >= left[0]:
@@ -491,7 +514,7 @@ def _lines(document: dict[str, Any]) -> list[str]:
     results = document["results"]
     counts = [
         f"{sum(one['state'] == state for one in results)} {state}"
-        for state in ("finished", "stopped", "refused", "not finished")
+        for state in ("finished", "stopped", "diverged", "refused", "not finished")
     ]
     lines = [
         f"search, {document['sampler']} with pruner {document['pruner']}: "
@@ -503,6 +526,8 @@ def _lines(document: dict[str, Any]) -> list[str]:
             lines.append(
                 f"  {one['label']} stopped at step {one['stopped_at']:,}, score {score:.1f}"
             )
+        if one["state"] == "diverged":
+            lines.append(f"  {one['label']} diverged at step {one['diverged_at']:,}")
         if one["state"] == "refused":
             lines.append(f"  {one['label']} refused: {one['error']}")
     for one in results:

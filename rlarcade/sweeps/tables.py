@@ -19,7 +19,7 @@ from rlarcade.checked import reason
 from rlarcade.errors import RlarcadeError
 from rlarcade.progress import duration
 from rlarcade.runs.folder import read_record
-from rlarcade.runs.metrics import newest_metrics
+from rlarcade.runs.metrics_file import newest_metrics
 from rlarcade.sweeps.file import SweepRun
 from rlarcade.sweeps.results import state_of
 from rlarcade.text import printable

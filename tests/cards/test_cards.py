@@ -16,6 +16,7 @@ from PIL import Image
 from rlarcade import cards
 from rlarcade.cards import check_own_game, open_card
 from rlarcade.cards.clip import clip_of
+from rlarcade.cards.model_card import model_card
 from rlarcade.checkpoint import load_checkpoint
 from rlarcade.errors import RecordingError
 from rlarcade.evaluation import Evaluation, evaluate_agent
@@ -100,6 +101,18 @@ def test_a_versions_card_has_its_manifest_too(command, tmp_path):
     )
     assert here == there
     assert command("watch", tmp_path / "card", "--verify")[0] == 0
+
+
+def test_an_agent_of_the_zoo_is_verified_by_its_card(command, card, tmp_path, monkeypatch):
+    monkeypatch.setattr("rlarcade.zoo._AGENTS", tmp_path)
+    card.rename(tmp_path / "space_invaders")
+    code, out, _ = command("watch", "zoo:SpaceInvaders", "--verify")
+    assert code == 0
+    assert "3 of 3 games reproduced to the point" in out
+    change(
+        tmp_path / "space_invaders" / "README.md", "agent steps | 40,000", "agent steps | 39,000"
+    )
+    assert command("watch", "zoo:SpaceInvaders", "--verify")[0] == 1
 
 
 def test_its_metadata_have_the_form_that_the_hub_documents(written):
@@ -624,8 +637,20 @@ def test_a_manifests_texts_are_no_markdown(tmp_path, agent):
 @pytest.mark.slow
 def test_a_card_of_a_real_game_is_confirmed_by_the_commands(run_verb, tmp_path):
     done = run_verb("export", LATE, "--card", tmp_path / "card", "--games", 2)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
+    told = done.stderr.splitlines()
     assert (tmp_path / "card" / "clip.gif").stat().st_size < 3_000_000
     done = run_verb("watch", tmp_path / "card", "--verify")
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
     assert "2 of 2 games reproduced to the point" in done.stdout
+    for line in [*told, *done.stderr.splitlines()]:  # only how far it is, if it took that long
+        assert re.match(r"(playing [\w-]+|verifying): +\d/2 games ", line)
+
+
+@pytest.mark.parametrize(("epsilon", "shown"), [(0.01, "1%"), (0.005, "0.5%"), (0.0, "0%")])
+def test_a_small_share_of_random_actions_is_not_shown_as_none(agent, epsilon, shown):
+    changed = {"name": "mine", "evaluation_epsilon": epsilon, "frame_cap": 40}
+    rules = get_protocol("v5").model_copy(update=changed)
+    evaluation = evaluate_agent(AgentPlayer(agent, protocol=rules), episodes=1)
+    text = model_card(load_checkpoint(LATE).manifest, evaluation, None)
+    assert f", {shown} random actions, " in text

@@ -13,7 +13,7 @@ import pytest
 from warm_python import programs
 
 from rlarcade.errors import ConfigError
-from rlarcade.runs.metrics import read_metrics
+from rlarcade.runs.metrics_file import read_metrics
 from rlarcade.sweeps import on_ray
 from rlarcade.sweeps.file import read_sweep
 from rlarcade.sweeps.on_ray import RayEngine
@@ -107,7 +107,7 @@ def local(tmp_path_factory):
     folder = tmp_path_factory.mktemp("local")
     path = interrupted(folder)
     done = swept(words(path, folder / "runs", "--jobs", "2"))
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     return digests(folder / "runs"), figures(folder / "runs")
 
 
@@ -223,7 +223,7 @@ def test_weights_and_scores_are_those_of_one_machine(tmp_path, ray_nodes, local)
     path, folder = interrupted(tmp_path), tmp_path / "runs"
     files = ["--json", tmp_path / "out.json", "--report", tmp_path / "out.html"]
     done = swept(words(path, folder, *on(ray_nodes, "--fetch", *files)))
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     assert "8 at a time on a Ray cluster" in done.stdout
     assert (digests(folder), figures(folder)) == local
     names = {f"space_invaders-seed{seed}{end}" for seed in (0, 1) for end in ("", ".log")}
@@ -249,7 +249,7 @@ def test_a_preset_of_the_users_own_travels(tmp_path, ray_nodes):
     text = path.read_text().replace('preset = "quick"', f'preset = "{tmp_path}/mine.toml"')
     path.write_text(text.replace("hidden_units = 16\n", ""))
     done = swept(words(path, tmp_path / "runs", *on(ray_nodes, "--fetch")))
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     record = json.loads((tmp_path / "runs" / "space_invaders-seed0" / "run.json").read_text())
     assert record["preset"] == "mine"
     assert record["train"]["hidden_units"] == 8
@@ -301,7 +301,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on_to_the_same_weights(tmp_path,
     stopped = re.findall(r"stopped at step (\d+);", run.with_name(f"{run.name}.log").read_text())
     assert states(run)[-1] == int(stopped[-1]), "it saved where it was"
     done = swept(command)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     assert "resumed at step" in run.with_name(f"{run.name}.log").read_text()
     assert (digests(folder), figures(folder)) == local
 
@@ -368,6 +368,6 @@ def test_a_driver_that_is_killed_ends_its_runs_and_the_same_command_goes_on(
     wait_until(lambda: not ray_nodes.workers("NodeTrainer"))
     assert not (run / "result.json").exists()
     done = swept(command)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     assert not list(folder.glob(".shared-*"))
     assert (digests(folder), figures(folder)) == local

@@ -90,12 +90,12 @@ def brief(monkeypatch):
     """Checkpoints play games of 60 steps."""
     brief = get_protocol("v5").model_copy(update={"name": "mine", "frame_cap": 240})
 
-    def load(checkpoint, *, device="cpu", real=DQNAgent.load):
-        agent = real(checkpoint, device=device)
+    def load(checkpoint, *, device="cpu"):
+        agent = DQNAgent.load(checkpoint, device=device)
         agent.protocol = brief
         return agent
 
-    monkeypatch.setattr("rlarcade.playing.named.DQNAgent.load", load)
+    monkeypatch.setattr("rlarcade.playing.named.load_agent", load)
 
 
 @pytest.fixture
@@ -191,6 +191,13 @@ def test_a_suite_is_a_match_over_several_games(command, here, brief, suite):
     page = (here / "s.html").read_text()
     assert "Pong and Boxing: candidate against champion" in page
     assert page.count("data:video/mp4;base64,") == 4
+
+
+def test_a_suite_takes_its_games_from_its_file(command, here, suite):
+    code, _, err = command("compare", "--suite", suite, "--game", "Pong")
+    assert code == 2
+    assert "a suite takes its games from its file; leave --game out" in err
+    assert not (here / "checkpoints").exists()
 
 
 @pytest.mark.parametrize(

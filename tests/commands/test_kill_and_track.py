@@ -9,7 +9,7 @@ import mlflow
 import pytest
 from tracker_readers import curves, curves_of, files, rows, runs
 
-from rlarcade.runs.metrics import read_metrics
+from rlarcade.runs.metrics_file import read_metrics
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 SMALL = (

@@ -183,6 +183,10 @@ def test_the_game_must_be_named_once_two_have_champions(promote, here, crowned):
     code, out, _ = promote("rollback", "--game", "Boxing")
     assert code == 2
     assert "no intact earlier version to roll back to" in out
+    for other in ("3", "champion@boxing"):
+        code, out, _ = promote("rollback", "--game", "pong", "--to", other)
+        assert (code, "already" in out) == (2, False), "nothing was rolled back"
+        assert "version 3 plays Boxing and cannot be the champion of Pong" in out
 
 
 def test_a_flipped_byte_is_found_and_the_version_is_never_promoted(promote, here, crowned):

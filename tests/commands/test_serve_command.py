@@ -18,6 +18,7 @@ import pytest
 from serving_process import serving
 
 from rlarcade.registry.registry import Registry
+from rlarcade.zoo import zoo_games
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -113,11 +114,13 @@ def test_orders_that_say_too_little_are_refused(command, words, told):
 
 
 @pytest.mark.slow
-def test_without_a_registry_the_agent_that_comes_with_rlarcade_is_served(tmp_path):
+def test_without_a_registry_the_agents_that_come_with_rlarcade_are_served(tmp_path):
+    number = 1 + zoo_games().index("space_invaders")
     with serving(tmp_path) as server:
         assert "serving the agents that come with rlarcade" in server.log.read_text()
-        out = server.run("play", "--games", "2", "--json", str(tmp_path / "games.json"))
-        assert "SpaceInvaders, version 1: 2 games, mean score" in out
+        words = ["--game", "SpaceInvaders", "--games", "2", "--json", tmp_path / "games.json"]
+        out = server.run("play", *map(str, words))
+        assert f"SpaceInvaders, version {number}: 2 games, mean score" in out
         games = json.loads((tmp_path / "games.json").read_text())["games"]
         assert all(game["score"] >= 0 and game["ended"] == "terminated" for game in games)
         server.run("rollout", "start", "2", "--strategy", "big-bang", code=1)  # no registry
@@ -128,7 +131,7 @@ def test_without_a_registry_the_agent_that_comes_with_rlarcade_is_served(tmp_pat
             [sys.executable, "-c", code], capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
-        assert done.stdout.split()[-1] == "1"  # the version that answered
+        assert done.stdout.split()[-1] == str(number)  # the version that answered
         assert server.end() == 0
 
 

@@ -16,6 +16,7 @@ import pytest
 from made_up_results import read
 
 import rlarcade.sweeps.scheduling
+from rlarcade.sweeps.file import read_sweep
 
 TINY = """
 [settings]
@@ -178,6 +179,33 @@ def test_the_runs_of_a_sweep_have_the_trackers_that_the_file_names(command, tmp_
     assert 'track = ["wandb", "mlflow"]' in out.splitlines()
 
 
+@pytest.mark.parametrize("where", ["settings", "grid", "variant"])
+def test_the_runs_of_a_sweep_begin_from_an_agent_that_the_file_names(command, tmp_path, where):
+    text = {
+        "settings": 'settings.init_from = "zoo:SpaceInvaders"\n',
+        "grid": 'grid.init_from = ["zoo:SpaceInvaders"]\n',
+        "variant": '[[variants]]\nname = "later"\ninit_from = "zoo:SpaceInvaders"\n',
+    }[where]
+    code, out, _ = command("sweep", written(tmp_path, PONG + text), "--list")
+    assert code == 0
+    (parts,) = commands_of(out)
+    assert parts[parts.index("--init-from") + 1] == "zoo:SpaceInvaders"
+
+
+@pytest.mark.parametrize("preset", ["laptop", "fast", "btr", "impala-iqn", "dqn"])
+def test_a_share_of_exploration_replaces_the_presets_steps_in_a_sweep(tmp_path, preset):
+    text = f'settings.preset = "{preset}"\ngrid.exploration_fraction = [0.5, 0.9]\n'
+    _, runs = read_sweep(written(tmp_path, PONG + text), None, jobs=1)
+    assert [run.settings.train.exploration.steps for run in runs] == [None, None]
+    assert [run.settings.train.exploration.fraction for run in runs] == [0.5, 0.9]
+
+
+def test_a_length_in_steps_replaces_the_presets_minutes_in_a_sweep(tmp_path):
+    text = 'settings.preset = "laptop"\nsettings.total_timesteps = 1000\n'
+    _, (run,) = read_sweep(written(tmp_path, PONG + text), None, jobs=1)
+    assert run.settings.run.minutes is None
+
+
 def test_the_folder_is_called_after_the_sweep_and_the_sweep_after_its_file(command, tmp_path):
     (parts,) = commands_of(command("sweep", written(tmp_path, TINY), "--list")[1])
     assert parts[-1] == "checkpoints/sweeps/tiny/space_invaders"
@@ -230,8 +258,20 @@ PONG = 'settings.game = "Pong"\n'
         (PONG + 'settings.run_dir = "x"\n', "[settings] cannot set run_dir: the sweep sets it"),
         (PONG + 'grid.resume = ["never"]\n', "[grid] cannot set resume: the sweep sets it"),
         (
-            PONG + '[[variants]]\nname = "a"\ninit_from = "x"\n',
-            "variant 'a' cannot set init_from: the sweep sets it itself",
+            PONG + '[[variants]]\nname = "a"\nrun_dir = "x"\n',
+            "variant 'a' cannot set run_dir: the sweep sets it itself",
+        ),
+        (
+            PONG + "settings.minutes = 5\nsettings.total_timesteps = 1000\n",
+            "minutes = 5 and total_timesteps = 1000 both set the length of a run. Keep one",
+        ),
+        (
+            PONG + "settings.minutes = 5\ngrid.total_timesteps = [1000]\n",
+            "minutes = 5 and total_timesteps = 1000 both set the length of a run. Keep one",
+        ),
+        (
+            PONG + 'settings.protocol = { name = "mine", sticky = 0.1 }\n',
+            "is no name. Each run of a sweep is a command, which takes one of v5,",
         ),
         ('settings.game = "SpaceInvader"\n', "unknown game 'SpaceInvader'. Did you mean"),
         (PONG + 'settings.preset = "dqm"\n', "unknown preset 'dqm'. Did you mean 'dqn'"),

@@ -19,13 +19,14 @@ import pytest
 import torch
 from scripted_games import Script, play_instead
 
+from rlarcade import machine
 from rlarcade.checkpoint import list_checkpoints, load_checkpoint
 from rlarcade.command_line import HelpShown
 from rlarcade.evaluation import Evaluation, evaluate, evaluate_agent, match
 from rlarcade.learning import hardware
 from rlarcade.learning.learner import Learner
 from rlarcade.runs import beginning, training_run
-from rlarcade.runs.metrics import read_metrics
+from rlarcade.runs.metrics_file import read_metrics
 from rlarcade.train import main
 
 GOLDEN = Path(__file__).parents[1] / "data" / "written-by-0.1.0"
@@ -233,6 +234,54 @@ def test_steps_and_minutes_together_are_refused(command, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("flag", "value", "beside"),
+    [
+        ("--loss", "mse", ["--custom-loss", "my:loss"]),
+        ("--exploration-final-eps", 0.1, ["--custom-exploration", "my:share"]),
+        ("--exploration-fraction=0.5", None, ["--custom-exploration", "my:share"]),
+        ("--learning-rate-final", 1e-5, ["--custom-learning-rate", "my:rate"]),
+        ("--learning-rate", 1e-3, ["--custom-learning-rate", "my:rate"]),
+        ("--first-kernel", 4, ["--custom-torso", "my:Torso"]),
+    ],
+)
+def test_a_flag_without_effect_beside_ones_own_part_is_refused(command, flag, value, beside):
+    words = [flag] if value is None else [flag, value]
+    code, _, err = command("train", "--game", "Pong", "--preset", "quick", *words, *beside)
+    assert code == 2
+    name = flag.partition("=")[0]
+    assert f"{name} has no effect beside {beside[0]}. Leave one of them out." in err
+
+
+def test_a_gate_without_a_pipeline_is_refused(command, tmp_path):
+    code, _, err = command("train", *TINY, "--gate", tmp_path / "gate.toml")
+    assert code == 2
+    assert "--gate has no effect without --pipeline" in err
+
+
+@pytest.mark.parametrize("preset", ["laptop", "fast", "btr"])
+def test_a_share_of_exploration_replaces_the_presets_steps(command, preset):
+    flags = ["--game", "Pong", "--preset", preset, "--device", "cpu", "--print-config"]
+    _, out, _ = command("train", *flags)
+    assert "\nexploration_steps = " in out
+    code, out, _ = command("train", *flags, "--exploration-fraction", 0.9)
+    assert code == 0
+    assert "\nexploration_fraction = 0.9\n" in out
+    assert "\nexploration_steps = " not in out
+    _, out, _ = command("train", *flags, "--exploration-fraction=0.9", "--exploration-steps", 7)
+    assert "\nexploration_steps = 7\n" in out
+
+
+def test_a_share_of_exploration_decides_a_run_that_begins(command, tmp_path):
+    """It resumes with the same command, too."""
+    flags = [*TINY, "--preset", "laptop", "--exploration-fraction", 0.5, "--hidden-units", 8]
+    for _ in range(2):
+        code, _, err = command("train", *flags, "--run-dir", tmp_path / "run")
+        assert code == 0, err
+    train = json.loads((tmp_path / "run" / "run.json").read_text())["train"]
+    assert (train["exploration_steps"], train["exploration_fraction"]) == (300, 0.5)
+
+
 def test_a_length_in_minutes_is_fixed_once(command, tmp_path, minutes_preset, monkeypatch):
     asked = []
     monkeypatch.setattr(beginning, "steps_in", lambda m, *_: asked.append(m) or round(100 * m))
@@ -351,7 +400,7 @@ def test_a_change_that_memory_does_not_allow_leaves_the_run_as_it_was(
     before = (folder / "run.json").read_bytes(), (folder / "result.json").read_bytes()
     flags = ["--run-dir", folder, "--seed", 3, "--total-timesteps", 9_000, "--buffer-size", 9_000]
     with monkeypatch.context() as patched:
-        patched.setattr(hardware, "free_memory", lambda: 9_000_000)
+        patched.setattr(machine, "free_memory", lambda: 9_000_000)
         code, _, err = command("train", *TINY, *flags)
     assert code == 2
     assert "buffer_size = 9,000 transitions needs 0.06 GB of memory" in err
@@ -738,7 +787,7 @@ def test_a_presets_replay_gives_way_to_a_small_memory_and_one_asked_for_is_refus
     command, tmp_path, large_replay_preset, monkeypatch
 ):
     flags = with_preset(large_replay_preset, steps=2_000)
-    monkeypatch.setattr(hardware, "free_memory", lambda: 1_500 * 7_100)
+    monkeypatch.setattr(machine, "free_memory", lambda: 1_500 * 7_100)
     code, _, err = command("train", *flags, "--run-dir", tmp_path / "a", "--buffer-size", 2_000)
     assert code == 2
     assert "buffer_size = 2,000 transitions needs 0.01 GB of memory" in err
@@ -1036,11 +1085,11 @@ def test_a_full_disk_on_the_way_is_told_and_training_goes_on(command, tmp_path, 
 
     real, calls = StateStore.save, []
 
-    def sometimes(self, state):
+    def sometimes(self, state, seconds):
         calls.append(state.steps)
         if len(calls) == 2:
             raise OSError(28, "No space left on device")
-        real(self, state)
+        real(self, state, seconds)
 
     monkeypatch.setattr(StateStore, "save", sometimes)
     code, _, err = command("train", *TINY, "--run-dir", tmp_path / "run")
@@ -1056,10 +1105,10 @@ def test_a_full_disk_at_the_end_is_an_error_and_keeps_the_last_good_state(
 
     real = StateStore.save
 
-    def never_at_the_end(self, state):
+    def never_at_the_end(self, state, seconds):
         if state.steps >= 590:
             raise OSError(28, "No space left on device")
-        real(self, state)
+        real(self, state, seconds)
 
     monkeypatch.setattr(StateStore, "save", never_at_the_end)
     code, _, err = command("train", *TINY, "--run-dir", tmp_path / "run")
@@ -1134,6 +1183,39 @@ def test_a_pipeline_that_fails_is_told_and_does_not_end_the_run(command, tmp_pat
     assert code == 0
     assert err.count("warning: pipeline, step") == 2
     assert "blocked" in err
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("postgresql://anna@127.0.0.1:1/games", "cannot be reached"),
+        ("mysql://anna@db.example/games", "is no kind of registry"),
+        ("postgresql:/games", "is no address of a database"),
+    ],
+)
+@pytest.mark.parametrize("mode", ["ci", "delivery", "deployment"])
+def test_a_registry_that_cannot_be_used_is_told_before_training(
+    command, tmp_path, monkeypatch, address, message, mode
+):
+    pytest.importorskip("psycopg")
+    monkeypatch.chdir(tmp_path)
+    code, _, err = piped(command, "run", "--pipeline", mode, "--registry", address)
+    assert code != 0
+    assert message in err
+    assert not Path("run").exists()
+
+
+def test_an_address_stays_an_address_and_its_password_is_not_kept(command, tmp_path, monkeypatch):
+    address = "postgresql://anna:secret@db.example/games?blobs=s3://b/f"
+    code, out, _ = piped(command, tmp_path / "run", "--registry", address, "--print-config")
+    assert code == 0
+    assert f'registry = "{address}"' in out
+    monkeypatch.setattr(sys, "argv", ["rlarcade", "--registry", address])
+    assert piped(command, tmp_path / "run", "--registry", address)[0] == 0
+    kept = b"".join(path.read_bytes() for path in (tmp_path / "run").rglob("*.json*"))
+    assert b"secret" not in kept
+    line = json.loads((tmp_path / "run" / "commands.jsonl").read_text())
+    assert "postgresql://anna:…@db.example/games?blobs=s3://b/f" in line["command"]
 
 
 def test_a_gate_that_means_nothing_is_told_before_training(command, tmp_path, monkeypatch):

@@ -5,9 +5,23 @@ from pathlib import Path
 
 import pytest
 
-from rlarcade import Player, Protocol, compare_agents, compare_suite, evaluate_agent
+from rlarcade import (
+    PairResult,
+    Player,
+    Protocol,
+    Rule,
+    SuiteComparison,
+    compare_agents,
+    compare_suite,
+    evaluate_agent,
+)
 from rlarcade.errors import RecordingError
 from rlarcade.evaluation.document_files import load_recorded
+from rlarcade.evaluation.documents import Comparison, Side
+from rlarcade.evaluation.suite import SUITE_RULE
+from rlarcade.games import get_protocol
+from rlarcade.playing.episodes import EpisodeResult, Trace
+from rlarcade.playing.schedule import match_seeds
 
 DATA = Path(__file__).parents[1] / "data"
 SHORT = Protocol(name="short", frame_cap=1_200)
@@ -39,6 +53,7 @@ def suite():
 
 
 GAMES = ("space_invaders", "breakout")
+ONE_ACTION = Trace.of([0], [0.0])
 
 
 def problems_of(tmp_path, document):
@@ -99,8 +114,68 @@ def test_the_figures_of_an_evaluation_and_of_a_suite_have_to_follow_too(
 
 
 def test_a_match_that_goes_on_after_its_end_is_noticed(tmp_path, match):
-    found = problems_of(tmp_path, match | {"rule": match["rule"] | {"beta": 0.9}})
-    assert "the match was decided after" in found[0]
+    longer = match | {"rule": match["rule"] | {"beta": 0.9}}
+    for document in (longer, longer | {"suite": True}):
+        found = problems_of(tmp_path, document)
+        assert "the match was decided after" in found[0]
+
+
+def made_up_suite(outcomes, max_rounds=400):
+    """A suite of as many games as a round has outcomes, with the guard of each; as JSON.
+
+    Its games have the seeds of a match's schedule, and one action each.
+    """
+    sides = {side: Side(checkpoint=side, version=side) for side in ("champion", "candidate")}
+    matches = []
+    for game, column in zip(GAMES, zip(*outcomes, strict=True), strict=True):
+        pairs = []
+        for seed, outcome in zip(match_seeds(0, ("champion", "candidate")), column, strict=False):
+            games = {
+                side: EpisodeResult(
+                    seed=seed, score=score, steps=1, ended="terminated", trace=ONE_ACTION
+                )
+                for side, score in (("champion", 1 - outcome), ("candidate", outcome))
+            }
+            pairs.append(PairResult(**games))
+        matches.append(
+            Comparison(
+                game=game,
+                protocol=get_protocol("v5"),
+                rule=Rule.non_inferiority(0.10),
+                seed=0,
+                max_pairs=max_rounds,
+                results=tuple(pairs),
+                **sides,
+            )
+        )
+    suite = SuiteComparison(
+        rule=SUITE_RULE, guard="prove", margin=0.10, max_rounds=max_rounds, matches=tuple(matches)
+    )
+    return json.loads(suite.model_dump_json())
+
+
+def test_a_suite_may_go_on_after_the_own_rule_of_one_game(tmp_path):
+    document = made_up_suite([(1, place % 2) for place in range(40)], max_rounds=40)
+    assert (document["verdict"], document["rounds"]) == ("inconclusive", 40)
+    alone = Comparison.model_validate(document["matches"][0])
+    assert alone.model_copy(update={"results": alone.results[:30]}).verdict == "promote"
+    assert problems_of(tmp_path, document) == []
+
+
+def test_a_suite_that_goes_on_after_its_end_is_noticed(tmp_path):
+    decided = next(n for n in range(1, 100) if made_up_suite([(1, 1)] * n)["verdict"])
+    assert problems_of(tmp_path, made_up_suite([(1, 1)] * decided)) == []
+    assert problems_of(tmp_path, made_up_suite([(1, 1)] * (decided + 1))) == [
+        f"the suite was decided after {decided} rounds, but has {decided + 1}"
+    ]
+
+
+def test_a_suite_with_more_rounds_than_it_may_have_is_noticed(tmp_path):
+    mixed = [(place % 2, 1 - place % 2) for place in range(5)]
+    assert problems_of(tmp_path, made_up_suite(mixed, max_rounds=5)) == []
+    assert problems_of(tmp_path, made_up_suite(mixed, max_rounds=3)) == [
+        "the suite was decided after 3 rounds, but has 5"
+    ]
 
 
 @pytest.mark.parametrize(

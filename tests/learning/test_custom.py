@@ -181,3 +181,54 @@ def test_a_torso_of_ones_own_learns_with_a_loss_of_ones_own():
     state, _ = trained(config(), torso=Pooled(), loss=fourth_power)
     assert state.updates > 0
     assert torch.isfinite(state.newest.loss)
+
+
+class Thinned(nn.Module):
+    """A torso that leaves out some of its features while it learns."""
+
+    def __init__(self, share=0.3, *, as_layer=True):
+        super().__init__()
+        self.pool, self.layer = nn.AvgPool2d(12), nn.Linear(4 * 49, 16)
+        self.dropout, self.share = nn.Dropout(share) if as_layer else None, share
+
+    def forward(self, frames):
+        features = self.layer(self.pool(frames.float() / 255).flatten(1)).relu()
+        if self.dropout is None:
+            return nn.functional.dropout(features, self.share, self.training)
+        return self.dropout(features)
+
+
+def thinned(*, disturbed=0, share=0.3, as_layer=True, **settings):
+    """Digest of a run with such a torso, while others draw from torch's generator."""
+    torch.manual_seed(3)
+    torso = Thinned(share, as_layer=as_layer)
+    torch.manual_seed(disturbed)
+    before = torch.get_rng_state()
+    state, _ = trained(config(**settings), torso=torso)
+    assert torch.equal(torch.get_rng_state(), before), "the user's own draws are left alone"
+    assert state.updates > 0
+    return weights_digest(state)
+
+
+@pytest.mark.parametrize("as_layer", [True, False])
+@pytest.mark.parametrize(
+    "settings", [{}, {"memory": "none", "rollout_steps": 16, "total_timesteps": 1_024}], ids=str
+)
+def test_dropout_in_a_torso_of_ones_own_follows_the_seed_of_the_run(settings, as_layer):
+    digest = thinned(as_layer=as_layer, **settings)
+    assert thinned(disturbed=7, as_layer=as_layer, **settings) == digest
+    assert thinned(share=0.0, as_layer=as_layer, **settings) != digest, "it leaves something out"
+
+
+def test_each_update_leaves_out_other_features():
+    state, _ = trained(config(total_timesteps=208), torso=Thinned())
+    learner, seen = state.learner, []
+    learner.online.torso.module.dropout.register_forward_hook(
+        lambda _, given, found: seen.append((found == 0) & (given[0] != 0))
+    )
+    for _ in range(3):
+        frames = torch.full((32, 4, 84, 84), 200, dtype=torch.uint8)
+        learner.fit(frames, torch.zeros(32, dtype=torch.int64), torch.ones(32))
+    assert not torch.equal(seen[0], seen[1])
+    assert not torch.equal(seen[1], seen[2])
+    assert all(mask.any() for mask in seen)

@@ -6,16 +6,18 @@ target must not look at hold NaN, which would spread.
 
 import itertools
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from torch.optim import radam
 
 from rlarcade.config import TrainConfig
 from rlarcade.errors import ConfigError, DivergenceError
 from rlarcade.learning.algorithms import UpdateDraws, algorithm_of
 from rlarcade.learning.heads import Draws, Returns
-from rlarcade.learning.learner import Learner
+from rlarcade.learning.learner import Learner, make_optimizer
 from rlarcade.learning.policy import DQNAgent
 from rlarcade.learning.replay import Batch
 from rlarcade.learning.targets import n_step_return
@@ -880,3 +882,46 @@ def test_an_agent_with_another_network_cannot_learn_by_these_settings():
     agent = make_learner(head="quantile").agent
     with pytest.raises(ConfigError, match="agent has another network than the settings of learn"):
         Learner(agent, TrainConfig(game="pong"))
+
+
+# On a GPU, as far as a CPU shows it
+
+
+@pytest.fixture
+def cpu_as_gpu(monkeypatch):
+    """Has PyTorch take this CPU for a GPU that captures a CUDA graph."""
+    tensor, gpu = torch.tensor, torch.device("cuda")
+    stream = SimpleNamespace(is_capturing=lambda: True)
+    monkeypatch.setattr(torch, "tensor", lambda value, device=None, **how: tensor(value, **how))
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: gpu)
+    monkeypatch.setattr(torch.accelerator, "current_stream", lambda *_: stream)
+    monkeypatch.setattr(radam, "_get_capturable_supported_devices", lambda *_, **__: ["cpu"])
+    return gpu
+
+
+@pytest.mark.parametrize("kind", ["adam", "radam"])
+def test_an_optimizer_on_a_gpu_can_be_captured_and_takes_the_steps_of_one_on_a_cpu(
+    cpu_as_gpu, kind
+):
+    on_cpu, on_gpu = (make_learner(optimizer=kind, learning_rate=1e-2) for _ in range(2))
+    on_gpu.optimizer = make_optimizer(on_gpu.config, on_gpu.online, cpu_as_gpu)
+    for number in range(12):  # radam changes its kind of step at the sixth
+        for learner in (on_cpu, on_gpu):
+            learner.set_learning_rate(1e-2 / (1 + number))
+            with pytest.MonkeyPatch.context() as patched:
+                if learner is on_cpu:
+                    patched.setattr(torch.accelerator, "current_accelerator", lambda **_: None)
+                learner.update(real_batch(seed=number))
+    fresh = make_learner().online
+    for one, other, first in zip(
+        on_cpu.online.parameters(), on_gpu.online.parameters(), fresh.parameters(), strict=True
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+        assert not torch.allclose(one, first, rtol=1e-3, atol=1e-5)
+
+
+def test_without_replay_radam_is_not_captured_and_counts_its_steps_on_the_cpu(cpu_as_gpu):
+    learner = make_learner(optimizer="radam", memory="none", double=False)
+    learner.optimizer = make_optimizer(learner.config, learner.online, cpu_as_gpu)
+    assert not learner.optimizer.defaults["capturable"]
+    assert not isinstance(learner.optimizer.defaults["lr"], torch.Tensor)

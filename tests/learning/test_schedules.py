@@ -13,6 +13,7 @@ from rlarcade.learning.schedules import (
     following_length,
     importance_exponent,
     learning_rate,
+    most_updates,
     n_steps,
     updates_due,
     whole_length,
@@ -247,6 +248,23 @@ def test_after_every_rollout_each_epoch_takes_the_whole_minibatches_that_fit(val
             counted += 1
     assert updates_due(config, rounds * cells) == counted
     assert updates_due(config, rounds * cells + cells - 1) == counted
+
+
+@given(
+    values=rollouts, parts=st.lists(st.tuples(st.integers(1, 12), st.integers(1, 5)), max_size=4)
+)
+def test_no_change_of_the_number_of_games_exceeds_the_most_updates(values, parts):
+    config, steps, updates = make_rollouts(**values), 0, 0
+    for lanes, rounds in parts:
+        part = config.model_copy(update={"num_envs": lanes})
+        steps += rounds * part.rollout_size
+        updates += updates_due(part, rounds * part.rollout_size)
+        assert updates <= most_updates(config, steps)
+
+
+def test_with_replay_the_most_updates_are_those_that_are_due():
+    config = make_config(learning_starts=1000, train_freq=1)
+    assert [most_updates(config, steps) for steps in (999, 1001)] == [0, 1]
 
 
 # Lengths

@@ -495,6 +495,10 @@ def test_a_module_of_ones_own_gives_features_of_the_networks_arithmetic():
     assert features.dtype == torch.bfloat16
 
 
+def test_a_module_of_ones_own_is_tried_on_the_device_where_its_weights_are():
+    assert ForeignTorso(Mosaic().to("meta")).num_features == 10
+
+
 @pytest.mark.parametrize(
     "settings",
     [

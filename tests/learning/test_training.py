@@ -15,14 +15,17 @@ import pytest
 import torch
 from devices import DEVICES
 from tiers import quick
+from torch import nn
 from toy_games import CatchLanes, weights_digest
 
+from rlarcade import machine
 from rlarcade.checkpoint import load_checkpoint
 from rlarcade.config import TrainConfig, load_preset, preset_names
 from rlarcade.errors import CheckpointError, ConfigError, DivergenceError, ResourceError
 from rlarcade.games import LaneStep
 from rlarcade.learning import hardware
 from rlarcade.learning.learner import Learner
+from rlarcade.learning.memory import learning_bytes
 from rlarcade.learning.networks import weights_bytes
 from rlarcade.learning.policy import DQNAgent
 from rlarcade.learning.replay import Batch
@@ -881,7 +884,7 @@ def test_a_longer_run_keeps_the_schedules_of_its_start():
 
 
 def test_without_replay_no_memory_for_it_is_asked_for(monkeypatch):
-    monkeypatch.setattr(hardware, "free_memory", lambda: 100_000_000)
+    monkeypatch.setattr(machine, "free_memory", lambda: 100_000_000)
     config = resolved(TrainConfig(game="pong", memory="none", total_timesteps=10**7))
     assert config.buffer_size is None
     state = TrainingState.create(config, lanes=CatchLanes(16))
@@ -889,7 +892,7 @@ def test_without_replay_no_memory_for_it_is_asked_for(monkeypatch):
 
 
 def test_the_default_replay_takes_at_most_half_of_the_free_memory(monkeypatch):
-    monkeypatch.setattr(hardware, "free_memory", lambda: 2_000_000_000)
+    monkeypatch.setattr(machine, "free_memory", lambda: 2_000_000_000)
     size = resolved(TrainConfig(game="pong", total_timesteps=10**7)).buffer_size
     assert 0.45 * 2e9 < size * 7065 <= 0.5 * 2e9
 
@@ -914,7 +917,7 @@ def test_a_deterministic_run_gives_cublas_the_workspace_that_it_needs(monkeypatc
 
 
 def test_a_machine_too_small_for_the_warm_up_is_told_so(monkeypatch):
-    monkeypatch.setattr(hardware, "free_memory", lambda: 100_000_000)
+    monkeypatch.setattr(machine, "free_memory", lambda: 100_000_000)
     with pytest.raises(
         ResourceError, match=r"learning_starts = 20,000.*0\.14 GB.*0\.05 GB are free"
     ):
@@ -922,7 +925,7 @@ def test_a_machine_too_small_for_the_warm_up_is_told_so(monkeypatch):
 
 
 def test_a_replay_larger_than_memory_is_refused_with_the_numbers(monkeypatch):
-    monkeypatch.setattr(hardware, "free_memory", lambda: 1_000_000_000)
+    monkeypatch.setattr(machine, "free_memory", lambda: 1_000_000_000)
     config = TrainConfig(game="pong", buffer_size=1_000_000, total_timesteps=1_000_000)
     config = resolved(config)
     with pytest.raises(
@@ -937,7 +940,7 @@ def test_more_disk_than_there_is_is_refused(tmp_path):
     with pytest.raises(
         ResourceError, match=r"the run may need .* GB on the disk of .* are free. Go"
     ):
-        hardware.require_disk(10**18, tmp_path / "not" / "yet", "the run", "Go elsewhere.")
+        machine.require_disk(10**18, tmp_path / "not" / "yet", "the run", "Go elsewhere.")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
@@ -1048,7 +1051,7 @@ def test_a_torso_of_another_shape_is_refused_with_the_reason(tiny_config, tmp_pa
 def test_an_update_that_no_memory_holds_is_refused_before_anything_is_built(monkeypatch):
     changes = {"head": "quantile", "num_quantiles": 10_000, "batch_size": 10_000}
     config = resolved(catch_config(**changes))
-    monkeypatch.setattr(hardware, "free_memory", lambda: 10_000_000_000)
+    monkeypatch.setattr(machine, "free_memory", lambda: 10_000_000_000)
 
     def built(*_, **__):
         raise AssertionError("something was built")
@@ -1077,6 +1080,21 @@ def test_the_bytes_of_a_network_are_those_of_its_tensors(network):
     agent = DQNAgent(catch_config(**network), num_actions=5)
     actual = sum(array.nbytes for array in agent.weights().values())
     assert weights_bytes(agent.network, 5) == actual
+
+
+def test_a_torso_of_ones_own_counts_with_its_own_weights():
+    torso = nn.Sequential(Scaled(), nn.Flatten(), nn.Linear(4 * 84 * 84, 50))
+    agent = DQNAgent(catch_config(), num_actions=5, torso=torso)
+    actual = sum(array.nbytes for array in agent.weights().values())
+    assert weights_bytes(agent.network, 5, torso) == actual > 5_000_000
+    config = resolved(catch_config())
+    more = learning_bytes(config, 5, torso) - learning_bytes(config, 5)
+    assert more > 4 * 5_000_000  # online, target, gradient and two moments
+
+
+class Scaled(nn.Module):
+    def forward(self, frames):
+        return frames / 255
 
 
 def test_the_bytes_of_a_network_that_cannot_be_are_told():
@@ -1151,6 +1169,6 @@ def test_deterministic_kernels_of_one_run_are_not_the_next_ones():
 
 
 def test_where_the_system_does_not_tell_the_processs_cores_all_are_taken(monkeypatch):
-    assert hardware.cores() == len(os.sched_getaffinity(0))
-    monkeypatch.delattr(hardware.os, "sched_getaffinity")
-    assert hardware.cores() == os.cpu_count()
+    assert machine.cores() == len(os.sched_getaffinity(0))
+    monkeypatch.delattr(machine.os, "sched_getaffinity")
+    assert machine.cores() == os.cpu_count()

@@ -473,6 +473,29 @@ def test_rlarcades_own_agents_are_asked_in_the_thread_that_plays(tiny_config):
     assert set(threads) == {threading.main_thread()}
 
 
+WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = None
+import numpy as np
+from rlarcade import evaluate_agent, get_protocol
+
+class Values:
+    game, num_actions = "space_invaders", 6
+    protocol = get_protocol("v5").model_copy(update={"name": "mine", "frame_cap": 160})
+
+    def q_values(self, observations):
+        return np.tile(np.arange(6, dtype=np.float32), (len(observations), 1))
+
+print(evaluate_agent(Values(), episodes=1).episodes[0].steps)
+"""
+
+
+def test_an_agent_of_values_plays_where_torch_is_not_installed():
+    code = [sys.executable, "-c", WITHOUT_TORCH]
+    played = subprocess.run(code, check=False, capture_output=True, text=True)
+    assert (played.stdout.strip(), played.stderr) == ("40", "")
+
+
 @pytest.mark.slow
 def test_both_failing_is_a_tie():
     match = compare_agents(player(crashing(4)), player(crashing(4)), max_pairs=10)

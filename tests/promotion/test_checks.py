@@ -13,7 +13,13 @@ import numpy as np
 import pytest
 from promoting import play_by_strength, quick_gate, saved_agent, share_of
 
-from rlarcade.errors import PolicyError, RunFolderError
+from rlarcade.errors import (
+    CheckpointError,
+    DamagedPartError,
+    PolicyError,
+    RunFolderError,
+    UnusableRegistryError,
+)
 from rlarcade.evaluation import Comparison
 from rlarcade.evaluation.sequential import Counts, log_e_value
 from rlarcade.learning.policy import DQNAgent
@@ -119,6 +125,24 @@ def test_a_damaged_version_fails_and_is_marked_broken(registry, two):
     assert (verdict.outcome, found(verdict, "files").outcome) == ("rejected", "fail")
     assert "version 1 is broken" in found(verdict, "files").evidence
     assert registry.version(1).state == "broken"
+
+
+@pytest.mark.parametrize("whose", [0, 1])
+def test_a_file_that_cannot_be_read_now_is_no_verdict(registry, two, monkeypatch, whose):
+    """One EMFILE, or a share that is away for a moment, must not reject a version for ever."""
+    champion = crown(registry, two[0])
+    monkeypatch.setattr("rlarcade.promotion.checks._random", lambda subject: ("pass", "", {}))
+    real = registry.load
+
+    def load(number):
+        if number == two[whose].number:
+            raise UnusableRegistryError("it cannot be read: Too many open files.")
+        return real(number)
+
+    monkeypatch.setattr(registry, "load", load)
+    with pytest.raises(UnusableRegistryError, match="Too many open files"):
+        make_verdict(registry, two[1], champion, quick_gate())
+    assert registry.version(two[whose].number).state == "ok"
 
 
 def test_another_contract_than_the_champions_fails_and_says_what_differs(registry, tmp_path):
@@ -256,13 +280,30 @@ def test_either_of_two_may_be_the_champion(registry, two, monkeypatch, places):
     assert found(verdict, "match").details["wins"] == 8
 
 
-def test_a_champion_that_cannot_be_loaded_proves_nothing(registry, two):
+def test_a_damaged_champion_is_an_error_and_once_repaired_can_be_beaten(registry, two):
     champion = crown(registry, two[0])
     blob = registry.folder / "blobs" / "sha256" / two[0].digest[:2] / two[0].digest
+    good = blob.read_bytes()
     blob.unlink()
+    with pytest.raises(DamagedPartError, match="version 1 is broken"):
+        make_verdict(registry, two[1], champion, quick_gate())
+    blob.write_bytes(good)
+    assert registry.verify() == []
+    assert found(make_verdict(registry, two[1], champion, quick_gate()), "match")
+
+
+def test_a_champion_that_this_rlarcade_cannot_build_proves_nothing(registry, two, monkeypatch):
+    champion, real = crown(registry, two[0]), checks.load_agent
+
+    def load(checkpoint):
+        if checkpoint.manifest.weights_sha256 == champion.digest:
+            raise CheckpointError("its torso has an unknown name.")
+        return real(checkpoint)
+
+    monkeypatch.setattr(checks, "load_agent", load)
     check = found(make_verdict(registry, two[1], champion, quick_gate()), "match")
     assert check.outcome == "unknown"
-    assert "the champion cannot be loaded: version 1 is broken" in check.evidence
+    assert "the champion cannot be loaded: its torso has an unknown name" in check.evidence
 
 
 def test_the_champion_is_no_candidate_for_its_own_place(registry, two):

@@ -9,6 +9,7 @@ from promoting import quick_gate as gate_with
 from sqlalchemy import update
 
 from rlarcade.errors import ConfigError, RegistryError, RunFolderError, StaleError
+from rlarcade.evaluation.record import RecordInUseError
 from rlarcade.promotion import pipeline as pipelines
 from rlarcade.promotion import submissions
 from rlarcade.promotion.gate import GateVerdict
@@ -319,16 +320,34 @@ def test_a_version_whose_submission_is_open_cannot_be_archived(house):
 
 
 def test_a_match_that_cannot_be_played_is_an_error_that_can_be_repeated(house, monkeypatch):
-    def in_use(*args, **settings):
-        raise RunFolderError("this match is being played by another process")
+    def full(*args, **settings):
+        raise RunFolderError("the record of the match cannot be written: No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("rlarcade.promotion.checks.compare_agents", in_use)
+        patched.setattr("rlarcade.promotion.checks.compare_agents", full)
         with pytest.raises(RunFolderError):
             house.run(house.better, "deployment")
     (failed,) = submissions_of(house.registry, version=house.better.number)
-    assert (failed.state, failed.note) == ("error", "this match is being played by another process")
+    assert failed.state == "error"
+    assert failed.note == "the record of the match cannot be written: No space left on device"
     assert house.run(house.better, "deployment").state == "promoted"
+
+
+def test_of_two_pipelines_at_once_the_one_that_plays_wins(house):
+    """CI repeats the command while the first one plays its match."""
+    refused = []
+
+    def pair_done(_):
+        if not refused:
+            with pytest.raises(
+                RecordInUseError, match="is being played by another process"
+            ) as error:
+                house.run(house.better, "deployment")
+            refused.append(error.value)
+
+    assert house.run(house.better, "deployment", on_pair=pair_done).state == "promoted"
+    assert refused
+    assert "submission.error" not in [event.kind for event in house.registry.events()]
 
 
 # Killed at any step

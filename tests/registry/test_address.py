@@ -1,6 +1,7 @@
 """Addresses of registries and of blobs, as users write them. No server is needed."""
 
 from pathlib import Path
+from typing import ClassVar
 
 import fsspec
 import pytest
@@ -141,3 +142,77 @@ def test_a_store_that_fails_is_no_damage(monkeypatch, error, call, what):
         monkeypatch.setattr(blobs._files, name, failing)
     with pytest.raises(UnusableRegistryError, match=f"cannot be {what}: .*{error}"):
         call(blobs)
+
+
+class Buckets(fsspec.AbstractFileSystem):
+    """An object store in memory. As s3fs does, `makedirs` makes the bucket, too."""
+
+    protocol = "buckets"
+    cachable = False
+    kept: ClassVar[dict[str, bytes]] = {}
+    made: ClassVar[set[str]] = set()
+
+    def pipe_file(self, path, value, **_):
+        if path.partition("/")[0] not in self.made:
+            raise FileNotFoundError("The specified bucket does not exist")
+        self.kept[path] = value
+
+    def cat_file(self, path, **_):
+        return self.kept[path]
+
+    def info(self, path, **_):
+        if path in self.made:
+            return {"name": path, "type": "directory", "size": 0}
+        if path not in self.kept:
+            raise FileNotFoundError(path)
+        return {"name": path, "type": "file", "size": len(self.kept[path])}
+
+    def makedirs(self, path, exist_ok=False):
+        self.made.add(path.partition("/")[0])
+
+    def find(self, path, **_):
+        return [name for name in self.kept if name.startswith(path)]
+
+
+@pytest.fixture
+def buckets(monkeypatch):
+    monkeypatch.setattr(Buckets, "kept", {})
+    monkeypatch.setattr(Buckets, "made", {"games"})
+    fsspec.register_implementation("buckets", Buckets, clobber=True)
+    return Buckets
+
+
+def test_a_bucket_that_does_not_exist_is_told_and_not_made(buckets):
+    """A slip in its name would otherwise make a bucket somewhere, and put the weights there."""
+    blobs = blobs_at("buckets://gmaes/team")
+    for write in (blobs.begin, lambda: blobs.put(b"weights")):
+        with pytest.raises(UnusableRegistryError, match="bucket does not exist .*Nothing was c"):
+            write()
+    assert (buckets.made, buckets.kept) == ({"games"}, {})
+
+
+def test_what_says_the_purpose_of_the_place_is_no_blob(buckets):
+    for place in ("buckets://games/team", "buckets://games"):
+        blobs = blobs_at(place)
+        blobs.begin()
+        digest = blobs.put(b"weights")
+        assert list(blobs.digests()) == [digest]
+        buckets.kept.clear()
+
+
+def test_folders_are_made_where_a_store_has_folders(monkeypatch):
+    """As over SFTP: a file cannot be written before its folder exists."""
+    blobs = blobs_at("memory://has-folders/blobs")
+    files, folders, written = blobs._files, set(), blobs._files.pipe_file
+
+    def pipe_file(path, data):
+        if path.rpartition("/")[0] not in folders:
+            raise OSError(2, "No such file")
+        written(path, data)
+
+    monkeypatch.setattr(files, "pipe_file", pipe_file)
+    monkeypatch.setattr(files, "makedirs", lambda path, exist_ok: folders.add(path))
+    blobs.begin()
+    digest = blobs.put(b"weights")
+    assert blobs.get(digest) == b"weights"
+    assert folders == {"/has-folders/blobs", f"/has-folders/blobs/{digest[:2]}"}

@@ -4,6 +4,7 @@ import shutil
 import sqlite3
 import subprocess
 import tarfile
+from pathlib import Path
 
 import pytest
 from registry_helpers import blob_file, flip_a_byte, sql, whole
@@ -109,6 +110,43 @@ def test_an_export_does_not_write_over_a_file(registry, exported):
     assert exported.read_bytes() == before
 
 
+def test_two_exports_to_one_name_share_no_file_and_the_first_one_stays(
+    registry, add, tmp_path, monkeypatch
+):
+    """Two backups overlap: the second ends while the first still reads its copy."""
+    add(1)
+    path, seen, real = tmp_path / "all.tar", [], registry._database.copy_to
+
+    def copied(copy):
+        seen.append(copy)
+        real(copy)
+        if len(seen) == 1:
+            registry.export(path)
+            first.append(path.read_bytes())
+
+    first = []
+    monkeypatch.setattr(registry._database, "copy_to", copied)
+    with pytest.raises(RegistryError, match=r"all\.tar exists already. Choose another name"):
+        registry.export(path)
+    assert len(set(seen)) == 2
+    assert [path.read_bytes()] == first
+    with Registry.import_(path, tmp_path / "new") as new:
+        assert len(new.versions()) == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["all.tar", "new", "pong-1", "registry"]
+
+
+def test_an_export_is_named_where_there_are_no_links(registry, add, tmp_path, monkeypatch):
+    add(1)
+
+    def unlinked(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("rlarcade.registry.export.os.link", unlinked)
+    registry.export(tmp_path / "all.tar")
+    with Registry.import_(tmp_path / "all.tar", tmp_path / "new") as new:
+        assert len(new.versions()) == 1
+
+
 def test_an_export_that_cannot_be_written_leaves_nothing(registry, add, tmp_path, monkeypatch):
     add(1)
     with pytest.raises(RegistryError, match="cannot be|unable to open"):
@@ -176,6 +214,15 @@ def test_nothing_is_imported_over_something_else(exported, tmp_path, folder):
     (tmp_path / "empty").mkdir()
     with Registry.import_(exported, tmp_path / "empty") as new:
         assert len(new.versions()) == 2
+
+
+def test_a_folder_without_a_name_is_refused(exported, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for folder in (Path(), Path("/")):
+        with pytest.raises(RegistryError, match="Name a new folder") as caught:
+            Registry.import_(exported, folder)
+        assert caught.value.exit_code == 2
 
 
 @pytest.mark.parametrize(

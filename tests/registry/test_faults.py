@@ -80,6 +80,18 @@ def test_the_database_waits_for_the_disk_and_checks_its_references(registry, fol
         change.execute(text("INSERT INTO aliases VALUES ('pong', 'x', 77, 1)"))
 
 
+@pytest.mark.parametrize("name", ["odd?name", "a%20b", "c#d", "e&f=g", "odd?mode=memory", "ü 🎮"])
+def test_a_folder_of_any_name_holds_its_own_registry(tmp_path, name):
+    for folder in (tmp_path / name, tmp_path / f"{name}x"):
+        with Registry.open(folder) as registry:
+            registry.put_document(Rule())
+            assert registry.verify() == []
+        assert sorted(path.name for path in folder.iterdir()) == ["blobs", "registry.sqlite"]
+        with Registry.open(folder, create=False) as again:
+            assert again.versions() == []
+    assert {path.name for path in tmp_path.iterdir()} == {name, f"{name}x"}
+
+
 def test_a_folder_without_a_registry_is_refused_with_the_remedy(tmp_path):
     for path in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(

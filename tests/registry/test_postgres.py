@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from contextlib import closing, suppress
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -558,6 +559,56 @@ def test_blobs_lie_at_any_address_of_fsspec(database_url, tmp_path):
             registry.load(1)
 
 
+def test_a_place_that_cannot_be_written_makes_no_registry(database_url, monkeypatch):
+    """The first command says the place for ever. A slip in it must not be kept."""
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    def refused(*_):
+        raise PermissionError("Access Denied")
+
+    address = f"{database_url}?blobs=memory://refused/blobs"
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryFileSystem, "pipe_file", refused)
+        with pytest.raises(UnusableRegistryError, match="the blobs in memory.*Access Denied"):
+            Registry.open(address)
+    with pytest.raises(RegistryError, match="holds no registry"):
+        Registry.open(database_url, create=False)
+    Registry.open(f"{database_url}?blobs=memory://other/blobs").close()
+
+
+@pytest.mark.parametrize("left", ["an empty folder", "nothing"])
+def test_a_machine_that_lacks_the_shared_folder_marks_nothing_broken(address, tmp_path, left):
+    """Its mount failed. The other machines see the files, and their champion stays."""
+    folder = Path(address.partition("blobs=")[2])
+    checkpoint, plain = tiny(tmp_path / "c", 1), address.partition("?")[0]
+    with Registry.open(address) as running:
+        running.register(checkpoint)
+        there = folder.rename(tmp_path / "there")
+        if left == "an empty folder":
+            folder.mkdir()
+        lacks = "on this machine. Mount the folder"
+        for use in (lambda: running.load(1), running.verify, lambda: running.register(checkpoint)):
+            with pytest.raises(UnusableRegistryError, match=lacks):
+                use()
+        for again in (plain, address):
+            with pytest.raises(UnusableRegistryError, match=lacks):
+                Registry.open(again)
+        assert folder.exists() == (left == "an empty folder")
+        if left == "an empty folder":
+            folder.rmdir()
+        there.rename(folder)
+        assert running.load(1).manifest.game == "pong"
+        assert [event.kind for event in running.events()] == ["register"]
+        assert whole(running)
+
+
+def test_the_folder_of_a_new_registry_is_never_empty(address):
+    folder = Path(address.partition("blobs=")[2])
+    Registry.open(address).close()
+    assert [path.name for path in folder.iterdir()] == ["README.txt"]
+    Registry.open(address, create=False).close()
+
+
 # Everything else that takes a registry's address
 
 
@@ -570,6 +621,22 @@ def test_the_commands_take_the_address(address, tmp_path, capsys):
     assert [version["number"] for version in json.loads(out.read_text())["versions"]] == [1]
     assert promote.main(["verify", "--all", "--registry", plain]) == 0
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_training_sends_its_checkpoints_to_a_registry_on_a_server(address, tmp_path, command):
+    tiny_run = ("--total-timesteps", 40, "--num-envs", 2, "--buffer-size", 20, "--eval-episodes", 1)
+    flags = ("--learning-starts", 20, "--conv-channels", 2, 2, 2, "--hidden-units", 4, *tiny_run)
+    words = ("--game", "Pong", "--preset", "dqn", *flags, "--pipeline", "ci")
+    plain = address.partition("?")[0]
+    code, _, err = command("train", *words, "--registry", plain, "--run-dir", tmp_path / "a")
+    assert code == 2
+    assert "does not say where its blobs are" in err
+    code, out, err = command("train", *words, "--registry", address, "--run-dir", tmp_path / "b")
+    assert code == 0, err
+    assert "submission 1: version 1 of Pong" in out
+    again = ("--init-from", "1", "--registry", plain, "--run-dir", tmp_path / "c")
+    code, _, err = command("train", *words[:-2], *again)
+    assert code == 0, err
 
 
 def test_a_gate_and_a_server_use_a_registry_on_a_server(address, tmp_path, command):

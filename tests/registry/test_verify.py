@@ -13,7 +13,7 @@ from registry_helpers import (
 )
 
 from rlarcade import Rule
-from rlarcade.errors import GameError, RegistryError
+from rlarcade.errors import GameError, RegistryError, UnusableRegistryError
 
 
 @pytest.fixture
@@ -59,17 +59,25 @@ def test_any_flipped_byte_is_found_and_its_version_marked(three, folder, half):
     assert found(three, 1) == []
 
 
-def test_a_version_that_is_whole_but_marked_broken_is_told(three, folder):
+def test_a_broken_version_that_is_whole_again_loses_its_mark(three, folder):
+    """As after a disk was mounted, or a backup was played back."""
     path = blob_file(folder, three.version(3).digest)
     good = path.read_bytes()
     path.unlink()
     ((where, what),) = found(three)
     assert (where, what.split("/")[-1]) == ("version 3", f"{path.name} is missing")
+    assert found(three) == [(where, what)]
+    with pytest.raises(UnusableRegistryError, match="`promote verify` says so"):
+        three.load(3)
     path.write_bytes(good)
-    ((where, what),) = found(three)
-    assert where == "version 3"
-    assert what.startswith("is marked broken (blobs/")
-    assert what.endswith("Register its checkpoint again")
+    assert found(three, 1) == []
+    assert three.version(3).state == "broken"  # it was not looked at
+    assert found(three, 3) == []
+    assert three.version(3).state == "ok"
+    assert three.load(3).manifest.weights_sha256 == three.version(3).digest
+    (repair,) = [event for event in three.events() if event.kind == "repair"]
+    assert repair.document["source"] == "verify"
+    assert found(three) == []
 
 
 @pytest.mark.parametrize(
@@ -170,13 +178,18 @@ def test_other_files_among_the_blobs_are_passed_over(three, folder):
 
 
 def test_blobs_that_are_all_gone_are_damage_and_a_folder_that_cannot_be_read_is_told(
-    three, folder, monkeypatch
+    three, folder, monkeypatch, store
 ):
     (folder / "blobs" / "sha256" / "ff").touch()
     assert three.verify() == []
     shutil.move(folder / "blobs", folder / "elsewhere")
-    assert [where for where, _ in found(three)] == ["version 1", "version 2", "version 3"]
+    if store == "sqlite":
+        assert [where for where, _ in found(three)] == ["version 1", "version 2", "version 3"]
+    else:  # another machine may have them
+        with pytest.raises(UnusableRegistryError, match="does not exist on this machine"):
+            found(three)
     shutil.move(folder / "elsewhere", folder / "blobs")
+    assert found(three) == []
 
     def denied(self):
         raise PermissionError(13, "Permission denied", str(self))

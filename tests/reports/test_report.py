@@ -34,7 +34,7 @@ from rlarcade.reports import (
     write_report,
 )
 from rlarcade.reports.evidence_plots import Bet, evidence_plot
-from rlarcade.reports.formats import short_name
+from rlarcade.reports.formats import p_value, short_name
 from rlarcade.reports.lines import match_lines
 from rlarcade.reports.plots import performance_profile
 
@@ -564,6 +564,18 @@ def test_any_match_has_all_its_plots(document):
     page = read(match_report(document))
     assert len(list(page.all("figure"))) == 5
     assert len(page.one("div", id="pairs").rows()) == document.pairs
+
+
+def test_a_very_small_p_value_is_not_shown_as_zero():
+    page = read(match_report(match([(0, 10)] * 40)))
+    assert page.one("section", id="verdict").facts()["p-value at any time"] == "< 0.001"
+    assert "its sign-flip permutation p < 0.001:" in " ".join(page.one("body").text.split())
+    assert [p_value(p) for p in (0.00099, 0.001, 0.04567, 1.0)] == [
+        "< 0.001",
+        "0.001",
+        "0.046",
+        "1.000",
+    ]
 
 
 def test_evidence_beyond_all_bounds_can_be_drawn():

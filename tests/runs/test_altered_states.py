@@ -140,6 +140,10 @@ ALTERED = {
     "a segment huge": put(0, "segments", lambda old: [*old[:-1], [old[-1][0], HUGE, old[-1][2]]]),
     "a segment elsewhere": put(0, "segments", lambda old: [["../x", 3, old[0][2]], *old[1:]]),
     "updates more than are due": put(0, "updates", lambda old: old + 5),
+    **{
+        f"seconds {value!r}": put(0, "seconds", {"total": value})
+        for value in (-1.0, float("inf"), float("nan"), 1e300, "long", None)
+    },
     "digest none": put(0, "arrays_sha256", None),
     "no weights": drop(1, WEIGHT),
     "no optimizer": lambda body, arrays, rows: [
@@ -260,10 +264,10 @@ def test_what_is_no_file_of_a_state_is_neither_waited_for_nor_read(
 def test_a_state_that_fits_no_memory_is_this_machines_trouble_not_the_states(
     config, saved, tmp_path, monkeypatch
 ):
+    from rlarcade import machine
     from rlarcade.errors import ResourceError
-    from rlarcade.learning import hardware
 
     folder = shutil.copytree(saved, tmp_path / "state")
-    monkeypatch.setattr(hardware, "free_memory", lambda: 1_000)
+    monkeypatch.setattr(machine, "free_memory", lambda: 1_000)
     with pytest.raises(ResourceError, match="of memory"):
         StateStore(folder).load(config)

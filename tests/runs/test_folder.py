@@ -15,7 +15,8 @@ from rlarcade.learning.state import TrainingState
 from rlarcade.locks import try_lock
 from rlarcade.runs import folder as run_folder
 from rlarcade.runs.folder import RunFolder, code_commit, process_in
-from rlarcade.runs.metrics import MetricWriter, newest_metrics, read_metrics
+from rlarcade.runs.metrics import MetricWriter
+from rlarcade.runs.metrics_file import newest_metrics, read_metrics
 from rlarcade.runs.state_store import StateStore
 
 GOLDEN = Path(__file__).parents[1] / "data" / "written-by-0.1.0"

@@ -14,7 +14,8 @@ from rlarcade.evaluation import Evaluation
 from rlarcade.games import get_protocol
 from rlarcade.learning.training import TrainingProgress
 from rlarcade.playing import EpisodeResult
-from rlarcade.runs.metrics import MetricWriter, TrainingLog, each_metric, read_metrics
+from rlarcade.runs.metrics import MetricWriter, TrainingLog
+from rlarcade.runs.metrics_file import each_metric, read_metrics
 
 
 def write(folder, steps, *, resumed_at=0):

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 from tiers import quick
+from torch import nn
 from toy_games import CatchLanes, weights_digest
 
 from rlarcade.errors import CheckpointError, DivergenceError
+from rlarcade.learning.custom import Custom
 from rlarcade.learning.state import TrainingState, resolved
 from rlarcade.learning.training import train_agent
 from rlarcade.runs import saved_rows, state_store
@@ -230,6 +232,33 @@ def test_every_composition_goes_on_with_the_same_bits(config, tmp_path, name):
     list(train_agent(back))
     assert_same(uninterrupted, back)
     assert weights_digest(saved) != weights_digest(back)
+
+
+class Thinned(nn.Module):
+    """A torso that leaves out some of its features while it learns."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(3)
+        self.pool, self.layer = nn.AvgPool2d(12), nn.Linear(4 * 49, 16)
+        self.dropout = nn.Dropout(0.3)
+
+    def forward(self, frames):
+        return self.dropout(self.layer(self.pool(frames.float() / 255).flatten(1)).relu())
+
+
+def test_a_run_with_dropout_in_a_torso_of_ones_own_goes_on_with_the_same_bits(config, tmp_path):
+    config = resolved(config.model_copy(update={"total_timesteps": 480, "buffer_size": 300}))
+    uninterrupted = TrainingState.create(config, torso=Thinned())
+    list(train_agent(uninterrupted))
+    saved = run_until(TrainingState.create(config, torso=Thinned()), 360)
+    assert saved.updates > 5
+    StateStore(tmp_path).save(saved)
+    torch.manual_seed(11)  # another process
+    back, _ = StateStore(tmp_path).load(config, custom=Custom(torso=Thinned()))
+    assert_same(saved, back)
+    list(train_agent(back))
+    assert_same(uninterrupted, back)
 
 
 def test_priorities_go_on_with_the_run(config, tmp_path):
@@ -507,12 +536,15 @@ def test_another_number_of_lanes_keeps_the_transitions_that_were_played(
     assert weights_digest(back) == weights_digest(again)
 
 
-def test_without_replay_another_number_of_lanes_goes_on_too(config, tmp_path):
+def test_without_replay_other_numbers_of_lanes_go_on_too(config, tmp_path):
     config = resolved(config.model_copy(update=COMPOSITIONS["rollouts"]))
     state = run_until(TrainingState.create(config), 400)
-    StateStore(tmp_path).save(state)
-    other = config.model_copy(update={"num_envs": 4})
-    back, problems = StateStore(tmp_path).load(other)
-    assert problems == []
-    run_until(back, 700)
-    assert back.updates > state.updates
+    # with 3 lanes, and then with 5, fewer updates would have been due by now
+    for lanes, steps in ((4, 560), (3, 680), (5, 780)):
+        StateStore(tmp_path).save(state)
+        other = config.model_copy(update={"num_envs": lanes})
+        back, problems = StateStore(tmp_path).load(other)
+        assert problems == []
+        assert back.updates == state.updates
+        assert run_until(back, steps).updates > state.updates
+        state = back

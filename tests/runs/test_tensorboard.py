@@ -18,7 +18,8 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from rlarcade.errors import RecordingError
 from rlarcade.runs.gif import gif_of
-from rlarcade.runs.metrics import MetricWriter, read_metrics
+from rlarcade.runs.metrics import MetricWriter
+from rlarcade.runs.metrics_file import read_metrics
 from rlarcade.runs.tensorboard import TensorBoard
 
 
@@ -124,6 +125,23 @@ def test_files_of_two_processes_in_one_second_are_read_in_their_order(tmp_path):
     times = sorted(names)
     opened = sorted((tmp_path / "tensorboard").iterdir(), key=lambda p: p.stat().st_mtime_ns)
     assert [path.name for path in opened] == times
+
+
+@pytest.mark.parametrize("name", [None, "events.out.tfevents.1900000000.host.17.0"])
+def test_a_run_that_is_resumed_after_the_clock_went_back_keeps_its_curve(
+    tmp_path, monkeypatch, name
+):
+    clock = iter([1_900_000_000_999_999_999, 1_800_000_000 * 10**9, 1_700_000_000 * 10**9])
+    monkeypatch.setattr("rlarcade.runs.tensorboard.time.time_ns", lambda: next(clock))
+    for resumed_at, step in ((0, 8), (8, 16), (16, 24)):
+        writer = TensorBoard(tmp_path, resumed_at=resumed_at)
+        writer.scalars(step, {"a": step})
+        writer.close()
+        if name is not None and step == 8:  # as PyTorch's own writer names it
+            (written,) = (tmp_path / "tensorboard").iterdir()
+            written.rename(written.with_name(name))
+    assert [event.step for event in board(tmp_path).Scalars("a")] == [8, 16, 24]
+    assert [event.step for event in tensors(tmp_path, "a")] == [8, 16, 24]
 
 
 def test_a_full_disk_is_told_once_and_the_file_has_every_figure(tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import rlarcade
-from rlarcade.runs.metrics import read_metrics
+from rlarcade.runs.metrics_file import read_metrics
 
 PAGE = (Path(__file__).parents[2] / "docs" / "howto" / "trackers.md").read_text("utf-8")
 EXAMPLES = re.findall(r"```python\n(.+?)```", PAGE, flags=re.DOTALL)

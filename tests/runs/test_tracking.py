@@ -16,9 +16,10 @@ from toy_games import weights_digest
 from toy_runs import config, trained
 
 from rlarcade import TrainingRun
-from rlarcade.runs import following
+from rlarcade.runs import following, metrics_file
 from rlarcade.runs.listener import Listener
-from rlarcade.runs.metrics import MetricWriter, read_metrics
+from rlarcade.runs.metrics import MetricWriter
+from rlarcade.runs.metrics_file import read_metrics
 
 pytestmark = pytest.mark.usefixtures("short_games")
 
@@ -312,6 +313,30 @@ def test_whatever_a_library_raises_ends_only_the_tracker(tmp_path, error):
     assert type(error).__name__ in heard[0]
 
 
+def test_a_tracker_that_fails_while_the_run_hands_figures_over_does_not_end_training(tmp_path):
+    class Failing(RecordingTracker):
+        def open(self, run):
+            assert handing_over.wait(60)
+            raise RuntimeError("no network")
+
+    class Step(int):
+        def __le__(self, saved):
+            if saved == 8:
+                handing_over.set()
+                follower._thread.join(60)
+            return super().__le__(saved)
+
+    handing_over = threading.Event()
+    follower = following.Follower(Failing(), tmp_path, saved=0, earlier=lambda: iter(()))
+    follower.tell(following.line_of(Step(8), {"train/loss": 1.0}))
+    follower.saved(8)
+    assert "no network" in follower.problem
+    follower.tell(following.line_of(16, {"train/loss": 1.0}))
+    follower.saved(16)
+    assert not follower._waiting, "nothing is kept for a tracker that takes nothing"
+    follower.close()
+
+
 def test_a_tracker_that_has_failed_catches_up_when_the_run_is_resumed(tmp_path):
     bad = RecordingTracker(fails_at="scalars")
     with opened(tmp_path / "run", bad, listener=Listener(warn=lambda _: None)) as run:
@@ -342,6 +367,25 @@ def test_a_finished_run_that_is_opened_again_sends_what_a_tracker_lacks(tmp_path
     opened(tmp_path / "run", again).close()
     assert again.lines == []
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_run_whose_record_is_too_large_to_read_at_once_is_resumed_and_tracked(
+    tmp_path, monkeypatch
+):
+    with opened(tmp_path / "run", save_interval=40) as run:
+        trained(run, until=200)
+    trackers = [RecordingTracker(), RecordingTracker("later")]
+    with monkeypatch.context() as patched:
+        patched.setattr(metrics_file, "_LARGEST_FILE", 50)
+        with opened(tmp_path / "run", trackers[0]) as again:
+            trained(again).finish()
+        opened(tmp_path / "run", trackers[1]).close()  # the run is finished
+        with pytest.raises(OSError, match=r"has [\d,]+ bytes, more than the 50 that"):
+            read_metrics(tmp_path / "run")
+    lines = read_metrics(tmp_path / "run")
+    assert lines[-1]["step"] == 400
+    for tracker in trackers:
+        assert tracker.lines == lines
 
 
 class Hanging(RecordingTracker):

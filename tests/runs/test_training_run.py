@@ -5,6 +5,7 @@ import subprocess
 import sys
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,9 +16,9 @@ from toy_runs import SIZES, config, trained
 from rlarcade import TrainingRun, evaluate_agent, load_checkpoint
 from rlarcade.errors import ConfigError, DivergenceError, RunFolderError
 from rlarcade.learning.policy import DQNAgent
-from rlarcade.runs import training_run
+from rlarcade.runs import beginning, training_run
 from rlarcade.runs.listener import Listener
-from rlarcade.runs.metrics import read_metrics
+from rlarcade.runs.metrics_file import diverged_at, read_metrics
 from rlarcade.runs.state_store import StateStore
 from rlarcade.train import main
 
@@ -88,6 +89,31 @@ def test_a_finished_run_has_its_outcome_and_can_be_lengthened(tmp_path):
         assert trained(longer).steps == 500
 
 
+def test_the_time_of_a_run_is_that_of_all_its_processes(tmp_path, monkeypatch):
+    """The hours that a run is open count, those between two processes do not."""
+    hours = SimpleNamespace(now=50)
+    monkeypatch.setattr(training_run, "time", SimpleNamespace(monotonic=lambda: hours.now))
+    folder = tmp_path / "run"
+    run = trained(TrainingRun.open(config(), folder, save_interval=40), until=130)
+    learned = run.state.seconds["learn"]
+    hours.now += 3
+    run.close()
+    hours.now += 100
+    killed = trained(TrainingRun.open(config(), folder, save_interval=40), until=170)
+    learned += killed.state.seconds["learn"]
+    hours.now += 20
+    del killed  # after the save at step 160
+    hours.now += 100
+    with TrainingRun.open(config(), folder, eval_episodes=1) as again:
+        assert again.steps == 160
+        trained(again)
+        learned += again.state.seconds["learn"]
+        hours.now += 2
+        seconds = again.finish()["seconds"]
+    assert seconds["total"] == 5
+    assert seconds["learn"] == pytest.approx(learned, rel=0.5)
+
+
 def test_a_run_is_finished_only_at_its_end(tmp_path):
     with TrainingRun.open(config(), tmp_path / "run") as run:
         trained(run, until=40)
@@ -114,6 +140,24 @@ def test_a_step_that_was_interrupted_is_neither_saved_nor_gone_on_with(
     with TrainingRun.open(config(), tmp_path / "run") as again:
         assert again.steps == 200
         assert digest(trained(again).state) == whole
+
+
+def test_a_run_that_diverged_says_so_in_its_figures_until_it_goes_on(tmp_path):
+    folder = tmp_path / "run"
+    run = trained(TrainingRun.open(config(), folder), until=200)
+    run.save()
+    assert diverged_at(folder) is None
+    with torch.no_grad():
+        next(run.state.learner.online.parameters()).fill_(float("nan"))
+    with pytest.raises(DivergenceError):
+        trained(run)
+    assert diverged_at(folder) == run.steps + 1
+    run.close()
+    with TrainingRun.open(config(), folder) as again:
+        assert again.steps == 200
+        assert diverged_at(folder) == 201, "nothing was done yet"
+        trained(again)
+        assert diverged_at(folder) is None
 
 
 def test_a_run_that_diverged_keeps_its_earlier_save_alone(tmp_path):
@@ -194,11 +238,11 @@ def test_without_a_listener_a_warning_is_a_python_warning(tmp_path, monkeypatch)
     with TrainingRun.open(config(), tmp_path / "run", save_interval=40) as run:
         real, calls = StateStore.save, []
 
-        def full(store, state):
+        def full(store, state, seconds):
             calls.append(state.steps)
             if len(calls) == 1:
                 raise OSError(28, "No space left on device")
-            real(store, state)
+            real(store, state, seconds)
 
         monkeypatch.setattr(StateStore, "save", full)
         with pytest.warns(UserWarning, match="could not save at step 40: No space left on device"):
@@ -292,6 +336,36 @@ def test_a_run_with_a_torso_of_ones_own_is_resumed_and_finished(tmp_path):
     agent = DQNAgent.load(outcome["checkpoint"], torso=made())
     assert agent.version == version
     assert evaluate_agent(agent, episodes=1).mean == outcome["evaluation"]["mean"]
+
+
+class Wide(nn.Module):
+    """A torso with a million parameters, whatever the settings say of the shipped ones."""
+
+    def __init__(self):
+        super().__init__()
+        self.pool, self.layer = nn.AvgPool2d(12), nn.Linear(4 * 49, 6_800)
+
+    def forward(self, frames):
+        hidden = self.layer(self.pool(frames.float() / 255).flatten(1)).relu()
+        return hidden.view(len(frames), 8, -1).mean(2)
+
+
+def test_a_run_with_a_large_torso_of_ones_own_is_resumed(tmp_path):
+    with TrainingRun.open(config(), tmp_path / "run", torso=Wide()) as run:
+        trained(run, until=120)
+    state = next((tmp_path / "run" / "state").glob("step-*/arrays.safetensors"))
+    assert state.stat().st_size > 20_000_000
+    with TrainingRun.open(config(), tmp_path / "run", torso=Wide()) as again:
+        assert again.steps == 120
+        assert trained(again, until=140).steps == 140
+
+
+def test_a_large_torso_of_ones_own_must_fit_onto_the_disk(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(beginning, "require_disk", lambda needed, *_: asked.append(needed))
+    for torso in (None, Wide()):
+        TrainingRun.open(config(), tmp_path / f"run{len(asked)}", torso=torso).close()
+    assert asked[1] - asked[0] > 13 * 4 * 1_300_000  # three states of four networks, one checkpoint
 
 
 def test_the_command_imports_functions_of_ones_own(tmp_path, monkeypatch, capsys):

@@ -13,7 +13,7 @@ from tracker_readers import files, rows, written
 
 from rlarcade.errors import ConfigError
 from rlarcade.runs import following
-from rlarcade.runs.metrics import read_metrics
+from rlarcade.runs.metrics_file import read_metrics
 from rlarcade.runs.trackers import TrackedRun
 from rlarcade.runs.wandb_tracker import WandbTracker
 

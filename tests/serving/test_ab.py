@@ -411,3 +411,13 @@ def test_an_experiment_over_http_with_outcomes_that_ends_by_a_decision(house, re
     assert registry.alias("pong").version == 2
     assert len(follow_ons_of(registry, 1)) == 2
     assert whole(registry)
+
+
+@pytest.mark.parametrize(
+    ("share", "shown"), [(1.0, "100%"), (0.25, "25%"), (0.005, "0.5%"), (1 / 3, "33.3%")]
+)
+def test_the_share_of_a_version_is_shown_however_small(share, shown):
+    played = {"sessions": 2, "games": 1, "mean": None, "outcomes": None}
+    variant = {"role": "candidate", "version": 2, "share": share} | played
+    line = rollout._variant_line(variant)
+    assert line == f"  candidate version 2, {shown}: 2 sessions, 1 game, no score yet"

@@ -128,6 +128,12 @@ def test_a_server_that_stays_away_is_told(server, monkeypatch):
         ServerClient(server.url).play("Pong")
 
 
+@pytest.mark.parametrize("host", ["a..b", "x" * 64, "."])
+def test_an_address_that_no_host_has_is_refused_before_anything_is_sent(host):
+    with pytest.raises(ConfigError, match="is no server's address. Give one such as"):
+        ServerClient(f"http://{host}:8000")
+
+
 def test_refusals_are_told_in_the_servers_words(server):
     with pytest.raises(ServerError, match=r"Breakout is not served. Games online: pong"):
         ServerClient(server.url).play("Breakout")

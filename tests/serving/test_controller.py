@@ -12,8 +12,8 @@ from serving_house import CANARY, House, short
 
 from rlarcade.errors import UnusableRegistryError
 from rlarcade.registry.rollouts import ServedGame
+from rlarcade.serving import records, rulings
 from rlarcade.serving import rollout_store as store
-from rlarcade.serving import rulings
 from rlarcade.serving.driving import by_operator
 from rlarcade.serving.refusals import Refusal
 from rlarcade.serving.settings import RolloutSpec
@@ -486,6 +486,33 @@ def test_a_registry_that_cannot_be_used_leaves_the_last_plan_in_force(house, reg
         await house.look()
         assert house.controller.stale is None
         assert [game.number for game in store.games_of(registry, 1)] == [0, 1]
+
+    run(check())
+
+
+def test_games_that_waited_are_written_in_parts(house, registry, monkeypatch):
+    """A database takes 32,766 values at once, and the registry may be away for an hour."""
+    assert records._MOST_GAMES * len(ServedGame.model_fields) < 32_766
+    monkeypatch.setattr(records, "_MOST_GAMES", 2)
+    sizes, real = [], store.record_games
+
+    def counted(*words, assigned, ended):
+        sizes.append((len(assigned), len(ended)))
+        real(*words, assigned=assigned, ended=ended)
+
+    async def check():
+        await house.start(2)
+        monkeypatch.setattr(store, "record_games", counted)
+        for score in range(4):
+            house.play("candidate", score)
+        await house.look()
+        assert house.controller.stale is None
+        games = store.games_of(registry, 1)
+        assert [game.number for game in games] == [*range(len(games))]
+        assert [game.score for game in games if game.role == "candidate"] == [0, 1, 2, 3]
+        assert max(max(size) for size in sizes) == 2
+        assert sum(new for new, _ in sizes) == len(games)
+        assert whole(registry)
 
     run(check())
 

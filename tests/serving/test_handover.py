@@ -92,6 +92,35 @@ def test_an_approval_may_release_by_a_rollout_too(here, command):
         assert (rollout.strategy, rollout.opened_by) == ("big-bang", "anna")
 
 
+@pytest.mark.parametrize("again", ["pipeline", "approve"])
+def test_a_repeated_command_does_not_pass_by_an_open_rollout(here, command, again):
+    """CI repeats its delivery, or a second person approves, while a few users play version 2."""
+    assert deploy(command, mode="delivery")[0] == 5
+    words = ("promote", "approve", "2", "--by", "anna", "--note", "yes")
+    assert command(*words, *CANARY)[0] == 0
+    with Registry.open("checkpoints/registry") as registry:
+        before = len([*registry.events()])
+        words = ("promote", "approve", "2", "--by", "bob", "--note", "yes")
+        code, out, err = (
+            deploy(command, mode="delivery") if again == "pipeline" else command(*words)
+        )
+        assert (code, "APPROVED" in out) == (0, True), err
+        assert registry.alias("pong").version == 1
+        assert store.rollout(registry, 1).is_open
+        assert len([*registry.events()]) == before
+
+        async def check():
+            house = AnyHouse(registry)
+            await house.look(3)
+            for _ in range(40):
+                await house.pairs(1, candidate=20, champion=10)
+
+        run(check())
+        assert registry.alias("pong").version == 2
+        assert submissions_of(registry, version=2)[0].state == "promoted"
+        assert whole(registry)
+
+
 def test_a_release_is_void_when_the_champion_changes(here, command):
     assert deploy(command, *CANARY)[0] == 0
     saved_agent(here / "c", 7)

@@ -162,8 +162,12 @@ def rolling_out(folder):
 
 @pytest.fixture(scope="module")
 def real_server(tmp_path_factory):
-    """A server process with the agent that comes with rlarcade."""
-    with serving(tmp_path_factory.mktemp("real")) as server:
+    """A server process with a real agent."""
+    folder = tmp_path_factory.mktemp("real")
+    with Registry.open(folder / DEFAULT_REGISTRY) as registry:
+        registry.register(LATE)
+        registry.move_alias("space_invaders", "champion", 1, expected_generation=0, kind="promote")
+    with serving(folder) as server:
         yield server.url
         assert server.end() == 0
 

@@ -74,6 +74,27 @@ def test_text_that_no_name_has_is_refused_or_taken_as_text(client, text):
         assert answer.status_code < 500, (path, body, answer.text)
 
 
+@pytest.mark.parametrize(
+    "body", [{"key": "a\0b"}, {"group": "\0"}], ids=lambda body: next(iter(body))
+)
+@pytest.mark.parametrize("path", ["/v1/sessions", "/v1/watch"])
+def test_text_that_no_database_keeps_is_refused_before_a_game_begins(client, path, body):
+    """PostgreSQL keeps no NUL: a game with one could never be written, nor any after it."""
+    answer = client.post(path, json={"game": "Pong"} | body)
+    if not (path == "/v1/watch" and "group" in body):  # it has no groups
+        assert "no registry can keep" in refused(answer).json()["error"]
+    refused(answer)
+
+
+@pytest.mark.parametrize("parameters", [{"sequence_id": "\0"}, {"session_key": "a\0"}])
+def test_a_sequence_with_such_text_is_refused(client, parameters):
+    first = {"sequence_id": "a", "sequence_start": True} | parameters
+    screen = {"name": "observation", "shape": [1, 84, 84], "datatype": "UINT8"}
+    body = {"inputs": [screen | {"data": [0] * 84 * 84}], "parameters": first}
+    answer = client.post("/v2/models/pong/infer", json=body)
+    assert "no registry can keep" in refused(answer).json()["error"]
+
+
 def test_an_actor_of_any_text_can_start_and_end_a_rollout(client):
     """The registry and its audit log hold whatever name came."""
     for actor in (b'"\\u0000"', b'"a\\nb\\u2028"', '"ß 🎮"'.encode()):

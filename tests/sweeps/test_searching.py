@@ -62,11 +62,12 @@ class Curves:
         stopped: agent steps at which a run was told to stop, by label.
         refuse_after: starts until there are no more processes; None: never.
         codes: exit codes of runs that fail.
+        diverges_above: learning rate above which training diverges at its first step.
     """
 
     def __init__(self):
         self.flags, self.stopped, self.refuse_after, self.codes = {}, {}, None, {}
-        self.starts = []
+        self.starts, self.diverges_above = [], float("inf")
 
     def __call__(self, command, **_):
         if self.refuse_after is not None and len(self.starts) >= self.refuse_after:
@@ -97,6 +98,10 @@ class _Curve:
         label = self.folder.name
         if label in self.curves.codes:
             return self.curves.codes[label]
+        if self.rate > self.curves.diverges_above:
+            with (self.folder / "metrics.jsonl").open("a") as file:
+                file.write(json.dumps({"step": self.steps + 1, "train/diverged": 1.0}) + "\n")
+            return 1
         if self.told:
             return 130
         self.steps += 1_000
@@ -221,6 +226,31 @@ def test_settings_that_do_not_go_together_are_a_trial_that_is_refused(swept, cur
     assert 0 < sum(small) < 8
     assert len(curves.starts) == 8 - sum(small)
     assert "refused: learning_starts (5,000) exceeds buffer_size (4,000)" in said
+    assert swept(text)[1] == document
+
+
+@pytest.mark.parametrize("told", ["at once", "by the next sweep"])
+def test_a_search_goes_on_without_a_trial_that_diverged(swept, curves, monkeypatch, told):
+    """Its steps would diverge again, so the search could never end, and would never learn it."""
+    curves.diverges_above = 3e-4
+    text = HEAD + search(trials=8, sampler="random", pruner="none")
+    if told == "by the next sweep":  # the first one is killed before it can tell Optuna
+        with monkeypatch.context() as killed:
+            killed.setattr(Searching, "given_up_at", lambda *_: None)
+            killed.setattr(Searching, "_fail_if_diverged", lambda *_: None)
+            assert swept(text)[0] == 1
+    before = len(curves.starts)
+    code, document, said, _ = swept(text)
+    assert code == 0
+    rates = [one["parameters"]["learning_rate"] for one in document["results"]]
+    assert [state == "diverged" for state in states(document)] == [rate > 3e-4 for rate in rates]
+    assert 0 < states(document).count("diverged") < 8
+    for one in document["results"]:
+        diverged = one["state"] == "diverged"
+        assert (one["score"] is None, one["diverged_at"]) == (diverged, 1 if diverged else None)
+        assert (f"{one['label']} diverged at step 1\n" in said) == diverged
+    assert document["best"] in {f"trial-{i:04d}" for i, rate in enumerate(rates) if rate <= 3e-4}
+    assert len(curves.starts) == (8 if told == "at once" else before), "no trial is repeated"
     assert swept(text)[1] == document
 
 

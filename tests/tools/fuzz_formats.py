@@ -41,7 +41,7 @@ from rlarcade.outputs import output_file
 from rlarcade.playing.observation_files import open_observations
 from rlarcade.promotion.gate import load_gate
 from rlarcade.runs.folder import RunFolder
-from rlarcade.runs.metrics import read_metrics
+from rlarcade.runs.metrics_file import read_metrics
 from rlarcade.runs.state_store import StateStore
 
 DATA = Path(__file__).parents[1] / "data"

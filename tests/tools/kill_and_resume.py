@@ -28,10 +28,10 @@ from typing import Any
 import ale_py
 import torch
 
-from rlarcade.learning.hardware import cores
+from rlarcade.machine import cores
 from rlarcade.outputs import output_file
 from rlarcade.runs.folder import code_commit
-from rlarcade.runs.metrics import read_metrics
+from rlarcade.runs.metrics_file import read_metrics
 
 _KILLS_A_ROUND = 24
 _MOST_WRITES = 28  # a save of these runs makes fewer; a run that survives its nth write goes on

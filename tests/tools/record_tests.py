@@ -4,7 +4,8 @@
     python tests/tools/record_tests.py tests/cluster
 
 They take an hour of two slow cores, so .ci/run leaves them out: whoever changes what they
-test runs them. What came of the others stays in docs/results/recorded-tests.json.
+test runs them. What came of the others stays in docs/results/recorded-tests.json. Tests that are no
+longer recorded leave the file when all are run.
 """
 
 import json
@@ -25,7 +26,8 @@ RECORD = ROOT / "docs" / "results" / "recorded-tests.json"
 class Recorder:
     """The plugin of pytest that hears what comes of each test."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, everything: bool) -> None:
+        self._everything = everything
         self.tests = json.loads(RECORD.read_text())["tests"] if RECORD.exists() else {}
         self._seconds: dict[str, float] = {}
         self._outcomes: dict[str, set[str]] = {}
@@ -44,10 +46,20 @@ class Recorder:
             "git_commit": code_commit(),
             "python": platform.python_version(),
         }
+        self._write()
+
+    def pytest_sessionfinish(self, exitstatus: int) -> None:
+        if self._everything and exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+            ran = self._outcomes
+            self.tests = {name: test for name, test in self.tests.items() if name in ran}
+            self._write()
+
+    def _write(self) -> None:
         text = json.dumps({"tests": dict(sorted(self.tests.items()))}, indent=1)
         write_file(RECORD, f"{text}\n".encode())
 
 
 if __name__ == "__main__":
     asked = sys.argv[1:] or [str(ROOT / "tests")]
-    sys.exit(pytest.main(["-m", "recorded", *asked], plugins=[Recorder()]))
+    recorder = Recorder(everything=not sys.argv[1:])
+    sys.exit(pytest.main(["-m", "recorded", *asked], plugins=[recorder]))

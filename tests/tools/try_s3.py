@@ -1,9 +1,9 @@
 """A registry in PostgreSQL with its blobs in S3, or rather in moto, which imitates S3.
 
-    pip install -c constraints.txt 'moto[server]' s3fs
+    pip install 'moto[server]' s3fs
     PYTHONPATH=tests python tests/tools/try_s3.py
 
-Not among the tests: moto and s3fs bring dozens of packages.
+Not among the tests: moto and s3fs bring dozens of packages, some newer than `constraints.txt` has.
 """
 
 import os
@@ -16,10 +16,12 @@ from pathlib import Path
 import boto3
 import fsspec
 import postgres_server
+import pytest
 import s3fs
 from moto.server import ThreadedMotoServer
 from registry_helpers import EARLY, LATE
 
+from rlarcade.errors import UnusableRegistryError
 from rlarcade.registry.registry import Registry
 from rlarcade.registry.remote_blobs import blobs_at
 
@@ -53,6 +55,11 @@ def blobs() -> None:
     assert "missing" in str(here.damage(first))
     large = os.urandom(30_000_000)
     assert here.get(here.put(large)) == large
+    slip = blobs_at("s3://gmaes/team/blobs")
+    for write in (slip.begin, lambda: slip.put(b"first")):
+        with pytest.raises(UnusableRegistryError, match="bucket does not exist"):
+            write()
+    assert stored.ls("/", refresh=True) == ["games"]
 
 
 def registry(folder: Path) -> None:
