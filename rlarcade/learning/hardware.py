@@ -158,9 +158,9 @@ def sent_to(device: torch.device, tensor: Tensor) -> Tensor:
 def resolve_precision(preference: Precision, device: str) -> Literal["fp32", "bf16"]:
     """Turns `auto` into a precision.
 
-    On CUDA `auto` is bf16, if the GPU supports it. On a CPU it is fp32. bf16 is faster on CPUs with
-    bf16 instructions, but no paired test has shown yet that agents learn as well with it, so it
-    must be asked for.
+    On CUDA `auto` is bf16, if the GPU supports it. On a CPU it is fp32: with two threads, `laptop`
+    does not train faster in bf16 even where the CPU has the instructions, and no paired test has
+    shown that agents learn as well (docs/results/precision.md). So it must be asked for.
     """
     if preference != "auto":
         return preference
