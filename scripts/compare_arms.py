@@ -2,7 +2,8 @@
 
     python scripts/compare_arms.py docs/results/precision-laptop.json --rule precision
     python scripts/compare_arms.py screen.json peers.json --rule screen
-    python scripts/compare_arms.py fresh.json --rule fresh --level 0.9
+    python scripts/compare_arms.py fresh.json --rule first
+    python scripts/compare_arms.py fresh.json --rule fresh --level 0.93
 
 The rules are in docs/results/precision.md and docs/results/strength.md. Each compares every other
 arm with the first one by r, the logarithm of a ratio of scores.
@@ -133,6 +134,19 @@ def judged_screen(scores: Scores, _: float) -> list[str]:
     return lines
 
 
+def judged_first(scores: Scores, _: float) -> list[str]:
+    """The rule of strength.md, 2026-12-01, for seed 1: ahead in every game."""
+    (_, base), *others = scores.items()
+    lines = []
+    for name, own in others:
+        found = {game: log_ratio(game, own[game], base[game]) for game in own}
+        each = ", ".join(f"{display_name(game)} {r:+.3f}" for game, r in found.items())
+        ahead = sum(r > 0 for r in found.values())
+        verdict = "passed" if ahead == len(found) else "goes on with seed 2"
+        lines.append(f"{name}: {each}; ahead in {ahead} of {len(found)} games: {verdict}")
+    return lines
+
+
 def judged_fresh(scores: Scores, level: float) -> list[str]:
     """The rule of strength.md, section 4: a bootstrap over games, and over seeds within a game."""
     (_, base), *others = scores.items()
@@ -167,7 +181,12 @@ def _resampled(
     return math.log(distance(game, means[0]) / distance(game, means[1]))
 
 
-_RULES = {"precision": judged_precision, "screen": judged_screen, "fresh": judged_fresh}
+_RULES = {
+    "precision": judged_precision,
+    "screen": judged_screen,
+    "first": judged_first,
+    "fresh": judged_fresh,
+}
 
 
 if __name__ == "__main__":

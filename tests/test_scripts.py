@@ -115,6 +115,20 @@ def test_an_arm_passes_the_screen_by_its_mean_and_its_worst_game(tmp_path, monke
     assert "SpaceInvaders -3.493;" in told(21.7, 0.0)
 
 
+def test_an_arm_passes_after_one_seed_only_if_it_is_ahead_in_every_game(
+    tmp_path, monkeypatch, capsys
+):
+    def told(*breakout):
+        base = {"breakout": [21.7, 21.7], "space_invaders": [648.0]}
+        other = {"breakout": list(breakout), "space_invaders": [1148.0]}
+        return judged(tmp_path, monkeypatch, capsys, "first", {"laptop": base, "other": other})
+
+    assert told(22.7) == (
+        "other: Breakout +0.049, SpaceInvaders +0.693; ahead in 2 of 2 games: passed"
+    )
+    assert told(21.7).endswith("; ahead in 1 of 2 games: goes on with seed 2")
+
+
 def test_an_arm_is_adopted_if_games_that_chose_nothing_show_it(tmp_path, monkeypatch, capsys):
     games = {"breakout": 1.7, "space_invaders": 148.0, "seaquest": 68.4, "pong": -20.7}
 
