@@ -99,6 +99,17 @@ def log_ratio(game: str, own: dict[int, float], base: dict[int, float]) -> float
     return math.log(distance(game, means[0]) / distance(game, means[1]))
 
 
+def log_ratios(
+    own: dict[str, dict[int, float]], base: dict[str, dict[int, float]]
+) -> dict[str, float]:
+    """Returns r of every game of an arm."""
+    return {game: log_ratio(game, own[game], base[game]) for game in own}
+
+
+def _each(found: dict[str, float]) -> str:
+    return ", ".join(f"{display_name(game)} {r:+.3f}" for game, r in found.items())
+
+
 def judged_precision(scores: Scores, _: float) -> list[str]:
     """The rule of precision.md: pairs of one game and one seed, Student's t."""
     (_, base), (name, own) = scores.items()
@@ -124,11 +135,11 @@ def judged_screen(scores: Scores, _: float) -> list[str]:
     (_, base), *others = scores.items()
     lines = []
     for name, own in others:
-        found = {game: log_ratio(game, own[game], base[game]) for game in own}
+        found = log_ratios(own, base)
         mean, worst = fmean(found.values()), min(found.values())
         dropped = all(r < math.log(0.85) for r in found.values())
         passed = mean >= 0.05 and worst >= -0.15
-        each = ", ".join(f"{display_name(game)} {r:+.3f}" for game, r in found.items())
+        each = _each(found)
         verdict = "passed" if passed else "dropped" if dropped else "not passed"
         lines.append(f"{name}: {each}; mean r {mean:+.3f}: {verdict}")
     return lines
@@ -139,8 +150,8 @@ def judged_first(scores: Scores, _: float) -> list[str]:
     (_, base), *others = scores.items()
     lines = []
     for name, own in others:
-        found = {game: log_ratio(game, own[game], base[game]) for game in own}
-        each = ", ".join(f"{display_name(game)} {r:+.3f}" for game, r in found.items())
+        found = log_ratios(own, base)
+        each = _each(found)
         ahead = sum(r > 0 for r in found.values())
         verdict = "passed" if ahead == len(found) else "goes on with seed 2"
         lines.append(f"{name}: {each}; ahead in {ahead} of {len(found)} games: {verdict}")
@@ -153,7 +164,7 @@ def judged_fresh(scores: Scores, level: float) -> list[str]:
     lines = []
     for name, own in others:
         games = list(own)
-        found = {game: log_ratio(game, own[game], base[game]) for game in games}
+        found = log_ratios(own, base)
         rng = np.random.default_rng(0)
         means = []
         for _ in range(_SAMPLES):
